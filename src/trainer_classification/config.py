@@ -1,0 +1,222 @@
+"""Every option of every command: type, default, help and check live here once.
+
+From these frozen dataclasses come the CLI (`cli.py`), the Hafnia launch form (`scripts/*.schema.json`) and the logged
+configuration. Fields are int, float, str, bool or Literal with a default that is not None; "", 0, -1 or "auto" mean
+unset: the recipe of the dataset decides (`recipes.py`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, get_args, get_type_hints
+
+Device = Literal["auto", "cpu", "cuda"]
+Loader = Literal["auto", "resident", "ffcv", "dali", "torch"]
+
+
+class Option(str):
+    """The help text of a field, with its group in `--help` and the values it may take.
+
+    A str, because the SDK's form builder takes the description of a field from a str in its annotation.
+    """
+
+    group: str
+    at_least: float
+    at_most: float
+
+    def __new__(
+        cls, help: str, group: str = "Run", at_least: float = -math.inf, at_most: float = math.inf
+    ) -> Option:
+        option = super().__new__(cls, help)
+        option.group, option.at_least, option.at_most = group, at_least, at_most
+        return option
+
+
+def options_of(config: type[Any]) -> dict[str, tuple[Any, Option, Any]]:
+    """Name -> (type, option, default) of each field of a config dataclass, in order."""
+    hints = get_type_hints(config, include_extras=True)
+    return {
+        field.name: (*get_args(hints[field.name])[:2], field.default)
+        for field in dataclasses.fields(config)
+    }
+
+
+def check(config: Any) -> None:
+    """Raise ValueError that names the option, what it got and what it may be."""
+    for name, (kind, option, _) in options_of(type(config)).items():
+        value, flag = getattr(config, name), "--" + name.replace("_", "-")
+        if get_args(kind) and value not in get_args(kind):
+            raise ValueError(f"{flag} is {value!r}, but must be one of: {', '.join(map(str, get_args(kind)))}.")
+        if isinstance(value, int | float) and not option.at_least <= value <= option.at_most:
+            bounds = f"between {option.at_least:g} and {option.at_most:g}" if option.at_most < math.inf else (
+                f"{option.at_least:g} or more"
+            )
+            raise ValueError(f"{flag} is {value}, but must be {bounds}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareConfig:
+    """Convert a Hafnia dataset into shards that train at full speed."""
+
+    dataset: Annotated[
+        str,
+        Option(
+            "Name (mnist, cifar10, cifar100, caltech-101, caltech-256, ...) or folder of a Hafnia dataset, or of images "
+            "as <split>/<class>/*. Empty: the dataset mounted by Training-aaS, else mnist.",
+            "Data",
+        ),
+    ] = ""
+    task: Annotated[
+        str, Option("Which classification task, where the dataset has several. Empty: the only one.", "Data")
+    ] = ""
+    out: Annotated[
+        str, Option("Folder to keep prepared datasets in. Empty: .data/prepared, or local disk in the cloud.", "Data")
+    ] = ""
+    image_size: Annotated[
+        int,
+        Option(
+            "Side in px of the images that the network will see. 0: the recipe's. Images of up to 64 px keep their "
+            "size unless another is given; larger ones are stored at 1.25 times this size.",
+            "Images",
+            at_least=0,
+            at_most=2048,
+        ),
+    ] = 0
+    validation_fraction: Annotated[
+        float,
+        Option(
+            "Share of train cut off as validation where the dataset has none. 0: none, and the dataset's own "
+            "validation images join train.",
+            "Data",
+            at_least=0,
+            at_most=0.9,
+        ),
+    ] = 0.1
+    on_bad_image: Annotated[
+        Literal["auto", "fail", "skip"],
+        Option(
+            "What to do with images that cannot be read: fail, skip, or auto (skip up to 1 % bad, fail above). They are "
+            "named in the table and in the manifest either way.",
+            "Images",
+        ),
+    ] = "auto"
+    workers: Annotated[int, Option("Processes. 0: one for each CPU.", "Run", at_least=0, at_most=1024)] = 0
+    force: Annotated[bool, Option("Prepare again, even where it is already done.", "Run")] = False
+    verify: Annotated[bool, Option("Only check the prepared files against their checksums.", "Run")] = False
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Train an image classifier on a Hafnia dataset, preparing it first where that is not done."""
+
+    project_name: Annotated[str, Option("Name of the project in the experiment tracker.", "Run")] = (
+        "trainer-classification"
+    )
+    # Data
+    dataset: Annotated[
+        str,
+        Option(
+            "Name (mnist, cifar10, cifar100, caltech-101, caltech-256, ...) or folder of a Hafnia dataset, or of images "
+            "as <split>/<class>/*. Empty: the dataset mounted by Training-aaS, else mnist.",
+            "Data",
+        ),
+    ] = ""
+    task: Annotated[
+        str, Option("Which classification task, where the dataset has several. Empty: the only one.", "Data")
+    ] = ""
+    prepared: Annotated[
+        str, Option("Folder to keep prepared datasets in. Empty: .data/prepared, or local disk in the cloud.", "Data")
+    ] = ""
+    resize: Annotated[
+        int, Option("Side in px of the images the network sees. 0: the recipe's.", "Data", at_least=0, at_most=2048)
+    ] = 0
+    validation_fraction: Annotated[
+        float,
+        Option(
+            "Share of train cut off as validation where the dataset has none. 0: train on everything but test, and "
+            "keep the last epoch.",
+            "Data",
+            at_least=0,
+            at_most=0.9,
+        ),
+    ] = 0.1
+    loader: Annotated[Loader, Option("What delivers the batches. auto: the fastest that fits; it says why.", "Data")] = (
+        "auto"
+    )
+    num_workers: Annotated[
+        int, Option("Threads or processes that load. 0: one for each CPU.", "Data", at_least=0, at_most=1024)
+    ] = 0
+    # Augmentation
+    flip: Annotated[
+        Literal["auto", "none", "random", "alternating"],
+        Option(
+            "Horizontal flip: none, random, or alternating (every image is flipped every other epoch).", "Augmentation"
+        ),
+    ] = "auto"
+    shift: Annotated[
+        int, Option("Largest random shift in px, for small images. -1: the recipe's.", "Augmentation", -1, 64)
+    ] = -1
+    cutout: Annotated[
+        int, Option("Side in px of the square blanked at random. 0: none, -1: the recipe's.", "Augmentation", -1, 512)
+    ] = -1
+    # Model and optimisation
+    model: Annotated[
+        Literal["auto", "resnet-small", "resnet18", "resnet34", "resnet50"],
+        Option("Network. auto: the recipe's.", "Model"),
+    ] = "auto"
+    epochs: Annotated[int, Option("Passes over the training images. 0: the recipe's.", "Optimisation", 0, 100000)] = 0
+    batch_size: Annotated[
+        int, Option("Images a step, over all GPUs together. 0: the recipe's.", "Optimisation", 0, 1 << 20)
+    ] = 0
+    optimizer: Annotated[
+        Literal["auto", "sgd", "adamw"], Option("SGD with Nesterov momentum, or AdamW.", "Optimisation")
+    ] = "auto"
+    learning_rate: Annotated[float, Option("Peak learning rate. 0: the recipe's.", "Optimisation", 0)] = 0.0
+    weight_decay: Annotated[
+        float, Option("Not applied to norms and biases. -1: the recipe's.", "Optimisation", -1)
+    ] = -1.0
+    schedule: Annotated[
+        Literal["auto", "cosine", "triangular", "constant"],
+        Option("Learning rate after the warm-up: down a cosine, down a line, or level.", "Optimisation"),
+    ] = "auto"
+    warmup_fraction: Annotated[
+        float, Option("Share of the steps over which the rate rises. -1: the recipe's.", "Optimisation", -1, 1)
+    ] = -1.0
+    label_smoothing: Annotated[
+        float, Option("Probability spread over the other classes. -1: the recipe's.", "Optimisation", -1, 0.9)
+    ] = -1.0
+    ema: Annotated[
+        float,
+        Option("Decay of the averaged weights that are evaluated and kept. 0: none, -1: the recipe's.", "Optimisation", -1, 1),
+    ] = -1.0
+    amp: Annotated[
+        Literal["auto", "fp16", "bf16", "off"],
+        Option("Mixed precision. auto: fp16 on T4 and V100, bf16 on newer GPUs, off on a CPU.", "Optimisation"),
+    ] = "auto"
+    # Run
+    device: Annotated[Device, Option("Where to train. auto: the GPU where there is one.", "Run")] = "auto"
+    seed: Annotated[int, Option("Fixes the order, the augmentation and the first weights.", "Run", 0, 2**31 - 1)] = 0
+    resume: Annotated[
+        str,
+        Option("Go on from a checkpoint: its path, or auto (the newest of this project, where there is one).", "Run"),
+    ] = ""
+    output_dir: Annotated[str, Option("Folder for experiments. Empty: .data.", "Run")] = ""
+    log_interval: Annotated[
+        int, Option("Steps between updates of the live line. 0: about one a second.", "Run", 0)
+    ] = 0
+    max_steps_per_epoch: Annotated[int, Option("Cut each epoch short. 0: the whole epoch.", "Run", 0)] = 0
+    stop_early: Annotated[
+        bool, Option("A dry run: two steps of one epoch through the whole path, outputs included.", "Run")
+    ] = False
+    on_bad_image: Annotated[
+        Literal["auto", "fail", "skip"],
+        Option("When preparing: fail on images that cannot be read, skip them, or auto (skip up to 1 %).", "Data"),
+    ] = "auto"
+
+    def __post_init__(self) -> None:
+        check(self)

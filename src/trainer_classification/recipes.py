@@ -1,0 +1,116 @@
+"""What each dataset trains with, and a sensible derived recipe for any other."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
+
+from trainer_classification.config import TrainConfig
+from trainer_classification.plan import Policy
+
+ModelName = Literal["resnet-small", "resnet18", "resnet34", "resnet50"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """All that shapes a training, with no value left open.
+
+    Attributes:
+        model, width: network, and channels of the first stage of resnet-small.
+        image_size: side in px the network sees.
+        batch_size: global batch.
+        learning_rate: peak, for this batch size.
+        ema: decay of the averaged weights a step; 0 for none.
+        policy: augmentation of the training images.
+    """
+
+    model: ModelName = "resnet18"
+    width: int = 16
+    image_size: int
+    epochs: int
+    batch_size: int
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: float
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    schedule: Literal["cosine", "triangular", "constant"] = "triangular"
+    warmup_fraction: float = 0.2
+    label_smoothing: float = 0.1
+    ema: float = 0.0
+    policy: Policy
+
+
+_CIFAR = Policy(crop="shift", shift=4, pad="reflect", flip="alternating")
+_PHOTO = Policy(crop="resized", area=(0.25, 1.0), flip="random")
+
+RECIPES: dict[str, Recipe] = {
+    # No flip: a mirrored digit is another sign.
+    "mnist": Recipe(
+        model="resnet-small",
+        width=16,
+        image_size=28,
+        epochs=3,
+        batch_size=256,
+        learning_rate=0.3,
+        weight_decay=2e-4,
+        label_smoothing=0.05,
+        policy=Policy(crop="shift", shift=2, pad="zero"),
+    ),
+    "cifar10": Recipe(image_size=32, epochs=30, batch_size=512, learning_rate=0.4, policy=_CIFAR, ema=0.99),
+    "cifar100": Recipe(image_size=32, epochs=30, batch_size=512, learning_rate=0.4, policy=_CIFAR, ema=0.99),
+    "caltech-101": Recipe(image_size=128, epochs=60, batch_size=128, learning_rate=0.1, policy=_PHOTO, ema=0.99),
+    "caltech-256": Recipe(image_size=128, epochs=60, batch_size=128, learning_rate=0.1, policy=_PHOTO, ema=0.99),
+}
+
+
+def train_size(name: str, longest_side: int) -> tuple[int, str]:
+    """Side in px the network sees, and why: the recipe's, else the images' own up to 64 px, else 128."""
+    if name in RECIPES:
+        return RECIPES[name].image_size, f"the recipe of {name}"
+    if longest_side <= 64:
+        return max(longest_side, 8), "the images' own size"
+    return 128, "images larger than 64 px"
+
+
+def recipe_for(name: str, image_size: int, channels: int, count: int) -> tuple[Recipe, str]:
+    """The recipe of a dataset, and why.
+
+    Args:
+        name: of the dataset.
+        image_size: side in px the network will see.
+        channels: 1 or 3.
+        count: training images.
+    """
+    if name in RECIPES:
+        return dataclasses.replace(RECIPES[name], image_size=image_size), f"recipe of {name}"
+    epochs = min(100, max(10, round(1_500_000 / max(count, 1))))
+    if image_size <= 64:
+        # Nothing is known of what a mirror image means in a grey dataset: signs and digits are most often grey.
+        policy = Policy(crop="shift", shift=max(1, image_size // 8), flip="none" if channels == 1 else "random")
+        batch, rate = 256, 0.2
+    else:
+        policy, batch, rate = _PHOTO, 128, 0.1
+    batch = min(batch, max(8, count // 8))
+    recipe = Recipe(image_size=image_size, epochs=epochs, batch_size=batch, learning_rate=rate, policy=policy)
+    return recipe, f"derived from {count} images of {image_size} px with {channels} channels"
+
+
+def resolve(config: TrainConfig, recipe: Recipe) -> Recipe:
+    """The recipe with what the user set in its place."""
+    set_by_user = {
+        name: value
+        for name in ("epochs", "batch_size", "learning_rate")
+        if (value := getattr(config, name)) > 0
+    }
+    set_by_user |= {
+        name: value
+        for name in ("weight_decay", "warmup_fraction", "label_smoothing", "ema")
+        if (value := getattr(config, name)) >= 0
+    }
+    set_by_user |= {
+        name: value for name in ("model", "optimizer", "schedule") if (value := getattr(config, name)) != "auto"
+    }
+    policy = {name: getattr(config, name) for name in ("shift", "cutout") if getattr(config, name) >= 0}
+    policy |= {"flip": config.flip} if config.flip != "auto" else {}
+    return dataclasses.replace(recipe, **set_by_user, policy=dataclasses.replace(recipe.policy, **policy))
