@@ -33,6 +33,7 @@ class Policy:
         flip: "none", "random", or "alternating" (Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024):
             a sample is flipped in every other epoch, half of them starting flipped.
         cutout: side in px of a blanked square (DeVries and Taylor, arXiv 1708.04552); 0 for none.
+        fill: grey value 0..255 of that square; the default is near the mean of photographs.
     """
 
     crop: Literal["none", "shift", "resized"] = "none"
@@ -42,6 +43,7 @@ class Policy:
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
     flip: Literal["none", "random", "alternating"] = "none"
     cutout: int = 0
+    fill: int = 114
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Protocol
+from typing import Self
 
 from torch import Tensor
+
+from trainer_classification import plan as planning
+from trainer_classification.plan import Draws, Int64, Plan, Policy
 
 
 @dataclass
@@ -27,22 +30,96 @@ class Batch:
     count: int
 
 
-class Loader(Protocol):
-    """Delivers the batches of one split, for training (planned order and draws) or evaluation (in order, once each)."""
+@dataclass(frozen=True)
+class Share:
+    """Which samples a rank sees in which step, and how they are augmented: the same for every engine.
 
-    steps: int  # batches an epoch
-    samples: int  # samples of the split, over all ranks
+    Attributes:
+        plan: order and draws for training; None for evaluation: in order, each sample once, not augmented.
+        count: samples of the split, n.
+        batch_size: global batch.
+        rank, world_size: which slice of it.
+    """
+
+    plan: Plan | None
+    count: int
+    batch_size: int
+    rank: int = 0
+    world_size: int = 1
+
+    @property
+    def rows(self) -> int:
+        """Rows of one batch of this rank, B."""
+        return max(1, min(self.batch_size, self.count) // self.world_size)
+
+    @property
+    def steps(self) -> int:
+        """Batches an epoch."""
+        if self.plan is not None:
+            return planning.training_steps(self.count, self.batch_size)
+        return -(-self.count // (self.rows * self.world_size))
+
+    @property
+    def policy(self) -> Policy:
+        """What the draws mean."""
+        return self.plan.policy if self.plan is not None else Policy()
+
+    def draws(self, epoch: int) -> Draws:
+        """Draws of all n samples."""
+        return self.plan.draws(epoch) if self.plan is not None else planning.identity(self.count)
+
+    def batches(self, epoch: int, start_step: int = 0) -> Iterator[tuple[Int64, int]]:
+        """(index, count) of each batch from `start_step` on: int64 [B], -1 in padding rows, and the real rows."""
+        if self.plan is None:
+            batches = planning.evaluation_batches(self.count, self.batch_size, self.rank, self.world_size)
+            yield from (batch for step, batch in enumerate(batches) if step >= start_step)
+            return
+        order = self.plan.order(epoch)
+        for index in planning.training_batches(order, self.batch_size, self.rank, self.world_size, start_step):
+            yield index, len(index)
+
+
+class Loader(ABC):
+    """Delivers the batches of one split, for training (planned order and draws) or evaluation (in order, once each).
+
+    An engine implements `_batches` and `close`.
+    """
+
+    def __init__(self, share: Share) -> None:
+        self.share = share
+        self._running: Iterator[Batch] | None = None
+
+    @property
+    def steps(self) -> int:
+        """Batches an epoch."""
+        return self.share.steps
+
+    @property
+    def samples(self) -> int:
+        """Samples of the split, over all ranks."""
+        return self.share.count
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """The batches of this epoch from `start_step` on. One epoch at a time: a new one ends the one before."""
-        ...
+        self._end_epoch()
+        self._running = self._batches(epoch, start_step)
+        return self._running
 
+    def _end_epoch(self) -> None:
+        if self._running is not None:
+            self._running.close()  # type: ignore[attr-defined]  # a generator: lets go of its buffers
+            self._running = None
+
+    @abstractmethod
+    def _batches(self, epoch: int, start_step: int) -> Iterator[Batch]:
+        """A generator of the batches; when closed early it waits for what still writes into its buffers."""
+
+    @abstractmethod
     def close(self) -> None:
         """Free threads, memory and file handles. May be called twice."""
-        ...
 
-    def __enter__(self) -> Loader: ...
+    def __enter__(self) -> Self:
+        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None:
+        self.close()
