@@ -26,9 +26,7 @@ class Option(str):
     at_least: float
     at_most: float
 
-    def __new__(
-        cls, help: str, group: str = "Run", at_least: float = -math.inf, at_most: float = math.inf
-    ) -> Option:
+    def __new__(cls, help: str, group: str = "Run", at_least: float = -math.inf, at_most: float = math.inf) -> Option:
         option = super().__new__(cls, help)
         option.group, option.at_least, option.at_most = group, at_least, at_most
         return option
@@ -37,10 +35,7 @@ class Option(str):
 def options_of(config: type[Any]) -> dict[str, tuple[Any, Option, Any]]:
     """Name -> (type, option, default) of each field of a config dataclass, in order."""
     hints = get_type_hints(config, include_extras=True)
-    return {
-        field.name: (*get_args(hints[field.name])[:2], field.default)
-        for field in dataclasses.fields(config)
-    }
+    return {field.name: (*get_args(hints[field.name])[:2], field.default) for field in dataclasses.fields(config)}
 
 
 def check(config: Any) -> None:
@@ -50,8 +45,10 @@ def check(config: Any) -> None:
         if get_args(kind) and value not in get_args(kind):
             raise ValueError(f"{flag} is {value!r}, but must be one of: {', '.join(map(str, get_args(kind)))}.")
         if isinstance(value, int | float) and not option.at_least <= value <= option.at_most:
-            bounds = f"between {option.at_least:g} and {option.at_most:g}" if option.at_most < math.inf else (
-                f"{option.at_least:g} or more"
+            bounds = (
+                f"between {option.at_least:g} and {option.at_most:g}"
+                if option.at_most < math.inf
+                else (f"{option.at_least:g} or more")
             )
             raise ValueError(f"{flag} is {value}, but must be {bounds}.")
 
@@ -63,8 +60,8 @@ class PrepareConfig:
     dataset: Annotated[
         str,
         Option(
-            "Name (mnist, cifar10, cifar100, caltech-101, caltech-256, ...) or folder of a Hafnia dataset, or of images "
-            "as <split>/<class>/*. Empty: the dataset mounted by Training-aaS, else mnist.",
+            "Name (mnist, cifar10, cifar100, caltech-101, caltech-256, ...) or folder of a Hafnia dataset, or of "
+            "images as <split>/<class>/*. Empty: the dataset mounted by Training-aaS, else mnist.",
             "Data",
         ),
     ] = ""
@@ -97,8 +94,8 @@ class PrepareConfig:
     on_bad_image: Annotated[
         Literal["auto", "fail", "skip"],
         Option(
-            "What to do with images that cannot be read: fail, skip, or auto (skip up to 1 % bad, fail above). They are "
-            "named in the table and in the manifest either way.",
+            "What to do with images that cannot be read: fail, skip, or auto (skip up to 1 % bad, fail above). "
+            "They are named in the table and in the manifest either way.",
             "Images",
         ),
     ] = "auto"
@@ -121,8 +118,8 @@ class TrainConfig:
     dataset: Annotated[
         str,
         Option(
-            "Name (mnist, cifar10, cifar100, caltech-101, caltech-256, ...) or folder of a Hafnia dataset, or of images "
-            "as <split>/<class>/*. Empty: the dataset mounted by Training-aaS, else mnist.",
+            "Name (mnist, cifar10, cifar100, caltech-101, caltech-256, ...) or folder of a Hafnia dataset, or of "
+            "images as <split>/<class>/*. Empty: the dataset mounted by Training-aaS, else mnist.",
             "Data",
         ),
     ] = ""
@@ -145,9 +142,9 @@ class TrainConfig:
             at_most=0.9,
         ),
     ] = 0.1
-    loader: Annotated[Loader, Option("What delivers the batches. auto: the fastest that fits; it says why.", "Data")] = (
-        "auto"
-    )
+    loader: Annotated[
+        Loader, Option("What delivers the batches. auto: the fastest that fits; it says why.", "Data")
+    ] = "auto"
     num_workers: Annotated[
         int, Option("Threads or processes that load. 0: one for each CPU.", "Data", at_least=0, at_most=1024)
     ] = 0
@@ -192,7 +189,12 @@ class TrainConfig:
     ] = -1.0
     ema: Annotated[
         float,
-        Option("Decay of the averaged weights that are evaluated and kept. 0: none, -1: the recipe's.", "Optimisation", -1, 1),
+        Option(
+            "Decay of the averaged weights that are evaluated and kept. 0: none, -1: the recipe's.",
+            "Optimisation",
+            -1,
+            1,
+        ),
     ] = -1.0
     amp: Annotated[
         Literal["auto", "fp16", "bf16", "off"],
@@ -206,9 +208,7 @@ class TrainConfig:
         Option("Go on from a checkpoint: its path, or auto (the newest of this project, where there is one).", "Run"),
     ] = ""
     output_dir: Annotated[str, Option("Folder for experiments. Empty: .data.", "Run")] = ""
-    log_interval: Annotated[
-        int, Option("Steps between updates of the live line. 0: about one a second.", "Run", 0)
-    ] = 0
+    log_interval: Annotated[int, Option("Steps between updates of the live line. 0: about one a second.", "Run", 0)] = 0
     max_steps_per_epoch: Annotated[int, Option("Cut each epoch short. 0: the whole epoch.", "Run", 0)] = 0
     stop_early: Annotated[
         bool, Option("A dry run: two steps of one epoch through the whole path, outputs included.", "Run")

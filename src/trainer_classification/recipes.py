@@ -99,9 +99,7 @@ def recipe_for(name: str, image_size: int, channels: int, count: int) -> tuple[R
 def resolve(config: TrainConfig, recipe: Recipe) -> Recipe:
     """The recipe with what the user set in its place."""
     set_by_user = {
-        name: value
-        for name in ("epochs", "batch_size", "learning_rate")
-        if (value := getattr(config, name)) > 0
+        name: value for name in ("epochs", "batch_size", "learning_rate") if (value := getattr(config, name)) > 0
     }
     set_by_user |= {
         name: value

@@ -36,18 +36,18 @@ def augment(
     out = np.empty((len(index), size, size, channels), np.uint8) if out is None else out
     if resizes(policy, side, size):
         if side > 8 * size:
-            raise ValueError(f"Images stored at {side} px are too large for {size} px: prepare with --image-size {size}.")
+            raise ValueError(f"Images stored at {side} px are too large for {size}: prepare with --image-size {size}.")
         _resized_crops(images, index, draws.box, draws.flip, layout == "WHC", out)
     elif layout == "HWC":
         _shifts(images, index, draws.shift, draws.flip, policy.pad == "reflect", out)
     else:
-        raise ValueError(f"Images of layout {layout} are for resized crops; shifts need HWC: prepare the dataset again.")
+        raise ValueError(f"Shifts need images of layout HWC, these are {layout}: prepare with --image-size {size}.")
     if policy.cutout:
         _cutouts(out, draws.cutout, policy.cutout, policy.fill)
     return out
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _copy(typing_context: Any, target: Any, source: Any, count: Any) -> Any:
     """Copy `count` bytes between two addresses: memcpy."""
 
@@ -60,7 +60,7 @@ def _copy(typing_context: Any, target: Any, source: Any, count: Any) -> Any:
     return types.void(types.uintp, types.uintp, types.uintp), codegen
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _copy4(typing_context: Any, target: Any, source: Any) -> Any:
     """Copy four bytes between two addresses, aligned or not: one load and one store."""
 
@@ -76,7 +76,7 @@ def _copy4(typing_context: Any, target: Any, source: Any) -> Any:
 @njit(nogil=True, cache=True)
 def _shifts(images, index, shift, flip, reflect, out):  # type: ignore[no-untyped-def]
     """Copy B images [S, S, C], shifted by (dy, dx), mirrored where `flip`, reflected or zero outside."""
-    batch, side, _, channels = out.shape
+    batch, side = out.shape[:2]
     for b in range(batch):
         if index[b] < 0:
             out[b] = 0

@@ -46,7 +46,7 @@ def augment(
     elif layout == "HWC":
         batch = _shifts(images, index, draws, policy)
     else:
-        raise ValueError(f"Images of layout {layout} are for resized crops; shifts need HWC: prepare the dataset again.")
+        raise ValueError(f"Shifts need images of layout HWC, these are {layout}: prepare with --image-size {size}.")
     return _cutouts(batch, draws.cutout, policy) if policy.cutout else batch
 
 

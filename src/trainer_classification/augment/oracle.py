@@ -51,7 +51,7 @@ def resizes(policy: Policy, side: int, size: int) -> bool:
         ValueError: a shift, which copies, is asked for at another size than the images have.
     """
     if policy.crop == "shift" and side != size:
-        raise ValueError(f"Images stored at {side} px cannot be shifted at {size} px: prepare with --image-size {size}.")
+        raise ValueError(f"Images stored at {side} px cannot be shifted at {size}: prepare with --image-size {size}.")
     return policy.crop == "resized" or side != size
 
 

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from trainer_classification.data.array import ArrayStore
 from trainer_classification.loaders.base import Batch, Loader, Share
 from trainer_classification.plan import Draws, Int64
 
+cuda: Any = torch.cuda  # its streams and events have no types
 _CHUNK = 64 << 20  # bytes uploaded at once
 
 
@@ -100,7 +101,7 @@ class HostResident(Loader):
         self.store, self.device = store, device
         threads = threads or len(os.sched_getaffinity(0))
         self._pool = ThreadPoolExecutor(threads, "resident")
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._stream = cuda.Stream(device) if device.type == "cuda" else None
         shape = (share.rows, image_size, image_size, store.images.shape[3])
         self._ring = [self._slot(shape) for _ in range(threads + 2)]
         self._ahead: dict[int, Future[tuple[Draws, list[tuple[Int64, int]]]]] = {}
@@ -109,7 +110,7 @@ class HostResident(Loader):
         pin = self._stream is not None
         images = torch.empty(shape, dtype=torch.uint8, pin_memory=pin)
         labels, index = (torch.empty(shape[0], dtype=torch.int64, pin_memory=pin) for _ in range(2))
-        return _Slot(images, labels, index, torch.cuda.Event() if pin else None)
+        return _Slot(images, labels, index, cuda.Event() if pin else None)
 
     def _batches(self, epoch: int, start_step: int) -> Iterator[Batch]:
         draws, batches = self._planned(epoch)
@@ -159,7 +160,7 @@ class HostResident(Loader):
         tensors = slot.images, slot.labels, slot.index
         with torch.cuda.stream(self._stream):
             images, labels, index = (tensor.to(self.device, non_blocking=True) for tensor in tensors)
-            cast(torch.cuda.Event, slot.copied).record(self._stream)
+            cast(Any, slot.copied).record(self._stream)
         training = torch.cuda.current_stream(self.device)
         training.wait_stream(self._stream)
         for tensor in (images, labels, index):

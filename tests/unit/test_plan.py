@@ -1,0 +1,118 @@
+"""Order and draws are pure functions of (seed, epoch), and say what the policies promise."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trainer_classification import plan as planning
+from trainer_classification.plan import Plan, Policy
+
+GOLDEN_ORDER = [37, 189, 246, 296, 22, 27, 339, 279]
+GOLDEN_FLIP = [0, 0, 1, 0, 0, 1, 1, 0]
+GOLDEN_SHIFT = [[-1, 2], [-1, 0], [3, -3]]
+GOLDEN_BOX = [[49, 29, 282, 347], [199, 14, 103, 78]]
+SIZES = np.random.default_rng(0).integers(1, 700, (400, 2))
+
+
+def test_the_first_ids_and_draws_of_seed_0_never_change():
+    """Golden: runs that people resume, and results that they compare, rely on these numbers."""
+    plan = Plan(400, 0, Policy(crop="shift", shift=4, flip="random"), SIZES)
+    assert plan.order(0)[:8].tolist() == GOLDEN_ORDER
+    draws = plan.draws(1)
+    assert draws.flip[:8].astype(int).tolist() == GOLDEN_FLIP
+    assert draws.shift[:3].tolist() == GOLDEN_SHIFT
+    boxes = Plan(400, 0, Policy(crop="resized"), SIZES).draws(0).box * np.tile(SIZES, 2)
+    assert np.rint(boxes[:2]).astype(int).tolist() == GOLDEN_BOX
+
+
+@given(count=st.integers(1, 300), seed=st.integers(0, 2**31 - 1), epoch=st.integers(0, 10_000))
+@settings(max_examples=30, deadline=None)
+def test_an_order_is_a_permutation_and_repeats_for_the_same_seed_and_epoch(count, seed, epoch):
+    order = Plan(count, seed, Policy()).order(epoch)
+    assert np.array_equal(np.sort(order), np.arange(count))
+    assert np.array_equal(order, Plan(count, seed, Policy(flip="random")).order(epoch))
+
+
+def test_epochs_and_seeds_differ():
+    plan = Plan(400, 0, Policy(crop="shift", shift=4, flip="random"))
+    assert not np.array_equal(plan.order(0), plan.order(1))
+    assert not np.array_equal(plan.order(0), Plan(400, 1, Policy()).order(0))
+    assert not np.array_equal(plan.draws(0).shift, plan.draws(1).shift)
+
+
+@given(count=st.integers(1, 200), batch=st.integers(1, 64), share=st.integers(1, 4), start=st.integers(0, 5))
+@settings(max_examples=60, deadline=None)
+def test_ranks_partition_each_global_batch_for_any_world_size(count, batch, share, start):
+    world = min(share, batch, count)
+    batch = batch // world * world
+    order = Plan(count, 3, Policy()).order(0)
+    ranks = [list(planning.training_batches(order, batch, rank, world, start)) for rank in range(world)]
+    used = min(batch, count)
+    if used % world == 0:
+        whole = [np.concatenate(parts) for parts in zip(*ranks, strict=True)]
+        steps = planning.training_steps(count, batch)
+        assert len(whole) == max(0, steps - start)
+        for step, ids in enumerate(whole, start):
+            assert np.array_equal(ids, order[step * used : (step + 1) * used])
+
+
+@given(count=st.integers(1, 300), batch=st.integers(1, 64), world=st.integers(1, 5))
+@settings(max_examples=60, deadline=None)
+def test_evaluation_covers_every_sample_once_with_equal_batches_on_all_ranks(count, batch, world):
+    ranks = [list(planning.evaluation_batches(count, batch, rank, world)) for rank in range(world)]
+    assert len({len(batches) for batches in ranks}) == 1
+    assert len({len(index) for batches in ranks for index, _ in batches}) == 1
+    seen = np.concatenate([index[:real] for batches in ranks for index, real in batches])
+    assert np.array_equal(np.sort(seen), np.arange(count))
+    assert all(np.all(index[real:] == -1) for batches in ranks for index, real in batches)
+
+
+def test_alternating_flips_change_every_epoch_and_start_half_flipped():
+    plan = Plan(1000, 0, Policy(flip="alternating"))
+    first, second, third = (plan.draws(epoch).flip for epoch in range(3))
+    assert np.array_equal(first, ~second)
+    assert np.array_equal(first, third)
+    assert 400 < first.sum() < 600
+
+
+def test_shifts_use_the_whole_reach_in_both_directions_and_no_more():
+    shift = Plan(2000, 0, Policy(crop="shift", shift=2)).draws(0).shift
+    assert set(np.unique(shift)) == {-2, -1, 0, 1, 2}
+
+
+@pytest.mark.parametrize("area", [(0.08, 1.0), (0.25, 1.0), (0.9, 1.0)])
+def test_resized_crops_are_whole_pixels_inside_with_the_area_and_aspect_asked_for(area):
+    sizes = np.random.default_rng(1).integers(64, 700, (3000, 2))
+    boxes = Plan(3000, 0, Policy(crop="resized", area=area), sizes).draws(0).box.astype(np.float64)
+    pixels = boxes * np.tile(sizes, 2)
+    x, y, w, h = np.rint(pixels).T
+    assert np.abs(pixels - np.rint(pixels)).max() < 1e-3
+    assert (x >= 0).all()
+    assert (y >= 0).all()
+    assert (x + w <= sizes[:, 0]).all()
+    assert (y + h <= sizes[:, 1]).all()
+    assert (np.abs(np.log(w / h)) < np.log(4 / 3) + 0.1).all()
+    share = w * h / sizes.prod(1)
+    drawn = np.abs(np.log(sizes[:, 0] / sizes[:, 1])) < np.log(4 / 3)  # others may end in the fallback
+    assert (share[drawn] > area[0] * 0.9).all()
+    assert share[drawn].mean() < (area[0] + area[1]) / 2 + 0.05
+
+
+def test_a_crop_of_an_image_one_pixel_thin_is_one_pixel_thin():
+    boxes = Plan(2, 0, Policy(crop="resized"), np.array([[1, 300], [300, 1]])).draws(0).box
+    assert boxes[0, 2] == 1.0
+    assert boxes[1, 3] == 1.0
+    assert (boxes[:, 2:] > 0).all()
+
+
+def test_evaluation_changes_nothing():
+    draws = planning.identity(3)
+    assert draws.box.tolist() == [[0, 0, 1, 1]] * 3
+    assert not draws.flip.any()
+    assert not draws.shift.any()
+
+
+def test_more_processes_than_images_in_a_batch_is_an_error_that_says_what_to_do():
+    with pytest.raises(ValueError, match="fewer GPUs"):
+        list(planning.training_batches(np.arange(3), 8, 0, 4))
