@@ -172,7 +172,7 @@ def _resized_crops(images, index, boxes, flip, x_first, out):  # type: ignore[no
     side = images.shape[1]
     outer_at, inner_at = np.empty(size, np.int64), np.empty(size, np.int64)
     outer_weights, inner_weights = np.empty((size, _TAPS), np.uint16), np.empty((size, _TAPS), np.uint16)
-    rows = np.empty((size, side * channels + 4), np.uint8)  # 4 spare bytes: pixels move as four
+    rows = np.empty((size, max(side, size) * channels + 4), np.uint8)  # 4 spare bytes: pixels move as four
     columns = np.empty((side, size * channels + 4), np.uint8)
     for b in range(batch):
         if index[b] < 0:

@@ -17,7 +17,6 @@ from trainer_classification.plan import Plan
 
 # What a training may fill beside the split: a ResNet-50 with AMP at a batch of 128 takes most of a T4's 16 GB.
 _SHARE_OF_DEVICE = 0.4
-_SHARE_OF_HOST = 0.8
 
 
 @dataclass(frozen=True)
@@ -72,9 +71,9 @@ def open_loader(
     Raises:
         ValueError: the engine is not installed, the split is missing or its files are damaged.
     """
-    request = Request(folder, manifest, split, plan, batch_size, image_size, device, threads, rank, world_size)
     threads = threads or max(1, len(os.sched_getaffinity(0)) // world_size)
-    if loader != "resident":
+    request = Request(folder, manifest, split, plan, batch_size, image_size, device, threads, rank, world_size)
+    if loader not in ("auto", "resident"):
         raise ValueError(f"--loader {loader} is not there yet: use --loader resident.")
     open_engine, reason = resident_placement(request)
     return open_engine(request), reason

@@ -1,0 +1,218 @@
+"""The contract of loaders, asked of every engine: exactly the planned batches, the same pixels, nothing left behind."""
+
+import gc
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from trainer_classification.augment import oracle
+from trainer_classification.data import array
+from trainer_classification.data.array import open_array
+from trainer_classification.loaders import resident
+from trainer_classification.loaders.select import Request, open_loader
+from trainer_classification.plan import Plan, Policy, identity
+
+CPU = torch.device("cpu")
+SHIFT = Policy(crop="shift", shift=3, pad="reflect", flip="random", cutout=4)
+CROP = Policy(crop="resized", area=(0.2, 1.0), flip="random")
+
+
+def host(request):
+    return resident.HostResident(
+        open_array(request.folder, request.manifest, request.split),
+        request.share,
+        request.image_size,
+        request.device,
+        request.threads,
+    )
+
+
+def device(request):
+    store = open_array(request.folder, request.manifest, request.split)
+    return resident.DeviceResident(store, request.share, request.image_size, request.device)
+
+
+ENGINES = {"resident-host": host, "resident-device": device}
+engines = pytest.mark.parametrize("engine", ENGINES.values(), ids=ENGINES.keys())
+
+
+def plan_of(prepared, policy, seed=7):
+    store = open_array(*prepared, "train")
+    return Plan(len(store.labels), seed, policy, store.sizes)
+
+
+def opened(engine, prepared, policy=None, batch_size=8, split="train", **more):
+    plan = plan_of(prepared, policy) if policy is not None else None
+    folder, manifest = prepared
+    return engine(Request(folder, manifest, split, plan, batch_size, manifest.train_size, CPU, threads=2, **more))
+
+
+def collected(batches):
+    """Loaders reuse their buffers, so each batch is copied."""
+    return [(b.images.clone(), b.labels.clone(), b.index.clone(), b.count) for b in batches]
+
+
+@engines
+def test_training_delivers_the_planned_samples_in_the_planned_order(engine, small):
+    plan = plan_of(small, SHIFT)
+    with opened(engine, small, SHIFT) as loader:
+        for epoch in (0, 3):
+            index = torch.cat([index for _, _, index, _ in collected(loader.epoch(epoch))]).numpy()
+            assert np.array_equal(index, plan.order(epoch)[: len(index)])
+            assert len(index) == loader.steps * 8 == 48
+
+
+@engines
+@pytest.mark.parametrize(("kind", "policy"), [("small", SHIFT), ("photos", CROP)])
+def test_pixels_and_labels_are_those_of_the_reference(engine, kind, policy, request):
+    prepared = request.getfixturevalue(kind)
+    store, plan = open_array(*prepared, "train"), plan_of(prepared, policy)
+    with opened(engine, prepared, policy) as loader:
+        for images, labels, index, count in collected(loader.epoch(2)):
+            ids = index.numpy()
+            expected = oracle.augment(
+                store.images, ids, plan.draws(2)[ids], policy, prepared[1].train_size, store.layout
+            )
+            assert images.dtype == torch.uint8
+            assert images.is_contiguous()
+            assert images.shape == expected.shape
+            assert np.abs(images.numpy().astype(int) - expected).mean() < (0.6 if policy is CROP else 1e-9)
+            assert np.array_equal(labels.numpy(), store.labels[ids])
+            assert count == len(ids)
+
+
+@engines
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_evaluation_covers_every_sample_once_for_any_number_of_ranks(engine, small, world):
+    store, seen = open_array(*small, "test"), []
+    for rank in range(world):
+        with opened(engine, small, None, 4, "test", rank=rank, world_size=world) as loader:
+            batches = collected(loader.epoch(0))
+            assert len(batches) == loader.steps
+            for images, labels, index, count in batches:
+                assert (index[count:] == -1).all()
+                real = index[:count].numpy()
+                assert np.array_equal(images[:count].numpy(), store.images[real])
+                assert np.array_equal(labels[:count].numpy(), store.labels[real])
+                seen += real.tolist()
+    assert sorted(seen) == list(range(len(store.labels)))
+
+
+@engines
+def test_evaluation_of_larger_images_shows_them_whole(engine, photos):
+    store = open_array(*photos, "test")
+    ids = np.arange(len(store.labels))
+    expected = oracle.augment(store.images, ids, identity(len(ids)), Policy(), 32, "WHC").astype(int)
+    with opened(engine, photos, None, len(ids), "test") as loader:
+        ((images, *_),) = collected(loader.epoch(0))
+    assert np.abs(images.numpy() - expected).mean() < 0.6
+
+
+@engines
+def test_ranks_share_each_global_batch_and_see_the_same_pixels_as_one_process(engine, small):
+    with opened(engine, small, SHIFT) as loader:
+        alone = collected(loader.epoch(1))
+    parts = []
+    for rank in range(2):
+        with opened(engine, small, SHIFT, rank=rank, world_size=2) as loader:
+            parts.append(collected(loader.epoch(1)))
+    for whole, *shares in zip(alone, *parts, strict=True):
+        for field in range(3):
+            assert torch.equal(whole[field], torch.cat([share[field] for share in shares]))
+
+
+@engines
+def test_resuming_at_any_step_gives_the_rest_of_the_epoch(engine, small):
+    with opened(engine, small, SHIFT) as loader:
+        whole = collected(loader.epoch(4))
+        for start in range(loader.steps + 1):
+            rest = collected(loader.epoch(4, start))
+            assert len(rest) == len(whole) - start
+            for a, b in zip(whole[start:], rest, strict=True):
+                assert all(torch.equal(x, y) for x, y in zip(a[:3], b[:3], strict=True))
+
+
+@engines
+def test_batch_size_and_threads_change_no_sample(engine, small):
+    by_id = []
+    for batch_size in (5, 13):
+        with opened(engine, small, SHIFT, batch_size) as loader:
+            by_id.append({int(i): im for b in collected(loader.epoch(0)) for i, im in zip(b[2], b[0], strict=True)})
+    common = by_id[0].keys() & by_id[1].keys()
+    assert len(common) > 40
+    assert all(torch.equal(by_id[0][i], by_id[1][i]) for i in common)
+
+
+@engines
+def test_a_batch_larger_than_the_split_is_cut_to_it(engine, small):
+    with opened(engine, small, SHIFT, 1000) as loader:
+        ((_, _, index, count),) = collected(loader.epoch(0))
+    assert count == len(index) == 53
+
+
+@engines
+def test_a_batch_stays_as_it_is_until_the_next_is_asked_for(engine, small):
+    with opened(engine, small, SHIFT) as loader:
+        for batch in loader.epoch(0):
+            before = batch.images.clone()
+            torch.zeros(200, 200) @ torch.zeros(200, 200)
+            assert torch.equal(batch.images, before)
+
+
+@engines
+def test_an_epoch_left_early_is_followed_by_a_whole_one(engine, small):
+    with opened(engine, small, SHIFT) as loader:
+        whole = collected(loader.epoch(1))
+        next(loader.epoch(0))
+        again = collected(loader.epoch(1))
+    assert all(torch.equal(a[0], b[0]) for a, b in zip(whole, again, strict=True))
+
+
+@engines
+def test_opening_and_closing_fifty_times_leaves_no_thread_file_or_memory(engine, small):
+    process = psutil.Process()
+
+    def cycle():
+        loader = opened(engine, small, SHIFT)
+        next(loader.epoch(0))
+        loader.close()
+        loader.close()
+
+    for _ in range(5):
+        cycle()
+    gc.collect()
+    threads, files, memory = threading.active_count(), len(os.listdir("/proc/self/fd")), process.memory_info().rss
+    for _ in range(50):
+        cycle()
+    gc.collect()
+    assert threading.active_count() <= threads
+    assert len(os.listdir("/proc/self/fd")) <= files
+    assert process.memory_info().rss - memory < 8e6
+
+
+def test_a_missing_split_names_those_there_are(small):
+    with pytest.raises(ValueError, match="train, test"):
+        opened(host, small, None, split="validation")
+
+
+def test_a_damaged_shard_names_the_file_and_the_command(small, tmp_path):
+    folder, manifest = small
+    for name in array.paths("test"):
+        target = tmp_path / name
+        target.parent.mkdir(exist_ok=True)
+        target.write_bytes((Path(folder) / name).read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"test\.images\.bin is damaged.*prepare\.py --dataset made --force"):
+        open_array(tmp_path, manifest, "test")
+
+
+def test_auto_says_what_it_chose_and_why(small):
+    folder, manifest = small
+    common = {"batch_size": 4, "image_size": 20, "device": CPU}
+    loader, reason = open_loader(folder, manifest, "test", loader="auto", plan=None, **common)
+    loader.close()
+    assert "resident on the host" in reason
