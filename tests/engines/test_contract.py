@@ -173,15 +173,38 @@ def test_an_epoch_left_early_is_followed_by_a_whole_one(engine, small):
     assert all(torch.equal(a[0], b[0]) for a, b in zip(whole, again, strict=True))
 
 
+def test_a_new_epoch_waits_for_what_still_writes_into_the_buffers(small, monkeypatch):
+    with opened(host, small, SHIFT) as loader:
+        gate, fill, first = threading.Event(), loader._fill, threading.Event()
+
+        def gated(*args):
+            if first.is_set():
+                gate.wait()
+            first.set()
+            return fill(*args)
+
+        monkeypatch.setattr(loader, "_fill", gated)
+        next(loader.epoch(0))
+        leaving = threading.Thread(target=loader.epoch, args=(1,))
+        leaving.start()
+        leaving.join(0.2)
+        waited = leaving.is_alive()
+        gate.set()
+        leaving.join()
+        assert waited
+
+
 @engines
 def test_opening_and_closing_fifty_times_leaves_no_thread_file_or_memory(engine, small):
     process = psutil.Process()
 
     def cycle():
+        before = threading.active_count()
         loader = opened(engine, small, SHIFT)
         next(loader.epoch(0))
         loader.close()
         loader.close()
+        assert threading.active_count() == before
 
     for _ in range(5):
         cycle()

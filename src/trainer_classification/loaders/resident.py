@@ -7,12 +7,12 @@ their own, where the device is a GPU).
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import cycle, islice
 from typing import Any, cast
 
 import numpy as np
@@ -114,21 +114,17 @@ class HostResident(Loader):
 
     def _batches(self, epoch: int, start_step: int) -> Iterator[Batch]:
         draws, batches = self._planned(epoch)
-        jobs = zip(itertools.cycle(self._ring), batches[start_step:])
-        pending = deque(self._pool.submit(self._fill, slot, draws, *job) for slot, job in self._first(jobs))
+        jobs = zip(cycle(self._ring), batches[start_step:])
+        pending = deque(self._pool.submit(self._fill, slot, draws, *job) for slot, job in islice(jobs, len(self._ring)))
         try:
             while pending:
                 # The batch yielded last is the consumer's until now, so its buffers are free again only here.
                 yield self._handed_over(pending.popleft().result())
-                for slot, job in itertools.islice(jobs, 1):
+                for slot, job in islice(jobs, 1):
                     pending.append(self._pool.submit(self._fill, slot, draws, *job))
         finally:
             for future in pending:
                 future.cancel() or future.exception()
-
-    def _first(self, jobs: Iterator[tuple[_Slot, tuple[Int64, int]]]) -> Iterator[tuple[_Slot, tuple[Int64, int]]]:
-        """Jobs for all places of the ring but one, which the consumer holds."""
-        return itertools.islice(jobs, len(self._ring) - 1)
 
     def _planned(self, epoch: int) -> tuple[Draws, list[tuple[Int64, int]]]:
         """Draws and batches of the epoch; those of the next one are drawn meanwhile."""
