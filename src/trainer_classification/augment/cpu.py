@@ -1,25 +1,22 @@
 """Augmentation on the CPU: numba kernels that run without the GIL, one thread a call; the definition is `oracle.py`.
 
-Both kernels are bound by moving bytes. A shift is one memory copy a row (mirrored rows go pixel by pixel). A resized
-crop is two passes of three-tap sums over contiguous bytes, in 16-bit integers that LLVM vectorises, with one transpose
-by pixel between them; images kept [x, y, c] save a second transpose.
+Both kernels are bound by moving bytes. A shift is some vector moves a row. A resized crop is two passes of three-tap
+sums over contiguous bytes in 16-bit integers, with one transpose by pixel between them; images kept [x, y, c] save a
+second transpose, and mirroring is only the order in which the first pass writes.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from llvmlite import ir
-from numba import njit, types, uint8, uint16
-from numba.core import cgutils
-from numba.extending import intrinsic
+from numba import njit, uint8, uint16
 
 from trainer_classification.augment.oracle import Layout, Uint8, resizes
+from trainer_classification.augment.vector import SUM, copy4, copy_row, mirror_row, sum_row
 from trainer_classification.plan import Draws, Int64, Policy
 
 _TAPS = 17  # most taps of a pass: boxes of up to 8 times the output
 _ONE = 256  # weights are 8-bit fixed point: a sum of 255 * weights, rounded, just fits 16 bits
+_BLOCK = 16  # pixels of a side of the transpose's blocks: source and target stay in the first cache
 
 
 def augment(
@@ -34,6 +31,8 @@ def augment(
     """As `oracle.augment`; `out`, uint8 [B, T, T, C], is written and returned where given. Padding rows are zero."""
     side, channels = images.shape[1], images.shape[3]
     out = np.empty((len(index), size, size, channels), np.uint8) if out is None else out
+    assert images.flags.c_contiguous
+    assert out.flags.c_contiguous
     if resizes(policy, side, size):
         if side > 8 * size:
             raise ValueError(f"Images stored at {side} px are too large for {size}: prepare with --image-size {size}.")
@@ -47,51 +46,25 @@ def augment(
     return out
 
 
-@intrinsic
-def _copy(typing_context: Any, target: Any, source: Any, count: Any) -> Any:
-    """Copy `count` bytes between two addresses: memcpy."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pointer = ir.IntType(8).as_pointer()
-        to, frm = (builder.inttoptr(arg, pointer) for arg in args[:2])
-        cgutils.raw_memcpy(builder, to, frm, args[2], 1)
-        return context.get_dummy_value()
-
-    return types.void(types.uintp, types.uintp, types.uintp), codegen
-
-
-@intrinsic
-def _copy4(typing_context: Any, target: Any, source: Any) -> Any:
-    """Copy four bytes between two addresses, aligned or not: one load and one store."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pointer = ir.IntType(32).as_pointer()
-        value = builder.load(builder.inttoptr(args[1], pointer), align=1)
-        builder.store(value, builder.inttoptr(args[0], pointer), align=1)
-        return context.get_dummy_value()
-
-    return types.void(types.uintp, types.uintp), codegen
-
-
 @njit(nogil=True, cache=True)
 def _shifts(images, index, shift, flip, reflect, out):  # type: ignore[no-untyped-def]
     """Copy B images [S, S, C], shifted by (dy, dx), mirrored where `flip`, reflected or zero outside."""
-    batch, side = out.shape[:2]
+    batch, side, _, channels = out.shape
+    step = side * channels
     for b in range(batch):
         if index[b] < 0:
             out[b] = 0
             continue
-        image, target = images[index[b]], out[b]
         dy, dx = int(shift[b, 0]), int(shift[b, 1])
+        first, last = max(0, -dx), min(side, side - dx)
+        image, target = images.ctypes.data + index[b] * side * step, out.ctypes.data + b * side * step
         for y in range(side):
-            row = _reflected(y + dy, side)
-            if row != y + dy and not reflect:
-                target[y] = 0
-            elif flip[b]:
-                _mirrored_row(image[row], target[y], dx, reflect)
+            source = image + _reflected(y + dy, side) * step + (first + dx) * channels
+            if flip[b]:
+                mirror_row(target + y * step + (side - last) * channels, source, last - first, channels)
             else:
-                _row(image[row], target[y], dx, reflect)
-    return out
+                copy_row(target + y * step + first * channels, source, (last - first) * channels)
+        _border(images[index[b]], out[b], dy, dx, flip[b], reflect)
 
 
 @njit(nogil=True, cache=True, inline="always")
@@ -102,56 +75,21 @@ def _reflected(at, side):  # type: ignore[no-untyped-def]
     return 2 * side - 2 - at if at >= side else at
 
 
-@njit(nogil=True, cache=True, inline="always")
-def _row(source, target, dx, reflect):  # type: ignore[no-untyped-def]
-    """target[x] = source[x + dx]: the inside is one copy, the border is at most |dx| pixels."""
-    side, channels = source.shape
-    first, last = max(0, -dx), min(side, side - dx)
-    _copy(
-        target.ctypes.data + first * channels,
-        source.ctypes.data + (first + dx) * channels,
-        (last - first) * channels,
-    )
-    for x in range(first):
-        _border(source, target, x, x + dx, reflect)
-    for x in range(last, side):
-        _border(source, target, x, x + dx, reflect)
-
-
-@njit(nogil=True, cache=True, inline="always")
-def _mirrored_row(source, target, dx, reflect):  # type: ignore[no-untyped-def]
-    """target[side - 1 - x] = source[x + dx]."""
-    side, channels = source.shape
-    first, last = max(0, -dx), min(side, side - dx)
-    if channels == 3:
-        _mirror3(target.ctypes.data + (side - last) * 3, source.ctypes.data + (last + dx) * 3, last - first)
-    else:
-        for x in range(first, last):
-            for c in range(channels):
-                target[side - 1 - x, c] = source[x + dx, c]
-    for x in range(first):
-        _border(source, target, side - 1 - x, x + dx, reflect)
-    for x in range(last, side):
-        _border(source, target, side - 1 - x, x + dx, reflect)
-
-
-@njit(nogil=True, cache=True, inline="always")
-def _mirror3(target, source_end, count):  # type: ignore[no-untyped-def]
-    """Write the `count` 3-byte pixels that end at `source_end` in reverse.
-
-    A pixel moves as four bytes, the fourth of which the next one overwrites; the first and the last move as three, so
-    that nothing is read or written outside the row.
-    """
-    _copy(target, source_end - 3, 3)
-    for k in range(1, count - 1):
-        _copy4(target + 3 * k, source_end - 3 * (k + 1))
-    _copy(target + 3 * (count - 1), source_end - 3 * count, 3)
-
-
-@njit(nogil=True, cache=True, inline="always")
-def _border(source, target, x, at, reflect):  # type: ignore[no-untyped-def]
-    for c in range(source.shape[1]):
-        target[x, c] = source[_reflected(at, len(source)), c] if reflect else 0
+@njit(nogil=True, cache=True)
+def _border(image, target, dy, dx, mirrored, reflect):  # type: ignore[no-untyped-def]
+    """The |dx| columns that the row copies left out, and the |dy| rows, where outside is zero."""
+    side = len(image)
+    for x in range(side):
+        if 0 <= x + dx < side:
+            continue
+        to, at = side - 1 - x if mirrored else x, _reflected(x + dx, side)
+        for y in range(side):
+            row = _reflected(y + dy, side)
+            for c in range(image.shape[2]):
+                target[y, to, c] = image[row, at, c] if reflect else 0
+    if not reflect:
+        target[: max(0, -dy)] = 0
+        target[side - max(0, dy) :] = 0
 
 
 @njit(nogil=True, cache=True)
@@ -170,36 +108,30 @@ def _resized_crops(images, index, boxes, flip, x_first, out):  # type: ignore[no
     """Antialiased bilinear crops of B images [S, S, C] to [T, T, C]: outer axis, transpose, inner axis."""
     batch, size, _, channels = out.shape
     side = images.shape[1]
-    outer_at, inner_at = np.empty(size, np.int64), np.empty(size, np.int64)
-    outer_weights, inner_weights = np.empty((size, _TAPS), np.uint16), np.empty((size, _TAPS), np.uint16)
-    rows = np.empty((size, max(side, size) * channels + 4), np.uint8)  # 4 spare bytes: pixels move as four
+    at_x, at_y = np.empty(size, np.int64), np.empty(size, np.int64)
+    weights_x, weights_y = np.empty((size, _TAPS), np.uint16), np.empty((size, _TAPS), np.uint16)
+    # 4 spare bytes, as pixels move as four.
+    rows = np.empty((size, max(side, size) * channels + 4), np.uint8)
     columns = np.empty((side, size * channels + 4), np.uint8)
     for b in range(batch):
         if index[b] < 0:
             out[b] = 0
             continue
         x, y, w, h = boxes[b]
-        image = images[index[b]].reshape(side, side * channels)
-        at_y = inner_at if x_first else outer_at
-        weights_y = inner_weights if x_first else outer_weights
-        at_x = outer_at if x_first else inner_at
-        weights_x = outer_weights if x_first else inner_weights
+        image, target = images[index[b]].reshape(side, side * channels), out[b].reshape(size, size * channels)
         taps_x = _triangle(np.float64(x) * side, np.float64(w) * side, side, flip[b], at_x, weights_x)
         taps_y = _triangle(np.float64(y) * side, np.float64(h) * side, side, False, at_y, weights_y)
-        outer_taps, inner_taps = (taps_x, taps_y) if x_first else (taps_y, taps_x)
-        low, high = inner_at.min(), inner_at.max() + inner_taps
-        for o in range(size):
-            _weighted_sum(image, outer_at[o], outer_weights[o], outer_taps, low * channels, high * channels, rows[o])
-        _transpose(rows, columns, low, high, size, channels)
         if x_first:
-            target = out[b].reshape(size, size * channels)
-            for o in range(size):
-                _weighted_sum(columns, inner_at[o], inner_weights[o], inner_taps, 0, size * channels, target[o])
+            low, high = at_y[0], at_y[-1] + taps_y
+            _weighted_rows(image, at_x, weights_x, taps_x, low * channels, high * channels, rows)
+            _transpose(rows, columns, low, high, size, channels)
+            _weighted_rows(columns, at_y, weights_y, taps_y, 0, size * channels, target)
         else:
-            for o in range(size):
-                _weighted_sum(columns, inner_at[o], inner_weights[o], inner_taps, 0, size * channels, rows[o])
-            _transpose_out(rows, out[b])
-    return out
+            low, high = min(at_x[0], at_x[-1]), max(at_x[0], at_x[-1]) + taps_x
+            _weighted_rows(image, at_y, weights_y, taps_y, low * channels, high * channels, rows)
+            _transpose(rows, columns, low, high, size, channels)
+            _weighted_rows(columns, at_x, weights_x, taps_x, 0, size * channels, rows)
+            _transpose(rows, target, 0, size, size, channels)
 
 
 @njit(nogil=True, cache=True)
@@ -212,6 +144,7 @@ def _triangle(start, length, side, mirrored, at, weights):  # type: ignore[no-un
     size = len(at)
     scale = length / size
     support = max(scale, 1.0)
+    slope = 1.0 / support
     taps = min(3 if support <= 1.5 else int(np.ceil(2 * support)) + 1, side, _TAPS)
     raw = np.empty(_TAPS)
     for o in range(size):
@@ -219,29 +152,35 @@ def _triangle(start, length, side, mirrored, at, weights):  # type: ignore[no-un
         first = min(max(int(centre - support + 0.5), 0), side - taps)
         total = 0.0
         for k in range(taps):
-            raw[k] = max(0.0, 1.0 - abs(first + k + 0.5 - centre) / support)
+            raw[k] = max(0.0, 1.0 - abs(first + k + 0.5 - centre) * slope)
             total += raw[k]
-        left, to = _ONE, size - 1 - o if mirrored else o
+        to, left, largest, share = size - 1 - o if mirrored else o, _ONE, 0, _ONE / total
         for k in range(taps):
-            weights[to, k] = int(raw[k] / total * _ONE + 0.5)
-            left -= weights[to, k]
-        largest = np.argmax(raw[:taps])
+            weight = int(raw[k] * share + 0.5)
+            weights[to, k] = weight
+            left -= weight
+            largest = k if raw[k] > raw[largest] else largest
         weights[to, largest] += left
         at[to] = first
     return taps
 
 
 @njit(nogil=True, cache=True)
-def _weighted_sum(source, at, weights, taps, low, high, target):  # type: ignore[no-untyped-def]
-    """target[low:high] = the `taps` rows of source from `at`, weighted and rounded."""
-    if taps == 3:
-        _sum3(source[at, low:high], source[at + 1, low:high], source[at + 2, low:high], weights, target[low:high])
+def _weighted_rows(source, at, weights, taps, low, high, target):  # type: ignore[no-untyped-def]
+    """target[o, low:high] = the `taps` rows of source from at[o], weighted and rounded, for each output row o."""
+    if taps == 3 and high - low >= SUM:
+        step, origin, count = source.strides[0], source.ctypes.data + low, high - low
+        for o in range(len(at)):
+            a = origin + at[o] * step
+            to = target.ctypes.data + o * target.strides[0] + low
+            sum_row(to, a, a + step, a + 2 * step, weights[o, 0], weights[o, 1], weights[o, 2], count)
         return
-    total = np.full(high - low, 128, np.uint16)
-    for k in range(taps):
-        _add(total, source[at + k, low:high], uint16(weights[k]))
-    for j in range(high - low):
-        target[low + j] = uint8(total[j] >> uint16(8))
+    for o in range(len(at)):
+        total = np.full(high - low, 128, np.uint16)
+        for k in range(taps):
+            _add(total, source[at[o] + k, low:high], uint16(weights[o, k]))
+        for j in range(high - low):
+            target[o, low + j] = uint8(total[j] >> uint16(8))
 
 
 @njit(nogil=True, cache=True)
@@ -251,32 +190,17 @@ def _add(total, row, weight):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _sum3(a, b, c, weights, target):  # type: ignore[no-untyped-def]
-    w0, w1, w2 = uint16(weights[0]), uint16(weights[1]), uint16(weights[2])
-    for j in range(len(target)):
-        target[j] = uint8((uint16(a[j]) * w0 + uint16(b[j]) * w1 + uint16(c[j]) * w2 + uint16(128)) >> uint16(8))
-
-
-@njit(nogil=True, cache=True)
 def _transpose(rows, columns, low, high, size, channels):  # type: ignore[no-untyped-def]
-    """columns[i, o] = rows[o, i] by pixel, for low <= i < high, in blocks that stay in the first cache."""
+    """columns[i, o] = rows[o, i] by pixel, for low <= i < high and o < size, in blocks."""
     source, target = rows.ctypes.data, columns.ctypes.data
-    source_step, target_step = rows.shape[1], columns.shape[1]
-    for block in range(low, high, 16):
-        for o in range(size):
-            for i in range(block, min(block + 16, high)):
-                if channels == 3:
-                    _copy4(target + i * target_step + o * 3, source + o * source_step + i * 3)
-                else:
-                    for c in range(channels):
-                        columns[i, o * channels + c] = rows[o, i * channels + c]
-
-
-@njit(nogil=True, cache=True)
-def _transpose_out(rows, out):  # type: ignore[no-untyped-def]
-    """out[y, x] = rows[x, y] by pixel."""
-    size, _, channels = out.shape
-    for y in range(size):
-        for x in range(size):
+    source_step, target_step = rows.strides[0], columns.strides[0]
+    # Where a row of the target ends with its last pixel, a fourth byte would fall on the next row.
+    quick = size if channels == 3 and columns.shape[1] > size * channels else 0
+    for block in range(low, high, _BLOCK):
+        for o in range(quick):
+            for i in range(block, min(block + _BLOCK, high)):
+                copy4(target + i * target_step + o * 3, source + o * source_step + i * 3)
+    for i in range(low, high):
+        for o in range(quick, size):
             for c in range(channels):
-                out[y, x, c] = rows[x, y * channels + c]
+                columns[i, o * channels + c] = rows[o, i * channels + c]

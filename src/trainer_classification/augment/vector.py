@@ -1,0 +1,139 @@
+"""Short runs of bytes as vector instructions: what numba's own loops do not become.
+
+Addresses are integers (`array.ctypes.data` plus bytes) and nothing here checks a bound. LLVM turns each function into
+the widest instructions of the machine (AVX-512, AVX2, NEON).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+COPY = 32  # bytes of `copy_vector`
+MIRROR = 16  # 3-byte pixels of `mirror_vector`
+SUM = 32  # bytes of `sum_vector`
+
+_ADDRESS = types.uintp
+
+
+def _pointer(builder: Any, address: Any, bits: int, lanes: int) -> Any:
+    kind = ir.IntType(bits) if lanes == 1 else ir.VectorType(ir.IntType(bits), lanes)
+    return builder.inttoptr(address, kind.as_pointer())
+
+
+def _move(builder: Any, target: Any, source: Any, bits: int, lanes: int, order: list[int] | None = None) -> None:
+    """One load and one store, aligned or not, with the lanes in another order between them."""
+    value = builder.load(_pointer(builder, source, bits, lanes), align=1)
+    if order is not None:
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), lanes), order)
+        value = builder.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), mask)
+    builder.store(value, _pointer(builder, target, bits, lanes), align=1)
+
+
+@intrinsic
+def copy(typing_context: Any, target: Any, source: Any, count: Any) -> Any:
+    """Copy `count` bytes: memcpy."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        to, origin = (_pointer(builder, address, 8, 1) for address in args[:2])
+        cgutils.raw_memcpy(builder, to, origin, args[2], 1)
+        return context.get_dummy_value()
+
+    return types.void(_ADDRESS, _ADDRESS, _ADDRESS), codegen
+
+
+@intrinsic
+def copy4(typing_context: Any, target: Any, source: Any) -> Any:
+    """Copy four bytes: a 3-byte pixel, and one byte more that the next pixel overwrites."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        _move(builder, args[0], args[1], 32, 1)
+        return context.get_dummy_value()
+
+    return types.void(_ADDRESS, _ADDRESS), codegen
+
+
+@intrinsic
+def copy_vector(typing_context: Any, target: Any, source: Any) -> Any:
+    """Copy COPY bytes."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        _move(builder, args[0], args[1], 8, COPY)
+        return context.get_dummy_value()
+
+    return types.void(_ADDRESS, _ADDRESS), codegen
+
+
+@intrinsic
+def mirror_vector(typing_context: Any, target: Any, source: Any) -> Any:
+    """Copy MIRROR pixels of three bytes in reverse."""
+    order = [3 * (MIRROR - 1 - pixel) + channel for pixel in range(MIRROR) for channel in range(3)]
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        _move(builder, args[0], args[1], 8, 3 * MIRROR, order)
+        return context.get_dummy_value()
+
+    return types.void(_ADDRESS, _ADDRESS), codegen
+
+
+@intrinsic
+def sum_vector(
+    typing_context: Any, target: Any, a: Any, b: Any, c: Any, weight_a: Any, weight_b: Any, weight_c: Any
+) -> Any:
+    """target = (a * weight_a + b * weight_b + c * weight_c + 128) >> 8 for SUM bytes, in 16 bits.
+
+    The weights, unsigned, add up to 256, so that 255 * 256 + 128 still fits.
+    """
+    lanes = ir.VectorType(ir.IntType(16), SUM)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def everywhere(value: Any) -> Any:
+            undefined = ir.Constant(lanes, ir.Undefined)
+            first = builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
+            return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(ir.IntType(32), SUM), [0] * SUM))
+
+        total = ir.Constant(lanes, [128] * SUM)
+        for address, weight in zip(args[1:4], args[4:], strict=True):
+            values = builder.zext(builder.load(_pointer(builder, address, 8, SUM), align=1), lanes)
+            total = builder.add(total, builder.mul(values, everywhere(builder.trunc(weight, ir.IntType(16)))))
+        result = builder.trunc(builder.lshr(total, ir.Constant(lanes, [8] * SUM)), ir.VectorType(ir.IntType(8), SUM))
+        builder.store(result, _pointer(builder, args[0], 8, SUM), align=1)
+        return context.get_dummy_value()
+
+    return types.void(*[_ADDRESS] * 7), codegen
+
+
+@njit(nogil=True, inline="always")
+def copy_row(target, source, count):  # type: ignore[no-untyped-def]
+    """Copy `count` bytes; the last vector overlaps the one before."""
+    if count < COPY:
+        copy(target, source, count)
+        return
+    for at in range(0, count - COPY, COPY):
+        copy_vector(target + at, source + at)
+    copy_vector(target + count - COPY, source + count - COPY)
+
+
+@njit(nogil=True, inline="always")
+def mirror_row(target, source, count, channels):  # type: ignore[no-untyped-def]
+    """Copy `count` pixels in reverse; the last vector overlaps the one before."""
+    if channels != 3 or count < MIRROR:
+        for x in range(count):
+            copy(target + (count - 1 - x) * channels, source + x * channels, channels)
+        return
+    for at in range(0, count - MIRROR, MIRROR):
+        mirror_vector(target + 3 * (count - MIRROR - at), source + 3 * at)
+    mirror_vector(target, source + 3 * (count - MIRROR))
+
+
+@njit(nogil=True, inline="always")
+def sum_row(target, a, b, c, weight_a, weight_b, weight_c, count):  # type: ignore[no-untyped-def]
+    """`sum_vector` over `count` bytes, SUM or more; the last vector overlaps the one before."""
+    for at in range(0, count - SUM, SUM):
+        sum_vector(target + at, a + at, b + at, c + at, weight_a, weight_b, weight_c)
+    at = count - SUM
+    sum_vector(target + at, a + at, b + at, c + at, weight_a, weight_b, weight_c)
