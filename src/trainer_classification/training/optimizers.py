@@ -1,0 +1,40 @@
+"""SGD with Nesterov momentum and AdamW, in torch's fused form, with weight decay on weights alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from torch.optim import SGD, AdamW, Optimizer
+
+from trainer_classification.recipes import Recipe
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Weights, which decay, and norms and biases, which do not.
+
+    Decay of a norm's scale or a bias only changes the effective learning rate (He et al., "Bag of tricks for image
+    classification", arXiv 1812.01187).
+    """
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    weights = [parameter for parameter in parameters if parameter.ndim > 1]
+    norms_and_biases = [parameter for parameter in parameters if parameter.ndim <= 1]
+    return [
+        {"params": weights, "weight_decay": weight_decay},
+        {"params": norms_and_biases, "weight_decay": 0.0},
+    ]
+
+
+def build_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
+    """The recipe's optimizer over a model that is on its device already."""
+    groups = parameter_groups(model, recipe.weight_decay)
+    fused = next(model.parameters()).device.type in ("cpu", "cuda")  # one kernel for all tensors
+    if recipe.optimizer == "adamw":
+        return AdamW(groups, lr=recipe.learning_rate, betas=(recipe.momentum, 0.999), fused=fused)
+    return SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=fused)
+
+
+def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
+    """The rate of the coming step, in all groups."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
