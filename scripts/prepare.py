@@ -1,0 +1,16 @@
+"""Convert a Hafnia dataset into shards that train at full speed: python scripts/prepare.py --dataset cifar100"""
+
+import sys
+
+from trainer_classification import cli
+from trainer_classification.config import PrepareConfig
+
+
+def main(config: PrepareConfig) -> None:
+    from trainer_classification.data.prepare import prepare
+
+    prepare(config)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(PrepareConfig, main))

@@ -1,0 +1,82 @@
+"""Command lines from the config dataclasses: parse, call, exit code."""
+
+from __future__ import annotations
+
+import errno
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, TypeVar
+
+from cyclopts import App, CycloptsError, Parameter
+
+from trainer_classification.config import options_of
+
+Config = TypeVar("Config")
+
+USER_ERROR, INTERRUPTED = 2, 130
+
+
+def run(config_class: type[Config], function: Callable[[Config], int | None], argv: Sequence[str] | None = None) -> int:
+    """Call `function` with the config that the command line asks for.
+
+    Errors a user can mend (ValueError, OSError) end in one line on stderr; others are ours and keep their traceback.
+
+    Args:
+        config_class: a dataclass of `config.py`.
+        function: returns its exit code, or None for 0.
+        argv: arguments; those of the process if None.
+
+    Returns:
+        0, the function's own code, 2 for an error of the user's, or 130 when interrupted.
+    """
+    tokens = without_unset(sys.argv[1:] if argv is None else argv)
+    try:
+        return int(_app(config_class, function)(tokens, exit_on_error=False, print_error=True) or 0)
+    except CycloptsError:
+        return USER_ERROR  # printed already
+    except KeyboardInterrupt:
+        print("Interrupted. Nothing is lost: the same command goes on from here.", file=sys.stderr)
+        return INTERRUPTED
+    except (ValueError, OSError) as error:
+        print(f"Error: {_sentence(error)}", file=sys.stderr)
+        return USER_ERROR
+
+
+def without_unset(tokens: Sequence[str]) -> list[str]:
+    """The command line without options that a web form left empty: `--epochs None`, `--epochs=null`."""
+    unset, kept = ("None", "null"), list[str]()
+    for token in tokens:
+        if token in unset and kept and kept[-1].startswith("--"):
+            kept.pop()
+        elif not (token.startswith("--") and token.partition("=")[2] in unset):
+            kept.append(token)
+    return kept
+
+
+def _app(config_class: type[Config], function: Callable[[Config], int | None]) -> App:
+    options = options_of(config_class)
+
+    def command(**values: Any) -> int | None:
+        return function(config_class(**values))
+
+    parameters = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=default,
+            annotation=Annotated[kind, Parameter(help=str(option), group=option.group)],
+        )
+        for name, (kind, option, default) in options.items()
+    ]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    app = App(name=f"python {sys.argv[0]}", help=config_class.__doc__, version_flags=[], help_format="plaintext", result_action="return_value")
+    app.default(command)
+    return app
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"The disk is full ({error.filename or 'while writing'}). Free some space, or choose another folder."
+    return " ".join(str(error).split())
