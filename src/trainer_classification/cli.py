@@ -71,7 +71,13 @@ def _app(config_class: type[Config], function: Callable[[Config], int | None]) -
     ]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    app = App(name=f"python {sys.argv[0]}", help=config_class.__doc__, version_flags=[], help_format="plaintext", result_action="return_value")
+    app = App(
+        name=f"python {sys.argv[0]}",
+        help=config_class.__doc__,
+        version_flags=[],
+        help_format="plaintext",
+        result_action="return_value",
+    )
     app.default(command)
     return app
 

@@ -107,3 +107,30 @@ def read(folder: Path) -> Manifest:
     content["splits"] = {name: SplitInfo(**info) for name, info in content["splits"].items()}
     content["files"] = {name: FileInfo(**info) for name, info in content["files"].items()}
     return Manifest(**content)
+
+
+def file_info(path: Path) -> FileInfo:
+    """Size and checksum of a file."""
+    import xxhash  # not needed to read a prepared dataset
+
+    state, size = xxhash.xxh3_128(), 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            state.update(block)
+            size += len(block)
+    return FileInfo(size, state.hexdigest())
+
+
+def verify(folder: Path, manifest: Manifest) -> None:
+    """Check every file of the manifest against its checksum.
+
+    Raises:
+        ValueError: one is missing or differs; names it and the command that makes it anew.
+    """
+    for name, expected in manifest.files.items():
+        found = file_info(folder / name) if (folder / name).is_file() else None
+        if found != expected:
+            raise ValueError(
+                f"{folder / name} is {'damaged' if found else 'missing'}: prepare the dataset again: "
+                f"python scripts/prepare.py --dataset {manifest.dataset} --force"
+            )

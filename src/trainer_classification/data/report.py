@@ -1,0 +1,54 @@
+"""The closing table of `prepare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from trainer_classification.data import array
+from trainer_classification.data.manifest import Manifest
+
+_LISTED = 10
+
+
+def print_table(console: Console, folder: Path, manifest: Manifest, images: int, seconds: float) -> None:
+    """Print what was prepared, what was left out, and how fast it went."""
+    table = Table(title=f"{manifest.dataset} {manifest.version}, {manifest.task}", title_justify="left")
+    for column in ("split", "images", "classes", "origin", "original size in px (least, median, largest)"):
+        table.add_column(column, justify="right" if column in ("images", "classes") else "left")
+    for name, split in manifest.splits.items():
+        classes = f"{np.count_nonzero(split.per_class)} of {len(manifest.class_names)}"
+        table.add_row(name, f"{split.count:,}", classes, split.origin, _sizes(folder, manifest, name))
+    console.print(table)
+    for line in _lines(folder, manifest, images, seconds):
+        console.print(line, highlight=False, markup=False)
+
+
+def _sizes(folder: Path, manifest: Manifest, split: str) -> str:
+    sizes = array.open_array(folder, manifest, split).sizes
+    order = np.argsort(sizes.prod(1), kind="stable")
+    picked = sizes[order[[0, len(order) // 2, -1]]].tolist()
+    return ", ".join(dict.fromkeys(f"{width}x{height}" for width, height in picked))
+
+
+def _lines(folder: Path, manifest: Manifest, images: int, seconds: float) -> list[str]:
+    kind = "resized whole" if manifest.resized else "kept at their size"
+    size = sum(info.bytes for info in manifest.files.values()) / 1e6
+    lines = [
+        f"Stored {kind}: {manifest.image_size} px, {manifest.channels} channels, for training at "
+        f"{manifest.train_size} px.",
+        f"Skipped {len(manifest.skipped)}, unlabelled {manifest.unlabelled}, "
+        f"duplicates across splits {len(manifest.duplicates)}.",
+    ]
+    lines += [
+        f"  skipped {entry['file']} ({entry['split']}): {entry['reason']}" for entry in manifest.skipped[:_LISTED]
+    ]
+    lines += [
+        f"  same image in {' and '.join(entry['splits'])}: {', '.join(entry['files'][:4])}"
+        for entry in manifest.duplicates[:_LISTED]
+    ]
+    lines.append(f"{images / seconds:,.0f} img/s, {seconds:.1f} s, {size:,.1f} MB in {folder}")
+    return lines
