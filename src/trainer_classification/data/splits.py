@@ -58,7 +58,9 @@ def _cut(
 ) -> None:
     """Move a share of train to `name`, in place."""
     train = np.flatnonzero(splits == "train")
-    position = np.array([xxhash.xxh3_64_intdigest(text, _SEEDS[name]) for text in hashes[train].tolist()], np.uint64)
+    position = np.array(
+        [xxhash.xxh3_64_intdigest(text.encode(), _SEEDS[name]) for text in hashes[train].tolist()], np.uint64
+    )
     chosen = position < np.uint64(fraction * 2.0**64)
     for label in np.unique(labels[train]):
         members = np.flatnonzero(labels[train] == label)
