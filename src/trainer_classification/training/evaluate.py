@@ -1,0 +1,44 @@
+"""Exact evaluation: every image once, all figures from one confusion matrix, read once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from trainer_classification.loaders.base import Loader
+from trainer_classification.training.step import Normalise
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Mean cross entropy, accuracy, and how often each class (row) was taken for each (column): int64 [K, K]."""
+
+    loss: float
+    accuracy: float
+    confusion: npt.NDArray[np.int64]
+
+
+@torch.inference_mode()
+def evaluate(
+    model: nn.Module, loader: Loader, normalise: Normalise, num_classes: int, dtype: torch.dtype | None
+) -> Evaluation:
+    """Evaluate a model on a split; the model is left in the mode it was in."""
+    device = normalise.scale.device
+    confusion = torch.zeros(num_classes**2, dtype=torch.int64, device=device)
+    loss = torch.zeros((), dtype=torch.float64, device=device)
+    training = model.training
+    model.eval()
+    for batch in loader.epoch(0):
+        images, labels = batch.images[: batch.count], batch.labels[: batch.count]
+        with torch.autocast(device.type, dtype, enabled=dtype is not None):
+            logits = model(normalise(images))
+        loss += F.cross_entropy(logits.float(), labels, reduction="sum")
+        confusion += torch.bincount(labels * num_classes + logits.argmax(1), minlength=num_classes**2)
+    model.train(training)
+    matrix = confusion.view(num_classes, num_classes).cpu().numpy()
+    return Evaluation(float(loss) / loader.samples, float(matrix.trace()) / loader.samples, matrix)
