@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -76,7 +76,9 @@ class Plan:
         sizes: int [n, 2], width and height of the originals in px; needed for crop "resized" only.
     """
 
-    def __init__(self, count: int, seed: int, policy: Policy, sizes: npt.NDArray[np.int_] | None = None) -> None:
+    def __init__(
+        self, count: int, seed: int, policy: Policy, sizes: npt.NDArray[np.signedinteger[Any]] | None = None
+    ) -> None:
         assert policy.crop != "resized" or (sizes is not None and sizes.shape == (count, 2))
         assert 0 <= policy.shift < 128
         self.count, self.seed, self.policy, self.sizes = count, seed, policy, sizes
@@ -122,7 +124,7 @@ def _bits(random: np.random.Generator, count: int) -> npt.NDArray[np.bool_]:
 
 def resized_crop_boxes(
     random: np.random.Generator,
-    sizes: npt.NDArray[np.int_],
+    sizes: npt.NDArray[np.signedinteger[Any]],
     area: tuple[float, float],
     aspect: tuple[float, float],
 ) -> npt.NDArray[np.float32]:

@@ -22,6 +22,7 @@ class Recipe:
         batch_size: global batch.
         learning_rate: peak, for this batch size.
         ema: decay of the averaged weights a step; 0 for none.
+        minimum_steps: few images get more epochs, until there are this many steps.
         policy: augmentation of the training images.
     """
 
@@ -38,6 +39,7 @@ class Recipe:
     warmup_fraction: float = 0.2
     label_smoothing: float = 0.1
     ema: float = 0.0
+    minimum_steps: int = 0
     policy: Policy
 
 
@@ -55,6 +57,7 @@ RECIPES: dict[str, Recipe] = {
         learning_rate=0.3,
         weight_decay=2e-4,
         label_smoothing=0.05,
+        minimum_steps=300,
         policy=Policy(crop="shift", shift=2, pad="zero"),
     ),
     "cifar10": Recipe(image_size=32, epochs=30, batch_size=512, learning_rate=0.4, policy=_CIFAR, ema=0.99),
@@ -73,19 +76,23 @@ def train_size(name: str, longest_side: int) -> tuple[int, str]:
     return 128, "images larger than 64 px"
 
 
-def recipe_for(name: str, image_size: int, channels: int, count: int) -> tuple[Recipe, str]:
+def recipe_for(name: str, image_size: int, channels: int, count: int, resized: bool = False) -> tuple[Recipe, str]:
     """The recipe of a dataset, and why.
+
+    A named recipe keeps its augmentation where the images were kept at their size, and takes at least its
+    `minimum_steps`, for bundled and platform samples have few images.
 
     Args:
         name: of the dataset.
         image_size: side in px the network will see.
         channels: 1 or 3.
         count: training images.
+        resized: stored resized, so that they are cropped, not shifted.
     """
     if name in RECIPES:
-        return dataclasses.replace(RECIPES[name], image_size=image_size), f"recipe of {name}"
+        return _fitted(RECIPES[name], image_size, count, resized), f"recipe of {name}"
     epochs = min(100, max(10, round(1_500_000 / max(count, 1))))
-    if image_size <= 64:
+    if not resized:
         # Nothing is known of what a mirror image means in a grey dataset: signs and digits are most often grey.
         policy = Policy(crop="shift", shift=max(1, image_size // 8), flip="none" if channels == 1 else "random")
         batch, rate = 256, 0.2
@@ -94,6 +101,15 @@ def recipe_for(name: str, image_size: int, channels: int, count: int) -> tuple[R
     batch = min(batch, max(8, count // 8))
     recipe = Recipe(image_size=image_size, epochs=epochs, batch_size=batch, learning_rate=rate, policy=policy)
     return recipe, f"derived from {count} images of {image_size} px with {channels} channels"
+
+
+def _fitted(recipe: Recipe, image_size: int, count: int, resized: bool) -> Recipe:
+    steps = max(1, count // recipe.batch_size)
+    policy = recipe.policy
+    if resized and policy.crop == "shift":
+        policy = dataclasses.replace(policy, crop="resized", shift=0, area=(0.5, 1.0))
+    epochs = max(recipe.epochs, -(-recipe.minimum_steps // steps))
+    return dataclasses.replace(recipe, image_size=image_size, epochs=epochs, policy=policy)
 
 
 def resolve(config: TrainConfig, recipe: Recipe) -> Recipe:

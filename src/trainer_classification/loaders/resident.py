@@ -97,8 +97,10 @@ class HostResident(Loader):
     def __init__(
         self, store: ArrayStore, share: Share, image_size: int, device: torch.device, threads: int = 0
     ) -> None:
+        from trainer_classification.augment import cpu  # numba: not on a bare machine
+
         super().__init__(share)
-        self.store, self.device = store, device
+        self.store, self.device, self._augment = store, device, cpu.augment
         threads = threads or len(os.sched_getaffinity(0))
         self._pool = ThreadPoolExecutor(threads, "resident")
         self._stream = cuda.Stream(device) if device.type == "cuda" else None
@@ -137,12 +139,10 @@ class HostResident(Loader):
         return planned.result() if planned is not None else draw(epoch)
 
     def _fill(self, slot: _Slot, draws: Draws, index: Int64, count: int) -> _Slot:
-        from trainer_classification.augment import cpu
-
         if slot.copied is not None:
             slot.copied.synchronize()
         size = slot.images.shape[1]
-        cpu.augment(
+        self._augment(
             self.store.images, index, draws[index], self.share.policy, size, self.store.layout, slot.images.numpy()
         )
         np.take(self.store.labels, index, out=slot.labels.numpy())

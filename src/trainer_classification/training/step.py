@@ -22,7 +22,9 @@ def choose_device(device: str) -> tuple[torch.device, str]:
     if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu"), "--device cpu" if device == "cpu" else "there is no GPU that torch can use"
     if not torch.cuda.is_available():
-        raise ValueError("--device cuda, but torch finds no GPU: check the driver with nvidia-smi, or use --device cpu.")
+        raise ValueError(
+            "--device cuda, but torch finds no GPU: check the driver with nvidia-smi, or use --device cpu."
+        )
     major, minor = torch.cuda.get_device_capability()
     compiled = [int(arch[3:]) for arch in torch.cuda.get_arch_list() if arch.startswith("sm_")]
     if compiled and 10 * major + minor < min(compiled):
@@ -66,7 +68,7 @@ class Normalise:
 
 
 class Totals:
-    """Sums since the last reset, on the device: loss, right answers, images; and steps in a row that were not finite."""
+    """Sums since the last reset, on the device: loss, right answers, images; and steps in a row not finite."""
 
     def __init__(self, device: torch.device) -> None:
         self.sums = torch.zeros(3, dtype=torch.float64, device=device)
@@ -112,7 +114,8 @@ class Step:
     ) -> None:
         self.model, self.optimizer, self.normalise = model, optimizer, normalise
         self.label_smoothing, self.dtype, self.average = label_smoothing, dtype, average
-        self.scaler: Any = torch.amp.GradScaler("cuda", enabled=dtype is torch.float16)
+        amp: Any = torch.amp  # its types do not export GradScaler
+        self.scaler = amp.GradScaler("cuda", enabled=dtype is torch.float16)
 
     def __call__(self, batch: Batch, step: int, totals: Totals) -> Tensor:
         """Train on a batch; returns its mean loss, on the device."""

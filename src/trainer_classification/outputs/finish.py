@@ -1,0 +1,65 @@
+"""The last act of a run: summary, metrics, model card and closing lines."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from trainer_classification.data.manifest import Manifest
+from trainer_classification.outputs.summary import write_metrics, write_summary
+from trainer_classification.outputs.tracking import Tracker
+
+_CARD = """# {dataset} classifier
+
+`model.pth` holds the weights of a {model} for {image_size} px images with {channels} channel(s) and {classes} classes,
+trained by trainer-classification on the Hafnia dataset {dataset} {version}.
+
+- accuracy on test: {accuracy_test}
+- accuracy on validation: {accuracy_validation}
+- epochs: {epochs}, seed: {seed}, device: {device}, precision: {precision}
+- dataset fingerprint: {manifest_fingerprint}
+
+Load it with `torch.load("model.pth", weights_only=True)`: `state["model"]` are the weights, `meta` is JSON with class
+names, image size, mean and std.
+"""
+
+
+def write_outputs(
+    tracker: Tracker,
+    manifest: Manifest,
+    configuration: dict[str, Any],
+    history: list[dict[str, Any]],
+    summary: dict[str, Any],
+    tested: Any,
+) -> None:
+    """Write what the run came to, and say where it is.
+
+    Args:
+        tracker: whose folders get it.
+        manifest: of the dataset.
+        configuration: the options and the recipe.
+        history: a row an epoch.
+        summary: of the run.
+        tested: the Evaluation on test, or None.
+    """
+    write_summary(tracker.artifact_dir, summary)
+    write_metrics(tracker.artifact_dir, history)
+    facts = {
+        "model": configuration["recipe_model"],
+        "image_size": configuration["recipe_image_size"],
+        "channels": manifest.channels,
+        "classes": len(manifest.class_names),
+        "version": manifest.version,
+    }
+    shown = {key: "none" if value is None else value for key, value in (summary | facts).items()}
+    (tracker.model_dir / "README.md").write_text(_CARD.format(**shown))
+    for name in ("accuracy_test", "accuracy_validation", "loss_test", "images_per_second", "seconds_training"):
+        if summary[name] is not None:
+            tracker.metric(name, summary[name])
+    accuracy = "no test split" if summary["accuracy_test"] is None else f"test accuracy {summary['accuracy_test']:.2%}"
+    print(
+        f"Done: {accuracy} (best epoch {summary['best_epoch']}), {summary['seconds_training']:.1f} s of training, "
+        f"{summary['images_per_second']:,.0f} img/s, data-wait {summary['data_wait_fraction']:.2%}.\n"
+        f"Model: {tracker.model_dir / 'model.pth'}\nSummary: {tracker.artifact_dir / 'summary.json'}",
+        file=sys.stderr,
+    )

@@ -1,0 +1,51 @@
+"""The live line, on a terminal alone, and the lines of an epoch; all on stderr, as stdout is the platform's."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+
+def say(text: str) -> None:
+    """A line for the user."""
+    sys.stderr.write(("\r\x1b[K" if sys.stderr.isatty() else "") + text + "\n")
+    sys.stderr.flush()
+
+
+def duration(seconds: float) -> str:
+    """As 45 s, 3:07 min or 1:02:09 h."""
+    whole = round(seconds)
+    if whole < 100:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60}:{whole % 60:02} min"
+    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02} h"
+
+
+class Clock:
+    """Seconds of training, and of them the seconds that the loop waited for a batch."""
+
+    def __init__(self) -> None:
+        self.training = self.waiting = 0.0
+        self._started = self._asked = 0.0
+
+    def start(self) -> None:
+        """The steps begin, or go on after an evaluation."""
+        self._started = time.perf_counter()
+
+    def stop(self) -> None:
+        """The steps pause: evaluation, checkpoints and tracking are not training."""
+        self.training += time.perf_counter() - self._started
+
+    def ask(self) -> None:
+        """A batch is asked for."""
+        self._asked = time.perf_counter()
+
+    def got(self) -> None:
+        """The batch is there."""
+        self.waiting += time.perf_counter() - self._asked
+
+    @property
+    def now(self) -> float:
+        """Seconds of training up to now, while the steps run."""
+        return self.training + time.perf_counter() - self._started
