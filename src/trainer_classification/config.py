@@ -2,15 +2,13 @@
 
 From these frozen dataclasses come the CLI (`cli.py`), the Hafnia launch form (`scripts/*.schema.json`) and the logged
 configuration. Fields are int, float, str, bool or Literal with a default that is not None; "", 0, -1 or "auto" mean
-unset: the recipe of the dataset decides (`recipes.py`).
+unset: the recipe of the dataset decides (`recipes.py`). Annotations are not deferred: the form builder reads them.
 """
-
-from __future__ import annotations
 
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, Self, get_args, get_type_hints
 
 Device = Literal["auto", "cpu", "cuda"]
 Loader = Literal["auto", "resident", "ffcv", "dali", "torch"]
@@ -26,7 +24,7 @@ class Option(str):
     at_least: float
     at_most: float
 
-    def __new__(cls, help: str, group: str = "Run", at_least: float = -math.inf, at_most: float = math.inf) -> Option:
+    def __new__(cls, help: str, group: str = "Run", at_least: float = -math.inf, at_most: float = math.inf) -> Self:
         option = super().__new__(cls, help)
         option.group, option.at_least, option.at_most = group, at_least, at_most
         return option

@@ -23,6 +23,7 @@ CROPS = [
 # Pillow takes x before y and rounds between; the other order and 8-bit weights move noise by up to 0.5 on average.
 MEAN_TOLERANCE, LARGEST_TOLERANCE = 0.6, 6
 
+
 def images_and_draws(side, channels, policy, count=9, batch=7, seed=0):
     random = np.random.default_rng(seed)
     images = random.integers(0, 256, (count, side, side, channels), dtype=np.uint8)

@@ -1,0 +1,57 @@
+# `make train` and `make test` do all the set-up themselves; `make help` lists the rest.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+UV := $(shell command -v uv || echo .tools/uv/bin/uv)
+RUN := .venv/bin/python
+# The environment is made from these; while they stay, nothing asks the network.
+STAMP := .venv/.synced
+export UV_PYTHON_PREFERENCE ?= only-system
+ARGS ?=
+
+.PHONY: help train test test-slow lint format forms samples bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+train: $(STAMP) ## train on the bundled MNIST sample (ARGS="--epochs 3" for more options)
+	$(RUN) scripts/train.py --dataset samples/mnist $(ARGS)
+
+test: $(STAMP) ## all tests that take seconds
+	$(RUN) -m pytest -m "not slow" $(ARGS)
+
+test-slow: $(STAMP) ## the tests that take minutes
+	$(RUN) -m pytest -m slow $(ARGS)
+
+lint: $(STAMP) ## style and types
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+format: $(STAMP) ## bring the style in order
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+forms: $(STAMP) ## make the launch forms scripts/*.schema.json anew
+	$(RUN) -m trainer_classification.forms
+
+bench: $(STAMP) ## measure the loaders on the bundled samples
+	$(RUN) benchmarks/loader_bench.py $(ARGS)
+
+samples: $(STAMP) ## make the bundled samples anew from whole datasets in DATASETS
+	$(RUN) samples/build_samples.py --datasets $(DATASETS)
+
+clean: ## remove the environment and all that runs have made
+	rm -rf .venv .tools .data .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(STAMP): pyproject.toml uv.lock | $(UV)
+	$(UV) sync --locked --python $(PYTHON)
+	@touch $@
+
+# Fresh Debian has python3 without venv: pip alone does it then.
+.tools/uv/bin/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: apt-get install python3"; exit 1; }
+	@echo "Installing uv into .tools"
+	@$(PYTHON) -m venv .tools/uv 2>/dev/null && .tools/uv/bin/python -m pip install --quiet uv \
+	  || { rm -rf .tools/uv; $(PYTHON) -m pip install --quiet --target .tools/uv uv; } \
+	  || { rm -rf .tools/uv; echo "Neither venv nor pip is there: apt-get install python3-venv"; exit 1; }
