@@ -46,7 +46,8 @@ def cut_missing(
     elif "validation" not in origin:
         _cut(splits, labels, hashes, "validation", validation_fraction)
         origin["validation"] = f"cut, {validation_fraction:.0%} of train"
-    return splits, {name: text for name, text in origin.items() if (splits == name).any()}
+    there = ("train", "validation", "test")
+    return splits, {name: origin[name] for name in there if (splits == name).any()}
 
 
 def _cut(

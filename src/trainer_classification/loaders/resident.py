@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainer_classification import plan as planning
 from trainer_classification.augment import device as on_device
 from trainer_classification.data.array import ArrayStore
 from trainer_classification.loaders.base import Batch, Loader, Share
@@ -107,6 +108,8 @@ class HostResident(Loader):
         shape = (share.rows, image_size, image_size, store.images.shape[3])
         self._ring = [self._slot(shape) for _ in range(threads + 2)]
         self._ahead: dict[int, Future[tuple[Draws, list[tuple[Int64, int]]]]] = {}
+        # Loads (or the first time compiles) the kernels now, not within the first step.
+        self._fill(self._ring[0], planning.identity(share.count), np.zeros(share.rows, np.int64), 0)
 
     def _slot(self, shape: tuple[int, ...]) -> _Slot:
         pin = self._stream is not None
