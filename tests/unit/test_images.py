@@ -1,0 +1,105 @@
+"""Every kind of image file comes out as a viewer shows it, and bad ones are named."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from helpers import encoded, noise
+from PIL import Image
+
+from trainer_classification.data.images import BadImageError, decode, padded, resized_whole
+
+
+def saved(image: Image.Image, kind: str = "PNG", **options) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("mode", "channels"),
+    [("1", 1), ("L", 1), ("LA", 1), ("P", 3), ("RGB", 3), ("RGBA", 3), ("I;16", 1)],
+)
+def test_every_mode_of_png_has_one_or_three_channels(mode, channels):
+    image = Image.fromarray(noise(0, 9, 7, 3))
+    image = Image.fromarray(noise(0, 9, 7).astype(np.uint16) << 8) if mode == "I;16" else image.convert(mode)
+    pixels = decode(saved(image), ".png")
+    assert pixels.dtype == np.uint8
+    assert pixels.shape == (9, 7, channels)
+
+
+def test_16_bit_keeps_the_upper_8():
+    values = noise(1, 5, 6)
+    image = Image.fromarray(values.astype(np.uint16) << 8 | 0x7F)
+    np.testing.assert_array_equal(decode(saved(image), ".png")[:, :, 0], values)
+
+
+def test_cmyk_jpeg_becomes_rgb():
+    image = Image.new("CMYK", (8, 8), (255, 0, 0, 0))
+    red, green, blue = decode(saved(image, "JPEG", quality=95), ".jpg")[4, 4].astype(int)
+    assert red < 30
+    assert green > 150
+    assert blue > 150
+
+
+def test_transparency_is_laid_over_white_and_not_over_hidden_colours():
+    pixels = np.zeros((4, 4, 4), np.uint8)
+    pixels[:, :2] = (200, 10, 20, 255)
+    shown = decode(saved(Image.fromarray(pixels)), ".png")
+    np.testing.assert_array_equal(shown[0, 0], (200, 10, 20))
+    np.testing.assert_array_equal(shown[0, 3], (255, 255, 255))
+
+
+def test_exif_rotation_is_applied():
+    image = Image.fromarray(noise(2, 4, 9, 3))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise to view
+    shown = decode(saved(image, "PNG", exif=exif), ".png")
+    np.testing.assert_array_equal(shown, np.rot90(np.asarray(image), -1))
+
+
+def test_an_animation_shows_its_first_frame():
+    frames = [Image.fromarray(noise(i, 6, 6)) for i in range(3)]
+    data = saved(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    np.testing.assert_array_equal(decode(data, ".gif")[:, :, 0].shape, (6, 6))
+
+
+@pytest.mark.parametrize("shape", [(1, 30), (30, 1), (1, 1)])
+def test_images_one_pixel_thin_can_be_resized_and_padded(shape):
+    pixels = decode(encoded(noise(0, *shape, 3)), ".png")
+    assert resized_whole(pixels, 8).shape == (8, 8, 3)
+    assert padded(pixels, 32).shape == (32, 32, 3)
+
+
+def test_padding_puts_the_image_in_the_middle_of_zeros():
+    out = padded(np.full((2, 4, 1), 7, np.uint8), 6)
+    assert out.sum() == 7 * 8
+    assert (out[2:4, 1:5] == 7).all()
+
+
+def bomb() -> bytes:
+    """A PNG of a few bytes whose header promises 40,000 x 40,000 pixels."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 40000, 40000, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("data", "suffix", "reason"),
+    [
+        (b"", ".png", "empty file"),
+        (b"hello, this is text", ".png", "not an image"),
+        (encoded(noise(0, 40, 40, 3))[:-200], ".png", "cannot be decoded"),
+        (encoded(noise(0, 40, 40, 3), "JPEG")[:-400], ".jpg", "cannot be decoded"),
+        (encoded(noise(0)), ".jpg", "holds PNG, though its name ends in .jpg"),
+        (bomb(), ".png", "decompression bomb"),
+    ],
+)
+def test_bad_files_are_refused_with_the_reason(data, suffix, reason):
+    with pytest.raises(BadImageError, match=reason):
+        decode(data, suffix)

@@ -1,0 +1,292 @@
+"""Prepare: what it writes, what it refuses, and that nothing half-written is taken for whole."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from helpers import encoded, noise, rows, tree, write_dataset
+
+from trainer_classification.config import PrepareConfig
+from trainer_classification.data import array, jobs, manifest, splits
+from trainer_classification.data.array import open_array
+from trainer_classification.data.prepare import prepare
+
+
+@pytest.fixture(autouse=True)
+def _small_jobs(monkeypatch):
+    monkeypatch.setattr(array, "JOB", 7)
+    monkeypatch.delenv("HAFNIA_CLOUD", raising=False)
+
+
+def prepared(tmp_path, data, names=("a", "b"), **options):
+    folder = (
+        write_dataset(tmp_path / "dataset", data, list(names))
+        if not (tmp_path / "dataset").exists()
+        else (tmp_path / "dataset")
+    )
+    options = {"workers": 1} | options
+    return prepare(PrepareConfig(dataset=str(folder), out=str(tmp_path / "out"), **options))
+
+
+def three_splits():
+    return rows(30) + rows(8, "validation", seed=100) + rows(9, "test", seed=200)
+
+
+def test_small_images_keep_their_pixels_and_labels_in_the_order_of_the_table(tmp_path):
+    made = prepared(tmp_path, three_splits())
+    store = open_array(made.folder, made.manifest, "train")
+    assert store.images.shape == (30, 12, 12, 1)
+    for i in range(30):
+        np.testing.assert_array_equal(store.images[i, :, :, 0], noise(i))
+    assert store.labels.tolist() == [i % 2 for i in range(30)]
+    assert store.sizes.tolist() == [[12, 12]] * 30
+    assert {name: info.count for name, info in made.manifest.splits.items()} == {
+        "train": 30,
+        "validation": 8,
+        "test": 9,
+    }
+
+
+def test_mean_and_std_are_those_of_the_train_images(tmp_path):
+    made = prepared(tmp_path, three_splits())
+    images = np.stack([noise(i) for i in range(30)]) / 255
+    assert made.manifest.mean == pytest.approx([images.mean()])
+    assert made.manifest.std == pytest.approx([images.std()])
+
+
+def test_one_colour_image_makes_all_three_channels(tmp_path):
+    data = three_splits()
+    data[11]["data"] = encoded(noise(11, channels=3))
+    made = prepared(tmp_path, data)
+    store = open_array(made.folder, made.manifest, "train")
+    assert store.images.shape[3] == 3
+    np.testing.assert_array_equal(store.images[11], noise(11, channels=3))
+    for i in (0, 12, 29):
+        np.testing.assert_array_equal(store.images[i], np.repeat(noise(i)[:, :, None], 3, 2))
+    stack = np.stack([store.images[i] for i in range(30)]) / 255
+    assert made.manifest.mean == pytest.approx(stack.mean((0, 1, 2)))
+    assert made.manifest.std == pytest.approx(stack.std((0, 1, 2)))
+
+
+def test_larger_images_are_resized_whole_with_x_first_and_remember_their_size(tmp_path):
+    sizes = [(90, 70), (40, 100), (1, 80), (66, 66)]
+    data = [
+        {"data": encoded(noise(i, h, w, 3)), "label": "ab"[i % 2], "split": split, "width": w, "height": h}
+        for i, (h, w) in enumerate(sizes)
+        for split in ("train", "validation", "test")
+    ]
+    made = prepared(tmp_path, data, image_size=32)
+    store = open_array(made.folder, made.manifest, "train")
+    assert (made.manifest.image_size, made.manifest.train_size, made.manifest.layout) == (40, 32, "WHC")
+    assert store.sizes.tolist() == [[w, h] for h, w in sizes]
+    np.testing.assert_array_equal(store.images[0], jobs.resized_whole(noise(0, 90, 70, 3), 40).swapaxes(0, 1))
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_bytes_are_the_same_for_any_number_of_workers(tmp_path, workers):
+    data = three_splits()
+    data[4]["data"] = b""
+    alone = tree(prepared(tmp_path, data, on_bad_image="skip").folder)
+    together = prepared(tmp_path, data, on_bad_image="skip", workers=workers, force=True)
+    assert tree(together.folder) == alone
+
+
+def test_a_second_call_finds_it_prepared_and_a_changed_dataset_is_prepared_anew(tmp_path):
+    made = prepared(tmp_path, three_splits())
+    before = (made.folder / "manifest.json").stat().st_mtime_ns
+    assert prepared(tmp_path, None).manifest == made.manifest
+    assert (made.folder / "manifest.json").stat().st_mtime_ns == before
+    (tmp_path / "dataset/data/00003.png").write_bytes(encoded(noise(77, channels=3)))
+    again = prepared(tmp_path, None)
+    assert again.manifest.fingerprint != made.manifest.fingerprint
+    assert again.manifest.channels == 3
+
+
+def bad_rows():
+    data = three_splits()
+    data[3]["data"] = encoded(noise(3))[:-30]
+    data[20] |= {"data": encoded(noise(20)), "suffix": ".jpg"}
+    data[33]["data"] = None
+    return data
+
+
+def test_bad_images_are_named_and_never_in_the_shards(tmp_path):
+    made = prepared(tmp_path, bad_rows(), on_bad_image="skip")
+    reasons = {entry["file"]: entry["reason"] for entry in made.manifest.skipped}
+    assert reasons.keys() == {"data/00003.png", "data/00020.jpg", "data/00033.png"}
+    assert "cannot be decoded" in reasons["data/00003.png"]
+    assert "holds PNG" in reasons["data/00020.jpg"]
+    assert "cannot be read" in reasons["data/00033.png"]
+    store = open_array(made.folder, made.manifest, "train")
+    good = [i for i in range(30) if i not in (3, 20)]
+    for row, i in enumerate(good):
+        np.testing.assert_array_equal(store.images[row, :, :, 0], noise(i))
+    assert store.labels.tolist() == [i % 2 for i in good]
+
+
+@pytest.mark.parametrize("policy", ["auto", "fail"])
+def test_too_many_bad_images_end_it_with_their_names(tmp_path, policy):
+    with pytest.raises(ValueError, match=r"3 of 47 images are bad.*data/00003\.png.*--on-bad-image skip"):
+        prepared(tmp_path, bad_rows(), on_bad_image=policy)
+    assert not (tmp_path / "out/tiny-12px").exists()
+
+
+def test_auto_lets_one_percent_pass(tmp_path):
+    data = rows(110) + rows(5, "test", seed=500)
+    data[50]["data"] = b"broken"
+    assert len(prepared(tmp_path, data).manifest.skipped) == 1
+
+
+def test_an_image_larger_than_the_table_says_is_a_bad_image(tmp_path):
+    data = three_splits()
+    data[1]["data"] = encoded(noise(1, 20, 20))
+    with pytest.raises(ValueError, match="20x20 px, though the dataset's table says at most 12"):
+        prepared(tmp_path, data)
+
+
+def test_images_of_different_small_sizes_are_padded_to_the_largest(tmp_path):
+    data = three_splits()
+    data[0] |= {"data": encoded(noise(0, 16, 10)), "width": 10, "height": 16}
+    made = prepared(tmp_path, data)
+    store = open_array(made.folder, made.manifest, "train")
+    assert made.manifest.image_size == 16
+    np.testing.assert_array_equal(store.images[0, :, 3:13, 0], noise(0, 16, 10))
+    np.testing.assert_array_equal(store.images[1, 2:14, 2:14, 0], noise(1))
+
+
+def test_equal_images_in_several_splits_are_reported(tmp_path):
+    data = three_splits()
+    data[45]["data"] = data[2]["data"]
+    (entry,) = prepared(tmp_path, data).manifest.duplicates
+    assert entry == {"splits": ["test", "train"], "files": ["data/00002.png", "data/00045.png"]}
+
+
+def test_validation_fraction_0_trains_on_everything_but_test(tmp_path):
+    made = prepared(tmp_path, three_splits(), validation_fraction=0.0)
+    assert {name: info.count for name, info in made.manifest.splits.items()} == {"train": 38, "test": 9}
+
+
+def test_a_dataset_without_train_says_so(tmp_path):
+    with pytest.raises(ValueError, match="no train split, only test"):
+        prepared(tmp_path, rows(5, "test"))
+
+
+def test_a_killed_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    whole = tree(prepared(tmp_path, three_splits()).folder)
+    run_job, done = jobs.run_job, []
+
+    def dying(files, geometry, stem):
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        done.append(stem)
+        return run_job(files, geometry, stem)
+
+    monkeypatch.setattr(jobs, "run_job", dying)
+    with pytest.raises(KeyboardInterrupt):
+        prepared(tmp_path, None, force=True)
+    assert tree(tmp_path / "out/tiny-12px") == whole  # the old one stays until the new one is whole
+    again = []
+    monkeypatch.setattr(jobs, "run_job", lambda *args: again.append(args[2]) or run_job(*args))
+    assert tree(prepared(tmp_path, None, force=True).folder) == whole
+    assert not set(again) & set(done)
+    assert len(again) + len(done) == 7
+
+
+def test_parts_of_other_options_are_not_taken_over(tmp_path, monkeypatch):
+    monkeypatch.setattr(array, "gather", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        prepared(tmp_path, three_splits())
+    monkeypatch.undo()
+    monkeypatch.setattr(array, "JOB", 7)
+    (tmp_path / "dataset/data/00003.png").write_bytes(encoded(noise(77, channels=3)))
+    made = prepared(tmp_path, None)
+    np.testing.assert_array_equal(open_array(made.folder, made.manifest, "train").images[3], noise(77, channels=3))
+
+
+def test_verify_names_a_file_in_which_one_bit_changed(tmp_path):
+    made = prepared(tmp_path, three_splits())
+    prepared(tmp_path, None, verify=True)
+    target = made.folder / "array/train.images.bin"
+    content = bytearray(target.read_bytes())
+    content[1000] ^= 1
+    target.write_bytes(content)
+    with pytest.raises(ValueError, match=r"train\.images\.bin is damaged.*--force"):
+        prepared(tmp_path, None, verify=True)
+
+
+def test_too_little_room_is_said_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})())
+    with pytest.raises(ValueError, match=r"needs about .* GB .*choose another folder with --out"):
+        prepared(tmp_path, three_splits())
+
+
+def test_a_manifest_of_another_version_is_refused_with_the_command(tmp_path):
+    made = prepared(tmp_path, three_splits())
+    path = made.folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 99}))
+    with pytest.raises(ValueError, match=r"format version 99.*prepare\.py"):
+        manifest.read(made.folder)
+
+
+HASHES = np.array([f"{i:032x}" for i in range(3000)])
+
+
+def test_missing_splits_are_cut_stratified_and_equal_images_stay_together():
+    labels = np.arange(3000) % 10
+    hashes = HASHES.copy()
+    hashes[1::2] = hashes[::2]
+    names, origin = splits.cut_missing(np.full(3000, "train"), labels, hashes, 0.1)
+    shares = [np.mean(names == name) for name in ("train", "validation", "test")]
+    assert shares == pytest.approx([0.72, 0.08, 0.2], abs=0.02)
+    assert origin == {"train": "dataset", "validation": "cut, 10% of train", "test": "cut, 20% of train"}
+    for label in range(10):
+        assert 0.12 < np.mean(names[labels == label] == "test") < 0.28
+    pairs = labels[::2] == labels[1::2]
+    assert (names[::2][pairs] == names[1::2][pairs]).all()
+
+
+def test_adding_images_moves_none_of_the_others():
+    labels = np.arange(3000) % 10
+    before, _ = splits.cut_missing(np.full(2000, "train"), labels[:2000], HASHES[:2000], 0.1)
+    after, _ = splits.cut_missing(np.full(3000, "train"), labels, HASHES, 0.1)
+    assert (after[:2000] == before).all()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_small_classes_give_at_least_one_from_three_images_and_keep_one(count):
+    labels = np.repeat(np.arange(200), count)
+    names, _ = splits.cut_missing(np.full(len(labels), "train"), labels, HASHES[: len(labels)], 0.1)
+    for label in range(200):
+        mine = names[labels == label]
+        assert (mine == "train").any()
+        assert count < 3 or (mine == "test").any()
+
+
+SCRIPT = """
+import os, signal, sys
+from trainer_classification.data import array, jobs, prepare
+from trainer_classification.config import PrepareConfig
+array.JOB = 7
+real, left = jobs.run_job, [int(sys.argv[3])]
+def run_job(*args):
+    left[0] -= 1
+    if left[0] < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(*args)
+jobs.run_job = run_job
+prepare.prepare(PrepareConfig(dataset=sys.argv[1], out=sys.argv[2], workers=1))
+"""
+
+
+def test_sigkill_after_every_job_still_ends_with_the_bytes_of_an_undisturbed_run(tmp_path):
+    whole = tree(prepared(tmp_path, three_splits()).folder)
+    codes = []
+    while not codes or codes[-1] != 0:
+        command = [sys.executable, "-c", SCRIPT, str(tmp_path / "dataset"), str(tmp_path / "killed"), "3"]
+        codes.append(subprocess.run(command, capture_output=True, env=os.environ).returncode)
+    assert codes == [-signal.SIGKILL] * 2 + [0]
+    assert tree(tmp_path / "killed/tiny-12px") == whole
