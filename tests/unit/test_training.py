@@ -1,0 +1,182 @@
+"""Schedule, optimizers, average, checkpoints, step and evaluation."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from trainer_classification.loaders.base import Batch
+from trainer_classification.models import build
+from trainer_classification.recipes import RECIPES
+from trainer_classification.training import checkpoint
+from trainer_classification.training.ema import Average
+from trainer_classification.training.evaluate import evaluate
+from trainer_classification.training.optimizers import build_optimizer, parameter_groups
+from trainer_classification.training.schedule import factor
+from trainer_classification.training.step import Normalise, Step, Totals, choose_device, precision
+
+CPU = torch.device("cpu")
+
+
+@given(
+    total=st.integers(1, 500),
+    kind=st.sampled_from(["cosine", "triangular", "constant"]),
+    warmup=st.floats(0, 1),
+)
+@settings(max_examples=60, deadline=None)
+def test_the_rate_rises_once_to_the_peak_and_never_rises_again(total, kind, warmup):
+    rates = [factor(step, total, kind, warmup) for step in range(total)]
+    peak = int(np.argmax(rates))
+    assert max(rates) == 1.0
+    assert all(rate > 0 for rate in rates)
+    assert rates[:peak] == sorted(rates[:peak])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+    assert peak == min(round(warmup * total), total - 1)
+
+
+def test_norms_and_biases_do_not_decay_and_every_parameter_is_trained():
+    model = build("resnet18", 10, 3, 32)
+    decayed, free = parameter_groups(model, 0.1)
+    assert (decayed["weight_decay"], free["weight_decay"]) == (0.1, 0.0)
+    spared = {id(p) for p in free["params"]}
+    for name, parameter in model.named_parameters():
+        assert (id(parameter) in spared) == (name.endswith(".bias") or ".bn" in f".{name}" or "downsample.1" in name)
+    assert len(decayed["params"]) + len(spared) == len(list(model.parameters()))
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_both_optimizers_learn(name):
+    import dataclasses
+
+    torch.manual_seed(0)
+    model = build("resnet-small", 2, 1, 28, 8)
+    recipe = dataclasses.replace(RECIPES["mnist"], optimizer=name, learning_rate=0.01)
+    step = Step(model, build_optimizer(model, recipe), Normalise([0.5], [0.25], CPU), 0.0, None, None)
+    losses = [float(step(batch(i % 2), i, Totals(CPU))) for i in range(30)]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def batch(seed, size=8, count=None):
+    """Dark images of class 0, bright ones of class 1."""
+    labels = torch.arange(size) % 2
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randint(0, 100, (size, 28, 28, 1), generator=generator)
+    images = (noise + 150 * labels[:, None, None, None]).to(torch.uint8)
+    return Batch(images, labels, torch.arange(size), size if count is None else count)
+
+
+def test_five_steps_on_the_cpu_have_the_losses_they_always_had():
+    """Golden, to 1 %: another number means another network, loss, optimizer or normalisation."""
+    torch.manual_seed(0)
+    model = build("resnet-small", 10, 1, 28, 16)
+    step = Step(model, build_optimizer(model, RECIPES["mnist"]), Normalise([0.13], [0.31], CPU), 0.05, None, None)
+    losses = []
+    for number in range(5):
+        for group in step.optimizer.param_groups:
+            group["lr"] = 0.05
+        losses.append(float(step(batch(number, 32), number, Totals(CPU))))
+    assert losses == pytest.approx(GOLDEN_LOSSES, rel=0.01)
+
+
+GOLDEN_LOSSES = [2.3789, 1.8427, 1.3394, 0.8754, 0.5444]
+
+
+def test_normalising_gives_the_floats_of_the_plain_formula_in_channels_last():
+    images = torch.randint(0, 256, (4, 6, 5, 3), dtype=torch.uint8)
+    mean, std = [0.1, 0.5, 0.9], [0.2, 0.3, 0.0]
+    out = Normalise(mean, std, CPU)(images)
+    expected = (images.permute(0, 3, 1, 2) / 255 - torch.tensor(mean)[:, None, None]) / torch.tensor([0.2, 0.3, 1e-3])[
+        :, None, None
+    ]
+    torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-3)
+    assert out.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_the_average_follows_by_its_decay_statistics_included():
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    average = Average(model, 0.9)
+    start = model[0].weight.detach().clone()
+    with torch.no_grad():
+        model[0].weight += 1
+        model[1].running_mean += 10
+    average.update(step=1000)
+    torch.testing.assert_close(average.model[0].weight, start + 0.1)
+    torch.testing.assert_close(average.model[1].running_mean, torch.ones(2))
+
+
+def test_a_checkpoint_comes_back_and_a_failed_write_leaves_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / "last.pth"
+    checkpoint.save(path, {"w": torch.arange(3)}, {"epoch": 1})
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space"):
+        checkpoint.save(path, {"w": torch.arange(9)}, {"epoch": 2})
+    state, meta = checkpoint.load(path)
+    assert torch.equal(state["w"], torch.arange(3))
+    assert meta["epoch"] == 1
+    assert os.listdir(tmp_path) == ["last.pth"]
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint"])
+def test_a_damaged_checkpoint_is_said_to_be_one(tmp_path, content):
+    path = tmp_path / "last.pth"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"last\.pth is damaged"):
+        checkpoint.load(path)
+
+
+def test_totals_count_images_and_steps_that_are_not_finite_in_a_row():
+    totals = Totals(CPU)
+    logits, labels = torch.tensor([[2.0, 0.0], [0.0, 2.0]]), torch.tensor([0, 0])
+    totals.add(torch.tensor(0.5), logits, labels)
+    totals.add(torch.tensor(1.5), logits, labels)
+    assert totals.read() == (1.0, 0.5, 4, 0)
+    for _ in range(3):
+        totals.add(torch.tensor(float("nan")), logits, labels)
+    assert int(totals.not_finite) == 3
+    totals.add(torch.tensor(1.0), logits, labels)
+    assert int(totals.not_finite) == 0
+
+
+class Fixed:
+    """A loader of given batches."""
+
+    def __init__(self, batches):
+        self.batches, self.samples = batches, sum(b.count for b in batches)
+
+    def epoch(self, epoch, start_step=0):
+        return iter(self.batches)
+
+
+def test_evaluation_counts_real_rows_alone():
+    class Brightness(nn.Module):
+        def forward(self, x):
+            bright = x.mean((1, 2, 3))
+            return torch.stack([-bright, bright], 1)
+
+    batches = [batch(0, 8), batch(1, 8, count=3)]
+    batches[1].labels[1] = 0  # a wrong label among the real rows
+    batches[1].labels[5] = 0  # and one in the padding
+    result = evaluate(Brightness(), Fixed(batches), Normalise([0.5], [0.2], CPU), 2, None)
+    assert result.accuracy == pytest.approx(10 / 11)
+    assert result.confusion.tolist() == [[6, 1], [0, 4]]
+
+
+def test_a_cpu_trains_in_fp32_and_says_why():
+    device, why = choose_device("cpu")
+    assert device == CPU
+    assert why
+    assert precision(device, "auto")[0] is None
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_asking_for_a_gpu_that_is_not_there_says_what_to_do():
+    with pytest.raises(ValueError, match="nvidia-smi"):
+        choose_device("cuda")
