@@ -1,0 +1,177 @@
+"""prepare → train → kill → resume, as a user does it."""
+
+import json
+import os
+import signal
+import subprocess
+
+import pytest
+import torch
+from helpers import rows, write_dataset
+
+from trainer_classification.config import TrainConfig
+from trainer_classification.outputs.summary import REQUIRED
+from trainer_classification.training import checkpoint, loop
+
+
+def test_a_training_leaves_model_checkpoints_summary_and_metrics(runner):
+    runner()
+    (experiment,) = runner.experiments
+    summary = runner.summary(experiment)
+    assert set(REQUIRED) <= summary.keys()
+    assert summary["accuracy_test"] > 0.9
+    assert summary["epochs"] == 3
+    assert len(runner.metrics(experiment)) == 3
+    state, meta = checkpoint.load(experiment / "model/model.pth")
+    assert meta["class_names"] == ["a", "b"]
+    assert meta["image_size"] == 28
+    assert all(torch.isfinite(tensor.double()).all() for tensor in state["model"].values())
+    assert "accuracy on test" in (experiment / "model/README.md").read_text()
+    assert {"last.pth", "best.pth"} <= set(os.listdir(experiment / "checkpoints"))
+    assert "name='train/loss'" in runner.stdout  # the platform reads these lines
+    logged = json.loads((experiment / "data/configuration.json").read_text())
+    assert logged["batch_size"] == 16
+    assert logged["recipe_model"] == "resnet-small"
+
+
+IN_PROCESS = TrainConfig(model="resnet-small", batch_size=16, learning_rate=0.1, epochs=3, device="cpu")
+
+
+@pytest.fixture
+def in_process(tmp_path, dataset, monkeypatch):
+    """A training in this process: returns the losses of its steps."""
+    import dataclasses
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("HAFNIA_CLOUD", "MDI_MODEL_DIR", "MDI_CHECKPOINT_DIR", "MDI_ARTIFACT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(output, stop_after=None, save_each=None, **options):
+        losses = []
+        real = loop._steps
+
+        def steps(run_, epoch):
+            for loss in real(run_, epoch):
+                losses.append((epoch, run_.state.step, loss.item()))
+                yield loss
+                if save_each:
+                    loop.save(run_, "last.pth")
+                if stop_after and len(losses) == stop_after:
+                    raise ConnectionAbortedError("as if killed")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "_steps", steps)
+            config = dataclasses.replace(
+                IN_PROCESS, dataset=str(dataset), prepared="prepared", output_dir=output, **options
+            )
+            try:
+                loop.train(config)
+            except ConnectionAbortedError:
+                assert stop_after
+        return losses
+
+    return run
+
+
+def newest(folder):
+    return max(folder.glob("experiments/*/checkpoints/last.pth"), key=lambda path: path.stat().st_mtime_ns)
+
+
+def test_two_runs_of_one_seed_have_the_same_losses_and_another_seed_has_others(in_process):
+    first, second, other = in_process("a"), in_process("b"), in_process("c", seed=1)
+    assert first == second
+    assert first != other
+    assert len(first) == 15
+
+
+@pytest.mark.parametrize("killed_at", [1, 4, 5, 8, 14])
+@pytest.mark.parametrize("options", [{}, {"ema": 0.9, "optimizer": "adamw"}])
+def test_killed_at_any_step_and_resumed_the_losses_go_on_as_if_nothing_happened(
+    in_process, tmp_path, killed_at, options
+):
+    straight = in_process("straight", **options)
+    before = in_process("killed", stop_after=killed_at, save_each=True, **options)
+    after = in_process("resumed", resume=str(newest(tmp_path / "killed")), **options)
+    assert before + after == straight
+
+
+def test_a_resumed_run_ends_with_the_weights_and_metrics_of_a_straight_one(in_process, tmp_path):
+    in_process("straight")
+    in_process("killed", stop_after=7, save_each=True)
+    in_process("resumed", resume=str(newest(tmp_path / "killed")))
+    states = [checkpoint.load(newest(tmp_path / name))[0]["model"] for name in ("straight", "resumed")]
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    paths = [next((tmp_path / name).glob("experiments/*/data/metrics.jsonl")) for name in ("straight", "resumed")]
+    losses = [[json.loads(line)["loss_train"] for line in path.read_text().splitlines()] for path in paths]
+    assert losses[0] == losses[1]
+
+
+def test_resuming_with_another_recipe_says_what_differs(in_process, tmp_path):
+    in_process("killed", stop_after=3, save_each=True)
+    with pytest.raises(ValueError, match=r"recipe differs \(learning_rate 0.1 / 0.2\)"):
+        in_process("resumed", resume=str(newest(tmp_path / "killed")), learning_rate=0.2)
+
+
+def test_max_steps_per_epoch_is_exact_and_stop_early_takes_two_steps(in_process):
+    assert [step[:2] for step in in_process("a", max_steps_per_epoch=2, epochs=2)] == [(0, 1), (0, 2), (1, 1), (1, 2)]
+    assert len(in_process("b", stop_early=True)) == 2
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_what_to_try(in_process, monkeypatch):
+    monkeypatch.setattr(loop, "_NOT_FINITE", 3)
+    with pytest.raises(ValueError, match="lower --learning-rate"):
+        in_process("a", learning_rate=1e30, warmup_fraction=0.0)
+
+
+def test_without_validation_the_last_epoch_is_kept(in_process, tmp_path):
+    in_process("a", validation_fraction=0.0)
+    (summary,) = (json.loads(p.read_text()) for p in tmp_path.glob("a/experiments/*/data/summary.json"))
+    assert summary["accuracy_validation"] is None
+    assert summary["best_epoch"] == 3
+
+
+def test_sigterm_writes_a_checkpoint_says_how_to_go_on_and_auto_goes_on(runner):
+    runner("--stop-early")  # prepares, so that the signal comes within training
+    process = subprocess.Popen(
+        runner.command("--epochs", "4000", "--log-interval", "1", "--project-name", "stopped"),
+        cwd=runner.folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=runner.environment,
+    )
+    for line in process.stderr:
+        if line.startswith("epoch 2/"):
+            break
+    process.send_signal(signal.SIGTERM)
+    rest = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(20) == 128 + signal.SIGTERM
+    assert "--resume" in rest
+    assert "Traceback" not in rest
+    stopped = checkpoint.load(newest(runner.folder / ".data"))[1]
+    assert stopped["state"]["epoch"] >= 2
+    again = runner("--epochs", "4000", "--project-name", "stopped", "--resume", "auto", "--learning-rate", "9", code=2)
+    assert "learning_rate 0.1 / 9" in again
+
+
+def test_in_the_cloud_the_platforms_folders_are_used(runner, tmp_path):
+    folders = {name: str(tmp_path / name) for name in ("MDI_MODEL_DIR", "MDI_CHECKPOINT_DIR", "MDI_ARTIFACT_DIR")}
+    runner.dataset, dataset = "ignored", runner.dataset
+    errors = runner(HAFNIA_CLOUD="true", MDI_DATASET_DIR=str(dataset), **folders)
+    assert "Done: test accuracy" in errors
+    assert (tmp_path / "MDI_MODEL_DIR/model.pth").is_file()
+    assert (tmp_path / "MDI_CHECKPOINT_DIR/last.pth").is_file()
+    assert (tmp_path / "MDI_ARTIFACT_DIR/summary.json").is_file()
+
+
+def test_a_dataset_of_one_split_trains(tmp_path, runner):
+    runner.dataset = write_dataset(tmp_path / "one", rows(60), ["a", "b"], name="one")
+    runner("--epochs", "1")
+    assert runner.summary(runner.experiments[0])["accuracy_test"] is not None
+
+
+def test_a_wrong_dataset_is_one_sentence_and_exit_code_2(runner):
+    runner.dataset = "./not-there"
+    errors = runner(code=2)
+    assert errors.strip() == "Error: There is no folder not-there."
