@@ -74,9 +74,10 @@ def _app(config_class: type[Config], function: Callable[[Config], int | None]) -
     app = App(
         name=f"python {sys.argv[0]}",
         help=config_class.__doc__,
-        version_flags=[],
         help_format="plaintext",
+        version_flags=[],
         result_action="return_value",
+        suppress_keyboard_interrupt=False,
     )
     app.default(command)
     return app

@@ -10,8 +10,6 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
-
 from trainer_classification.plan import Draws, Int64, Policy
 
 Uint8 = npt.NDArray[np.uint8]
@@ -65,6 +63,8 @@ def shifted(image: Uint8, shift: npt.NDArray[np.int8], pad: Literal["reflect", "
 
 def resized_crop(image: Uint8, box: npt.NDArray[np.float32], size: int) -> Uint8:
     """The box (x, y, w, h as fractions) as size x size px, antialiased."""
+    from PIL import Image  # the fast ones import this module, on machines that may lack Pillow
+
     height, width, channels = image.shape
     x, y, w, h = (box.astype(np.float64) * (width, height, width, height)).tolist()
     picture = Image.fromarray(np.ascontiguousarray(image if channels > 1 else image[:, :, 0]))

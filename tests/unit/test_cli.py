@@ -1,0 +1,87 @@
+"""Command lines and launch forms come from the configs, and every value survives the trip."""
+
+import json
+import shlex
+
+import pytest
+
+from trainer_classification import cli, forms
+from trainer_classification.config import PrepareConfig, TrainConfig, options_of
+
+
+def parsed(config, argv):
+    got = []
+    code = cli.run(config, got.append, argv)
+    return code, got[0] if got else None
+
+
+def test_options_are_taken_in_both_spellings_and_switches_can_be_negated():
+    argv = ["--batch_size", "7", "--learning-rate", "0.5", "--no-stop-early", "--model", "resnet50"]
+    code, config = parsed(TrainConfig, argv)
+    assert code == 0
+    assert config == TrainConfig(batch_size=7, learning_rate=0.5, model="resnet50")
+
+
+@pytest.mark.parametrize("argv", [["--epochs", "None"], ["--epochs=null"], ["--dataset", "null"], []])
+def test_what_a_form_left_empty_is_unset(argv):
+    assert parsed(TrainConfig, argv) == (0, TrainConfig())
+
+
+@pytest.mark.parametrize("argv", [["--bogus", "1"], ["5"], ["--epochs", "many"], ["--epochs", "-2"]])
+def test_a_wrong_command_line_is_an_error_without_a_traceback(argv, capsys):
+    code, config = parsed(TrainConfig, argv)
+    assert (code, config) == (2, None)
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_errors_of_the_user_are_one_line_and_ours_keep_their_traceback(capsys):
+    def fail(error):
+        def function(_):
+            raise error
+
+        return function
+
+    assert cli.run(TrainConfig, fail(ValueError("what\nto do")), []) == 2
+    assert capsys.readouterr().err == "Error: what to do\n"
+    assert cli.run(TrainConfig, fail(OSError(28, "No space", "x.bin")), []) == 2
+    assert "disk is full (x.bin)" in capsys.readouterr().err
+    assert cli.run(TrainConfig, fail(KeyboardInterrupt()), []) == 130
+    with pytest.raises(ZeroDivisionError):
+        cli.run(TrainConfig, lambda _: 1 / 0, [])
+
+
+def test_help_names_every_option_with_its_meaning(capsys):
+    assert cli.run(TrainConfig, print, ["--help"]) == 0
+    shown = capsys.readouterr().out
+    for name in options_of(TrainConfig):
+        assert "--" + name.replace("_", "-") in shown
+    assert "<split>/<class>/*" in "".join(shown.replace("│", "").split())
+
+
+@pytest.mark.parametrize("script", forms.FORMS)
+def test_the_committed_launch_form_is_the_one_the_options_make(script):
+    committed = (forms.SCRIPTS / f"{script}.schema.json").read_text()
+    assert committed == forms.text(script), "stale: run make forms"
+
+
+OTHER = {bool: True, int: 3, float: 0.25, str: "my own name"}
+
+
+@pytest.mark.parametrize(("script", "config"), [("train", TrainConfig), ("prepare", PrepareConfig)])
+def test_every_value_survives_form_command_and_config(script, config):
+    options = options_of(config)
+    values = {}
+    for name, (kind, _, default) in options.items():
+        choices = getattr(kind, "__args__", ())
+        values[name] = next(c for c in choices if c != default) if choices else OTHER[type(default)]
+    schema = forms.schema(script)
+    form = schema.model_dump(mode="json")["json_schema"]["properties"]
+    assert form.keys() == options.keys()
+    assert all(form[name]["description"] == str(option) for name, (_, option, _) in options.items())
+    command = shlex.split(" ".join(schema.command_args_from_form_data(values)))
+    assert command[:2] == ["python", f"scripts/{script}.py"]
+    assert parsed(config, command[2:]) == (0, config(**values))
+    defaults = {name: default for name, (_, _, default) in options.items()}
+    unchanged = shlex.split(" ".join(schema.command_args_from_form_data(defaults)))
+    assert parsed(config, unchanged[2:]) == (0, config())
+    json.dumps(form)

@@ -1,0 +1,81 @@
+"""The tracker never ends a training; summaries are whole."""
+
+import json
+
+import pytest
+
+from trainer_classification.outputs import tracking
+from trainer_classification.outputs.summary import REQUIRED, write_metrics, write_summary
+from trainer_classification.outputs.tracking import Tracker
+
+
+class Logger:
+    """Stands for HafniaLogger; fails where told."""
+
+    def __init__(self, folder, fails=False):
+        self.folder, self.fails, self.calls = folder, fails, []
+
+    def path_model(self):
+        return self.folder / "model"
+
+    def path_model_checkpoints(self):
+        return self.folder / "checkpoints"
+
+    def _path_artifacts(self):
+        return self.folder / "data"
+
+    def _note(self, *call):
+        self.calls.append(call)
+        if self.fails:
+            raise ConnectionError("MLflow is gone")
+
+    def log_scalar(self, name, value, step):
+        self._note(name, value, step)
+
+    def log_metric(self, name, value, step):
+        self._note(name, value, step)
+
+    def log_configuration(self, values):
+        self._note(values)
+
+    def end_run(self):
+        self._note("end")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_every_figure_is_sent_and_a_failing_logger_is_said_once_and_counted(tmp_path, monkeypatch, capsys, fails):
+    logger = Logger(tmp_path, fails)
+    monkeypatch.setattr(tracking, "_logger", lambda *_: logger)
+    tracker = Tracker("p", tmp_path)
+    tracker.configuration({"a": 1})
+    for step in range(3):
+        tracker.scalar("loss", 0.5, step)
+    tracker.close()
+    assert len(logger.calls) == 5
+    assert logger.calls[1] == ("loss", 0.5, 0)
+    errors = capsys.readouterr().err
+    assert errors.count("MLflow is gone") == int(fails)
+    assert ("failed 5 times" in errors) == fails
+    assert tracker.model_dir.is_dir()
+
+
+def test_without_the_sdk_outputs_go_to_plain_folders_with_a_line_that_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(__import__("sys").modules, "hafnia.experiment", None)
+    tracker = Tracker("p", tmp_path)
+    tracker.scalar("loss", 0.5, 0)
+    assert tracker.checkpoint_dir.is_dir()
+    assert tmp_path in tracker.checkpoint_dir.parents
+    assert "No HafniaLogger" in capsys.readouterr().err
+
+
+def test_a_summary_lacking_a_key_is_our_bug_and_is_not_written(tmp_path):
+    with pytest.raises(AssertionError, match="accuracy_test"):
+        write_summary(tmp_path, dict.fromkeys(set(REQUIRED) - {"accuracy_test"}))
+    assert not (tmp_path / "summary.json").exists()
+    write_summary(tmp_path, dict.fromkeys(REQUIRED))
+    assert json.loads((tmp_path / "summary.json").read_text())["loader"] is None
+
+
+def test_metrics_are_a_line_an_epoch(tmp_path):
+    path = write_metrics(tmp_path, [{"epoch": 1}, {"epoch": 2}])
+    assert [json.loads(line)["epoch"] for line in path.read_text().splitlines()] == [1, 2]
