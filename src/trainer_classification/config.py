@@ -218,3 +218,19 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderBenchConfig:
+    """Measure how many images a second the resident loader delivers, every epoch checked to be complete."""
+
+    dataset: Annotated[str, Option("Name or folder of a dataset.", "Data")] = "samples/cifar100"
+    prepared: Annotated[str, Option("Folder of prepared datasets. Empty: .data/prepared.", "Data")] = ""
+    image_size: Annotated[int, Option("Side in px of the batches. 0: the recipe's.", "Data", 0, 2048)] = 0
+    batch_size: Annotated[int, Option("Images a batch. 0: 512 up to 64 px, else 128.", "Run", 0)] = 0
+    threads: Annotated[int, Option("That load. 0: one for each CPU.", "Run", 0, 1024)] = 0
+    seconds: Annotated[float, Option("Measure at least this long, and five epochs.", "Run", 0)] = 5.0
+    json: Annotated[str, Option("File to write the rows to. Empty: none.", "Run")] = ""
+
+    def __post_init__(self) -> None:
+        check(self)

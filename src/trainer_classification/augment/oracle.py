@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+
 from trainer_classification.plan import Draws, Int64, Policy
 
 Uint8 = npt.NDArray[np.uint8]

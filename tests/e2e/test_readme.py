@@ -1,0 +1,54 @@
+"""Every command of the README runs as it is written there."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BLOCKS = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+COMMANDS = [line for block in BLOCKS for line in block.splitlines()]
+LINKS = re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / "README.md").read_text())
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """The repository as a user has it, with this environment as .venv."""
+    folder = tmp_path_factory.mktemp("clone")
+    for name in ("scripts", "benchmarks", "samples", "src"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / ".venv").symlink_to(sys.prefix)
+    return folder
+
+
+def test_the_readme_has_commands():
+    assert len(COMMANDS) > 8
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_of_the_readme_runs(clone, command):
+    if command.startswith("make "):
+        target = command.split()[1]
+        planned = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
+        assert planned.returncode == 0, planned.stderr
+        return  # the tests are this very run, and training is the next command's like
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("HAFNIA", "MDI", "MLFLOW"))}
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=clone, capture_output=True, text=True, env=environment | {"HOME": str(clone)}
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("path", LINKS)
+def test_a_link_of_the_readme_leads_somewhere(path):
+    assert (ROOT / path).exists()
+
+
+def test_the_layout_names_files_that_are_there():
+    layout = (ROOT / "README.md").read_text().split("## Layout")[1]
+    for name in re.findall(r"\b(\w+\.py)\b", layout):
+        assert list(ROOT.glob(f"*/{name}")) or list((ROOT / "src").rglob(name)), name
