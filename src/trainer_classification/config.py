@@ -7,11 +7,12 @@ unset: the recipe of the dataset decides (`recipes.py`). Annotations are not def
 
 import dataclasses
 import math
+import os
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self, get_args, get_type_hints
 
 Device = Literal["auto", "cpu", "cuda"]
-Loader = Literal["auto", "resident", "ffcv", "dali", "torch"]
+Loader = Literal["auto", "resident"]
 
 
 class Option(str):
@@ -28,6 +29,11 @@ class Option(str):
         option = super().__new__(cls, help)
         option.group, option.at_least, option.at_most = group, at_least, at_most
         return option
+
+
+def cpu_count() -> int:
+    """CPUs that this process may use: a container is often given fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def options_of(config: type[Any]) -> dict[str, tuple[Any, Option, Any]]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from trainer_classification.config import cpu_count
 from trainer_classification.loaders.base import Loader
 
 _EPOCHS = 5
@@ -68,8 +69,8 @@ def provenance(threads: int) -> dict[str, Any]:
     model = next((line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")), "")
     return {
         "date": time.strftime("%Y-%m-%d"),
-        "cpu": f"{model or platform.machine()}, {len(os.sched_getaffinity(0))} cores",
-        "threads": threads or len(os.sched_getaffinity(0)),
+        "cpu": f"{model or platform.machine()}, {cpu_count()} cores",
+        "threads": threads or cpu_count(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
         "torch": torch.__version__,
         "numpy": np.__version__,

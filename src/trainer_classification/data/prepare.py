@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from trainer_classification import recipes
-from trainer_classification.config import PrepareConfig
+from trainer_classification.config import PrepareConfig, cpu_count
 from trainer_classification.data import array, jobs, manifest, splits
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.data.report import print_table
@@ -241,7 +241,7 @@ def _run_jobs(source: Source, geometry: jobs.Geometry, folder: Path, workers: in
         done = len(source.files) - sum(len(files) for files, *_ in todo)
         bar = progress.add_task("decoding", total=len(source.files), completed=done, rate="")
         started, here = time.perf_counter(), 0
-        for count in _results(todo, workers or len(os.sched_getaffinity(0))):
+        for count in _results(todo, workers or cpu_count()):
             here += count
             progress.update(bar, advance=count, rate=f"{here / (time.perf_counter() - started):,.0f} img/s")
     return stems

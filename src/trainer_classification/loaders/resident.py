@@ -7,7 +7,6 @@ their own, where the device is a GPU).
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from trainer_classification import plan as planning
 from trainer_classification.augment import device as on_device
+from trainer_classification.config import cpu_count
 from trainer_classification.data.array import ArrayStore
 from trainer_classification.loaders.base import Batch, Loader, Share
 from trainer_classification.plan import Draws, Int64
@@ -102,7 +102,7 @@ class HostResident(Loader):
 
         super().__init__(share)
         self.store, self.device, self._augment = store, device, cpu.augment
-        threads = threads or len(os.sched_getaffinity(0))
+        threads = threads or cpu_count()
         self._pool = ThreadPoolExecutor(threads, "resident")
         self._stream = cuda.Stream(device) if device.type == "cuda" else None
         shape = (share.rows, image_size, image_size, store.images.shape[3])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from trainer_classification.config import cpu_count
 from trainer_classification.data.array import open_array, paths
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.loaders.base import Loader, Share
@@ -69,12 +69,11 @@ def open_loader(
     """Open the loader of a split, and say in one line which engine it is and why.
 
     Raises:
-        ValueError: the engine is not installed, the split is missing or its files are damaged.
+        ValueError: the split is missing or its files are damaged.
     """
-    threads = threads or max(1, len(os.sched_getaffinity(0)) // world_size)
+    threads = threads or max(1, cpu_count() // world_size)
     request = Request(folder, manifest, split, plan, batch_size, image_size, device, threads, rank, world_size)
-    if loader not in ("auto", "resident"):
-        raise ValueError(f"--loader {loader} is not there yet: use --loader resident.")
+    assert loader in ("auto", "resident")
     open_engine, reason = resident_placement(request)
     return open_engine(request), reason
 
