@@ -1,0 +1,99 @@
+"""What a run writes to go on from, and how it goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from trainer_classification.config import TrainConfig
+from trainer_classification.training import checkpoint
+from trainer_classification.training.run import Run, State
+
+
+def checkpoint_to_resume(config: TrainConfig, log_dir: Path) -> tuple[Path | None, str]:
+    """The checkpoint that --resume means, and why; looked for before the new experiment's folder is there."""
+    if config.resume == "auto":
+        folders = [log_dir / "experiments", Path(os.environ.get("MDI_CHECKPOINT_DIR", "/opt/ml/checkpoints"))]
+        return checkpoint.newest(folders, config.project_name)
+    return (Path(config.resume), f"Resume {config.resume}.") if config.resume else (None, "")
+
+
+def _meta(run: Run) -> dict[str, Any]:
+    manifest = run.manifest
+    return {
+        "config": dataclasses.asdict(run.config),
+        "recipe": dataclasses.asdict(run.recipe),
+        "dataset": manifest.dataset,
+        "class_names": manifest.class_names,
+        "channels": manifest.channels,
+        "image_size": run.recipe.image_size,
+        "mean": manifest.mean,
+        "std": manifest.std,
+        "manifest_fingerprint": manifest.fingerprint,
+        "finished": run.state.finished,
+        "state": dataclasses.asdict(run.state),
+    }
+
+
+def save_model(run: Run, path: Path) -> None:
+    """The weights that are kept, with all that is needed to use them."""
+    checkpoint.save(path, {"model": run.evaluated.state_dict()}, _meta(run))
+
+
+def save(run: Run, name: str) -> None:
+    """Everything that a run needs to go on."""
+    step = run.step
+    tensors: dict[str, Any] = {
+        "model": step.model.state_dict(),
+        "optimizer": step.optimizer.state_dict(),
+        "scaler": step.scaler.state_dict(),
+        "totals": {"sums": run.totals.sums, "not_finite": run.totals.not_finite},
+    }
+    if step.average is not None:
+        tensors["average"] = step.average.model.state_dict()
+    checkpoint.save(run.tracker.checkpoint_dir / name, tensors, _meta(run))
+
+
+_SAME = ("class_names", "manifest_fingerprint", "recipe")
+
+
+def restore(run: Run, path: Path) -> None:
+    """Go on from a checkpoint.
+
+    Raises:
+        ValueError: it is of another dataset, of other classes or of another recipe.
+    """
+    tensors, meta = checkpoint.load(path, run.device)
+    mine = _plain(_meta(run))
+    for name in _SAME:
+        if meta[name] != mine[name]:
+            raise ValueError(
+                f"{path} cannot be resumed: its {name} differs ({_difference(meta[name], mine[name])}). Give the "
+                f"options and the dataset it was trained with, or train anew without --resume."
+            )
+    run.step.model.load_state_dict(tensors["model"])
+    run.step.optimizer.load_state_dict(tensors["optimizer"])
+    run.step.scaler.load_state_dict(tensors["scaler"])
+    if run.step.average is not None:
+        run.step.average.model.load_state_dict(tensors["average"])
+    run.totals.sums.copy_(tensors["totals"]["sums"])
+    run.totals.not_finite.copy_(tensors["totals"]["not_finite"])
+    run.state = State(**meta["state"])
+    best = path.with_name("best.pth")
+    if best.is_file() and best.parent != run.tracker.checkpoint_dir:
+        kept, kept_meta = checkpoint.load(best)
+        checkpoint.save(run.tracker.checkpoint_dir / "best.pth", kept, kept_meta)
+
+
+def _plain(value: dict[str, Any]) -> dict[str, Any]:
+    """As it comes back from JSON."""
+    return dict(json.loads(json.dumps(value)))
+
+
+def _difference(theirs: Any, ours: Any) -> str:
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        return ", ".join(f"{k} {theirs.get(k)} / {ours.get(k)}" for k in theirs | ours if theirs.get(k) != ours.get(k))
+    return f"{str(theirs)[:60]} / {str(ours)[:60]}"
