@@ -24,6 +24,7 @@ HEAVY = {
     "hafnia": set(),
     "polars": set(),
     "matplotlib": set(),
+    "jinja2": set(),
     "torchvision": set(),
     "nvidia": set(),
     "ffcv": set(),
@@ -68,7 +69,7 @@ def test_heavy_modules_are_imported_at_the_top_only_where_they_belong(path):
 
 BARE = """
 import sys
-for name in ("hafnia", "numba", "polars", "PIL", "cyclopts", "rich", "torchvision", "matplotlib", "xxhash", "psutil"):
+for name in "hafnia numba polars PIL cyclopts rich torchvision matplotlib jinja2 xxhash psutil".split():
     sys.modules[name] = None
 import time
 from pathlib import Path

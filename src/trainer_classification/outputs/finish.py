@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from trainer_classification.data.manifest import Manifest
+from trainer_classification.outputs.report import write_report
 from trainer_classification.outputs.summary import write_metrics, write_summary
 from trainer_classification.outputs.tracking import Tracker
 
@@ -56,6 +57,7 @@ def write_outputs(
     for name in ("accuracy_test", "accuracy_validation", "loss_test", "images_per_second", "seconds_training"):
         if summary[name] is not None:
             tracker.metric(name, summary[name])
+    _report(tracker, manifest, configuration, history, summary, None if tested is None else tested.confusion)
     accuracy = "no test split" if summary["accuracy_test"] is None else f"test accuracy {summary['accuracy_test']:.2%}"
     print(
         f"Done: {accuracy} (best epoch {summary['best_epoch']}), {summary['seconds_training']:.1f} s of training, "
@@ -63,3 +65,12 @@ def write_outputs(
         f"Model: {tracker.model_dir / 'model.pth'}\nSummary: {tracker.artifact_dir / 'summary.json'}",
         file=sys.stderr,
     )
+
+
+def _report(tracker: Tracker, *content: Any) -> None:
+    """The report page; a run does not fail for want of it."""
+    try:
+        path = write_report(tracker.artifact_dir, *content)
+        print(f"Report: {path}", file=sys.stderr)
+    except Exception as error:  # matplotlib or jinja2 missing on a bare machine, or at odds with a class name
+        print(f"No report ({type(error).__name__}: {error}).", file=sys.stderr)

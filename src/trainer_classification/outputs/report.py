@@ -1,0 +1,188 @@
+"""`report.html`: one file without network that explains a run; no image of the dataset is shown."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer_classification.data.manifest import Manifest
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Confusion = npt.NDArray[np.int64]
+_PAIRS = 10
+_LABELLED = 30  # classes up to which the confusion matrix bears names
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """A class on test: its images, the share found, and the 95 % interval of that share."""
+
+    name: str
+    train: int
+    test: int
+    accuracy: float
+    low: float
+    high: float
+
+
+def wilson(right: int, count: int) -> tuple[float, float]:
+    """95 % interval of a share (Wilson, "Probable inference", JASA 22, 1927); 0 to 1 without images."""
+    if count == 0:
+        return 0.0, 1.0
+    z, share = 1.959964, right / count
+    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
+    reach = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count)) / (1 + z * z / count)
+    return max(0.0, centre - reach), min(1.0, centre + reach)
+
+
+def class_rows(manifest: Manifest, confusion: Confusion) -> list[ClassRow]:
+    """The classes that have test images, the worst first."""
+    trained = manifest.splits["train"].per_class
+    rows = []
+    for index, name in enumerate(manifest.class_names):
+        count, right = int(confusion[index].sum()), int(confusion[index, index])
+        if count:
+            rows.append(ClassRow(name, trained[index], count, right / count, *wilson(right, count)))
+    return sorted(rows, key=lambda row: (row.accuracy, -row.test))
+
+
+def confused_pairs(manifest: Manifest, confusion: Confusion) -> list[tuple[str, str, int]]:
+    """(true class, taken for, how often), the most frequent mistakes first."""
+    wrong = confusion * ~np.eye(len(confusion), dtype=bool)
+    order = np.argsort(wrong, axis=None, kind="stable")[::-1][:_PAIRS]
+    cells = zip(*np.unravel_index(order, wrong.shape), strict=True)
+    names = manifest.class_names
+    return [(names[row], names[column], int(wrong[row, column])) for row, column in cells if wrong[row, column]]
+
+
+def write_report(
+    folder: Path,
+    manifest: Manifest,
+    configuration: dict[str, Any],
+    history: list[dict[str, Any]],
+    summary: dict[str, Any],
+    confusion: Confusion | None,
+) -> Path:
+    """Write `folder/report.html`, and beside it curves.png and, where there was a test, confusion.png.
+
+    Args:
+        folder: for the files.
+        manifest: of the dataset.
+        configuration: the options and the recipe.
+        history: a row an epoch, as in metrics.jsonl.
+        summary: as in summary.json.
+        confusion: int64 [K, K], rows are the true classes; None without a test split.
+    """
+    from jinja2 import Environment
+
+    pictures = {"curves": _picture(_curves(history), folder / "curves.png")}
+    if confusion is not None:
+        pictures["confusion"] = _picture(_matrix(manifest, confusion), folder / "confusion.png")
+    environment = Environment(autoescape=True)
+    environment.filters["percent"] = lambda share: "none" if share is None else f"{share:.2%}"
+    page = environment.from_string(_PAGE).render(
+        manifest=manifest,
+        configuration=configuration,
+        summary=summary,
+        pictures=pictures,
+        classes=[] if confusion is None else class_rows(manifest, confusion),
+        pairs=[] if confusion is None else confused_pairs(manifest, confusion),
+    )
+    path = folder / "report.html"
+    path.write_text(page)
+    return path
+
+
+def _picture(figure: Figure, path: Path) -> str:
+    """Save as PNG, and return it as text for the page."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=110, bbox_inches="tight")
+    path.write_bytes(content.getvalue())
+    return base64.b64encode(content.getvalue()).decode()
+
+
+def _curves(history: list[dict[str, Any]]) -> Figure:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.2))
+    epochs = [row["epoch"] for row in history]
+    for axes, kind in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        for split, colour in (("train", "#2563eb"), ("validation", "#d97706")):
+            if f"{kind}_{split}" in history[0]:
+                values = [row[f"{kind}_{split}"] for row in history]
+                axes.plot(epochs, values, marker=".", color=colour, label=split)
+        axes.set(title=kind, xlabel="epoch")
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False)
+    return figure
+
+
+def _matrix(manifest: Manifest, confusion: Confusion) -> Figure:
+    from matplotlib.figure import Figure
+
+    count = len(confusion)
+    figure = Figure(figsize=(6, 6))
+    axes = figure.subplots()
+    shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(image, shrink=0.7, label="share of the true class")
+    axes.set(title="confusion on test", xlabel="taken for", ylabel="true class")
+    if count <= _LABELLED:
+        axes.set_xticks(range(count), manifest.class_names, rotation=90, fontsize=8)
+        axes.set_yticks(range(count), manifest.class_names, fontsize=8)
+    return figure
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{{ manifest.dataset }}: training report</title>
+<style>
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1f2937 }
+h1 { margin-bottom: 0 } h2 { margin-top: 2rem; border-bottom: 1px solid #e5e7eb }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums } img { max-width: 100% }
+td, th { padding: .15rem .8rem .15rem 0; text-align: left; vertical-align: top } td.n, th.n { text-align: right }
+.figures { display: flex; gap: 2rem; flex-wrap: wrap; margin: 1rem 0 } .figures b { display: block; font-size: 1.7rem }
+.scroll { max-height: 24rem; overflow: auto }
+</style></head><body>
+<h1>{{ manifest.dataset }}</h1>
+<p>{{ configuration.recipe_model }}, {{ configuration.recipe_image_size }} px, {{ summary.epochs }} epochs, seed
+{{ summary.seed }}, {{ summary.device }}, {{ summary.precision }}</p>
+<div class="figures">
+<div><b>{{ summary.accuracy_test | percent }}</b>accuracy on test</div>
+<div><b>{{ summary.accuracy_validation | percent }}</b>on validation (best epoch {{ summary.best_epoch }})</div>
+<div><b>{{ "%.1f" | format(summary.seconds_training) }} s</b>of training</div>
+<div><b>{{ "{:,.0f}".format(summary.images_per_second) }}</b>images a second</div>
+<div><b>{{ summary.data_wait_fraction | percent }}</b>waiting for data</div>
+</div>
+<h2>Curves</h2><img alt="loss and accuracy by epoch" src="data:image/png;base64,{{ pictures.curves }}">
+{% if classes %}
+<h2>Classes, the worst first</h2><div class="scroll"><table>
+<tr><th>class</th><th class="n">train images</th><th class="n">test images</th><th class="n">accuracy</th>
+<th>95 % interval</th></tr>
+{% for row in classes %}<tr><td>{{ row.name }}</td><td class="n">{{ row.train }}</td><td class="n">{{ row.test }}</td>
+<td class="n">{{ row.accuracy | percent }}</td><td>{{ row.low | percent }} to {{ row.high | percent }}</td></tr>
+{% endfor %}</table></div>
+<h2>Most frequent mistakes</h2><table><tr><th>true class</th><th>taken for</th><th class="n">times</th></tr>
+{% for row in pairs %}<tr><td>{{ row[0] }}</td><td>{{ row[1] }}</td><td class="n">{{ row[2] }}</td></tr>{% endfor %}
+</table><img alt="confusion matrix" src="data:image/png;base64,{{ pictures.confusion }}">
+{% else %}<p>The dataset has no test split.</p>{% endif %}
+<h2>Data</h2><table><tr><th>split</th><th class="n">images</th><th>origin</th></tr>
+{% for name, split in manifest.splits.items() %}<tr><td>{{ name }}</td><td class="n">{{ split.count }}</td>
+<td>{{ split.origin }}</td></tr>{% endfor %}</table>
+<p>{{ manifest.class_names | length }} classes; skipped {{ manifest.skipped | length }}, unlabelled
+{{ manifest.unlabelled }}, images in several splits {{ manifest.duplicates | length }}; fingerprint
+{{ manifest.fingerprint }}</p>
+{% if manifest.skipped %}<ul>{% for entry in manifest.skipped[:50] %}<li>{{ entry.file }}: {{ entry.reason }}</li>
+{% endfor %}</ul>{% endif %}
+<h2>Configuration</h2><div class="scroll"><table>
+{% for name, value in configuration.items() %}<tr><td>{{ name }}</td><td>{{ value }}</td></tr>{% endfor %}
+</table></div></body></html>
+"""
