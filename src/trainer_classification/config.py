@@ -57,24 +57,30 @@ def check(config: Any) -> None:
             raise ValueError(f"{flag} is {value}, but must be {bounds}.")
 
 
+# Options that several commands have.
+DatasetOption = Annotated[
+    str,
+    Option(
+        "Name (mnist, cifar10, cifar100, caltech-101, caltech-256, ...) or folder of a Hafnia dataset, or of "
+        "images as <split>/<class>/*. Empty: the dataset mounted by Training-aaS, else mnist.",
+        "Data",
+    ),
+]
+TaskOption = Annotated[
+    str, Option("Which classification task, where the dataset has several. Empty: the only one.", "Data")
+]
+PreparedOption = Annotated[
+    str, Option("Folder to keep prepared datasets in. Empty: .data/prepared, or local disk in the cloud.", "Data")
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class PrepareConfig:
     """Convert a Hafnia dataset into shards that train at full speed."""
 
-    dataset: Annotated[
-        str,
-        Option(
-            "Name (mnist, cifar10, cifar100, caltech-101, caltech-256, ...) or folder of a Hafnia dataset, or of "
-            "images as <split>/<class>/*. Empty: the dataset mounted by Training-aaS, else mnist.",
-            "Data",
-        ),
-    ] = ""
-    task: Annotated[
-        str, Option("Which classification task, where the dataset has several. Empty: the only one.", "Data")
-    ] = ""
-    out: Annotated[
-        str, Option("Folder to keep prepared datasets in. Empty: .data/prepared, or local disk in the cloud.", "Data")
-    ] = ""
+    dataset: DatasetOption = ""
+    task: TaskOption = ""
+    out: PreparedOption = ""
     image_size: Annotated[
         int,
         Option(
@@ -119,20 +125,9 @@ class TrainConfig:
         "trainer-classification"
     )
     # Data
-    dataset: Annotated[
-        str,
-        Option(
-            "Name (mnist, cifar10, cifar100, caltech-101, caltech-256, ...) or folder of a Hafnia dataset, or of "
-            "images as <split>/<class>/*. Empty: the dataset mounted by Training-aaS, else mnist.",
-            "Data",
-        ),
-    ] = ""
-    task: Annotated[
-        str, Option("Which classification task, where the dataset has several. Empty: the only one.", "Data")
-    ] = ""
-    prepared: Annotated[
-        str, Option("Folder to keep prepared datasets in. Empty: .data/prepared, or local disk in the cloud.", "Data")
-    ] = ""
+    dataset: DatasetOption = ""
+    task: TaskOption = ""
+    prepared: PreparedOption = ""
     resize: Annotated[
         int, Option("Side in px of the images the network sees. 0: the recipe's.", "Data", at_least=0, at_most=2048)
     ] = 0
