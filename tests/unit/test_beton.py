@@ -1,0 +1,112 @@
+"""Betons: our reader and FFCV's own see what was written."""
+
+import importlib.util
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from helpers import encoded, noise
+from PIL import Image
+
+from trainer_classification.data.beton import JPEG, RAW, jpeg_payload, open_beton, raw_payload, write_beton
+
+
+def smooth(height, width):
+    y, x = np.mgrid[:height, :width]
+    return np.stack([y * 255 // height, x * 255 // width, (x + y) % 256], 2).astype(np.uint8)
+
+
+def written(path, payloads):
+    write_beton(path, iter(payloads), np.arange(len(payloads)) * 3, max(len(p.data) for p in payloads))
+    return open_beton(path)
+
+
+def test_raw_images_come_back_byte_for_byte_grey_as_rgb(tmp_path):
+    images = [noise(0, 9, 7, 3), noise(1, 9, 7)[:, :, None]]
+    store = written(tmp_path / "a.beton", [raw_payload(image) for image in images])
+    for number, image in enumerate(images):
+        place, size = int(store.places[number]), int(store.sizes[number])
+        shown = store.data[place : place + size].reshape(9, 7, 3)
+        np.testing.assert_array_equal(shown, np.broadcast_to(image, (9, 7, 3)))
+    assert store.modes.tolist() == [RAW, RAW]
+    assert store.labels.tolist() == [0, 3]
+
+
+def test_a_jpeg_that_fits_keeps_its_bytes_and_others_are_made_anew_within_the_bound(tmp_path):
+    small, large = smooth(40, 60), smooth(300, 200)
+    original = encoded(small, "JPEG")
+    grey = encoded(small[:, :, 0], "JPEG")
+    kept = jpeg_payload(small, original, 256)
+    assert kept.data == original
+    assert (kept.mode, kept.width, kept.height) == (JPEG, 60, 40)
+    shrunk = jpeg_payload(large, encoded(large, "JPEG"), 100)
+    assert (shrunk.width, shrunk.height) == (67, 100)
+    assert Image.open(io.BytesIO(shrunk.data)).size == (67, 100)
+    coloured = jpeg_payload(small[:, :, :1], grey, 256)
+    assert Image.open(io.BytesIO(coloured.data)).mode == "RGB"
+
+
+def test_a_rotated_jpeg_is_encoded_anew():
+    image, exif = Image.fromarray(smooth(40, 40)), Image.Exif()
+    exif[0x0112] = 3
+    file = io.BytesIO()
+    image.save(file, "JPEG", exif=exif)
+    assert jpeg_payload(np.asarray(image)[::-1, ::-1], file.getvalue(), 256).data != file.getvalue()
+
+
+def test_no_image_crosses_a_page(tmp_path):
+    payloads = [raw_payload(noise(i, 900, 1100, 3)) for i in range(4)]
+    store = written(tmp_path / "a.beton", payloads)
+    page = 1 << 23
+    first, last = store.places // page, (store.places + store.sizes - np.uint64(1)) // page
+    assert (first == last).all()
+    assert len(set(first.tolist())) == 2
+
+
+def test_the_same_images_give_the_same_bytes(tmp_path):
+    for name in "ab":
+        written(tmp_path / name, [raw_payload(noise(i, 5, 5, 3)) for i in range(9)])
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_cut_off_or_foreign_file_is_refused(tmp_path):
+    path = tmp_path / "a.beton"
+    written(path, [raw_payload(noise(i, 5, 5, 3)) for i in range(9)])
+    content = path.read_bytes()
+    path.write_bytes(content[:-10])
+    with pytest.raises(ValueError, match="cut off"):
+        open_beton(path)
+    path.write_bytes(b"\7" * 10_000)
+    with pytest.raises(ValueError, match="no beton of version 2"):
+        open_beton(path)
+
+
+STOCK = """
+import sys, warnings
+import numpy as np
+warnings.simplefilter("ignore")
+from ffcv.fields.basics import IntDecoder
+from ffcv.fields.rgb_image import CenterCropRGBImageDecoder
+from ffcv.loader import Loader, OrderOption
+from ffcv.transforms import ToTensor
+pipelines = {"image": [CenterCropRGBImageDecoder((24, 24), ratio=1), ToTensor()], "label": [IntDecoder(), ToTensor()]}
+loader = Loader(sys.argv[1], batch_size=3, num_workers=1, order=OrderOption.SEQUENTIAL, pipelines=pipelines)
+images, labels = zip(*((i.clone().numpy(), l.clone().numpy()) for i, l in loader))
+np.savez(sys.argv[2], images=np.concatenate(images), labels=np.concatenate(labels).ravel())
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ffcv") is None, reason="FFCV is not installed (the extra `ffcv`)")
+def test_stock_ffcv_reads_raw_and_jpeg(tmp_path):
+    image = smooth(24, 24)
+    payloads = [raw_payload(image), jpeg_payload(image, encoded(image, "JPEG", quality=95), 256), raw_payload(image)]
+    written(tmp_path / "a.beton", payloads)
+    command = [sys.executable, "-c", STOCK, str(tmp_path / "a.beton"), str(tmp_path / "out.npz")]
+    subprocess.run(command, check=True, capture_output=True)
+    with np.load(tmp_path / "out.npz") as out:
+        assert out["labels"].tolist() == [0, 3, 6]
+        np.testing.assert_array_equal(out["images"][0], image)
+        np.testing.assert_array_equal(out["images"][2], image)
+        assert np.abs(out["images"][1].astype(int) - image).mean() < 4
