@@ -1,0 +1,100 @@
+"""Tar shards: webdataset, DALI, tar itself and our reader see the same."""
+
+import tarfile
+import warnings
+
+import numpy as np
+import pytest
+from helpers import encoded, noise
+
+from trainer_classification.data.tar import open_tars, order_of, write_tars
+
+COUNT = 40
+FILES = [(encoded(noise(i, 20 + i, 30, 3), "JPEG"), ".JPG" if i == 3 else ".jpg") for i in range(COUNT)]
+LABELS = np.arange(COUNT) * 7 % 13
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_tars(tmp_path, "train", FILES.__getitem__, LABELS, shard_size=40_000)
+    return tmp_path
+
+
+def test_every_original_byte_is_found_by_sample_id(folder):
+    store = open_tars(folder, "train", COUNT)
+    assert len(store.shards) > 2
+    assert all(bytes(store.image(i)) == FILES[i][0] for i in range(COUNT))
+    assert np.array_equal(store.labels, LABELS)
+    assert set(store.suffixes) == {"jpg"}
+
+
+def test_shards_are_shuffled_and_stay_within_their_size(folder):
+    keys = []
+    for path in sorted(folder.glob("*.tar")):
+        assert path.stat().st_size <= 40_000
+        with tarfile.open(path) as tar:
+            keys += [int(name[:9]) for name in tar.getnames() if name.endswith(".cls")]
+    assert keys == order_of(COUNT).tolist()
+    assert keys != sorted(keys)
+
+
+def test_webdataset_reads_them(folder):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import webdataset
+
+        paths = [str(path) for path in sorted(folder.glob("*.tar"))]
+        samples = list(webdataset.WebDataset(paths, shardshuffle=False))
+    assert len(samples) == COUNT
+    for sample in samples:
+        number = int(sample["__key__"])
+        assert sample["jpg"] == FILES[number][0]
+        assert int(sample["cls"]) == LABELS[number]
+
+
+def test_dali_reads_them_by_our_index(folder):
+    dali = pytest.importorskip("nvidia.dali", reason="DALI is not installed")
+    paths = sorted(folder.glob("*.tar"))
+
+    @dali.pipeline_def(batch_size=COUNT, num_threads=1, device_id=None)
+    def pipeline():
+        return tuple(
+            dali.fn.readers.webdataset(
+                paths=[str(path) for path in paths],
+                index_paths=[str(path.with_suffix(".idx")) for path in paths],
+                ext=["jpg", "cls"],
+                missing_component_behavior="error",
+            )
+        )
+
+    pipe = pipeline()
+    pipe.build()
+    images, labels = pipe.run()
+    order = order_of(COUNT)
+    for row, number in enumerate(order):
+        assert bytes(np.asarray(images.at(row))) == FILES[number][0]
+        assert int(bytes(np.asarray(labels.at(row)))) == LABELS[number]
+
+
+def test_the_same_files_give_the_same_bytes(tmp_path):
+    for name in "ab":
+        write_tars(tmp_path / name, "train", FILES.__getitem__, LABELS, shard_size=40_000)
+    for path in (tmp_path / "a").iterdir():
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+
+
+def test_a_file_larger_than_a_shard_has_one_of_its_own(tmp_path):
+    write_tars(tmp_path, "train", FILES.__getitem__, LABELS, shard_size=10)
+    assert len(list(tmp_path.glob("*.tar"))) == COUNT
+
+
+def test_a_missing_or_cut_off_shard_is_an_error(folder):
+    last = sorted(folder.glob("*.tar"))[-1]
+    content = last.read_bytes()
+    last.write_bytes(content[:2000])
+    with pytest.raises(ValueError, match="cut off"):
+        open_tars(folder, "train", COUNT)
+    last.unlink()
+    last.with_suffix(".idx").unlink()
+    with pytest.raises(ValueError, match=r"lacks \d+ of 40 samples"):
+        open_tars(folder, "train", COUNT)
