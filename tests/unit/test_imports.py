@@ -32,7 +32,8 @@ HEAVY = {
     "numba": {"augment/cpu.py", "kernels/vector.py", "kernels/resize.py"},
     "cyclopts": {"cli.py"},
     "PIL": {"data/images.py"},
-    "rich": {"data/prepare.py", "data/report.py"},
+    "rich": {"data/prepare.py", "data/report.py", "data/pool.py"},
+    "simplejpeg": {"data/images.py"},
 }
 FILES = [path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py" and path.parent != PACKAGE / "bench"]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import namedtuple
 
 import numpy as np
-from numba import njit, uint8, uint16
+from numba import njit, uint8, uint16, uint32
 
 from trainer_classification.kernels.vector import SUM, TILE, copy4, sum_row, sum_row_of, transpose_tile
 
@@ -65,6 +65,59 @@ def resize_upright(image, channels, outer, inner, scratch, out):  # type: ignore
     swapped = scratch.rows[:inner_size, : outer_size * channels]
     resize(image, channels, outer, inner, scratch, swapped)
     transpose(swapped, out, 0, outer_size, inner_size, channels)
+
+
+@njit(nogil=True, cache=True)
+def whole(image, width, height):  # type: ignore[no-untyped-def]
+    """The whole image at another size: uint8 [H, W, C] -> [height, width, C]."""
+    rows, columns, channels = image.shape
+    out = np.empty((height, width * channels), np.uint8)
+    scratch = scratch_for(columns, height, width, channels)
+    flat, down, across = (
+        image.reshape(rows, columns * channels),
+        (0.0, float(rows), False),
+        (0.0, float(columns), False),
+    )
+    resize_upright(flat, channels, down, across, scratch, out)
+    return out.reshape(height, width, channels)
+
+
+@njit(nogil=True, cache=True)
+def whole_x_first(image, width, height):  # type: ignore[no-untyped-def]
+    """As `whole`, with x before y: uint8 [H, W, C] -> [width, height, C]."""
+    rows, columns, channels = image.shape
+    out = np.empty((width, height * channels), np.uint8)
+    scratch = scratch_for(columns, height, width, channels)
+    flat, down, across = (
+        image.reshape(rows, columns * channels),
+        (0.0, float(rows), False),
+        (0.0, float(columns), False),
+    )
+    resize(flat, channels, down, across, scratch, out)
+    return out.reshape(width, height, channels)
+
+
+@njit(nogil=True, cache=True)
+def sums(image):  # type: ignore[no-untyped-def]
+    """Sums of the values and of their squares in each channel of an image, uint8 [H, W, C]: int64 [2, C]."""
+    rows, width, channels = image.shape
+    assert rows <= 1 << 16  # so that 32 bits hold a column's squares
+    total, squares = np.zeros(width * channels, np.uint32), np.zeros(width * channels, np.uint32)
+    for y in range(rows):
+        _add_row(image[y].reshape(-1), total, squares)
+    out = np.zeros((2, channels), np.int64)
+    for at in range(width * channels):
+        out[0, at % channels] += total[at]
+        out[1, at % channels] += squares[at]
+    return out
+
+
+@njit(nogil=True, cache=True)
+def _add_row(row, total, squares):  # type: ignore[no-untyped-def]
+    for at in range(len(row)):
+        value = uint32(row[at])
+        total[at] += value
+        squares[at] += value * value
 
 
 @njit(nogil=True, cache=True)

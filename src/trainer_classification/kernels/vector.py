@@ -103,7 +103,9 @@ def sum_vector(
         total = ir.Constant(lanes, [128] * SUM)
         for address, weight in zip(args[1:4], args[4:], strict=True):
             values = builder.zext(builder.load(_pointer(builder, address, 8, SUM), align=1), lanes)
-            total = builder.add(total, builder.mul(values, _everywhere(builder, builder.trunc(weight, ir.IntType(16)), lanes)))
+            total = builder.add(
+                total, builder.mul(values, _everywhere(builder, builder.trunc(weight, ir.IntType(16)), lanes))
+            )
         result = builder.trunc(builder.lshr(total, ir.Constant(lanes, [8] * SUM)), ir.VectorType(ir.IntType(8), SUM))
         builder.store(result, _pointer(builder, args[0], 8, SUM), align=1)
         return context.get_dummy_value()
@@ -149,7 +151,9 @@ def transpose_tile(typing_context: Any, target: Any, target_step: Any, source: A
             return _pointer(builder, builder.add(base, builder.mul(step, ir.Constant(step.type, row))), 8, TILE)
 
         masks = [
-            ir.Constant(ir.VectorType(ir.IntType(32), TILE), [lane // 2 + half + TILE * (lane % 2) for lane in range(TILE)])
+            ir.Constant(
+                ir.VectorType(ir.IntType(32), TILE), [lane // 2 + half + TILE * (lane % 2) for lane in range(TILE)]
+            )
             for half in (0, TILE // 2)
         ]
         rows = [builder.load(row_at(source, source_step, row), align=1) for row in range(TILE)]
