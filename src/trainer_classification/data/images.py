@@ -115,8 +115,9 @@ def _by_pillow(data: bytes, suffix: str) -> Decoded:
             image = Image.open(io.BytesIO(data))
         _check(image, suffix)
         image.load()
-        upright = image.getexif().get(_ORIENTATION, 1) == 1 or image.format not in _ROTATABLE
-        return Decoded(_pixels(_upright(image)), _kind(image, data), upright)
+        upright = image.format not in _ROTATABLE or image.getexif().get(_ORIENTATION, 1) == 1
+        pixels = _pixels(image if upright else ImageOps.exif_transpose(image))
+        return Decoded(pixels, _kind(image, data), upright)
     except UnidentifiedImageError:
         raise BadImageError("not an image of a known format") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -140,10 +141,6 @@ def _check(image: Image.Image, suffix: str) -> None:
         raise BadImageError(f"holds {image.format}, though its name ends in {suffix}")
     if image.width * image.height > MAX_PIXELS:
         raise BadImageError(f"more than {MAX_PIXELS} pixels (a decompression bomb?)")
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    return ImageOps.exif_transpose(image) if image.format in _ROTATABLE else image
 
 
 def _pixels(image: Image.Image) -> Uint8:
