@@ -1,61 +1,80 @@
-"""Prepared datasets made by hand, so that the engines are tested without `prepare`."""
-
-from pathlib import Path
+"""Two datasets, prepared in all formats, so that every engine can be asked the same."""
 
 import numpy as np
 import pytest
+from helpers import encoded, write_dataset
+from PIL import Image
 
-from trainer_classification.data import array
-from trainer_classification.data.manifest import FileInfo, Manifest, SplitInfo
-from trainer_classification.data.table import Table, write_table
+from trainer_classification.config import PrepareConfig
+from trainer_classification.data.prepare import prepare
 
 COUNTS = {"train": 53, "test": 10}
+ROTATED = Image.Exif()
+ROTATED[0x0112] = 6  # to be turned by a quarter for viewing
 
 
-def write_prepared(folder: Path, side: int, channels: int, resized: bool) -> Manifest:
-    """A folder with array shards of random images of `side` px, and its manifest."""
-    random = np.random.default_rng(side)
-    (folder / "array").mkdir(parents=True)
-    for split, count in COUNTS.items():
-        random.integers(0, 256, (count, side, side, channels), dtype=np.uint8).tofile(folder / array.path(split))
-        sizes = random.integers(side, 3 * side, (count, 2)).astype(np.int32)
-        write_table(folder, split, Table(random.integers(0, 5, count), sizes, [f"{i}.png" for i in range(count)]))
-    files = {str(path.relative_to(folder)): FileInfo(path.stat().st_size, "") for path in sorted(folder.glob("*/*"))}
-    manifest = Manifest(
-        dataset="made",
-        version="1.0.0",
-        task="image_classification",
-        root=str(folder),
-        formats={"array": {}},
-        class_names=list("abcde"),
-        splits={split: SplitInfo(count, "dataset", []) for split, count in COUNTS.items()},
-        channels=channels,
-        image_size=side,
-        train_size=side * 4 // 5 if resized else side,
-        resized=resized,
-        layout="WHC" if resized else "HWC",
-        mean=[0.5] * channels,
-        std=[0.25] * channels,
-        files=files,
-        skipped=[],
-        unlabelled=0,
-        duplicates=[],
-        options={},
-        fingerprint="0" * 32,
+def smooth(seed: int, height: int, width: int, channels: int = 3) -> np.ndarray:
+    """Waves of some ten pixels, of another phase in each channel: what photographs are to a resize and to JPEG."""
+    random = np.random.default_rng(seed)
+    y, x = np.arange(height)[:, None, None], np.arange(width)[None, :, None]
+    phase = random.uniform(0, 6, (2, channels))
+    waves = np.sin(x / random.uniform(3, 9) + phase[0]) * np.cos(y / random.uniform(3, 9) + phase[1])
+    pixels = (128 + 110 * waves).astype(np.uint8)
+    return pixels if channels > 1 else pixels[:, :, 0]
+
+
+def png(seed: int, split: str) -> dict:
+    return {"data": encoded(smooth(seed, 20, 20)), "width": 20, "height": 20}
+
+
+def grey(seed: int, split: str) -> dict:
+    height, width = np.random.default_rng(seed).integers(12, 21, 2).tolist() if seed % 10 else (20, 20)
+    return {"data": encoded(smooth(seed, height, width, 1)), "width": width, "height": height}
+
+
+def jpeg(seed: int, split: str) -> dict:
+    """Sizes differ; one in nine is grey, one in seven to be turned, one in eleven a PNG with transparency."""
+    height, width = np.random.default_rng(seed).integers(66, 130, 2).tolist()
+    pixels = smooth(seed, height, width, 1 if seed % 9 == 4 else 3)
+    if seed % 11 == 5:
+        return {"data": encoded(np.dstack([smooth(seed, height, width), smooth(seed + 1, height, width, 1)]))}
+    more = {"exif": ROTATED} if seed % 7 == 3 else {}
+    return {"data": encoded(pixels, "JPEG", quality=92, **more), "suffix": ".jpg"}
+
+
+def made(folder, make, image_size):
+    """Prepared for `image_size` px, without validation images."""
+    rows = [
+        {"label": "abcde"[seed * 7 % 5], "split": split, "width": 100, "height": 100} | make(seed, split)
+        for split, first in (("train", 0), ("test", 100))
+        for seed in range(first, first + COUNTS[split])
+    ]
+    dataset = write_dataset(folder / "dataset", rows, list("abcde"), name="made")
+    config = PrepareConfig(
+        dataset=str(dataset), out=str(folder / "out"), image_size=image_size, validation_fraction=0, workers=1
     )
-    manifest.write(folder)
-    return manifest
+    prepared = prepare(config)
+    assert {name: split.count for name, split in prepared.manifest.splits.items()} == COUNTS
+    return prepared.folder, prepared.manifest
 
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory):
     """20 px colour images kept at their size."""
-    folder = tmp_path_factory.mktemp("small")
-    return folder, write_prepared(folder, 20, 3, resized=False)
+    return made(tmp_path_factory.mktemp("small"), png, 20)
+
+
+@pytest.fixture(scope="session")
+def uneven(tmp_path_factory):
+    """Grey images of 12 to 20 px, padded to 20 px."""
+    folder, manifest = made(tmp_path_factory.mktemp("uneven"), grey, 20)
+    assert (manifest.image_size, manifest.channels) == (20, 1)
+    return folder, manifest
 
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory):
-    """Images resized to 40 px, x first, for crops of 32 px."""
-    folder = tmp_path_factory.mktemp("photos")
-    return folder, write_prepared(folder, 40, 3, resized=True)
+    """Photographs of unequal size, in the array at 40 px, x first, for crops of 32 px."""
+    folder, manifest = made(tmp_path_factory.mktemp("photos"), jpeg, 32)
+    assert (manifest.image_size, manifest.layout, manifest.channels) == (40, "WHC", 3)
+    return folder, manifest

@@ -9,16 +9,22 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from PIL import Image
 
 from trainer_classification.augment import oracle
 from trainer_classification.data import array, table
 from trainer_classification.data.array import open_array
+from trainer_classification.data.images import decode
 from trainer_classification.loaders import resident
-from trainer_classification.loaders.select import Request, open_loader
+from trainer_classification.loaders.dali import open_dali
+from trainer_classification.loaders.select import INSTALL, Request, installed, open_loader
+from trainer_classification.loaders.torch import open_torch
 from trainer_classification.plan import Plan, Policy, identity
 
 CPU = torch.device("cpu")
 SHIFT = Policy(crop="shift", shift=3, pad="reflect", flip="random", cutout=4)
+ZERO = Policy(crop="shift", shift=2, pad="zero", flip="alternating")
+STILL = Policy(flip="random", cutout=5)
 CROP = Policy(crop="resized", area=(0.2, 1.0), flip="random")
 
 
@@ -37,8 +43,27 @@ def device(request):
     return resident.DeviceResident(store, request.share, request.image_size, request.device)
 
 
-ENGINES = {"resident-host": host, "resident-device": device}
-engines = pytest.mark.parametrize("engine", ENGINES.values(), ids=ENGINES.keys())
+ARRAY = {"resident-host": host, "resident-device": device}
+ENGINES = ARRAY | {"dali": open_dali, "torch": open_torch}
+
+
+def tolerance(engine):
+    """Mean absolute difference, of 255, from Pillow's crop of the original: the array was resized once before."""
+    return 3.5 if engine in ARRAY.values() else 2.5
+
+
+def named(engines):
+    """Parameters with names; an engine that is not installed is skipped, and it is said how to install it."""
+    parameters = []
+    for name, engine in engines.items():
+        needs = name.split("-")[0]
+        missing = pytest.mark.skipif(not installed(needs), reason=f"{needs} is not installed: {INSTALL.get(needs)}")
+        parameters.append(pytest.param(engine, id=name, marks=missing))
+    return parameters
+
+
+engines = pytest.mark.parametrize("engine", named(ENGINES))
+array_engines = pytest.mark.parametrize("engine", named(ARRAY))
 
 
 def plan_of(prepared, policy, seed=7):
@@ -67,23 +92,67 @@ def test_training_delivers_the_planned_samples_in_the_planned_order(engine, smal
             assert len(index) == loader.steps * 8 == 48
 
 
-@engines
-@pytest.mark.parametrize(("kind", "policy"), [("small", SHIFT), ("photos", CROP)])
-def test_pixels_and_labels_are_those_of_the_reference(engine, kind, policy, request):
-    prepared = request.getfixturevalue(kind)
+def originals(prepared, split, ids, draws, size):
+    """The reference: Pillow's antialiased bilinear `resize(box=...)` of each original, mirrored as drawn."""
+    folder, manifest = prepared
+    files, rows = table.open_table(folder, manifest, split).files, []
+    for i in ids.tolist():
+        pixels = decode((Path(manifest.root) / files[i]).read_bytes(), Path(files[i]).suffix)
+        image = Image.fromarray(pixels.squeeze()).convert("RGB")
+        x, y, w, h = (draws.box[i].astype(float) * (image.size * 2)).round().tolist()
+        cut = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=(x, y, x + w, y + h)))
+        rows.append(cut[:, ::-1] if draws.flip[i] else cut)
+    return np.stack(rows)
+
+
+def difference(images, expected):
+    """Mean absolute difference of each image."""
+    assert images.dtype == torch.uint8
+    assert images.is_contiguous()
+    assert images.shape == expected.shape
+    return np.abs(images.numpy().astype(int) - expected).mean((1, 2, 3))
+
+
+def compare_with_the_array(engine, prepared, policy, most):
     store, plan = open_array(*prepared, "train"), plan_of(prepared, policy)
     with opened(engine, prepared, policy) as loader:
         for images, labels, index, count in collected(loader.epoch(2)):
             ids = index.numpy()
-            expected = oracle.augment(
-                store.images, ids, plan.draws(2)[ids], policy, prepared[1].train_size, store.layout
-            )
-            assert images.dtype == torch.uint8
-            assert images.is_contiguous()
-            assert images.shape == expected.shape
-            assert np.abs(images.numpy().astype(int) - expected).mean() < (0.6 if policy is CROP else 1e-9)
+            size, draws = prepared[1].train_size, plan.draws(2)[ids]
+            expected = oracle.augment(store.images, ids, draws, policy, size, store.layout)
+            assert difference(images, expected).max() <= most
             assert np.array_equal(labels.numpy(), store.labels[ids])
             assert count == len(ids)
+
+
+@engines
+@pytest.mark.parametrize("policy", [SHIFT, ZERO, STILL], ids=["reflect", "zero", "none"])
+@pytest.mark.parametrize("kind", ["small", "uneven"])
+def test_pixels_and_labels_of_small_images_are_exactly_those_of_the_reference(engine, kind, policy, request):
+    compare_with_the_array(engine, request.getfixturevalue(kind), policy, 0)
+
+
+@engines
+def test_small_images_can_be_cropped_too(engine, small):
+    compare_with_the_array(engine, small, CROP, 2.5)
+
+
+@array_engines
+def test_crops_of_the_array_are_those_of_the_reference(engine, photos):
+    compare_with_the_array(engine, photos, CROP, 0.6)
+
+
+@engines
+def test_crops_and_labels_are_those_of_the_originals(engine, photos):
+    expected_labels, plan = open_array(*photos, "train").labels, plan_of(photos, CROP)
+    seen = []
+    with opened(engine, photos, CROP) as loader:
+        for images, labels, index, _ in collected(loader.epoch(2)):
+            ids = index.numpy()
+            seen.append(difference(images, originals(photos, "train", ids, plan.draws(2), 32)))
+            assert np.array_equal(labels.numpy(), expected_labels[ids])
+    assert np.concatenate(seen).mean() <= tolerance(engine)
+    assert np.concatenate(seen).max() <= 3 * tolerance(engine)  # none is upside down, or another one
 
 
 @engines
@@ -103,14 +172,22 @@ def test_evaluation_covers_every_sample_once_for_any_number_of_ranks(engine, sma
     assert sorted(seen) == list(range(len(store.labels)))
 
 
-@engines
-def test_evaluation_of_larger_images_shows_them_whole(engine, photos):
+@array_engines
+def test_evaluation_of_larger_images_shows_the_array_whole(engine, photos):
     store = open_array(*photos, "test")
     ids = np.arange(len(store.labels))
     expected = oracle.augment(store.images, ids, identity(len(ids)), Policy(), 32, "WHC").astype(int)
     with opened(engine, photos, None, len(ids), "test") as loader:
         ((images, *_),) = collected(loader.epoch(0))
     assert np.abs(images.numpy() - expected).mean() < 0.6
+
+
+@engines
+def test_evaluation_of_larger_images_shows_the_originals_whole(engine, photos):
+    ids = np.arange(10)
+    with opened(engine, photos, None, len(ids), "test") as loader:
+        ((images, *_),) = collected(loader.epoch(0))
+    assert difference(images, originals(photos, "test", ids, identity(10), 32)).max() <= tolerance(engine)
 
 
 @engines
@@ -211,18 +288,20 @@ def test_opening_and_closing_fifty_times_leaves_no_thread_file_or_memory(engine,
     for _ in range(5):
         cycle()
     gc.collect()
-    threads, files, memory = threading.active_count(), len(os.listdir("/proc/self/fd")), process.memory_info().rss
+    threads, files, memory = process.num_threads(), len(os.listdir("/proc/self/fd")), process.memory_info().rss
     for _ in range(50):
         cycle()
     gc.collect()
-    assert threading.active_count() <= threads
+    assert process.num_threads() <= threads
+    assert not process.children()
     assert len(os.listdir("/proc/self/fd")) <= files
     assert process.memory_info().rss - memory < 8e6
 
 
-def test_a_missing_split_names_those_there_are(small):
+@engines
+def test_a_missing_split_names_those_there_are(engine, small):
     with pytest.raises(ValueError, match="train, test"):
-        opened(host, small, None, split="validation")
+        opened(engine, small, None, split="validation")
 
 
 def test_a_damaged_shard_names_the_file_and_the_command(small, tmp_path):

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.utils.dlpack import from_dlpack
 
 from trainer_classification.augment.oracle import resizes
 from trainer_classification.config import cpu_count
@@ -65,11 +66,10 @@ class DaliLoader(Loader):
         threads: int = 0,
     ) -> None:
         super().__init__(share)
+        self.device, self.table, gpu = device, table, device.type == "cuda"
         encoded = isinstance(store, TarStore)
-        resized = encoded or resizes(share.policy, store.images.shape[1], image_size)
-        gpu = device.type == "cuda"
-        self.device, self.table = device, table
-        self.graph = Graph(encoded, resized, channels, image_size, share.policy, gpu)
+        cut = isinstance(store, TarStore) or resizes(share.policy, store.images.shape[1], image_size)
+        self.graph = Graph(encoded, cut, channels, image_size, share.policy, gpu)
         self.labels = torch.from_numpy(table.labels).to(device)
         self._image = _images_of(store)
         self._jobs: Iterator[_Job] = iter(())
@@ -87,9 +87,9 @@ class DaliLoader(Loader):
     def _planned(self, draws: Draws, batches: list[tuple[Int64, int]]) -> Iterator[_Job]:
         for index, count in batches:
             rows = np.maximum(index, 0)  # padding rows show sample 0
+            images = [self._image(row) for row in rows.tolist()]
             given = inputs_of(self.graph, draws[rows], self.table.sizes[rows])
-            given["image"] = [self._image(row) for row in rows.tolist()]
-            yield _Job(index, count, [given[name] for name in self.graph.inputs])
+            yield _Job(index, count, [images, *(given[name] for name in self.graph.inputs[1:])])
 
     def _batches(self, epoch: int, start_step: int) -> Iterator[Batch]:
         batches = list(self.share.batches(epoch, start_step))
@@ -118,7 +118,7 @@ class DaliLoader(Loader):
         except RuntimeError as error:
             self._pipeline = None  # DALI takes no more work after an error
             raise ValueError(self._reason(error)) from error
-        return torch.from_dlpack(images.as_tensor())
+        return from_dlpack(images.as_tensor())
 
     def _reason(self, error: RuntimeError) -> str:
         """Which image DALI could not decode. It names none, so those that it was given are looked at again."""

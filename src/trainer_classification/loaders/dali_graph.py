@@ -153,7 +153,8 @@ def inputs_of(graph: Graph, draws: Draws, sizes: npt.NDArray[np.int32]) -> dict[
         shift: int32 [B, 2], y, x. flip: int32 [B].
         blank_start, blank_extent: float32 [B, 2], y, x in px.
     """
-    policy, given = graph.policy, {"flip": draws.flip.astype(np.int32)}
+    policy = graph.policy
+    given: dict[str, Array] = {"flip": draws.flip.astype(np.int32)}
     if graph.encoded:
         boxes = pixel_boxes(draws.box, sizes)
         given |= {"start": boxes[:, :2], "extent": boxes[:, 2:]}

@@ -196,7 +196,7 @@ class TorchLoader(Loader):
         self.shares_memory = (workers * _PREFETCH + 2) * batch_bytes <= free_shared_memory()
         self._loader: DataLoader[Any] | None = DataLoader(
             dataset,
-            batch_sampler=self._planned,  # type: ignore[arg-type]  # its "indices" are Items
+            batch_sampler=self._planned,  # its "indices" are Items
             num_workers=workers,
             prefetch_factor=_PREFETCH,
             persistent_workers=True,
@@ -227,6 +227,8 @@ def open_torch(request: Request) -> TorchLoader:
     Raises:
         ValueError: the split is not there, or its original files are gone.
     """
+    import torchvision.transforms.v2  # noqa: F401  # here, once: else each worker takes seconds to import it
+
     manifest = request.manifest
     table = open_table(request.folder, manifest, request.split)
     missing = [name for name in (table.files[0], table.files[-1]) if not (Path(manifest.root) / name).is_file()]
