@@ -51,7 +51,12 @@ def made(folder, make, image_size):
     ]
     dataset = write_dataset(folder / "dataset", rows, list("abcde"), name="made")
     config = PrepareConfig(
-        dataset=str(dataset), out=str(folder / "out"), image_size=image_size, validation_fraction=0, workers=1
+        dataset=str(dataset),
+        out=str(folder / "out"),
+        image_size=image_size,
+        validation_fraction=0,
+        beton_side=110,  # some are larger
+        workers=1,
     )
     prepared = prepare(config)
     assert {name: split.count for name, split in prepared.manifest.splits.items()} == COUNTS

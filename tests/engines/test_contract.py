@@ -43,8 +43,14 @@ def device(request):
     return resident.DeviceResident(store, request.share, request.image_size, request.device)
 
 
+def ffcv(request):
+    from trainer_classification.loaders.ffcv import open_ffcv  # needs FFCV's library
+
+    return open_ffcv(request)
+
+
 ARRAY = {"resident-host": host, "resident-device": device}
-ENGINES = ARRAY | {"dali": open_dali, "torch": open_torch}
+ENGINES = ARRAY | {"ffcv": ffcv, "dali": open_dali, "torch": open_torch}
 
 
 def tolerance(engine):

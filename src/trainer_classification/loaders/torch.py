@@ -216,9 +216,16 @@ class TorchLoader(Loader):
         return torch.as_tensor(values).to(self.device, non_blocking=True)
 
     def close(self) -> None:
-        """End the workers."""
+        """End the workers, and wait for the threads that fed them: DataLoader does not."""
         self._end_epoch()
-        self._loader = None
+        iterator = getattr(self._loader, "_iterator", None)
+        feeders = [queue._thread for queue in getattr(iterator, "_index_queues", ())]
+        if iterator is not None:
+            iterator._shutdown_workers()
+        self._loader = iterator = None
+        for thread in feeders:
+            if thread is not None:
+                thread.join()
 
 
 def open_torch(request: Request) -> TorchLoader:
