@@ -36,7 +36,16 @@ def add(content: dict, measured: Measured, dataset: str) -> None:
     content["left_out"][dataset] = measured.left_out
     content["ladders"][dataset] = [str(rungs) for name in OURS if (rungs := ladder(name, rates)) is not None]
     content["targets"][dataset] = [
-        f"{row['loader']}: measured here {row['images_per_second'] / row['threads']:,.0f} a core; {aim}"
+        {
+            "loader": row["loader"],
+            "per_core": row["images_per_second"] / row["threads"],
+            "host": aim.host.name,
+            "images_per_second": aim.images_per_second,
+            "projected": True,
+            "target": aim.target.images_per_second,
+            "derived": aim.target.derived,
+            "ratio": aim.ratio,
+        }
         for row in rows
         if row["device"] == "cpu" and not row["loader"].startswith("ceiling")
         for aim in projections(dataset, row["image_size"], row["images_per_second"], row["threads"])
@@ -48,8 +57,16 @@ def consumed(rates: dict, rows: list) -> list:
     if not rows or rows[0]["device"] == "cpu" or "rung-step" not in rates:
         return []
     return [
-        f"{row['loader']}: {row['images_per_second']:,.0f} img/s on {row['gpu']}, whose training consumes "
-        f"{rates['rung-step']:,.0f}: {row['images_per_second'] / rates['rung-step']:.1f}x"
+        {
+            "loader": row["loader"],
+            "per_core": row["images_per_second"] / row["threads"],
+            "host": row["gpu"],
+            "images_per_second": row["images_per_second"],
+            "projected": False,
+            "target": rates["rung-step"],
+            "derived": False,
+            "ratio": row["images_per_second"] / rates["rung-step"],
+        }
         for row in rows
     ]
 
@@ -61,13 +78,20 @@ def report(config: LoaderBenchConfig, content: dict, dataset: str) -> None:
     tables.show(tables.about(rows[0]), list(tables.LOADER_COLUMNS), tables.cells(rows, tables.LOADER_COLUMNS))
     for name, reason in content["left_out"][dataset].items():
         print(f"{name} is left out: {reason}")
-    print(*content["ladders"][dataset], *content["targets"][dataset], sep="\n")
+    print(*content["ladders"][dataset], sep="\n")
+    if content["targets"][dataset]:
+        tables.show(tables.TARGETS_TITLE, *tables.targets_table(content["targets"][dataset]))
+        print(tables.TARGETS_NOTE)
     if config.chart:
         hosts, targets = read_targets()
         fitting = [t for t in targets if (t.dataset, t.image_size) == (dataset, rows[0]["image_size"])]
         lines = {hosts[t.hardware].name + (" (derived)" if t.derived else ""): t.images_per_second for t in fitting}
         path = Path(config.chart)
-        tables.chart(rows, lines, path if not config.dataset.count(",") else path.with_stem(f"{path.stem}-{dataset}"))
+        tables.chart(
+            rows,
+            lines,
+            path if config.dataset and "," not in config.dataset else path.with_stem(f"{path.stem}-{dataset}"),
+        )
 
 
 if __name__ == "__main__":

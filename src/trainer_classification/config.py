@@ -327,9 +327,9 @@ class TrainBenchConfig:
     """Measure training: the time of a step and what of it is waiting for data; on mnist, the time to an accuracy."""
 
     dataset: Annotated[str, Option("Name or folder of a dataset.", "Data")] = "samples/mnist"
-    loaders: Annotated[
-        str, Option("Which feed the steps, with commas: resident, ffcv, dali, torch.", "Data")
-    ] = "resident,torch"
+    loaders: Annotated[str, Option("Which feed the steps, with commas: resident, ffcv, dali, torch.", "Data")] = (
+        "resident,torch"
+    )
     threads: ThreadsOption = 0
     seconds: SecondsOption = 5.0
     turns: TurnsOption = 7
@@ -337,9 +337,9 @@ class TrainBenchConfig:
     accuracy: Annotated[
         float, Option("Also time whole trainings to this test accuracy, ours and the baseline. 0: not.", "Run", 0, 1)
     ] = 0.0
-    limit: Annotated[
-        float, Option("Seconds after which a training that has not got there is stopped.", "Run", 1)
-    ] = 600.0
+    limit: Annotated[float, Option("Seconds after which a training that has not got there is stopped.", "Run", 1)] = (
+        600.0
+    )
     scratch: ScratchOption = ".data/bench"
     json: JsonOption = ""
     markdown: MarkdownOption = ""

@@ -53,11 +53,11 @@ def workload_for(config: LoaderBenchConfig, dataset: str) -> Workload:
 
 def workload_of(ready: Prepared, scratch: Path, batch_size: int, threads: int, device: torch.device) -> Workload:
     """The train split of a prepared dataset."""
-    size = ready.manifest.train_size
+    size, count = ready.manifest.train_size, ready.manifest.splits["train"].count
     return Workload(
         prepared=str(ready.folder.absolute()),
         scratch=str(scratch_for(scratch / "scratch", ready.manifest).absolute()),
-        batch_size=batch_size or (_BATCH_SMALL if size <= _SMALL else _BATCH),
+        batch_size=min(count, batch_size or (_BATCH_SMALL if size <= _SMALL else _BATCH)),
         threads=threads or cpu_count(),
         device=str(device),
         image_size=size,
@@ -73,12 +73,13 @@ def names_of(option: str, ladders: str) -> list[str]:
     known = contestants.CONTESTANTS
     names = [name for name in option.split(",") if name] or list(known)
     of_ladders = [name for name in ladders.split(",") if name]
-    _check("--loaders", names, list(known))
-    _check("--ladder", of_ladders, list(contestants.OURS))
+    check_names("--loaders", names, list(known))
+    check_names("--ladder", of_ladders, list(contestants.OURS))
     return [*names, *ladder.names(of_ladders)]
 
 
-def _check(option: str, names: Sequence[str], known: Sequence[str]) -> None:
+def check_names(option: str, names: Sequence[str], known: Sequence[str]) -> None:
+    """Raise ValueError where an option lists what there is not."""
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ValueError(f"{option} has {', '.join(map(repr, unknown))}, but may list: {', '.join(known)}.")

@@ -29,6 +29,7 @@ class Entry:
         modules: imported before the clock of the first batch starts.
         install: what to do where one of them is missing.
         written: "module:function" under bench: (workload, folder) writes its format once; empty: none of its own.
+        also: imported with them where they are installed.
         batches: it delivers images; ceilings and the like do not all.
     """
 
@@ -36,11 +37,12 @@ class Entry:
     modules: tuple[str, ...] = ()
     install: str = ""
     written: str = ""
+    also: tuple[str, ...] = ()
     batches: bool = True
 
 
 CONTESTANTS = {
-    "resident": Entry("engines:resident"),
+    "resident": Entry("engines:resident", also=("numba",)),
     "ffcv": Entry("engines:ffcv", ("ffcv",), "uv sync --extra ffcv"),
     "dali": Entry("engines:dali", ("nvidia.dali",), "pip install nvidia-dali-cuda120"),
     "torch": Entry("engines:torch", ("torchvision",), "pip install torchvision"),
@@ -51,7 +53,7 @@ CONTESTANTS = {
     "litdata": Entry("peers:litdata", ("litdata", "torchvision"), _PEERS, "peers:write_litdata"),
     "streaming": Entry("peers:streaming", ("streaming", "torchvision"), _PEERS, "peers:write_streaming"),
     "spdl": Entry("peers:spdl", ("spdl.io", "spdl.pipeline"), _PEERS),
-    "ceiling-copy": Entry("ceilings:copy"),
+    "ceiling-copy": Entry("ceilings:copy", also=("numba",), batches=False),
     "ceiling-decode": Entry("ceilings:decode_originals", ("simplejpeg",), "pip install simplejpeg", batches=False),
     "ceiling-decode-beton": Entry("ceilings:decode_beton", ("simplejpeg",), "pip install simplejpeg", batches=False),
 }
@@ -102,13 +104,11 @@ def write(name: str, workload: Workload) -> None:
     done.touch()
 
 
-def start(
-    name: str, workload: dict[str, Any]
-) -> tuple[Callable[[], Contestant], torch.device, Expected | None]:
+def start(name: str, workload: dict[str, Any]) -> tuple[Callable[[], Contestant], torch.device, Expected | None]:
     """In the contestant's process: import its libraries; see `process.Server`."""
     entry, work = _ALL[name], Workload(**workload)
     function = _function(entry.opened)
-    for module in entry.modules:
+    for module in (*entry.modules, *(name for name in entry.also if installed((name,)))):
         importlib.import_module(module)
     return functools.partial(function, work), work.where, work.expected() if entry.batches else None
 

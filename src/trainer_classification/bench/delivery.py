@@ -146,7 +146,9 @@ def _check_pixels(pixels: npt.NDArray[np.uint8], expected: Expected) -> None:
     assert abs(mean - expected.mean) <= _MEAN, f"the mean pixel is {mean:.1f}, not near {expected.mean:.1f}"
     assert abs(spread / expected.spread - 1) <= _SPREAD, f"pixels spread by {spread:.1f}, not {expected.spread:.1f}"
     share = distinct(pixels)
-    assert share >= _DISTINCT * expected.distinct, f"{share:.0%} of the images are distinct, not {expected.distinct:.0%}"
+    assert share >= _DISTINCT * expected.distinct, (
+        f"{share:.0%} of the images are distinct, not {expected.distinct:.0%}"
+    )
 
 
 def distinct(pixels: npt.NDArray[np.uint8]) -> float:

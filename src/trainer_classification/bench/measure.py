@@ -28,11 +28,13 @@ class Turn:
         images: delivered, decoded, trained on, ...
         seconds: they took.
         usage: CPU and bytes read, children included.
+        waited: of `seconds`, those spent in asking for a batch, where it is a training.
     """
 
     images: int
     seconds: float
     usage: Usage
+    waited: float = 0.0
 
     @property
     def rate(self) -> float:

@@ -138,9 +138,7 @@ def litdata(workload: Workload) -> Batches:
             return augment(Image.open(io.BytesIO(image)) if isinstance(image, bytes) else image), row["label"]
 
     dataset = Images(str(folder), shuffle=True, drop_last=True)
-    loader = litdata.StreamingDataLoader(
-        dataset, batch_size=workload.batch_size, drop_last=True, **_loading(workload)
-    )
+    loader = litdata.StreamingDataLoader(dataset, batch_size=workload.batch_size, drop_last=True, **_loading(workload))
     return Batches(loader, workload.where, [str(path) for path in folder.glob("*.bin")])
 
 

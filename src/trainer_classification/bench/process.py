@@ -22,7 +22,7 @@ from typing import IO, Any
 import torch
 
 from trainer_classification.bench import delivery
-from trainer_classification.bench.delivery import Contestant, Expected, Seen
+from trainer_classification.bench.delivery import Contestant, Seen
 from trainer_classification.bench.measure import Stopwatch, Turn
 from trainer_classification.bench.resources import Memory, Usage, evict, memory, usage
 
@@ -109,7 +109,7 @@ class Child:
     def turn(self, seconds: float) -> Turn:
         """One turn of at least so many seconds, checked."""
         content = self.ask("turn", seconds=seconds)
-        return Turn(content["images"], content["seconds"], Usage(**content["usage"]))
+        return Turn(content["images"], content["seconds"], Usage(**content["usage"]), content["waited"])
 
     def audit(self) -> tuple[str, Memory]:
         """The untimed epoch: its checksum, and the most memory it took."""
@@ -229,6 +229,7 @@ class Server:
         if self.last < seconds / 4:
             self._checked(self._epoch(), self.number)
         before, images, taken = usage(os.getpid()), 0, 0.0
+        waited = getattr(self.contestant, "waited", 0.0)
         epochs = []
         while taken < seconds:
             self.watch.start()
@@ -237,9 +238,10 @@ class Server:
             images, taken = images + seen.count, taken + self.last
             epochs.append((seen, self.number))
         used = usage(os.getpid()) - before
+        waited = getattr(self.contestant, "waited", 0.0) - waited
         for kept, number in epochs:
             self._checked(kept, number)
-        return {"images": images, "seconds": taken, "usage": asdict(used)}
+        return {"images": images, "seconds": taken, "usage": asdict(used), "waited": waited}
 
     def _epoch(self) -> Seen:
         assert self.contestant is not None

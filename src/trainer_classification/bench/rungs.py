@@ -89,7 +89,9 @@ class Augment(OwnOrder):
         self._pool.shutdown()
 
 
-read_resident, read_ffcv, read_dali, read_torch = (partial(Read, name) for name in ("resident", "ffcv", "dali", "torch"))
+read_resident, read_ffcv, read_dali, read_torch = (
+    partial(Read, name) for name in ("resident", "ffcv", "dali", "torch")
+)
 full_resident, full_ffcv, full_dali, full_torch = (
     partial(steps.full, name) for name in ("resident", "ffcv", "dali", "torch")
 )

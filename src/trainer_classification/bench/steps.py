@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Iterator
-from itertools import count, islice
+from itertools import count
 from typing import Any
 
 import torch
@@ -14,17 +15,21 @@ from trainer_classification.bench.engines import Engine
 from trainer_classification.bench.stock import OwnOrder
 from trainer_classification.bench.workload import Workload
 from trainer_classification.loaders.base import Batch
-from trainer_classification.models import build
+from trainer_classification.models import build, count_macs
 from trainer_classification.training.ema import Average
 from trainer_classification.training.optimizers import build_optimizer
 from trainer_classification.training.step import Normalise, Step, Totals, precision
 
-_ON_CPU = 32  # images of a batch: a step of the recipe's batch takes seconds there, and images a second differ little
+_MACS_ON_CPU = 20e9  # multiply-adds of a batch, forward: steps of a second or less, as images a second differ little
 
 
 def fitted(workload: Workload) -> Workload:
-    """The workload with a batch whose step takes a fraction of a second."""
-    size = workload.batch_size if workload.where.type == "cuda" else min(workload.batch_size, _ON_CPU)
+    """The recipe's batch; on a CPU one whose step takes a fraction of a second."""
+    size, recipe = workload.recipe.batch_size, workload.recipe
+    if workload.where.type == "cpu":
+        network = build(recipe.model, 10, workload.manifest.channels, workload.image_size, recipe.width)
+        macs = count_macs(network, workload.manifest.channels, workload.image_size)
+        size = max(1, min(size, int(_MACS_ON_CPU / macs)))
     return dataclasses.replace(workload, batch_size=size)
 
 
@@ -52,6 +57,9 @@ class Trainer:
 class Steps(OwnOrder):
     """Steps without end; an epoch is a few of them.
 
+    Attributes:
+        waited: seconds spent in asking for a batch so far.
+
     Args:
         workload: gives network, batch and device.
         loader: feeds them; "" for the same batch again and again.
@@ -62,6 +70,7 @@ class Steps(OwnOrder):
         self.trainer = Trainer(workload)
         self.engine = Engine(loader or "resident", workload)
         self.steps = 50 if workload.where.type == "cuda" else 2
+        self.waited = 0.0
         self.batches = _endless(self.engine)
         if not loader:
             cached = dataclasses.replace(next(self.batches))
@@ -70,7 +79,10 @@ class Steps(OwnOrder):
 
     def epoch(self, number: int) -> Iterator[Delivery]:
         """The next few steps."""
-        for batch in islice(self.batches, self.steps):
+        for _ in range(self.steps):
+            asked = time.perf_counter()
+            batch = next(self.batches)
+            self.waited += time.perf_counter() - asked
             yield self.trainer.train(batch)
 
     def close(self) -> None:

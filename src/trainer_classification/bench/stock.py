@@ -48,20 +48,23 @@ class _Images:
             return image.convert("RGB"), int(self.labels[row])
 
 
-def write_ffcv(mode: str, workload: Workload, folder: Path) -> None:
-    """By FFCV's DatasetWriter, fed with PIL; images up to 64 px keep their size."""
+def write_ffcv(mode: str, files: list[str], labels: list[int], resized: bool, threads: int, folder: Path) -> None:
+    """By FFCV's DatasetWriter, fed with PIL; images that are kept at their size are not bounded."""
     from ffcv.fields import IntField, RGBImageField
     from ffcv.writer import DatasetWriter
 
-    bound = {"max_resolution": _SIDE} if workload.manifest.resized else {}
+    bound = {"max_resolution": _SIDE} if resized else {}
     image = RGBImageField(write_mode=mode, jpeg_quality=_QUALITY, **bound)
-    writer = DatasetWriter(
-        str(folder / "train.beton"), {"image": image, "label": IntField()}, num_workers=workload.threads
-    )
-    writer.from_indexed_dataset(_Images(workload.files, workload.labels), chunksize=100)
+    writer = DatasetWriter(str(folder / "train.beton"), {"image": image, "label": IntField()}, num_workers=threads)
+    writer.from_indexed_dataset(_Images(files, labels), chunksize=100)
 
 
-write_ffcv_raw, write_ffcv_jpg = partial(write_ffcv, "raw"), partial(write_ffcv, "jpg")
+def _write_train(mode: str, workload: Workload, folder: Path) -> None:
+    labels = workload.labels.tolist()
+    write_ffcv(mode, workload.files, labels, workload.manifest.resized, workload.threads, folder)
+
+
+write_ffcv_raw, write_ffcv_jpg = partial(_write_train, "raw"), partial(_write_train, "jpg")
 
 
 class Ffcv(OwnOrder):
@@ -136,6 +139,9 @@ class Dali(OwnOrder):
     def close(self) -> None:
         """Let go of the pipeline, which ends its threads."""
         del self.iterator, self._pipeline
+
+
+dali = Dali
 
 
 def _dali_pipeline(workload: Workload) -> Any:

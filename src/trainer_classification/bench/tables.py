@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,12 @@ LOADER_NOTE = (
     "epoch: img/s, compilation included; from disk: img/s of an epoch of a newly opened loader, no file in the page cache."
 )
 
+TARGETS_TITLE = "Against what the GPUs consume"
+TARGETS_NOTE = (
+    "Measured here, a core; projected linearly to the host's vCPUs where it says so, which is no measurement; the ratio to "
+    "what the GPUs consume (benchmarks/targets.toml; * derived by its formula, no published row)."
+)
+
 
 def cells(rows: Iterable[Row], columns: Mapping[str, Callable[[Row], str]]) -> list[list[str]]:
     """A line of text for each row."""
@@ -46,12 +53,13 @@ def show(title: str, header: Sequence[str], lines: Iterable[Sequence[str]]) -> N
     except ModuleNotFoundError:  # a bare machine
         print(f"{title}\n{markdown(header, lines)}")
         return
+    console = Console(width=None if sys.stdout.isatty() else 130)
     table = Table(title=title)
     for number, name in enumerate(header):
         table.add_column(name, justify="left" if number == 0 else "right")
     for line in lines:
         table.add_row(*line)
-    Console().print(table)
+    console.print(table)
 
 
 def about(row: Row) -> str:
@@ -75,8 +83,21 @@ def loader_markdown(content: Mapping[str, Any]) -> str:
         parts += [f"## {about(rows[0])}", markdown(list(LOADER_COLUMNS), cells(rows, LOADER_COLUMNS)), LOADER_NOTE]
         parts += _section("Left out", content["left_out"].get(dataset, {}).items(), "{0[0]}: {0[1]}")
         parts += _section("Ladder", content["ladders"].get(dataset, []))
-        parts += _section("Against the GPUs (benchmarks/targets.toml)", content["targets"].get(dataset, []))
+        if content["targets"].get(dataset):
+            parts += [f"**{TARGETS_TITLE}**", markdown(*targets_table(content["targets"][dataset])), TARGETS_NOTE]
     return "\n\n".join(parts) + "\n"
+
+
+def targets_table(found: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Header and lines: a loader each, a column for each host."""
+    hosts = dict.fromkeys(row["host"] for row in found)
+    needs = {row["host"]: f"needs {row['target']:,.0f}{' *' if row['derived'] else ''}" for row in found}
+    lines: dict[str, list[str]] = {}
+    for row in found:
+        mark = "projected " if row["projected"] else ""
+        line = lines.setdefault(row["loader"], [row["loader"], f"{row['per_core']:,.0f}"])
+        line.append(f"{mark}{row['images_per_second']:,.0f}, {row['ratio']:.1f}x")
+    return ["loader", "a core, here", *(f"{host}: {needs[host]}" for host in hosts)], list(lines.values())
 
 
 def _section(title: str, lines: Iterable[Any], form: str = "{0}") -> list[str]:
@@ -114,7 +135,9 @@ def chart(rows: Sequence[Row], lines: Mapping[str, float], path: Path) -> None:
     axes.set_xlabel("images a second")
     axes.set_title(about(ordered[0]), fontsize=8)
     for number, (name, rate) in enumerate(sorted(lines.items(), key=lambda item: item[1])):
-        axes.axvline(rate, color="#b03030", linestyle=("-", "--", ":")[number % 3], linewidth=1.2, label=f"{name}: {rate:,.0f}")
+        axes.axvline(
+            rate, color="#b03030", linestyle=("-", "--", ":")[number % 3], linewidth=1.2, label=f"{name}: {rate:,.0f}"
+        )
     if lines:
         axes.legend(fontsize=7, loc="lower right", title="consumed by", title_fontsize=7)
     figure.savefig(path, dpi=130)

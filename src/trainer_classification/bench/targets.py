@@ -63,13 +63,6 @@ class Projection:
         """Of what the GPUs consume."""
         return self.images_per_second / self.target.images_per_second
 
-    def __str__(self) -> str:
-        mark = " (derived)" if self.target.derived else ""
-        return (
-            f"{self.host.name}: needs {self.target.images_per_second:,.0f}{mark}; projected "
-            f"{self.images_per_second:,.0f} on {self.host.vcpus} vCPUs, {self.ratio:.1f}x"
-        )
-
 
 def read_targets(path: Path = FILE) -> tuple[dict[str, Host], list[Target]]:
     """The hosts, and all targets.
