@@ -18,15 +18,16 @@ COLUMNS = {
     "95 % interval": lambda row: f"{row['low']:,.0f} to {row['high']:,.0f}",
     "CPU s per 1k": lambda row: f"{row['cpu_seconds_per_1k']:.3f}",
 }
+START = "trainer_classification.bench.preparing:start"
 # What is asked for: (a, b, at least a / b).
 RATIOS = [("array", "ffcv-raw", 4), ("beton-raw", "ffcv-raw", 2), ("beton-jpg", "ffcv-jpg", 2), ("tar", "ffcv-jpg", 4)]
 
 
 def main(config: PrepareBenchConfig) -> None:
     scratch = Path(config.scratch)
-    dataset = (
-        str(repeated(Path(config.dataset), config.images, scratch / "samples")) if config.images else config.dataset
-    )
+    dataset = config.dataset
+    if config.images:
+        dataset = str(repeated(Path(dataset), config.images, scratch / "samples"))
     turns = measured(config, dataset, chosen(config))
     rows = [
         {"dataset": Path(dataset).name, "writer": name, "images": done[0].images}
@@ -68,9 +69,7 @@ def measured(config: PrepareBenchConfig, dataset: str, names: list[str]) -> dict
         for name in names:
             cases.say(f"opening {name}")
             arguments = common | {"name": name, "folder": str(scratch.absolute() / "written" / name)}
-            child = Child(
-                name, "trainer_classification.bench.preparing:start", arguments, workload.folder(f"{name}.log")
-            )
+            child = Child(name, START, arguments, workload.folder(f"{name}.log"))
             children[name] = child
             child.answer()
             child.ask("first")

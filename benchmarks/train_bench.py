@@ -20,8 +20,8 @@ COLUMNS = {
     "of synthetic": lambda row: f"{row['of_synthetic']:.3f}",
 }
 NOTE = (
-    "synthetic: the same batch again and again, so no loader at all. data-wait: share of the time spent in asking for a "
-    "batch. of synthetic: rate against that, in the same rounds; what is missing to 1 is the loader's share."
+    "synthetic: the same batch again and again, so no loader at all. data-wait: share of the time spent in asking for "
+    "a batch. of synthetic: rate against that, in the same rounds; what is missing to 1 is the loader's share."
 )
 
 
@@ -32,7 +32,8 @@ def main(config: TrainBenchConfig) -> int:
     rows, failed = steps(config, workload)
     content = {"rows": rows}
     tables.show(tables.about(rows[0]), list(COLUMNS), tables.cells(rows, COLUMNS))
-    text = f"# Training\n\n## {tables.about(rows[0])}\n\n{tables.markdown(list(COLUMNS), tables.cells(rows, COLUMNS))}\n\n{NOTE}\n"
+    table = tables.markdown(list(COLUMNS), tables.cells(rows, COLUMNS))
+    text = f"# Training\n\n## {tables.about(rows[0])}\n\n{table}\n\n{NOTE}\n"
     if config.accuracy:
         found, lines = to_accuracy(config, workload)
         content["time_to_accuracy"] = found

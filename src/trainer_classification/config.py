@@ -264,8 +264,8 @@ class LoaderBenchConfig:
     dataset: Annotated[
         str,
         Option(
-            "Names or folders of datasets, with commas. Empty: the bundled samples of cifar100 and caltech-101, repeated "
-            "to 4,096 and 1,024 images.",
+            "Names or folders of datasets, with commas. Empty: the bundled samples of cifar100 and caltech-101, "
+            "repeated to 4,096 and 1,024 images.",
             "Data",
         ),
     ] = ""
@@ -273,7 +273,8 @@ class LoaderBenchConfig:
         str,
         Option(
             "Which, with commas: resident, ffcv, dali, torch; ffcv-stock-raw, ffcv-stock-jpg, dali-stock; webdataset, "
-            "litdata, streaming, spdl; ceiling-copy, ceiling-decode, ceiling-decode-beton. Empty: all that are installed.",
+            "litdata, streaming, spdl; ceiling-copy, ceiling-decode, ceiling-decode-beton. Empty: all that are "
+            "installed.",
             "Data",
         ),
     ] = ""
@@ -307,7 +308,8 @@ class PrepareBenchConfig:
     writers: Annotated[
         str,
         Option(
-            "Which, with commas: array, beton-raw, beton-jpg, tar, all; ffcv-raw, ffcv-jpg. Empty: all that are installed.",
+            "Which, with commas: array, beton-raw, beton-jpg, tar, all; ffcv-raw, ffcv-jpg. Empty: all that are "
+            "installed.",
             "Data",
         ),
     ] = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,12 +17,13 @@ from trainer_classification.training.step import choose_device
 
 SAMPLES = Path(__file__).parents[3] / "samples"
 _REPEATED = {"cifar100": 4096, "caltech-101": 1024}  # images, where no dataset is given
+_STARTED = time.perf_counter()
 _SMALL, _BATCH_SMALL, _BATCH = 64, 512, 128
 
 
 def say(text: str) -> None:
     """A line for whoever waits."""
-    print(text, file=sys.stderr, flush=True)
+    print(f"{time.perf_counter() - _STARTED:6.1f} s  {text}", file=sys.stderr, flush=True)
 
 
 def datasets(option: str, scratch: Path) -> list[str]:

@@ -1,8 +1,8 @@
 """The ladder of one loader, from reading bytes to training on them; the smallest rung names the limit.
 
 read → decode → augment → copy → step with a cached batch → full. Each rung but the last is measured alone, with all
-threads. "x possible" is the headspace (as SPDL calls it): how much faster training would be if its batches cost nothing,
-the cached step against the full one.
+threads. "x possible" is the headspace (as SPDL calls it): how much faster training would be if its batches cost
+nothing, the cached step against the full one.
 """
 
 from __future__ import annotations

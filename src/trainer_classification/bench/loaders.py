@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from trainer_classification.bench import contestants, ladder
+from trainer_classification.bench import contestants
 from trainer_classification.bench.measure import Turn, figures, interleave
 from trainer_classification.bench.process import Child, Failed, Outcome, prelude
 from trainer_classification.bench.provenance import provenance
@@ -25,14 +24,12 @@ class Measured:
         left_out: name -> why it has no row.
         disqualified: names of those that did not deliver what they had to, or broke.
         turns: of each contestant, round by round, for ratios.
-        ladders: see `ladder.py`.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
     disqualified: list[str] = field(default_factory=list)
     turns: dict[str, list[Turn]] = field(default_factory=dict)
-    ladders: list[ladder.Ladder] = field(default_factory=list)
 
 
 def measure_loaders(
@@ -42,28 +39,25 @@ def measure_loaders(
 
     Args:
         workload: what they deliver.
-        names: of `contestants.CONTESTANTS`, and of `ladder.RUNGS`.
+        names: of `contestants.CONTESTANTS`, and of `contestants.RUNGS`.
         seconds, turns: the least for each.
         cold: whether to time an epoch from disk too, which opens each loader a second time.
         say: gets a line on what is being done.
     """
-    result, write_expected_once = Measured(), workload.folder("expected.json")
-    if not write_expected_once.is_file():
+    result = Measured()
+    if not workload.folder("expected.json").is_file():
         write_expected(workload)
     children: dict[str, Child] = {}
     outcomes: dict[str, Outcome] = {}
     try:
+        # All at once: importing keeps every core busy, and is not timed.
         for name in names:
-            reason = contestants.reason_left_out(name, workload)
-            if reason:
-                result.left_out[name] = reason
-                continue
+            _start(result, children, name, workload)
+        for name, child in list(children.items()):
             say(f"opening {name}")
             try:
-                contestants.write(name, workload)
-                children[name] = _child(name, workload)
-                outcomes[name] = prelude(children[name], cold)
-            except (Failed, OSError, RuntimeError, ValueError) as error:
+                outcomes[name] = prelude(child, cold)
+            except Failed as error:
                 _leave_out(result, children, name, error)
         say("timing in turns: " + ", ".join(children))
         _take_turns(result, children, seconds, turns)
@@ -74,12 +68,22 @@ def measure_loaders(
     return result
 
 
-def _child(name: str, workload: Workload) -> Child:
+def _start(result: Measured, children: dict[str, Child], name: str, workload: Workload) -> None:
+    """Start one in a process of its own, with its format written; or note why it is left out."""
+    if reason := contestants.reason_left_out(name, workload):
+        result.left_out[name] = reason
+        return
     log = workload.folder(f"{name}.log")
-    return Child(name, _START, {"name": name, "workload": as_arguments(workload)}, log)
+    try:
+        contestants.write(name, workload)
+    except (OSError, RuntimeError, ValueError) as error:
+        _leave_out(result, children, name, error)
+        return
+    children[name] = Child(name, _START, {"name": name, "workload": as_arguments(workload)}, log)
 
 
 def _leave_out(result: Measured, children: dict[str, Child], name: str, error: Exception) -> None:
+    """One that failed has no row but the reason, and its process is ended."""
     result.left_out[name] = f"failed: {' '.join(str(error).split())}"
     result.disqualified.append(name)
     if name in children:
@@ -87,27 +91,28 @@ def _leave_out(result: Measured, children: dict[str, Child], name: str, error: E
 
 
 def _take_turns(result: Measured, children: dict[str, Child], seconds: float, turns: int) -> None:
-    """Rounds until all have enough; one that fails is left out, and the rest begin anew."""
+    """Rounds until all have enough; when one fails, it is left out and the rest begin anew."""
     while children:
-        running = dict(children)
-        failed: list[tuple[str, Exception]] = []
-
-        def turn_of(child: Child, failed: list[tuple[str, Exception]] = failed) -> Callable[[], Turn]:
-            def take() -> Turn:
-                try:
-                    return child.turn(seconds / turns)
-                except Failed as error:
-                    failed.append((child.name, error))
-                    raise
-
-            return take
-
+        takers = {name: _Taker(child, seconds / turns) for name, child in children.items()}
         try:
-            result.turns = interleave({name: turn_of(child) for name, child in running.items()}, seconds, turns)
+            result.turns = interleave(takers, seconds, turns)
             return
-        except Failed:
-            for name, error in failed:
-                _leave_out(result, children, name, error)
+        except Failed as error:
+            failed = next(name for name, taker in takers.items() if taker.failed)
+            _leave_out(result, children, failed, error)
+
+
+class _Taker:
+    """Takes turns of one contestant, and remembers whether one failed."""
+
+    def __init__(self, child: Child, seconds: float) -> None:
+        self.child, self.seconds, self.failed = child, seconds, False
+
+    def __call__(self) -> Turn:
+        self.failed = True
+        turn = self.child.turn(self.seconds)
+        self.failed = False
+        return turn
 
 
 def _row(name: str, workload: Workload, outcome: Outcome, turns: list[Turn]) -> dict[str, Any]:
@@ -124,7 +129,6 @@ def _row(name: str, workload: Workload, outcome: Outcome, turns: list[Turn]) -> 
     }
     before = {
         "first_batch_seconds": outcome.first_batch_seconds,
-        "import_seconds": outcome.import_seconds,
         "first_epoch_images_per_second": outcome.first_epoch,
         "cold_images_per_second": outcome.cold,
         "peak_rss_mb": outcome.memory.resident,
@@ -132,8 +136,3 @@ def _row(name: str, workload: Workload, outcome: Outcome, turns: list[Turn]) -> 
         "checksum": outcome.checksum,
     }
     return about | figures(turns) | before | provenance(workload.threads)
-
-
-def log_of(workload: Workload, name: str) -> Path:
-    """What a contestant printed."""
-    return workload.folder(f"{name}.log")

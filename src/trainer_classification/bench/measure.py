@@ -1,8 +1,8 @@
 """The one way anything is timed here: turns, interleaved, each a rate with what it used and a check of what it did.
 
-A contestant (a loader, a ceiling, a format of prepare, a training step) takes short turns, A B C A B C, so that drift of
-the machine hits all alike. A turn lasts at least `seconds / count`; there are turns until both `seconds` and `count` are
-reached. What is reported is the median over the turns with its 95 % interval.
+A contestant (a loader, a ceiling, a format of prepare, a training step) takes short turns, A B C A B C, so that drift
+of the machine hits all alike. A turn lasts at least `seconds / count`; there are turns until both `seconds` and `count`
+are reached. What is reported is the median over the turns with its 95 % interval.
 """
 
 from __future__ import annotations

@@ -131,7 +131,7 @@ def litdata(workload: Workload) -> Batches:
 
     augment, folder = transform(workload), workload.folder("litdata") / "data"
 
-    class Images(litdata.StreamingDataset):  # type: ignore[misc]  # it has no types
+    class Images(litdata.StreamingDataset):
         def __getitem__(self, index: Any) -> tuple[Tensor, int]:
             row = super().__getitem__(index)
             image = row["image"]
@@ -162,7 +162,7 @@ def streaming(workload: Workload) -> Batches:
 
     augment, folder = transform(workload), workload.folder("streaming") / "data"
 
-    class Images(StreamingDataset):  # type: ignore[misc]  # it has no types
+    class Images(StreamingDataset):
         def __getitem__(self, index: Any) -> tuple[Tensor, int]:
             row = super().__getitem__(index)
             return augment(row["image"]), row["label"]
@@ -186,7 +186,7 @@ class Spdl(OwnOrder):
         work = self.workload
         order = np.random.default_rng(number).permutation(work.count)
         full = work.count // work.batch_size * work.batch_size
-        builder = PipelineBuilder().add_source(order[:full].reshape(-1, work.batch_size))
+        builder: Any = PipelineBuilder().add_source(order[:full].reshape(-1, work.batch_size))
         pipeline = builder.pipe(self._decoded, concurrency=work.threads).add_sink(3).build(num_threads=work.threads)
         with pipeline.auto_stop():
             for images, labels in pipeline.get_iterator():

@@ -55,12 +55,10 @@ class Ours(OwnOrder):
 class Theirs(OwnOrder):
     """FFCV's DatasetWriter over the same files, fed by Pillow."""
 
-    def __init__(
-        self, mode: str, files: list[str], labels: list[int], resized: bool, folder: Path, threads: int
-    ) -> None:
+    def __init__(self, mode: str, workload: Workload, folder: Path, threads: int) -> None:
         self.files: list[str] = []
-        self.mode, self.folder, self.threads, self.resized = mode, folder, threads, resized
-        self.originals, self.labels = files, labels
+        self.mode, self.folder, self.threads, self.resized = mode, folder, threads, workload.manifest.resized
+        self.originals, self.labels = originals(workload)
 
     def epoch(self, number: int) -> Iterator[Delivery]:
         """All images."""
@@ -82,9 +80,7 @@ def start(
         return lambda: Ours(name, dataset, where, threads), torch.device("cpu"), None
     import ffcv  # noqa: F401  (its import is not in the clock)
 
-    files, labels = originals(work)
-    resized = work.manifest.resized
-    return lambda: Theirs(THEIRS[name], files, labels, resized, where, threads), torch.device("cpu"), None
+    return lambda: Theirs(THEIRS[name], work, where, threads), torch.device("cpu"), None
 
 
 def originals(workload: Workload) -> tuple[list[str], list[int]]:

@@ -38,7 +38,6 @@ class Outcome:
     """What happened before the turns.
 
     Attributes:
-        import_seconds: of the libraries alone.
         first_batch_seconds: from there to the first batch, files in the page cache.
         first_epoch, cold: images a second of the first epoch (compilation included), and of one with a newly opened
             loader and no file in the page cache.
@@ -47,7 +46,6 @@ class Outcome:
         checksum: of what the untimed epoch delivered.
     """
 
-    import_seconds: float = 0.0
     first_batch_seconds: float = 0.0
     first_epoch: float = 0.0
     cold: float = 0.0
@@ -160,12 +158,13 @@ def _tail(log: Path) -> str:
 
 
 def prelude(child: Child, cold: bool) -> Outcome:
-    """Everything before the turns: imports, first batch, first epoch, cold epoch, and the untimed look at every pixel.
+    """What comes before the turns: first batch, first epoch, cold epoch, and the untimed look at every pixel.
 
     Raises:
         Failed: it could not be opened, or did not deliver what it had to.
     """
-    outcome = Outcome(import_seconds=child.answer()["seconds"], memory_before=child.memory())
+    child.answer()  # to "start"
+    outcome = Outcome(memory_before=child.memory())
     first = child.ask("first")
     outcome.first_batch_seconds, outcome.first_epoch = first["first"], first["rate"]
     if cold:
@@ -188,11 +187,10 @@ class Server:
         self.contestant: Contestant | None = None
 
     def start(self, **arguments: Any) -> dict[str, Any]:
-        started = time.perf_counter()
         module, function = self.spec.split(":")
         self.opened, device, self.expected = getattr(importlib.import_module(module), function)(**arguments)
         self.watch = Stopwatch(device)
-        return {"seconds": time.perf_counter() - started}
+        return {}
 
     def first(self) -> dict[str, Any]:
         self.watch.start()

@@ -150,7 +150,7 @@ def _dali_pipeline(workload: Workload) -> Any:
     gpu = workload.where.type == "cuda"
     labels_N = [int(label) for label in workload.labels]
 
-    @pipeline_def(batch_size=workload.batch_size, num_threads=workload.threads, device_id=0 if gpu else None, seed=0)  # type: ignore[untyped-decorator]  # DALI has no types
+    @pipeline_def(batch_size=workload.batch_size, num_threads=workload.threads, device_id=0 if gpu else None, seed=0)
     def pipeline() -> Any:
         encoded, labels = fn.readers.file(
             files=workload.files, labels=labels_N, random_shuffle=True, name="Reader", pad_last_batch=False

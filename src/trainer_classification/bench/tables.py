@@ -23,14 +23,16 @@ LOADER_COLUMNS: dict[str, Callable[[Row], str]] = {
     "MB beyond shards": lambda row: f"{row['memory_beyond_shards_mb']:,.0f}",
 }
 LOADER_NOTE = (
-    "img/s: median over the turns, all loaders in turns; first batch: after the imports, files in the page cache; first "
-    "epoch: img/s, compilation included; from disk: img/s of an epoch of a newly opened loader, no file in the page cache."
+    "img/s: median over the turns, all loaders in turns; first batch: after the imports, files in the page cache; "
+    "first epoch: img/s, compilation included; from disk: img/s of an epoch of a newly opened loader, no file in the "
+    "page cache; peak MB: of the loader's processes, with what is memory-mapped; MB beyond shards: without that, and "
+    "without what the imports took."
 )
 
 TARGETS_TITLE = "Against what the GPUs consume"
 TARGETS_NOTE = (
-    "Measured here, a core; projected linearly to the host's vCPUs where it says so, which is no measurement; the ratio to "
-    "what the GPUs consume (benchmarks/targets.toml; * derived by its formula, no published row)."
+    "Measured here, a core; projected linearly to the host's vCPUs where it says so, which is no measurement; the "
+    "ratio to what the GPUs consume (benchmarks/targets.toml; * derived by its formula, no published row)."
 )
 
 
