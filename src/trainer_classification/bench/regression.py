@@ -21,7 +21,7 @@ class Floor:
     least: float
 
 
-# Measured on the bundled samples, repeated; asked for of whole datasets on a quiet machine: 7 to 15, 5 to 8, 45 and more.
+# On the bundled samples, repeated. Of whole datasets on a quiet machine, several times as much is asked for.
 FLOORS = {
     "caltech-101": (
         Floor("resident", "ffcv-stock-raw", 2.0),
