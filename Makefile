@@ -8,10 +8,11 @@ RUN := .venv/bin/python
 STAMP := .venv/.synced
 export UV_PYTHON_PREFERENCE ?= only-system
 ARGS ?=
+GPU_PYTHON ?= python3
 # What was added by hand stays.
 EXTRAS := $(if $(wildcard .venv/lib/python*/site-packages/ffcv),--extra ffcv)
 
-.PHONY: help ffcv train test test-slow lint format forms samples bench clean
+.PHONY: help ffcv train test test-slow lint format forms samples bench bench-all bench-check gpu-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -45,6 +46,15 @@ forms: $(STAMP) ## make the launch forms scripts/*.schema.json anew
 
 bench: $(STAMP) ## measure the loaders on the bundled samples
 	$(RUN) benchmarks/loader_bench.py $(ARGS)
+
+bench-all: $(STAMP) ## measure everything on the real datasets in DATASETS, and write results and README tables
+	bash benchmarks/run_all.sh $(DATASETS)
+
+bench-check: $(STAMP) ## ratios between loaders against their floors
+	$(RUN) benchmarks/check_ratios.py
+
+gpu-check: ## tests/gpu and the benches on a CUDA machine that has python3, torch and numpy alone
+	PYTHONPATH=src $(GPU_PYTHON) benchmarks/gpu_check.py $(ARGS)
 
 samples: $(STAMP) ## make the bundled samples anew from whole datasets in DATASETS
 	$(RUN) samples/build_samples.py --datasets $(DATASETS)

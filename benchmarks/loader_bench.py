@@ -1,74 +1,97 @@
-"""Measure the resident loader: python benchmarks/loader_bench.py --dataset cifar100"""
+"""How many images a second loaders deliver: python benchmarks/loader_bench.py (--help for more)."""
 
-import json
 import sys
 from pathlib import Path
 
-import torch
-from rich.console import Console
-from rich.table import Table
-
-from trainer_classification import cli, recipes
-from trainer_classification.bench.measure import measure, provenance
-from trainer_classification.config import LoaderBenchConfig, PrepareConfig
-from trainer_classification.data.array import open_array
-from trainer_classification.data.prepare import Prepared, prepare
-from trainer_classification.loaders.select import open_loader
-from trainer_classification.plan import Plan
+from trainer_classification import cli
+from trainer_classification.bench import cases, tables
+from trainer_classification.bench.contestants import CONTESTANTS, OURS
+from trainer_classification.bench.ladder import ladder
+from trainer_classification.bench.loaders import Measured, measure_loaders
+from trainer_classification.bench.targets import projections, read_targets
+from trainer_classification.config import LoaderBenchConfig
 
 
-def row(config: LoaderBenchConfig, prepared: Prepared, device: torch.device) -> dict:
-    manifest = prepared.manifest
-    count = manifest.splits["train"].count
-    recipe, _ = recipes.recipe_for(manifest.dataset, manifest.train_size, manifest.channels, count, manifest.resized)
-    plan = Plan(count, 0, recipe.policy, open_array(prepared.folder, manifest, "train").sizes)
-    batch_size = config.batch_size or (512 if manifest.train_size <= 64 else 128)
-    loader, reason = open_loader(
-        prepared.folder,
-        manifest,
-        "train",
-        loader="resident",
-        plan=plan,
-        batch_size=batch_size,
-        image_size=manifest.train_size,
-        device=device,
-        threads=config.threads,
-    )
-    with loader:
-        figures = measure(loader, config.seconds)
-    about = {
-        "dataset": manifest.dataset,
-        "loader": "resident",
-        "placement": reason,
-        "images": count,
-        "image_size": manifest.train_size,
-        "stored_size": manifest.image_size,
-        "batch_size": batch_size,
-        "crop": recipe.policy.crop,
-        "flip": recipe.policy.flip,
-    }
-    return about | figures | provenance(config.threads)
-
-
-def main(config: LoaderBenchConfig) -> None:
-    prepared = prepare(PrepareConfig(dataset=config.dataset, out=config.prepared, image_size=config.image_size))
-    devices = [torch.device("cpu")] + ([torch.device("cuda")] if torch.cuda.is_available() else [])
-    rows = [row(config, prepared, device) for device in devices]
-    table = Table(title=f"{prepared.manifest.dataset}, {rows[0]['cpu']}, load {rows[0]['load_average']}")
-    for name in ("placement", "img/s (median)", "least to most", "epochs", "first batch", "CPU s per 1k"):
-        table.add_column(name)
-    for entry in rows:
-        table.add_row(
-            entry["placement"],
-            f"{entry['images_per_second']:,.0f}",
-            f"{entry['low']:,.0f} to {entry['high']:,.0f}",
-            str(entry["epochs"]),
-            f"{entry['first_batch_seconds']:.3f} s",
-            f"{entry['cpu_seconds_per_1k']:.4f}",
-        )
-    Console().print(table)
+def main(config: LoaderBenchConfig) -> int:
+    names = cases.names_of(config.loaders, config.ladder)
+    content = {"rows": [], "left_out": {}, "ladders": {}, "targets": {}}
+    disqualified = []
+    for dataset in cases.datasets(config.dataset, Path(config.scratch)):
+        workload = cases.workload_for(config, dataset)
+        measured = measure_loaders(workload, names, config.seconds, config.turns, config.cold, cases.say)
+        add(content, measured, workload.manifest.dataset)
+        disqualified += measured.disqualified
+        report(config, content, workload.manifest.dataset)
     if config.json:
-        Path(config.json).write_text(json.dumps({"rows": rows}, indent=1) + "\n")
+        tables.write_json(Path(config.json), content)
+    if config.markdown:
+        Path(config.markdown).write_text("# Loaders\n\n" + tables.loader_markdown(content))
+    return 1 if set(disqualified) & set(OURS) else 0
+
+
+def add(content: dict, measured: Measured, dataset: str) -> None:
+    rows = [row for row in measured.rows if row["loader"] in CONTESTANTS]
+    rates = {row["loader"]: row["images_per_second"] for row in measured.rows}
+    content["rows"] += rows
+    content["left_out"][dataset] = measured.left_out
+    content["ladders"][dataset] = [str(rungs) for name in OURS if (rungs := ladder(name, rates)) is not None]
+    content["targets"][dataset] = [
+        {
+            "loader": row["loader"],
+            "per_core": row["images_per_second"] / row["threads"],
+            "host": aim.host.name,
+            "images_per_second": aim.images_per_second,
+            "projected": True,
+            "target": aim.target.images_per_second,
+            "derived": aim.target.derived,
+            "ratio": aim.ratio,
+        }
+        for row in rows
+        if row["device"] == "cpu" and not row["loader"].startswith("ceiling")
+        for aim in projections(dataset, row["image_size"], row["images_per_second"], row["threads"])
+    ] + consumed(rates, rows)
+
+
+def consumed(rates: dict, rows: list) -> list:
+    """On a GPU nothing is projected: what its training consumes was measured beside the loaders."""
+    if not rows or rows[0]["device"] == "cpu" or "rung-step" not in rates:
+        return []
+    return [
+        {
+            "loader": row["loader"],
+            "per_core": row["images_per_second"] / row["threads"],
+            "host": row["gpu"],
+            "images_per_second": row["images_per_second"],
+            "projected": False,
+            "target": rates["rung-step"],
+            "derived": False,
+            "ratio": row["images_per_second"] / rates["rung-step"],
+        }
+        for row in rows
+    ]
+
+
+def report(config: LoaderBenchConfig, content: dict, dataset: str) -> None:
+    rows = [row for row in content["rows"] if row["dataset"] == dataset]
+    if not rows:
+        return
+    tables.show(tables.about(rows[0]), list(tables.LOADER_COLUMNS), tables.cells(rows, tables.LOADER_COLUMNS))
+    for name, reason in content["left_out"][dataset].items():
+        print(f"{name} is left out: {reason}")
+    print(*content["ladders"][dataset], sep="\n")
+    if content["targets"][dataset]:
+        tables.show(tables.TARGETS_TITLE, *tables.targets_table(content["targets"][dataset]))
+        print(tables.TARGETS_NOTE)
+    if config.chart:
+        hosts, targets = read_targets()
+        fitting = [t for t in targets if (t.dataset, t.image_size) == (dataset, rows[0]["image_size"])]
+        lines = {hosts[t.hardware].name + (" (derived)" if t.derived else ""): t.images_per_second for t in fitting}
+        path = Path(config.chart)
+        tables.chart(
+            rows,
+            lines,
+            path if config.dataset and "," not in config.dataset else path.with_stem(f"{path.stem}-{dataset}"),
+        )
 
 
 if __name__ == "__main__":

@@ -1,86 +1,97 @@
-"""How loaders are timed: whole epochs, first batch apart, each epoch's samples checked."""
+"""The one way anything is timed here: turns, interleaved, each a rate with what it used and a check of what it did.
+
+A contestant (a loader, a ceiling, a format of prepare, a training step) takes short turns, A B C A B C, so that drift
+of the machine hits all alike. A turn lasts at least `seconds / count`; there are turns until both `seconds` and `count`
+are reached. What is reported is the median over the turns with its 95 % interval.
+"""
 
 from __future__ import annotations
 
-import os
-import platform
-import statistics
 import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
-from trainer_classification.config import cpu_count
-from trainer_classification.loaders.base import Loader
+from trainer_classification.bench.intervals import Interval, median_interval
+from trainer_classification.bench.resources import Usage
 
-_EPOCHS = 5
+COUNT = 7  # turns; six is the least with which the interval can reach 95 %
 
 
-def measure(loader: Loader, seconds: float) -> dict[str, Any]:
-    """Time epochs after one warm-up epoch until both `seconds` and five epochs have passed.
+@dataclass(frozen=True)
+class Turn:
+    """What one turn did.
 
-    Every epoch is checked against the plan: exactly the planned samples, in order, with nothing left out. The check is
-    outside the timed part.
-
-    Returns:
-        first_batch_seconds; images_per_second (median over epochs), low and high (least and most); epochs;
-        cpu_seconds_per_1k images.
-
-    Raises:
-        AssertionError: an epoch was not the planned one.
+    Attributes:
+        images: delivered, decoded, trained on, ...
+        seconds: they took.
+        usage: CPU and bytes read, children included.
+        waited: of `seconds`, those spent in asking for a batch, where it is a training.
     """
-    started = time.perf_counter()
-    next(loader.epoch(0))
-    first = time.perf_counter() - started
-    _epoch(loader, 0)
-    rates: list[float] = []
-    total, images = time.perf_counter(), 0
-    cpu = time.process_time()
-    while len(rates) < _EPOCHS or time.perf_counter() - total < seconds:
-        count, took = _epoch(loader, len(rates) + 1)
-        rates.append(count / took)
-        images += count
-    return {
-        "first_batch_seconds": first,
-        "images_per_second": statistics.median(rates),
-        "low": min(rates),
-        "high": max(rates),
-        "epochs": len(rates),
-        "cpu_seconds_per_1k": (time.process_time() - cpu) / images * 1000,
+
+    images: int
+    seconds: float
+    usage: Usage
+    waited: float = 0.0
+
+    @property
+    def rate(self) -> float:
+        """Images a second."""
+        return self.images / self.seconds
+
+
+def interleave(
+    contestants: Mapping[str, Callable[[], Turn]], seconds: float, count: int = COUNT
+) -> dict[str, list[Turn]]:
+    """Turns A B C A B C, until each contestant has `count` turns and `seconds`."""
+    turns: dict[str, list[Turn]] = {name: [] for name in contestants}
+    while any(len(done) < count or sum(turn.seconds for turn in done) < seconds for done in turns.values()):
+        for name, take in contestants.items():
+            turns[name].append(take())
+    return turns
+
+
+def figures(turns: Sequence[Turn]) -> dict[str, Any]:
+    """images_per_second with low and high (its interval), turns, seconds, and what a thousand images cost."""
+    rate = median_interval([turn.rate for turn in turns])
+    thousands = sum(turn.images for turn in turns) / 1000
+    return named(rate) | {
+        "confidence": rate.confidence,
+        "turns": len(turns),
+        "seconds": sum(turn.seconds for turn in turns),
+        "images_counted": sum(turn.images for turn in turns),
+        "cpu_seconds_per_1k": sum(turn.usage.cpu_seconds for turn in turns) / thousands,
+        "read_kb_per_image": sum(turn.usage.read_calls for turn in turns) / thousands / 1e6,
+        "disk_kb_per_image": sum(turn.usage.read_disk for turn in turns) / thousands / 1e6,
     }
 
 
-def _epoch(loader: Loader, epoch: int) -> tuple[int, float]:
-    """Images and seconds of an epoch, timed from asking for it to its last batch."""
-    started = time.perf_counter()
-    seen = [batch.index.clone() for batch in loader.epoch(epoch)]
-    if seen[-1].is_cuda:
+def named(rate: Interval) -> dict[str, float]:
+    """A rate as the rows name it."""
+    return {"images_per_second": rate.median, "low": rate.low, "high": rate.high}
+
+
+class Stopwatch:
+    """Seconds of work on a device: CUDA events where it is a GPU, the clock elsewhere."""
+
+    def __init__(self, device: torch.device) -> None:
+        cuda: Any = torch.cuda  # its events have no types
+        self._events = [cuda.Event(enable_timing=True) for _ in range(2)] if device.type == "cuda" else []
+        self._started = 0.0
+
+    def start(self) -> None:
+        """Begin, with an idle device."""
+        if self._events:
+            torch.cuda.synchronize()
+            self._events[0].record()
+        self._started = time.perf_counter()
+
+    def stop(self) -> float:
+        """Seconds since the start; waits for the device."""
+        if not self._events:
+            return time.perf_counter() - self._started
+        self._events[1].record()
         torch.cuda.synchronize()
-    took = time.perf_counter() - started
-    delivered = torch.cat(seen).cpu().numpy()
-    planned = np.concatenate([index for index, _ in loader.share.batches(epoch)])
-    assert np.array_equal(delivered, planned), f"epoch {epoch} is not the planned one"
-    return len(delivered), took
-
-
-def provenance(threads: int) -> dict[str, Any]:
-    """Where and with what a figure was measured."""
-    model = next((line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")), "")
-    return {
-        "date": time.strftime("%Y-%m-%d"),
-        "cpu": f"{model or platform.machine()}, {cpu_count()} cores",
-        "threads": threads or cpu_count(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "load_average": round(os.getloadavg()[0], 2),
-    }
-
-
-def _cpuinfo() -> list[str]:
-    try:
-        with open("/proc/cpuinfo") as file:
-            return file.read().splitlines()
-    except OSError:
-        return []
+        return float(self._events[0].elapsed_time(self._events[1])) / 1000

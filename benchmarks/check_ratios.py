@@ -1,0 +1,30 @@
+"""Fail when a loader lost its speed: ratios within one run against their floors. For CI, under two minutes."""
+
+import sys
+import tempfile
+from pathlib import Path
+
+from trainer_classification.bench import cases, regression
+from trainer_classification.bench.loaders import measure_loaders
+from trainer_classification.config import LoaderBenchConfig
+
+LOADERS = "resident,ffcv,dali,torch,ffcv-stock-raw,dali-stock"
+
+
+def main() -> int:
+    with tempfile.TemporaryDirectory() as scratch:
+        config = LoaderBenchConfig(loaders=LOADERS, ladder="", device="cpu", scratch=scratch, turns=6, seconds=1.0)
+        dataset = cases.datasets("", Path(scratch))[-1]  # caltech-101: every engine has work to do
+        workload = cases.workload_for(config, dataset)
+        names = cases.names_of(config.loaders, config.ladder)
+        measured = measure_loaders(workload, names, config.seconds, config.turns, False, cases.say)
+        rates = {name: [turn.rate for turn in turns] for name, turns in measured.turns.items()}
+        found = regression.findings(workload.manifest.dataset, rates)
+    for name, reason in measured.left_out.items():
+        print(f"{name} is left out: {reason}")
+    print(*found, sep="\n")
+    return 1 if measured.disqualified or not all(finding.kept for finding in found) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# All benchmarks on the real datasets, one after another, then the README's tables: bash benchmarks/run_all.sh FOLDER
+# FOLDER holds the datasets as folders: mnist, cifar100, caltech-101. About an hour on two quiet cores.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+data=${1:?"give the folder of the datasets"}
+python=${PYTHON:-.venv/bin/python}
+machine=${MACHINE:-$(nproc)core}
+out=benchmarks/results
+for name in mnist cifar100 caltech-101; do
+  "$python" benchmarks/loader_bench.py --dataset "$data/$name" --cold --ladder resident,ffcv,dali,torch --seconds 10 \
+    --turns 9 --json "$out/loader-$name-$machine.json" --markdown "$out/loader-$name-$machine.md" \
+    --chart "$out/loader-$name-$machine.png"
+done
+"$python" benchmarks/prepare_bench.py --dataset "$data/caltech-101" --turns 7 \
+  --json "$out/prepare-caltech-101-$machine.json" --markdown "$out/prepare-caltech-101-$machine.md"
+"$python" benchmarks/train_bench.py --dataset "$data/mnist" --loaders resident,ffcv,dali,torch --accuracy 0.99 --limit 900 \
+  --json "$out/train-mnist-$machine.json" --markdown "$out/train-mnist-$machine.md"
+for name in cifar100 caltech-101; do
+  "$python" benchmarks/train_bench.py --dataset "$data/$name" --loaders resident,torch \
+    --json "$out/train-$name-$machine.json" --markdown "$out/train-$name-$machine.md"
+done
+"$python" benchmarks/make_tables.py

@@ -1,0 +1,126 @@
+"""What of a training is waiting for data, and how soon it gets there: python benchmarks/train_bench.py"""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+from trainer_classification import cli
+from trainer_classification.bench import accuracy, cases, contestants, ladder, tables
+from trainer_classification.bench.intervals import median_interval, ratio_interval
+from trainer_classification.bench.loaders import measure_loaders
+from trainer_classification.bench.provenance import provenance
+from trainer_classification.config import TrainBenchConfig
+
+COLUMNS = {
+    "input": lambda row: row["input"],
+    "step": lambda row: f"{1000 * row['step_seconds']:.2f} ms",
+    "img/s": lambda row: f"{row['images_per_second']:,.0f}",
+    "95 % interval": lambda row: f"{row['low']:,.0f} to {row['high']:,.0f}",
+    "data-wait": lambda row: f"{row['data_wait_fraction']:.2%}",
+    "of synthetic": lambda row: f"{row['of_synthetic']:.3f}",
+}
+NOTE = (
+    "synthetic: the same batch again and again, so no loader at all. data-wait: share of the time spent in asking for "
+    "a batch. of synthetic: rate against that, in the same rounds; what is missing to 1 is the loader's share."
+)
+
+
+def main(config: TrainBenchConfig) -> int:
+    scratch = Path(config.scratch)
+    ready = cases.prepared_for(config.dataset, 0, scratch, config.threads)
+    workload = cases.workload_of(ready, scratch, 0, config.threads, cases.choose_device(config.device)[0])
+    rows, failed = steps(config, workload)
+    content = {"rows": rows}
+    tables.show(tables.about(rows[0]), list(COLUMNS), tables.cells(rows, COLUMNS))
+    table = tables.markdown(list(COLUMNS), tables.cells(rows, COLUMNS))
+    text = f"# Training\n\n## {tables.about(rows[0])}\n\n{table}\n\n{NOTE}\n"
+    if config.accuracy:
+        found, lines = to_accuracy(config, workload)
+        content["time_to_accuracy"] = found
+        print(*lines, sep="\n")
+        text += "\n" + "\n".join(f"- {line}" for line in lines) + "\n"
+    if config.json:
+        tables.write_json(Path(config.json), content)
+    if config.markdown:
+        Path(config.markdown).write_text(text)
+    return 1 if failed else 0
+
+
+def steps(config: TrainBenchConfig, workload) -> tuple[list[dict], list[str]]:
+    """Step time, data-wait and the share of the loader, in turns."""
+    from trainer_classification.bench.steps import fitted
+
+    names = [name for name in config.loaders.split(",") if name]
+    cases.check_names("--loaders", names, contestants.OURS)
+    full = [name for name in ladder.names(names) if "full" in name or name == "rung-step"]
+    measured = measure_loaders(workload, full, config.seconds, config.turns, False, cases.say)
+    for name, reason in measured.left_out.items():
+        print(f"{name} is left out: {reason}")
+    batch, rows = fitted(workload).batch_size, []
+    synthetic = [turn.rate for turn in measured.turns["rung-step"]]
+    for row in measured.rows:
+        turns = measured.turns[row["loader"]]
+        row |= {
+            "input": "synthetic" if row["loader"] == "rung-step" else row["loader"].removeprefix("rung-full-"),
+            "network": workload.recipe.model,
+            "batch_size": batch,
+            "step_seconds": batch / row["images_per_second"],
+            "data_wait_fraction": median_interval([turn.waited / turn.seconds for turn in turns]).median,
+            "of_synthetic": ratio_interval([turn.rate for turn in turns], synthetic).median,
+        }
+        rows.append(row)
+    return rows, measured.disqualified
+
+
+def to_accuracy(config: TrainBenchConfig, workload) -> tuple[dict, list[str]]:
+    """Ours before and after the baseline, so that drift of the machine shows."""
+    device, wanted = workload.where, config.accuracy
+
+    def run(name: str, make, limit: float) -> accuracy.Reached:
+        cases.say(f"training to {wanted:.1%}: {name}")
+        training = make()
+        try:
+            return accuracy.time_to(training, wanted, limit, device)
+        finally:
+            training.close()
+
+    before = run("ours", lambda: accuracy.Ours(workload), config.limit)
+    fed = run("ours, fed by the baseline's DataLoader", lambda: accuracy.Ours(workload, True), config.limit)
+    baseline = run("the baseline", lambda: accuracy.Baseline(workload), config.limit)
+    after = run("ours again", lambda: accuracy.Ours(workload), config.limit)
+    ours = (before.seconds + after.seconds) / 2
+    bound = "" if baseline.reached else "at least "
+    found = {
+        "accuracy": wanted,
+        "ours": ours,
+        "baseline": baseline.seconds,
+        "ratio": baseline.seconds / ours,
+        "ratio_is_lower_bound": not baseline.reached,
+        "ours_reached": before.reached and after.reached,
+        "ours_fed_by_dataloader": fed.seconds,
+        "runs": {
+            "ours": dataclasses.asdict(before),
+            "ours_fed_by_dataloader": dataclasses.asdict(fed),
+            "baseline": dataclasses.asdict(baseline),
+            "ours_again": dataclasses.asdict(after),
+        },
+        "limit": config.limit,
+    } | provenance(config.threads)
+    lines = [
+        line("ours", before),
+        line("ours again", after),
+        line("our network and recipe, fed by the baseline's DataLoader", fed),
+        line("baseline (torchvision ResNet-18, DataLoader, Adam, fp32, metrics every step)", baseline),
+        f"ratio baseline / ours: {bound}{found['ratio']:.0f}x; of it the data path gives "
+        f"{fed.seconds / ours:.1f}x, network and recipe {bound}{baseline.seconds / fed.seconds:.1f}x",
+    ]
+    return found, lines
+
+
+def line(name: str, run: accuracy.Reached) -> str:
+    best = f"{run.accuracies[-1]:.2%} after {run.epochs} epochs" if run.accuracies else "no epoch"
+    return f"{name}: {run.seconds:.1f} s of training, {best}" + ("" if run.reached else ": not reached")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(TrainBenchConfig, main))

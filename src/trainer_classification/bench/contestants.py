@@ -1,0 +1,123 @@
+"""The names that can be measured, what each needs, and how its process opens it."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer_classification.bench.delivery import Contestant, Expected
+from trainer_classification.bench.workload import Workload
+
+_HERE = "trainer_classification.bench"
+_PEERS = "uv sync --extra peers"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A contestant.
+
+    Attributes:
+        opened: "module:function" under bench: workload -> Contestant.
+        modules: imported before the clock of the first batch starts.
+        install: what to do where one of them is missing.
+        written: "module:function" under bench: (workload, folder) writes its format once; empty: none of its own.
+        also: imported with them where they are installed.
+        batches: it delivers images; ceilings and the like do not all.
+    """
+
+    opened: str
+    modules: tuple[str, ...] = ()
+    install: str = ""
+    written: str = ""
+    also: tuple[str, ...] = ()
+    batches: bool = True
+
+
+CONTESTANTS = {
+    "resident": Entry("engines:resident", also=("numba",)),
+    "ffcv": Entry("engines:ffcv", ("ffcv",), "uv sync --extra ffcv"),
+    "dali": Entry("engines:dali", ("nvidia.dali",), "pip install nvidia-dali-cuda120"),
+    "torch": Entry("engines:torch", ("torchvision",), "pip install torchvision"),
+    "ffcv-stock-raw": Entry("stock:ffcv_raw", ("ffcv",), "uv sync --extra ffcv", "stock:write_ffcv_raw"),
+    "ffcv-stock-jpg": Entry("stock:ffcv_jpg", ("ffcv",), "uv sync --extra ffcv", "stock:write_ffcv_jpg"),
+    "dali-stock": Entry("stock:dali", ("nvidia.dali.plugin.pytorch",), "pip install nvidia-dali-cuda120"),
+    "webdataset": Entry("peers:webdataset", ("webdataset", "torchvision"), _PEERS, "peers:write_webdataset"),
+    "litdata": Entry("peers:litdata", ("litdata", "torchvision"), _PEERS, "peers:write_litdata"),
+    "streaming": Entry("peers:streaming", ("streaming", "torchvision"), _PEERS, "peers:write_streaming"),
+    "spdl": Entry("peers:spdl", ("spdl.io", "spdl.pipeline"), _PEERS),
+    "ceiling-copy": Entry("ceilings:copy", also=("numba",), batches=False),
+    "ceiling-decode": Entry("ceilings:decode_originals", ("simplejpeg",), "pip install simplejpeg", batches=False),
+    "ceiling-decode-beton": Entry("ceilings:decode_beton", ("simplejpeg",), "pip install simplejpeg", batches=False),
+}
+OURS = ("resident", "ffcv", "dali", "torch")
+# Not loaders: the rungs of `ladder.py`.
+RUNGS = {
+    "rung-step": Entry("rungs:step", batches=False),
+    "rung-augment": Entry("rungs:augment", ("numba",), "pip install numba", batches=False),
+} | {
+    f"rung-{kind}-{name}": Entry(f"rungs:{kind}_{name}", CONTESTANTS[name].modules, batches=False)
+    for kind in ("read", "full")
+    for name in OURS
+}
+_ALL = CONTESTANTS | RUNGS
+
+
+def installed(modules: tuple[str, ...]) -> bool:
+    """Whether packages can be imported; imports their parents at most."""
+    try:
+        return all(importlib.util.find_spec(name) is not None for name in modules)
+    except ModuleNotFoundError:
+        return False
+
+
+def reason_left_out(name: str, workload: Workload) -> str:
+    """Why this one has no row here, in a line; empty where it can run."""
+    entry, resized = _ALL[name], workload.manifest.resized
+    if not installed(entry.modules):
+        return f"not installed: {entry.install}"
+    if name == "ffcv-stock-jpg" and not resized:
+        return "images up to 64 px are kept raw, as FFCV's own example does"
+    if name.startswith("ceiling-decode") and not workload.files[0].lower().endswith((".jpg", ".jpeg")):
+        return "the original files are not JPEG"
+    if name == "ceiling-decode-beton" and "beton" not in workload.manifest.formats:
+        return "there is no beton"
+    return ""
+
+
+def write(name: str, workload: Workload) -> None:
+    """Write a contestant's own format by its own writer, where an earlier run has not done so."""
+    entry, folder = _ALL[name], workload.folder(name)
+    done = folder / "written"
+    if not entry.written or done.is_file():
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    _function(entry.written)(workload, folder)
+    done.touch()
+
+
+def start(name: str, workload: dict[str, Any]) -> tuple[Callable[[], Contestant], torch.device, Expected | None]:
+    """In the contestant's process: import its libraries; see `process.Server`."""
+    entry, work = _ALL[name], Workload(**workload)
+    function = _function(entry.opened)
+    for module in (*entry.modules, *(name for name in entry.also if installed((name,)))):
+        importlib.import_module(module)
+    return functools.partial(function, work), work.where, work.expected() if entry.batches else None
+
+
+def _function(path: str) -> Any:
+    module, function = path.split(":")
+    return getattr(importlib.import_module(f"{_HERE}.{module}"), function)
+
+
+def files_under(folder: Path) -> list[str]:
+    """All files in a folder."""
+    return [str(path) for path in folder.rglob("*") if path.is_file()]

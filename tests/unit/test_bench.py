@@ -1,0 +1,206 @@
+"""Timing, checking, targets and tables of the benches: no process is started, nothing is really timed."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from trainer_classification.bench import delivery, regression, tables, targets
+from trainer_classification.bench.delivery import Delivery, Expected, Seen, audit, check
+from trainer_classification.bench.intervals import median_interval, ratio_interval
+from trainer_classification.bench.ladder import ladder
+from trainer_classification.bench.measure import Turn, figures, interleave
+from trainer_classification.bench.resources import Usage
+
+NOTHING = Usage(0, 0, 0)
+
+
+def test_the_interval_of_a_median_is_the_binomial_one():
+    # Conover's table for n = 10: the 2nd and 9th of the ordered samples, 97.9 %.
+    found = median_interval(list(range(10, 0, -1)))
+    assert (found.median, found.low, found.high) == (5.5, 2, 9)
+    assert found.confidence == pytest.approx(0.9785, abs=1e-4)
+
+
+def test_few_samples_say_that_their_interval_is_no_95_percent():
+    assert median_interval([1, 2, 3, 4, 5]).confidence == pytest.approx(0.9375)
+    assert median_interval([1.0]).confidence == 0
+
+
+def test_the_interval_holds_the_true_median_as_often_as_it_says():
+    random = np.random.default_rng(0)
+    held = [
+        found.low <= 1 <= found.high for found in (median_interval(2 ** random.normal(size=9)) for _ in range(2000))
+    ]
+    assert 0.95 <= np.mean(held) <= 0.975
+
+
+def test_a_slow_round_cancels_out_of_a_ratio():
+    assert ratio_interval([4, 40, 4], [2, 20, 2]).high == 2
+
+
+def test_contestants_take_turns_until_all_have_enough():
+    order = []
+
+    def taker(name, seconds):
+        def take():
+            order.append(name)
+            return Turn(10, seconds, NOTHING)
+
+        return take
+
+    turns = interleave({"a": taker("a", 1.0), "b": taker("b", 0.3)}, seconds=1.0, count=2)
+    assert order == ["a", "b"] * 4
+    assert figures(turns["a"])["images_per_second"] == 10
+
+
+LABELS = np.arange(64) % 4
+EXPECTED = Expected(8, LABELS, missing=8, mean=127.5, spread=74.0, distinct=1.0, random=True)
+
+
+class Fake:
+    """A loader over 64 noise images that can be told to cheat."""
+
+    files = ()
+
+    def __init__(self, cheat=""):
+        self.cheat = cheat
+        self.images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (64, 8, 8, 3), dtype=np.uint8))
+
+    def planned(self, number):
+        return np.random.default_rng(number).permutation(64)
+
+    def epoch(self, number):
+        order = torch.from_numpy(self.planned(number))
+        order = order[:40] if self.cheat == "skips" else order
+        order = order.flip(0) if self.cheat == "another order" else order
+        for index in order.split(16):
+            images, labels = self.images[index], torch.from_numpy(LABELS)[index]
+            if self.cheat == "one image":
+                images = self.images[:1].expand(len(index), -1, -1, -1)
+            if self.cheat == "black":
+                images = torch.zeros_like(images)
+            if self.cheat == "labels":
+                labels = labels.roll(1)
+            if self.cheat == "small":
+                images = images[:, ::2, ::2]
+            if self.cheat == "float":
+                images = images.float()
+            yield Delivery(len(index), images, labels, index)
+
+
+def test_an_honest_epoch_passes_with_the_same_checksum_in_both_layouts():
+    class Planar(Fake):
+        def epoch(self, number):
+            for batch in super().epoch(number):
+                batch.images = batch.images.permute(0, 3, 1, 2)
+                yield batch
+
+    assert audit(Fake(), 0, EXPECTED) == audit(Planar(), 0, EXPECTED)
+
+
+@pytest.mark.parametrize("cheat", ["skips", "another order", "one image", "black", "labels", "small", "float"])
+def test_a_loader_that_skips_work_is_found_out(cheat):
+    with pytest.raises(AssertionError):
+        audit(Fake(cheat), 0, EXPECTED)
+
+
+def test_what_is_kept_in_the_timed_part_is_enough_to_find_a_loader_that_skips():
+    seen = Seen()
+    for batch in Fake("one image").epoch(3):
+        seen.add(batch)
+    expected = dataclasses.replace(EXPECTED, mean=118.0)  # so that only the sameness can be found
+    with pytest.raises(AssertionError, match="distinct"):
+        check(seen, expected, None)
+
+
+def test_the_hash_of_an_epoch_does_not_depend_on_its_order_but_on_its_pixels():
+    def hashed(loader, number):
+        seen = Seen()
+        for batch in loader.epoch(number):
+            seen.add(batch)
+        return check(seen, EXPECTED, None)
+
+    loader = Fake()
+    assert hashed(loader, 1) == hashed(loader, 2)
+    loader.images[5] ^= 1
+    assert hashed(loader, 1) != hashed(Fake(), 1)
+
+
+def test_every_target_is_what_its_formula_gives_and_names_its_source():
+    hosts, found = targets.read_targets()
+    assert {target.dataset for target in found} >= {"mnist", "cifar10", "cifar100", "caltech-101", "caltech-256"}
+    for target in found:
+        assert target.source
+        assert target.hardware in hosts
+        assert target.derived or target.hardware != "t4", "no published T4 row is known"
+
+
+def test_a_figure_that_is_not_its_formula_is_an_error(tmp_path):
+    path = tmp_path / "targets.toml"
+    path.write_text(targets.FILE.read_text().replace("images_per_second = 1200\n", "images_per_second = 1300\n"))
+    with pytest.raises(ValueError, match="formula 1200 gives 1200"):
+        targets.read_targets(path)
+
+
+@pytest.mark.parametrize("formula", ["__import__('os')", "a * 2", "[1]", "-1"])
+def test_a_formula_is_plain_arithmetic(formula):
+    with pytest.raises(ValueError, match="plain arithmetic"):
+        targets.compute(formula)
+
+
+def test_a_projection_scales_by_cores():
+    found = {aim.target.hardware: aim for aim in targets.projections("caltech-101", 128, 8000, threads=2)}
+    assert found["t4"].images_per_second == 16000
+    assert found["t4"].ratio == pytest.approx(16000 / 3721)
+
+
+def test_the_smallest_rung_names_the_limit():
+    rates = {"ceiling-decode": 900.0, "ceiling-copy": 9e5, "dali": 800.0, "rung-read-dali": 5e4}
+    rates |= {"rung-step": 1800.0, "rung-full-dali": 1000.0}
+    found = ladder("dali", rates)
+    assert (found.limit, found.possible) == ("decode", 1.8)
+    assert "limited by decode; 1.80x possible" in str(found)
+    assert ladder("ffcv", rates) is None
+
+
+def test_a_floor_breaks_only_where_the_whole_interval_is_below():
+    name = "resident", "torch"
+    kept, broken = ([50.0, 400.0, 60.0], [50.0, 55.0, 60.0])
+    for rates, verdict in ((kept, True), (broken, False)):
+        found = regression.findings("caltech-101", {name[0]: rates, name[1]: [10.0] * 3})
+        assert [finding.kept for finding in found] == [verdict]
+
+
+def test_a_block_of_the_readme_is_made_anew_and_nothing_else_changes():
+    text = "before\n<!-- x -->\nold\n<!-- /x -->\nafter\n"
+    assert tables.replace_block(text, "x", r"new \1") == "before\n<!-- x -->\nnew \\1\n<!-- /x -->\nafter\n"
+    with pytest.raises(ValueError, match="no markers"):
+        tables.replace_block(text, "y", "")
+
+
+def test_the_readme_has_the_tables_that_its_results_give(tmp_path):
+    root = Path(__file__).parents[2]
+    sys.path.insert(0, str(root / "benchmarks"))
+    try:
+        import make_tables
+    finally:
+        sys.path.pop(0)
+    copy = tmp_path / "README.md"
+    copy.write_text((root / "README.md").read_text())
+    make_tables.main(copy, root / "benchmarks/results")
+    assert copy.read_text() == (root / "README.md").read_text(), "run: python benchmarks/make_tables.py"
+
+
+def test_results_are_written_as_json(tmp_path):
+    tables.write_json(tmp_path / "new" / "x.json", {"rows": []})
+    assert json.loads((tmp_path / "new" / "x.json").read_text()) == {"rows": []}
+
+
+def test_the_grid_keeps_sixteen_pixels_of_any_size():
+    for side in (8, 28, 32, 128):
+        assert delivery.grid(torch.zeros(2, side, side, 3, dtype=torch.uint8)).shape[1:3] == (4, 4)
