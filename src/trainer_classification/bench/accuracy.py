@@ -189,7 +189,7 @@ class Baseline:
             self.optimizer.zero_grad()
             logits = self.model(there)
             loss = F.cross_entropy(logits, wanted)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
             self.seen.append((loss.item(), (logits.argmax(1) == wanted).float().mean().item()))
 
@@ -197,7 +197,7 @@ class Baseline:
     def accuracy(self) -> float:
         """Over the whole test split, decoded ahead, as evaluation is not in the clock."""
         self.model.eval()
-        found = torch.cat([self.model(part.to(self.device)).argmax(1).cpu() for part in self.test.split(512)])
+        found = torch.cat([self.model(part.to(self.device)).argmax(1).cpu() for part in torch.split(self.test, 512)])
         return float(np.mean((found == self.test_labels).numpy()))
 
     def close(self) -> None:

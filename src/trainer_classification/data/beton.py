@@ -269,5 +269,6 @@ def open_beton(path: Path) -> BetonStore:
     sizes = np.zeros(count, np.int64)
     sizes[table["sample_id"]] = table["size"]
     # Copied out of the structures, where they are not aligned.
-    columns = [np.ascontiguousarray(samples["image"][name]) for name in ("mode", "width", "height")]
-    return BetonStore(data, *columns, samples["image"]["data_ptr"].astype(np.int64), sizes, samples["label"].copy())
+    image = samples["image"]
+    mode, width, height = (np.ascontiguousarray(image[name]) for name in ("mode", "width", "height"))
+    return BetonStore(data, mode, width, height, image["data_ptr"].astype(np.int64), sizes, samples["label"].copy())
