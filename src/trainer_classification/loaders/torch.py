@@ -6,6 +6,7 @@ Nothing of ours is in its hot path but order and draws, which travel with the in
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -190,6 +191,7 @@ class TorchLoader(Loader):
     ) -> None:
         super().__init__(share)
         self.device = device
+        self._feeders: set[threading.Thread] = set()
         self._planned = PlannedBatches(share, sizes, dataset.image_size)
         workers = workers or cpu_count()
         batch_bytes = share.rows * (dataset.image_size**2 * dataset.channels + 16)
@@ -208,7 +210,12 @@ class TorchLoader(Loader):
     def _batches(self, epoch: int, start_step: int) -> Iterator[Batch]:
         assert self._loader is not None
         self._planned.epoch, self._planned.start_step = epoch, start_step
-        for images, labels, index in self._loader:
+        before = set(threading.enumerate())
+        batches = iter(self._loader)
+        # The threads that send the workers their work, which DataLoader ends but does not wait for.
+        started = set(threading.enumerate()) - before
+        self._feeders |= {thread for thread in started if thread.name == "QueueFeederThread"}
+        for images, labels, index in batches:
             count = int((index >= 0).sum())
             yield Batch(self._moved(images), self._moved(labels), self._moved(index), count)
 
@@ -216,16 +223,16 @@ class TorchLoader(Loader):
         return torch.as_tensor(values).to(self.device, non_blocking=True)
 
     def close(self) -> None:
-        """End the workers, and wait for the threads that fed them: DataLoader does not."""
+        """End the workers and the threads that feed them."""
         self._end_epoch()
-        iterator = getattr(self._loader, "_iterator", None)
-        feeders = [queue._thread for queue in getattr(iterator, "_index_queues", ())]
+        # Dropping the DataLoader would do, were it not that an error's traceback may hold its iterator.
+        iterator: Any = getattr(self._loader, "_iterator", None)
         if iterator is not None:
             iterator._shutdown_workers()
-        self._loader = iterator = None
-        for thread in feeders:
-            if thread is not None:
-                thread.join()
+        self._loader = None
+        for thread in self._feeders:
+            thread.join()
+        self._feeders.clear()
 
 
 def open_torch(request: Request) -> TorchLoader:

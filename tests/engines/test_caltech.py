@@ -1,0 +1,48 @@
+"""Random resized crops of real photographs, every engine against Pillow's of the originals."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_contract import engines, originals, tolerance
+
+from trainer_classification.config import PrepareConfig
+from trainer_classification.data.prepare import prepare
+from trainer_classification.data.table import open_table
+from trainer_classification.loaders.select import Request
+from trainer_classification.plan import Plan, Policy
+
+FOLDER = Path(os.environ.get("TC_DATA", "")) / "caltech-101"
+POLICY = Policy(crop="resized", flip="random")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (FOLDER / "annotations.parquet").is_file(), reason="TC_DATA names no folder that holds caltech-101"
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def caltech(tmp_path_factory):
+    made = prepare(PrepareConfig(dataset=str(FOLDER), out=str(tmp_path_factory.mktemp("caltech")), image_size=128))
+    return made.folder, made.manifest
+
+
+@engines
+def test_crops_of_photographs_are_those_of_the_originals(engine, caltech):
+    folder, manifest = caltech
+    table = open_table(folder, manifest, "train")
+    plan = Plan(len(table.labels), 0, POLICY, table.sizes)
+    seen = []
+    with engine(Request(folder, manifest, "train", plan, 128, 128, torch.device("cpu"), 2)) as loader:
+        for batch, _ in zip(loader.epoch(0), range(5), strict=False):
+            ids = batch.index.numpy()
+            expected = originals(caltech, "train", ids, plan.draws(0), 128)
+            seen.append(np.abs(batch.images.numpy().astype(int) - expected).mean((1, 2, 3)))
+    errors = np.concatenate(seen)
+    print(f"{engine.__name__}: mean {errors.mean():.3f}, largest {errors.max():.2f} of 255, {len(errors)} crops")
+    assert len(errors) >= 500
+    assert errors.mean() <= tolerance(engine)
