@@ -1,5 +1,6 @@
 """Prepare: what it writes, what it refuses, and that nothing half-written is taken for whole."""
 
+import dataclasses
 import io
 import json
 import os
@@ -379,6 +380,8 @@ def test_what_a_format_adds_is_only_what_is_needed(tmp_path):
     assert seen == [(True, 24 * 80 * 80 * 3)]
     assert list(made.manifest.formats) == ["tar"]
     assert prepare(config, lambda *_: ()).manifest == made.manifest
+    with_beton = prepare(dataclasses.replace(config, formats="beton", beton_mode="raw"))
+    assert prepare(config, lambda *_: ("beton",)).manifest == with_beton.manifest
     with pytest.raises(ValueError, match=r"holds tar, not array: .*--formats array adds it"):
         open_array(made.folder, made.manifest, "train")
 

@@ -10,6 +10,8 @@ import numpy as np
 
 from trainer_classification.bench.delivery import Delivery, Int64
 from trainer_classification.bench.workload import Workload
+from trainer_classification.data.beton import open_beton
+from trainer_classification.loaders.base import Loader, Share
 from trainer_classification.loaders.select import open_loader
 
 _READS = {"resident": "array", "ffcv": "beton", "dali": "tar"}  # torch: the original files
@@ -17,6 +19,8 @@ _READS = {"resident": "array", "ffcv": "beton", "dali": "tar"}  # torch: the ori
 
 class Engine:
     """A loader behind `open_loader`, by name."""
+
+    loader: Loader
 
     def __init__(self, loader: str, workload: Workload) -> None:
         folder = Path(workload.prepared)
@@ -54,4 +58,19 @@ def shards_of(loader: str, workload: Workload) -> list[str]:
     return shards or workload.files
 
 
+class StockBeton(Engine):
+    """Our ffcv loader over the beton that FFCV's DatasetWriter wrote for the stock row: the same bytes for both."""
+
+    def __init__(self, name: str, workload: Workload) -> None:
+        from trainer_classification.loaders.ffcv import FfcvLoader
+
+        path = workload.folder(name) / "train.beton"
+        share = Share(workload.plan, workload.count, workload.batch_size)
+        store, where = open_beton(path), workload.where
+        options = workload.image_size, workload.manifest.channels, not workload.manifest.resized
+        self.loader = FfcvLoader(store, workload.files, share, *options, where, workload.threads)
+        self.placement, self.files = "over the stock beton", [str(path)]
+
+
 resident, ffcv, dali, torch = (partial(Engine, name) for name in ("resident", "ffcv", "dali", "torch"))
+ffcv_on_raw, ffcv_on_jpg = (partial(StockBeton, f"ffcv-on-stock-{mode}") for mode in ("raw", "jpg"))

@@ -77,7 +77,7 @@ def prepare(config: PrepareConfig, needed: Callable[[bool, int], tuple[str, ...]
         formats = tuple(config.formats.split(","))
         if needed is not None:
             formats = needed(geometry.resized, len(source.files) * geometry.side**2 * 3)
-        work = _work(config, geometry, train_size, formats, before)
+        work = _work(config, geometry, train_size, formats, before, any_options=needed is not None)
         if before is not None and not work.formats:
             console.print(f"{source.name} is prepared already in {target}.", highlight=False)
             return Prepared(target, before)
@@ -96,15 +96,21 @@ def _verified(target: Path, console: Console) -> Prepared:
 
 
 def _work(
-    config: PrepareConfig, geometry: jobs.Geometry, train_size: int, formats: tuple[str, ...], before: Manifest | None
+    config: PrepareConfig,
+    geometry: jobs.Geometry,
+    train_size: int,
+    formats: tuple[str, ...],
+    before: Manifest | None,
+    any_options: bool,
 ) -> jobs.Work:
-    """What is still to be made of each image."""
+    """What is still to be made of each image; with `any_options`, a format that is there will do as it is."""
     mode = config.beton_mode if config.beton_mode != "auto" else "jpg" if geometry.resized else "raw"
     side = (config.beton_side or round(_BETON_ROOM * train_size)) if geometry.resized else 0
     storage = beton.Storage(mode, max(0, side))
     everything = jobs.Work(geometry, tuple(name for name in jobs.FORMATS if name in formats), storage)
     there = before.formats if before is not None else {}
-    missing = tuple(name for name in everything.formats if there.get(name) != _options_of(everything, name))
+    wanted = {name: there.get(name) if any_options else _options_of(everything, name) for name in everything.formats}
+    missing = tuple(name for name, options in wanted.items() if name not in there or there[name] != options)
     return dataclasses.replace(everything, formats=missing)
 
 
