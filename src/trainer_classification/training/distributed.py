@@ -149,13 +149,14 @@ def processes(config: TrainConfig) -> tuple[int, str]:
     return count, "--processes" if config.processes else "one for each visible GPU"
 
 
-def launch(count: int, arguments: list[str], started: float) -> int:
+def launch(count: int, arguments: list[str], started: float, quiet: bool = False) -> int:
     """Run this very command in `count` processes through torch's elastic launcher; returns the exit code.
 
     Args:
         count: of processes on this machine.
         arguments: script and options, `sys.argv`.
         started: `time.time()` of the beginning, for the processes.
+        quiet: a code of 1 needs no explanation.
     """
     os.environ.setdefault("LOGLEVEL", "CRITICAL")  # the launcher's own log says in 60 lines what we say in one
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
@@ -180,7 +181,7 @@ def launch(count: int, arguments: list[str], started: float) -> int:
         except SignalException as stopped:
             return 128 + int(stopped.sigval)
         except ChildFailedError as failed:
-            return _explain(failed, count)
+            return _explain(failed, count, quiet)
     return 0
 
 
@@ -192,7 +193,7 @@ def _surroundings() -> dict[str, str]:
     return {name: value for name, value in wanted.items() if name not in os.environ}
 
 
-def _explain(failed: Any, count: int) -> int:
+def _explain(failed: Any, count: int, quiet: bool) -> int:
     """Say which process ended first and how; returns the code to exit with."""
     rank, failure = failed.get_first_failure()
     code = int(failure.exitcode)
@@ -202,7 +203,7 @@ def _explain(failed: Any, count: int) -> int:
         code = 128 - code
     else:
         how = f"ended with code {code}; its message is above"
-    if code < 128 + signal.SIGKILL and code - 128 in (signal.SIGTERM, signal.SIGINT):
+    if code - 128 in (signal.SIGTERM, signal.SIGINT) or (quiet and code == 1):
         return code  # stopped as asked
     say(f"Process {rank} of {count} {how}. The training is over; --resume auto goes on from its last checkpoint.")
     return code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import sys
 import time
@@ -16,13 +17,13 @@ from trainer_classification.config import PrepareConfig, TrainConfig
 from trainer_classification.data import manifest as manifests
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.outputs.tracking import Silent, Tracker
-from trainer_classification.training import distributed
+from trainer_classification.training import budget, checkpoint, distributed
 from trainer_classification.training.distributed import World
 from trainer_classification.training.evaluate import evaluate
 from trainer_classification.training.finish import finish
 from trainer_classification.training.live import Clock, duration, say, shown
 from trainer_classification.training.optimizers import set_learning_rate
-from trainer_classification.training.run import Run, build_run, configuration
+from trainer_classification.training.run import Run, State, build_run, configuration
 from trainer_classification.training.saving import checkpoint_to_resume, restore, save, save_model
 from trainer_classification.training.schedule import factor
 from trainer_classification.training.step import figures
@@ -79,9 +80,9 @@ def train_prepared(
     world = world or World()
     log_dir = Path(config.output_dir or ".data")
     resume, reason = world.from_main(lambda: checkpoint_to_resume(config, log_dir))
-    tracker = Tracker(config.project_name, log_dir) if world.main else Silent()
-    run = build_run(config, folder, manifest, tracker, world)
     say(reason) if reason else None
+    run = _planned_run(config, folder, manifest, started, world, resume)
+    tracker = run.tracker
     if resume is not None:
         restore(run, resume)
     tracker.configuration(configuration(run))
@@ -90,10 +91,29 @@ def train_prepared(
             fit(run, received, started)
             return finish(run, folder, started)
         finally:
-            run.train_loader.close()
-            if run.validation_loader is not None:
-                run.validation_loader.close()
+            run.close()
             tracker.close()
+
+
+def _planned_run(
+    config: TrainConfig, folder: Path, manifest: Manifest, started: float, world: World, resume: Path | None
+) -> Run:
+    """The run, with its tracker; where there is a budget, planned by it or as the run was that is resumed."""
+    scheme = times = None
+    held = bool(config.budget) and not config.stop_early
+    if held and resume is not None:
+        recipe = world.from_main(lambda: checkpoint.load(resume)[1]["recipe"])
+        config = budget.as_before(config, recipe)
+    elif held:
+        config, scheme, times = budget.plan(config, folder, manifest, started, world)
+    tracker = Tracker(config.project_name, Path(config.output_dir or ".data")) if world.main else Silent()
+    run = build_run(config, folder, manifest, tracker, world)
+    run.began = started
+    if held:
+        run.keep_pace = budget.Pace(budget.seconds_of(config.budget))
+    if scheme is not None and times is not None:
+        run.state = State(epochs=scheme.epochs, limit=scheme.limit, times=dataclasses.astuple(times))
+    return run
 
 
 @contextmanager
@@ -264,6 +284,8 @@ def _close_epoch(run: Run, row: dict[str, Any], points: list[tuple[int, torch.Te
     score = row.get("accuracy_validation", float(row["epoch"]))  # without validation the last epoch is the best
     state.before, state.epoch, state.step = run.done, row["epoch"], 0
     run.totals.reset()
+    if run.keep_pace is not None:
+        run.keep_pace(run, row["seconds"])
     if score > state.best:
         state.best = score
         save_model(run, run.tracker.checkpoint_dir / "best.pth")

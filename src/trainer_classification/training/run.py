@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,6 +54,8 @@ class Run:
     world: World
     agree: Agreement
     opened_size: int  # side in px of train_loader's images
+    keep_pace: Callable[[Run, float], None] | None = None  # after each epoch, with the seconds of its steps
+    began: float = field(default_factory=time.time)  # of the command, moved back by runs before a resume
     clock: Clock = field(default_factory=Clock)
     loader_reason: str = ""
 
@@ -83,6 +86,12 @@ class Run:
         recipe = self.recipe
         return progressive.image_size(self.state.epoch, self.epochs, recipe.progressive, recipe.image_size)
 
+    def close(self) -> None:
+        """Close the loaders."""
+        self.train_loader.close()
+        if self.validation_loader is not None:
+            self.validation_loader.close()
+
     @property
     def evaluated(self) -> torch.nn.Module:
         """The model that is evaluated and kept: the average where there is one."""
@@ -97,6 +106,8 @@ class State:
         epoch, step: done, and in this epoch.
         before: steps in the epochs that are done.
         epochs, limit: of the run, and steps an epoch, where a budget plans them; 0: the recipe's.
+        spent: seconds from the beginning of the command to the checkpoint, runs before it included.
+        times: fields of `timing.Times`, as a budget's plan believes in them.
     """
 
     epoch: int = 0
@@ -104,6 +115,8 @@ class State:
     before: int = 0
     epochs: int = 0
     limit: int = 0
+    spent: float = 0.0
+    times: tuple[float, ...] = ()
     best: float = -1.0
     finished: bool = False
     seconds_training: float = 0.0

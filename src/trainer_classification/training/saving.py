@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +50,16 @@ def save_model(run: Run, path: Path) -> None:
 
 def save(run: Run, name: str) -> None:
     """Everything that a run needs to go on; every rank takes part, rank 0 writes."""
-    step = run.step
     sums, not_finite = run.world.gather(run.totals.sums), run.world.gather(run.totals.not_finite)
     if not run.world.main:
         return
+    run.state.spent = time.time() - run.began
+    checkpoint.save(run.tracker.checkpoint_dir / name, tensors_of(run, sums, not_finite), _meta(run))
+
+
+def tensors_of(run: Run, sums: torch.Tensor, not_finite: torch.Tensor) -> dict[str, Any]:
+    """The tensors of a checkpoint; `sums` [world, 3] and `not_finite` [world] are the totals of all ranks."""
+    step = run.step
     tensors: dict[str, Any] = {
         "model": step.model.state_dict(),
         "optimizer": step.optimizer.state_dict(),
@@ -61,7 +68,7 @@ def save(run: Run, name: str) -> None:
     }
     if step.average is not None:
         tensors["average"] = step.average.model.state_dict()
-    checkpoint.save(run.tracker.checkpoint_dir / name, tensors, _meta(run))
+    return tensors
 
 
 _SAME = ("class_names", "manifest_fingerprint", "recipe")
@@ -81,6 +88,7 @@ def restore(run: Run, path: Path) -> None:
         run.step.average.model.load_state_dict(tensors["average"])
     _restore_totals(run, tensors["totals"])
     run.state = State(**meta["state"])
+    run.began -= run.state.spent
     best = path.with_name("best.pth")
     if run.world.main and best.is_file() and best.parent != run.tracker.checkpoint_dir:
         kept, kept_meta = checkpoint.load(best)

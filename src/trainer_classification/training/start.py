@@ -11,6 +11,7 @@ from trainer_classification.config import TrainConfig
 from trainer_classification.training import distributed
 from trainer_classification.training.live import say
 from trainer_classification.training.loop import Stopped, train
+from trainer_classification.training.preflight import would_work
 
 _LOST_PEER = 1
 _PATIENCE = 2.0  # seconds in which the launcher hears of the dead rank first, so that it names the right one
@@ -28,7 +29,7 @@ def start(config: TrainConfig, started: float) -> int:
         count, reason = distributed.processes(config)
         if count > 1:
             say(f"Starting {count} processes ({reason}).")
-            return distributed.launch(count, sys.argv, started)
+            return distributed.launch(count, sys.argv, started, quiet=config.preflight)
         return _train(config, started)
     try:
         return _train(config, float(os.environ.get("TRAINER_STARTED", started)))
@@ -43,6 +44,8 @@ def start(config: TrainConfig, started: float) -> int:
 
 
 def _train(config: TrainConfig, started: float) -> int:
+    if config.preflight:
+        return 0 if would_work(config, started) else 1
     try:
         train(config, started)
     except Stopped as stop:
