@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -32,7 +33,8 @@ def logits_over(model: nn.Module, images: Tensor, views: Views) -> Tensor:
         return straight
     side = images.shape[-1]
     padded = F.pad(images, (1, 1, 1, 1), "reflect")
-    moved = [_mirrored(model, padded[:, :, at : at + side, at : at + side]) for at in (0, 2)]
+    windows = (padded[:, :, at : at + side, at : at + side] for at in (0, 2))
+    moved = [_mirrored(model, window.contiguous(memory_format=torch.channels_last)) for window in windows]
     return 0.5 * straight + 0.25 * (moved[0] + moved[1])
 
 
