@@ -88,7 +88,7 @@ def _app(config_class: type[Config], function: Callable[[Config], int | None]) -
     return app
 
 
-def _compact(options: dict[str, tuple[Any, Option, Any]]) -> Callable[[Any, Any, Any], None]:
+def _compact(options: dict[str, tuple[Any, Option, Any]]) -> Any:
     """What shows a group of options in --help: a line or two for each, in columns."""
 
     def show(console: Any, _: Any, panel: Any) -> None:

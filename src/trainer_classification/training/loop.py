@@ -19,12 +19,12 @@ from trainer_classification.data.manifest import Manifest
 from trainer_classification.outputs.tracking import Silent, Tracker
 from trainer_classification.training import budget, checkpoint, distributed
 from trainer_classification.training.distributed import World
-from trainer_classification.training.evaluate import evaluate
+from trainer_classification.training.epoch import close_epoch, epoch_row, pause
 from trainer_classification.training.finish import finish
 from trainer_classification.training.live import Clock, duration, say, shown
 from trainer_classification.training.optimizers import set_learning_rate
 from trainer_classification.training.run import Run, State, build_run, configuration
-from trainer_classification.training.saving import checkpoint_to_resume, restore, save, save_model
+from trainer_classification.training.saving import checkpoint_to_resume, restore, save
 from trainer_classification.training.schedule import factor
 from trainer_classification.training.step import figures
 
@@ -139,40 +139,47 @@ def signals() -> Iterator[list[int]]:
 def fit(run: Run, received: list[int], started: float) -> None:
     """Train the epochs that are left; evaluate, track and save after each."""
     state = run.state
-    saved = time.monotonic()
     while state.epoch < run.epochs:
-        points = []
         before = state.seconds_training, state.seconds_waiting, state.images
         _fit_loader(run)
-        run.clock = Clock()
-        run.clock.start()
-        looked = time.monotonic()
-        for loss in _steps(run, state.epoch):
-            if state.seconds_first_step == 0:
-                _first_step(run, loss, started)
-            if (run.done - 1) % max(1, run.total // _TRACKED) == 0:
-                points.append((run.done - 1, loss))
-            if _due(run, looked):
-                looked = time.monotonic()
-                _look(run, state.epoch)
-            wish = 128 + received[0] if received else int(time.monotonic() - saved > SAVE_SECONDS)
-            saved = time.monotonic() if wish else saved
-            if agreed := run.agree(wish):
-                _pause(run)
-                save(run, "last.pth")
-                run.clock.start()
-                if agreed > 1:
-                    raise Stopped(agreed, run.tracker.checkpoint_dir / "last.pth")
+        points = _train_epoch(run, received, started)
         sums = run.totals.sums.clone()
         run.world.sum(sums)
         trained = figures(sums)  # waits for the device, so the clock stops after it
-        _pause(run)
+        pause(run)
         _check_finite(run)
-        row = _epoch_row(run, state.epoch, before, trained)
-        _close_epoch(run, row, points)
-        saved = time.monotonic()
+        close_epoch(run, epoch_row(run, before, trained), points)
     run.agree.settle()
     state.finished = True
+
+
+def _train_epoch(run: Run, received: list[int], started: float) -> list[tuple[int, torch.Tensor]]:
+    """Run the steps of an epoch that are left; returns (step, loss) of those to track. The clock runs on.
+
+    Raises:
+        Stopped: a signal came to any rank; the checkpoint is written.
+    """
+    points = []
+    run.clock = Clock()
+    run.clock.start()
+    saved = looked = time.monotonic()
+    for loss in _steps(run, run.state.epoch):
+        if run.state.seconds_first_step == 0:
+            _first_step(run, loss, started)
+        if (run.done - 1) % max(1, run.total // _TRACKED) == 0:
+            points.append((run.done - 1, loss))
+        if _due(run, looked):
+            looked = time.monotonic()
+            _look(run, run.state.epoch)
+        wish = 128 + received[0] if received else int(time.monotonic() - saved > SAVE_SECONDS)
+        saved = time.monotonic() if wish else saved
+        if agreed := run.agree(wish):
+            pause(run)
+            save(run, "last.pth")
+            run.clock.start()
+            if agreed > 1:
+                raise Stopped(agreed, run.tracker.checkpoint_dir / "last.pth")
+    return points
 
 
 def _fit_loader(run: Run) -> None:
@@ -238,67 +245,3 @@ def _check_finite(run: Run) -> None:
             f"The loss was not finite in {int(run.totals.not_finite)} steps in a row. Try a lower --learning-rate (it "
             f"is {run.recipe.learning_rate:g}), a longer --warmup-fraction, or --amp off."
         )
-
-
-def _pause(run: Run) -> None:
-    """Stop the clock and add its seconds to the state."""
-    run.clock.stop()
-    run.state.seconds_training += run.clock.training
-    run.state.seconds_waiting += run.clock.waiting
-    run.clock = Clock()
-
-
-def _epoch_row(
-    run: Run, epoch: int, before: tuple[float, float, int], trained: tuple[float, float, int]
-) -> dict[str, Any]:
-    """The figures of an epoch, a line of metrics.jsonl."""
-    state = run.state
-    seconds = state.seconds_training - before[0]
-    row: dict[str, Any] = {
-        "epoch": epoch + 1,
-        "loss_train": trained[0],
-        "accuracy_train": trained[1],
-        "images_per_second": (state.images - before[2]) / seconds,
-        "data_wait_fraction": (state.seconds_waiting - before[1]) / seconds,
-        "learning_rate": float(run.step.optimizer.param_groups[0]["lr"]),
-        "seconds": seconds,
-    }
-    if run.validation_loader is not None:
-        classes = len(run.manifest.class_names)
-        result = evaluate(run.evaluated, run.validation_loader, run.normalise, classes, run.dtype, run.world)
-        row |= {"loss_validation": result.loss, "accuracy_validation": result.accuracy}
-    return row
-
-
-def _close_epoch(run: Run, row: dict[str, Any], points: list[tuple[int, torch.Tensor]]) -> None:
-    """Print and track the epoch, keep the best weights, and save."""
-    state = run.state
-    state.history.append(row)
-    say(_line(run, row))
-    for step, loss in points:
-        run.tracker.scalar("train/loss_step", loss.item(), step)
-    for name, value in row.items():
-        if name != "epoch":
-            kind, _, split = name.partition("_")
-            run.tracker.scalar(f"{split}/{kind}" if kind in ("loss", "accuracy") else name, value, row["epoch"])
-    score = row.get("accuracy_validation", float(row["epoch"]))  # without validation the last epoch is the best
-    state.before, state.epoch, state.step = run.done, row["epoch"], 0
-    run.totals.reset()
-    if run.keep_pace is not None:
-        run.keep_pace(run, row["seconds"])
-    if score > state.best:
-        state.best = score
-        save_model(run, run.tracker.checkpoint_dir / "best.pth")
-    state.finished = state.epoch == run.epochs
-    save(run, "last.pth")
-
-
-def _line(run: Run, row: dict[str, Any]) -> str:
-    text = f"epoch {row['epoch']}/{run.epochs}  loss {row['loss_train']:.4f}  accuracy {row['accuracy_train']:.2%}"
-    if "accuracy_validation" in row:
-        text += f"  validation loss {row['loss_validation']:.4f}  accuracy {row['accuracy_validation']:.2%}"
-    left = (run.epochs - row["epoch"]) * row["seconds"]
-    return text + (
-        f"  {row['images_per_second']:,.0f} img/s  data-wait {row['data_wait_fraction']:.2%}  "
-        f"{duration(row['seconds'])}" + (f", {duration(left)} left" if left else "")
-    )
