@@ -85,7 +85,14 @@ def test_two_runs_of_one_seed_have_the_same_losses_and_another_seed_has_others(i
 
 
 @pytest.mark.parametrize("killed_at", [1, 4, 5, 8, 14])
-@pytest.mark.parametrize("options", [{}, {"ema": 0.9, "optimizer": "adamw"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"ema": 0.9, "optimizer": "adamw"},
+        {"mixup": 0.2, "cutmix": 1.0, "clip_norm": 0.5, "accumulate": 2, "resize": 32, "progressive": 24},
+    ],
+)
 def test_killed_at_any_step_and_resumed_the_losses_go_on_as_if_nothing_happened(
     in_process, tmp_path, killed_at, options
 ):

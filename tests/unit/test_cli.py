@@ -58,6 +58,17 @@ def test_help_names_every_option_with_its_meaning(capsys):
     assert "<split>/<class>/*" in "".join(shown.replace("│", "").split())
 
 
+def test_help_fits_on_two_screens_grouped_by_topic(capsys, monkeypatch):
+    """Screens of 50 lines of 100 columns."""
+    monkeypatch.setenv("COLUMNS", "100")
+    cli.run(TrainConfig, print, ["--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 100
+    assert max(map(len, lines)) <= 100
+    groups = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
+    assert sorted(groups[-5:]) == ["Augmentation:", "Data:", "Model:", "Optimisation:", "Run:"]
+
+
 @pytest.mark.parametrize("script", forms.FORMS)
 def test_the_committed_launch_form_is_the_one_the_options_make(script):
     committed = (forms.SCRIPTS / f"{script}.schema.json").read_text()

@@ -1,0 +1,136 @@
+"""What a step can do beside the plain one: in parts, clipped, compiled; and what it counts."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from trainer_classification.loaders.base import Batch
+from trainer_classification.recipes import RECIPES
+from trainer_classification.training.compiling import compiled
+from trainer_classification.training.distributed import World
+from trainer_classification.training.mixing import Mixing
+from trainer_classification.training.optimizers import build_optimizer
+from trainer_classification.training.preflight import passes, same
+from trainer_classification.training.step import Normalise, Step, Totals
+
+CPU = torch.device("cpu")
+RECIPE = dataclasses.replace(RECIPES["mnist"], momentum=0.0, weight_decay=0.0, learning_rate=1.0)
+
+
+def plain():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 8, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 13 * 13, 5))
+
+
+def batch(size=12):
+    images = torch.randint(0, 256, (size, 28, 28, 1), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    return Batch(images, torch.arange(size) % 5, torch.arange(size), size)
+
+
+def stepped(model=None, **options):
+    """(weights, loss, totals) after one step of rate 1."""
+    model = model or plain()
+    step = Step(model, build_optimizer(model, RECIPE), Normalise([0.5], [0.25], CPU), 0.1, None, None, **options)
+    totals = Totals(CPU)
+    loss = step(batch(), 0, totals)
+    return torch.cat([p.detach().flatten() for p in model.parameters()]), loss, totals
+
+
+@pytest.mark.parametrize("mixing", [None, Mixing(0, 0.4, 1.0)])
+@pytest.mark.parametrize("parts", [2, 5, 12, 100])
+def test_in_parts_the_gradient_and_the_figures_are_those_of_the_whole_batch(parts, mixing):
+    whole, loss, totals = stepped(mixing=mixing)
+    summed, loss_in_parts, totals_in_parts = stepped(mixing=mixing, accumulate=parts)
+    torch.testing.assert_close(summed, whole, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(loss_in_parts, loss)
+    assert totals_in_parts.read() == pytest.approx(totals.read())
+
+
+def test_a_clipped_step_is_as_long_as_the_norm_allows_and_a_short_one_is_left_alone():
+    before = torch.cat([p.detach().flatten() for p in plain().parameters()])
+    free, clipped, loose = (stepped(clip_norm=norm)[0] - before for norm in (0.0, 0.01, 1e6))
+    assert float(clipped.norm()) == pytest.approx(0.01, rel=1e-3)
+    assert float(free.norm()) > 0.1
+    torch.testing.assert_close(free, loose)
+    torch.testing.assert_close(clipped / clipped.norm(), free / free.norm(), rtol=1e-3, atol=1e-5)
+
+
+class Overflowing:
+    """A scaler whose first step overflows, in fp16's manner: the scale falls, and the step is skipped."""
+
+    def __init__(self):
+        self.factor = 1024.0
+
+    def is_enabled(self):
+        return True
+
+    def scale(self, tensor):
+        return tensor * self.factor
+
+    def step(self, optimizer):
+        if self.factor < 1024:
+            optimizer.step()
+
+    def update(self):
+        self.factor = 512.0
+
+
+def test_steps_skipped_for_overflow_and_losses_not_finite_are_counted_for_the_run():
+    model = plain()
+    step = Step(model, build_optimizer(model, RECIPE), Normalise([0.5], [0.25], CPU), 0.0, None, None)
+    step.scaler = Overflowing()
+    totals = Totals(CPU)
+    for number in range(3):
+        step(batch(), number, totals)
+    assert totals.wrong.tolist() == [0, 1]
+    totals.add(torch.tensor(float("inf")), torch.zeros(1, 5), torch.zeros(1, dtype=torch.int64))
+    totals.reset()
+    assert totals.wrong.tolist() == [1, 1]
+
+
+@pytest.mark.slow
+def test_a_compiled_step_moves_the_weights_as_the_plain_one_and_keeps_their_names():
+    model = plain()
+    names = list(model.state_dict())
+    weights, *_ = stepped(model, forward=compiled(model, "default"))
+    torch.testing.assert_close(weights, stepped()[0], rtol=1e-4, atol=1e-5)
+    assert list(model.state_dict()) == names
+
+
+def test_compiling_without_a_compiler_says_what_to_install(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    with pytest.raises(ValueError, match=r"apt-get install g\+\+"):
+        compiled(plain(), "default")
+    model = plain()
+    assert compiled(model, "off") is model
+
+
+def test_one_process_needs_no_process_group():
+    world, tensor = World(), torch.ones(3)
+    world.sum(tensor)
+    world.same_state(plain())
+    assert torch.equal(world.gather(tensor), torch.ones(1, 3))
+    assert world.from_main(lambda: 5) == 5
+    model = plain()
+    assert world.wrapped(model, CPU, True) is model
+
+
+def test_states_are_compared_down_to_the_last_tensor():
+    state = {"a": [torch.tensor([1.0, float("nan")]), 3], "b": {"c": torch.arange(3)}}
+    assert same(state, {"a": [torch.tensor([1.0, float("nan")]), 3], "b": {"c": torch.arange(3)}})
+    assert not same(state, {"a": [torch.tensor([1.0, 2.0]), 3], "b": {"c": torch.arange(3)}})
+    assert not same(state, {"a": state["a"], "b": {}})
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), OSError("x"), torch.OutOfMemoryError("x")])
+def test_a_check_that_fails_says_no_and_why(error, capsys):
+    def fail():
+        raise error
+
+    assert not passes("memory", fail)
+    said = capsys.readouterr().err
+    assert "preflight memory: no, x" in said
+    assert ("--accumulate" in said) == isinstance(error, torch.OutOfMemoryError)
+    assert passes("step", lambda: "fine")
