@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import inspect
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Annotated, Any, TypeVar
 
 from cyclopts import App, CycloptsError, Parameter
@@ -30,7 +32,7 @@ def run(config_class: type[Config], function: Callable[[Config], int | None], ar
     Returns:
         0, the function's own code, 2 for an error of the user's, or 130 when interrupted.
     """
-    tokens = without_unset(sys.argv[1:] if argv is None else argv)
+    tokens = without_unset(unquoted(sys.argv[1:] if argv is None else argv))
     try:
         return int(_app(config_class, function)(tokens, exit_on_error=False, print_error=True) or 0)
     except CycloptsError:
@@ -41,6 +43,31 @@ def run(config_class: type[Config], function: Callable[[Config], int | None], ar
     except (ValueError, OSError) as error:
         print(f"Error: {_sentence(error)}", file=sys.stderr)
         return USER_ERROR
+
+
+def unquoted(tokens: Sequence[str]) -> list[str]:
+    """The command line with the values in quotes joined: `'two`, `words'` is `two words`.
+
+    The SDK's form builder puts strings in quotes, and `hafnia runc launch-local` cuts the command at blanks without a
+    shell that would read them.
+    """
+    joined, rest = list[str](), list(tokens)
+    while rest:
+        value, count = _first(rest)
+        joined.append(value)
+        del rest[:count]
+    return joined
+
+
+def _first(tokens: list[str]) -> tuple[str, int]:
+    """The first value, and how many tokens it was cut into."""
+    quote = tokens[0][:1]
+    for count in range(1, len(tokens) + 1) if quote in ("'", '"') else ():
+        text = " ".join(tokens[:count])
+        if len(text) > 1 and text.endswith(quote):
+            with suppress(SyntaxError):
+                return str(ast.literal_eval(text)), count
+    return tokens[0], 1
 
 
 def without_unset(tokens: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The package as a user makes it: the real hafnia CLI over a copy of this repository with everything that must not leak."""
+"""The package as a user makes it: the real hafnia CLI over a copy of this repository full of what must not leak."""
 
 import os
 import shutil
