@@ -2,7 +2,6 @@
 
 import sys
 
-from trainer_classification import cli
 from trainer_classification.config import PrepareConfig
 
 
@@ -13,4 +12,6 @@ def main(config: PrepareConfig) -> None:
 
 
 if __name__ == "__main__":
+    from trainer_classification import cli  # not in worker processes, which import this file
+
     sys.exit(cli.run(PrepareConfig, main))

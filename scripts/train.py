@@ -5,7 +5,6 @@ import time
 
 STARTED = time.time()  # before the imports: what a user waits for counts
 
-from trainer_classification import cli  # noqa: E402
 from trainer_classification.config import TrainConfig  # noqa: E402
 
 
@@ -21,4 +20,6 @@ def main(config: TrainConfig) -> int:
 
 
 if __name__ == "__main__":
+    from trainer_classification import cli  # not in worker processes, which import this file
+
     sys.exit(cli.run(TrainConfig, main))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self, get_args, get_type_hints
 
 Device = Literal["auto", "cpu", "cuda"]
-Loader = Literal["auto", "resident"]
+Loader = Literal["auto", "resident", "ffcv", "dali", "torch"]
 
 
 class Option(str):
@@ -109,12 +109,38 @@ class PrepareConfig:
             "Images",
         ),
     ] = "auto"
+    formats: Annotated[
+        str,
+        Option(
+            "What to write, of array (the resident loader), beton (ffcv) and tar (dali). What was prepared before is "
+            "kept. Training by itself prepares what its loader needs.",
+            "Formats",
+        ),
+    ] = "array,beton,tar"
+    beton_mode: Annotated[
+        Literal["auto", "raw", "jpg"],
+        Option("Images in the beton: raw pixels or JPEG. auto: raw for images kept at their size.", "Formats"),
+    ] = "auto"
+    beton_side: Annotated[
+        int,
+        Option(
+            "Longest side in px of images in the beton; larger ones are resized. 0: 2.5 times the image size, -1: no "
+            "bound.",
+            "Formats",
+            -1,
+            65535,
+        ),
+    ] = 0
     workers: Annotated[int, Option("Processes. 0: one for each CPU.", "Run", at_least=0, at_most=1024)] = 0
     force: Annotated[bool, Option("Prepare again, even where it is already done.", "Run")] = False
     verify: Annotated[bool, Option("Only check the prepared files against their checksums.", "Run")] = False
 
     def __post_init__(self) -> None:
         check(self)
+        known = ("array", "beton", "tar")
+        unknown = [name for name in self.formats.split(",") if name not in known]
+        if unknown:
+            raise ValueError(f"--formats has {', '.join(map(repr, unknown))}, but may list: {','.join(known)}.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ import pytest
 
 from trainer_classification.data import array
 from trainer_classification.data.manifest import FileInfo, Manifest, SplitInfo
+from trainer_classification.data.table import Table, write_table
 
 COUNTS = {"train": 53, "test": 10}
 
@@ -16,17 +17,16 @@ def write_prepared(folder: Path, side: int, channels: int, resized: bool) -> Man
     random = np.random.default_rng(side)
     (folder / "array").mkdir(parents=True)
     for split, count in COUNTS.items():
-        images, labels, sizes = (folder / name for name in array.paths(split))
-        random.integers(0, 256, (count, side, side, channels), dtype=np.uint8).tofile(images)
-        np.save(labels, random.integers(0, 5, count))
-        np.save(sizes, random.integers(side, 3 * side, (count, 2)).astype(np.int32))
-    files = {
-        str(path.relative_to(folder)): FileInfo(path.stat().st_size, "") for path in sorted(folder.glob("array/*"))
-    }
+        random.integers(0, 256, (count, side, side, channels), dtype=np.uint8).tofile(folder / array.path(split))
+        sizes = random.integers(side, 3 * side, (count, 2)).astype(np.int32)
+        write_table(folder, split, Table(random.integers(0, 5, count), sizes, [f"{i}.png" for i in range(count)]))
+    files = {str(path.relative_to(folder)): FileInfo(path.stat().st_size, "") for path in sorted(folder.glob("*/*"))}
     manifest = Manifest(
         dataset="made",
         version="1.0.0",
         task="image_classification",
+        root=str(folder),
+        formats={"array": {}},
         class_names=list("abcde"),
         splits={split: SplitInfo(count, "dataset", []) for split, count in COUNTS.items()},
         channels=channels,

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from trainer_classification.augment import oracle
-from trainer_classification.data import array
+from trainer_classification.data import array, table
 from trainer_classification.data.array import open_array
 from trainer_classification.loaders import resident
 from trainer_classification.loaders.select import Request, open_loader
@@ -175,16 +175,18 @@ def test_an_epoch_left_early_is_followed_by_a_whole_one(engine, small):
 
 def test_a_new_epoch_waits_for_what_still_writes_into_the_buffers(small, monkeypatch):
     with opened(host, small, SHIFT) as loader:
-        gate, fill, first = threading.Event(), loader._fill, threading.Event()
+        gate, fill, first, second = threading.Event(), loader._fill, threading.Event(), threading.Event()
 
         def gated(*args):
             if first.is_set():
+                second.set()
                 gate.wait()
             first.set()
             return fill(*args)
 
         monkeypatch.setattr(loader, "_fill", gated)
         next(loader.epoch(0))
+        assert second.wait(60)
         leaving = threading.Thread(target=loader.epoch, args=(1,))
         leaving.start()
         leaving.join(0.2)
@@ -225,10 +227,10 @@ def test_a_missing_split_names_those_there_are(small):
 
 def test_a_damaged_shard_names_the_file_and_the_command(small, tmp_path):
     folder, manifest = small
-    for name in array.paths("test"):
+    for name in (array.path("test"), *table.paths("test")):
         target = tmp_path / name
         target.parent.mkdir(exist_ok=True)
-        target.write_bytes((Path(folder) / name).read_bytes()[:-1])
+        target.write_bytes((Path(folder) / name).read_bytes()[: -1 if name == array.path("test") else None])
     with pytest.raises(ValueError, match=r"test\.images\.bin is damaged.*prepare\.py --dataset made --force"):
         open_array(tmp_path, manifest, "test")
 

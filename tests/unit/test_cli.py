@@ -64,7 +64,7 @@ def test_the_committed_launch_form_is_the_one_the_options_make(script):
     assert committed == forms.text(script), "stale: run make forms"
 
 
-OTHER = {bool: True, int: 3, float: 0.25, str: "my own name"}
+OTHER = {bool: True, int: 3, float: 0.25, str: "my own name", "formats": "tar,array"}
 
 
 @pytest.mark.parametrize(("script", "config"), [("train", TrainConfig), ("prepare", PrepareConfig)])
@@ -73,7 +73,7 @@ def test_every_value_survives_form_command_and_config(script, config):
     values = {}
     for name, (kind, _, default) in options.items():
         choices = getattr(kind, "__args__", ())
-        values[name] = next(c for c in choices if c != default) if choices else OTHER[type(default)]
+        values[name] = next(c for c in choices if c != default) if choices else OTHER.get(name, OTHER[type(default)])
     schema = forms.schema(script)
     form = schema.model_dump(mode="json")["json_schema"]["properties"]
     assert form.keys() == options.keys()

@@ -9,7 +9,7 @@ import pytest
 from helpers import encoded, noise
 from PIL import Image
 
-from trainer_classification.data.images import BadImageError, decode, padded, resized_whole
+from trainer_classification.data.images import BadImageError, decode, padded, resized
 
 
 def saved(image: Image.Image, kind: str = "PNG", **options) -> bytes:
@@ -69,7 +69,7 @@ def test_an_animation_shows_its_first_frame():
 @pytest.mark.parametrize("shape", [(1, 30), (30, 1), (1, 1)])
 def test_images_one_pixel_thin_can_be_resized_and_padded(shape):
     pixels = decode(encoded(noise(0, *shape, 3)), ".png")
-    assert resized_whole(pixels, 8).shape == (8, 8, 3)
+    assert resized(pixels, 8, 8).shape == (8, 8, 3)
     assert padded(pixels, 32).shape == (32, 32, 3)
 
 

@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parents[2] / "src/trainer_classification"
 # A module may import its own layer and those before it.
 LAYERS = [
     {"config"},
+    {"kernels"},
     {"plan"},
     {"recipes"},
     {"data"},
@@ -28,10 +29,11 @@ HEAVY = {
     "torchvision": set(),
     "nvidia": set(),
     "ffcv": set(),
-    "numba": {"augment/cpu.py", "augment/vector.py"},
+    "numba": {"augment/cpu.py", "kernels/vector.py", "kernels/resize.py"},
     "cyclopts": {"cli.py"},
     "PIL": {"data/images.py"},
-    "rich": {"data/prepare.py", "data/report.py"},
+    "rich": {"data/prepare.py", "data/report.py", "data/pool.py"},
+    "simplejpeg": {"data/images.py"},
 }
 FILES = [path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py" and path.parent != PACKAGE / "bench"]
 

@@ -1,5 +1,6 @@
 """Prepare: what it writes, what it refuses, and that nothing half-written is taken for whole."""
 
+import io
 import json
 import os
 import signal
@@ -9,16 +10,19 @@ import sys
 import numpy as np
 import pytest
 from helpers import encoded, noise, rows, tree, write_dataset
+from PIL import Image
 
 from trainer_classification.config import PrepareConfig
-from trainer_classification.data import array, jobs, manifest, splits
+from trainer_classification.data import array, beton, jobs, manifest, parts, splits, table, tar
+from trainer_classification.data import prepare as prepare_module
 from trainer_classification.data.array import open_array
+from trainer_classification.data.images import decode
 from trainer_classification.data.prepare import prepare
 
 
 @pytest.fixture(autouse=True)
 def _small_jobs(monkeypatch):
-    monkeypatch.setattr(array, "JOB", 7)
+    monkeypatch.setattr(jobs, "SIZE", 7)
     monkeypatch.delenv("HAFNIA_CLOUD", raising=False)
 
 
@@ -83,7 +87,8 @@ def test_larger_images_are_resized_whole_with_x_first_and_remember_their_size(tm
     store = open_array(made.folder, made.manifest, "train")
     assert (made.manifest.image_size, made.manifest.train_size, made.manifest.layout) == (40, 32, "WHC")
     assert store.sizes.tolist() == [[w, h] for h, w in sizes]
-    np.testing.assert_array_equal(store.images[0], jobs.resized_whole(noise(0, 90, 70, 3), 40).swapaxes(0, 1))
+    expected = Image.fromarray(noise(0, 90, 70, 3)).resize((40, 40), Image.Resampling.BILINEAR)
+    assert np.abs(store.images[0].swapaxes(0, 1).astype(int) - np.asarray(expected)).mean() < 0.5
 
 
 @pytest.mark.parametrize("workers", [2, 3])
@@ -179,11 +184,11 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
     whole = tree(prepared(tmp_path, three_splits()).folder)
     run_job, done = jobs.run_job, []
 
-    def dying(files, geometry, stem):
+    def dying(files, work, stem):
         if len(done) == 3:
             raise KeyboardInterrupt
         done.append(stem)
-        return run_job(files, geometry, stem)
+        return run_job(files, work, stem)
 
     monkeypatch.setattr(jobs, "run_job", dying)
     with pytest.raises(KeyboardInterrupt):
@@ -197,11 +202,11 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
 
 
 def test_parts_of_other_options_are_not_taken_over(tmp_path, monkeypatch):
-    monkeypatch.setattr(array, "gather", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(array, "write_split", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         prepared(tmp_path, three_splits())
     monkeypatch.undo()
-    monkeypatch.setattr(array, "JOB", 7)
+    monkeypatch.setattr(jobs, "SIZE", 7)
     (tmp_path / "dataset/data/00003.png").write_bytes(encoded(noise(77, channels=3)))
     made = prepared(tmp_path, None)
     np.testing.assert_array_equal(open_array(made.folder, made.manifest, "train").images[3], noise(77, channels=3))
@@ -268,9 +273,9 @@ def test_small_classes_give_at_least_one_from_three_images_and_keep_one(count):
 
 SCRIPT = """
 import os, signal, sys
-from trainer_classification.data import array, jobs, prepare
+from trainer_classification.data import jobs, prepare
 from trainer_classification.config import PrepareConfig
-array.JOB = 7
+jobs.SIZE = 7
 real, left = jobs.run_job, [int(sys.argv[3])]
 def run_job(*args):
     left[0] -= 1
@@ -290,3 +295,111 @@ def test_sigkill_after_every_job_still_ends_with_the_bytes_of_an_undisturbed_run
         codes.append(subprocess.run(command, capture_output=True, env=os.environ).returncode)
     assert codes == [-signal.SIGKILL] * 2 + [0]
     assert tree(tmp_path / "killed/tiny-12px") == whole
+
+
+def photos():
+    """Smooth JPEGs of many sizes, one grey, one turned by EXIF, one PNG with transparency."""
+    y, x = np.mgrid[:200, :300]
+    image = np.stack([y, x * 255 // 300, (x + y) // 2], 2).astype(np.uint8)
+    data = []
+    for number in range(24):
+        shown = image[: 80 + 5 * number, : 300 - 7 * number]
+        content, suffix = encoded(shown, "JPEG", quality=90), ".jpg"
+        if number == 3:
+            content = encoded(shown[:, :, 0], "JPEG")
+        if number == 5:
+            exif = Image.Exif()
+            exif[0x0112] = 6
+            content = encoded(shown, "JPEG", exif=exif)
+        if number == 7:
+            content, suffix = encoded(np.dstack([shown, shown[:, :, 0]])), ".png"
+        height, width = shown.shape[:2]
+        row = {"data": content, "suffix": suffix, "label": "ab"[number % 2], "width": width, "height": height}
+        data.append(row | {"split": ("train", "train", "validation", "test")[number % 4]})
+    return data
+
+
+def test_one_pass_writes_every_format_and_each_holds_every_image(tmp_path):
+    made = prepared(tmp_path, photos(), image_size=64)
+    assert set(made.manifest.formats) == {"array", "beton", "tar"}
+    for split, info in made.manifest.splits.items():
+        files = table.open_table(made.folder, made.manifest, split).files
+        tars, betons = (
+            tar.open_tars(made.folder / "tar", split, info.count),
+            beton.open_beton(made.folder / beton.path(split)),
+        )
+        assert len(open_array(made.folder, made.manifest, split).images) == len(betons.labels) == len(files)
+        assert tars.labels.tolist() == betons.labels.tolist()
+        for sample, name in enumerate(files):
+            original = (tmp_path / "dataset" / name).read_bytes()
+            if name.endswith(".png"):
+                decoded = np.asarray(Image.open(io.BytesIO(bytes(tars.image(sample)))))
+                np.testing.assert_array_equal(decoded, decode(original, ".png"))
+            else:
+                assert bytes(tars.image(sample)) == original
+            assert max(betons.widths[sample], betons.heights[sample]) <= 160
+
+
+def test_small_images_lie_raw_in_the_beton_as_in_the_array(tmp_path):
+    made = prepared(tmp_path, three_splits())
+    store, images = beton.open_beton(made.folder / beton.path("train")), open_array(made.folder, made.manifest, "train")
+    for sample in range(30):
+        shown = store.image(sample).reshape(12, 12, 3)
+        np.testing.assert_array_equal(shown, np.repeat(images.images[sample], 3, 2))
+
+
+def test_a_format_added_later_gives_the_bytes_of_all_at_once_and_leaves_the_others_alone(tmp_path):
+    whole = tree(prepared(tmp_path, photos(), image_size=64).folder)
+    first = prepared(tmp_path, None, image_size=64, formats="tar", force=True)
+    assert list(first.manifest.formats) == ["tar"]
+    before = {path.name: path.stat().st_ino for path in (first.folder / "tar").iterdir()}
+    prepared(tmp_path, None, image_size=64, formats="beton")
+    last = prepared(tmp_path, None, image_size=64, formats="array,tar")
+    assert {path.name: path.stat().st_ino for path in (last.folder / "tar").iterdir()} == before
+    assert tree(last.folder) == whole
+
+
+def test_other_options_of_the_beton_make_the_beton_alone_anew(tmp_path, monkeypatch):
+    made = prepared(tmp_path, photos(), image_size=64)
+    array_file = made.folder / array.path("train")
+    before = array_file.stat().st_ino
+    again = prepared(tmp_path, None, image_size=64, beton_mode="raw", beton_side=50)
+    assert again.manifest.formats["beton"] == {"mode": "raw", "side": 50, "quality": 90}
+    assert array_file.stat().st_ino == before
+    store = beton.open_beton(made.folder / beton.path("train"))
+    assert set(store.modes.tolist()) == {beton.RAW}
+    assert max(store.widths.max(), store.heights.max()) == 50
+
+
+def test_what_a_format_adds_is_only_what_is_needed(tmp_path):
+    folder = write_dataset(tmp_path / "dataset", photos(), ["a", "b"])
+    config = PrepareConfig(dataset=str(folder), out=str(tmp_path / "out"), workers=1, image_size=64)
+    seen = []
+    made = prepare(config, lambda resized, size: seen.append((resized, size)) or ("tar",))
+    assert seen == [(True, 24 * 80 * 80 * 3)]
+    assert list(made.manifest.formats) == ["tar"]
+    assert prepare(config, lambda *_: ()).manifest == made.manifest
+    with pytest.raises(ValueError, match=r"holds tar, not array: .*--formats array adds it"):
+        open_array(made.folder, made.manifest, "train")
+
+
+def test_a_shard_that_reads_back_differently_is_an_error_that_names_the_image(tmp_path, monkeypatch):
+    write = parts._write
+    monkeypatch.setattr(parts, "_write", lambda descriptor, data, place: write(descriptor, data ^ 1, place))
+    with pytest.raises(OSError, match=r"array/train differs .*data/00000\.png"):
+        prepared(tmp_path, three_splits(), formats="array")
+    assert not (tmp_path / "out/tiny-12px").exists()
+
+
+def test_an_error_in_a_worker_process_ends_the_command_with_its_text(tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, "SIZE", 20)
+    (tmp_path / "out/tiny-12px.partial/parts").mkdir(parents=True)
+    monkeypatch.setattr(prepare_module, "_claim", lambda *_: None)
+    (tmp_path / "out/tiny-12px.partial/parts/000001.array").mkdir()  # a file cannot be written there
+    with pytest.raises(OSError, match=r"000001\.array"):
+        prepared(tmp_path, three_splits(), workers=2)
+
+
+def test_unknown_formats_are_refused():
+    with pytest.raises(ValueError, match="--formats has 'beaton', but may list: array,beton,tar"):
+        PrepareConfig(formats="array,beaton")

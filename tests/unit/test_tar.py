@@ -10,13 +10,19 @@ from helpers import encoded, noise
 from trainer_classification.data.tar import open_tars, order_of, write_tars
 
 COUNT = 40
-FILES = [(encoded(noise(i, 20 + i, 30, 3), "JPEG"), ".JPG" if i == 3 else ".jpg") for i in range(COUNT)]
+FILES = [(encoded(noise(i, 20 + i, 30, 3), "JPEG"), ".jpg") for i in range(COUNT)]
 LABELS = np.arange(COUNT) * 7 % 13
+
+
+def write(folder, shard_size=40_000):
+    sizes = np.array([len(data) for data, _ in FILES])
+    suffixes = [suffix for _, suffix in FILES]
+    write_tars(folder, "train", lambda sample: FILES[sample][0], sizes, suffixes, LABELS, shard_size)
 
 
 @pytest.fixture
 def folder(tmp_path):
-    write_tars(tmp_path, "train", FILES.__getitem__, LABELS, shard_size=40_000)
+    write(tmp_path)
     return tmp_path
 
 
@@ -78,13 +84,13 @@ def test_dali_reads_them_by_our_index(folder):
 
 def test_the_same_files_give_the_same_bytes(tmp_path):
     for name in "ab":
-        write_tars(tmp_path / name, "train", FILES.__getitem__, LABELS, shard_size=40_000)
+        write(tmp_path / name)
     for path in (tmp_path / "a").iterdir():
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
 
 
 def test_a_file_larger_than_a_shard_has_one_of_its_own(tmp_path):
-    write_tars(tmp_path, "train", FILES.__getitem__, LABELS, shard_size=10)
+    write(tmp_path, shard_size=10)
     assert len(list(tmp_path.glob("*.tar"))) == COUNT
 
 

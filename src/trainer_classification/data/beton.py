@@ -12,20 +12,25 @@ All little endian, structures padded as C does. Source: `ffcv/types.py`, `writer
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:  # who only reads needs neither Pillow nor simplejpeg
+    from trainer_classification.data.images import Decoded
+    from trainer_classification.data.parts import Parts
 
 Uint8 = npt.NDArray[np.uint8]
 
 VERSION = 2
 JPEG, RAW = 0, 1
 _IMAGE_TYPE, _INT_TYPE = 2, 1  # FFCV's ids of the fields
-_LEAST_PAGE = 1 << 23
+_PAGE, _SMALL_PAGE = 1 << 23, 1 << 21  # FFCV's default and its least; few images would not fill the former
+_LONGEST = (1 << 16) - 1
 _HEADER = np.dtype(
     [
         ("version", "<u2"),
@@ -43,88 +48,172 @@ _ALLOCATION = np.dtype([("sample_id", "<u8"), ("ptr", "<u8"), ("size", "<u8")])
 
 
 @dataclass(frozen=True)
+class Storage:
+    """How larger images are stored.
+
+    Attributes:
+        mode: "jpg" or "raw".
+        side: bound in px of the longer side; larger images are resized, antialiased. 0: none.
+        quality: of JPEGs that are encoded anew.
+    """
+
+    mode: Literal["jpg", "raw"]
+    side: int = 0
+    quality: int = 90
+
+
+@dataclass(frozen=True)
 class Payload:
     """An image as a beton holds it: JPEG bytes, or raw uint8 [H, W, 3]."""
 
     mode: int
     width: int
     height: int
-    data: bytes
+    data: bytes | Uint8
 
 
 def raw_payload(pixels: Uint8) -> Payload:
     """The pixels as they are; grey becomes RGB, as FFCV knows no other. uint8 [H, W, 1] or [H, W, 3]."""
     pixels = np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
-    return Payload(RAW, pixels.shape[1], pixels.shape[0], pixels.tobytes())
+    return Payload(RAW, pixels.shape[1], pixels.shape[0], np.ascontiguousarray(pixels))
 
 
-def jpeg_payload(pixels: Uint8, original: bytes, longest_side: int, quality: int = 90) -> Payload:
-    """JPEG of at most `longest_side` px; the original bytes where they fit already.
+def payload(image: Decoded, original: bytes, storage: Storage) -> Payload:
+    """An image as `storage` says; a JPEG that fits already keeps its bytes.
 
     Args:
-        pixels: uint8 [H, W, C], decoded from `original`, upright.
+        image: decoded from `original`.
         original: the file.
-        longest_side: bound in px of the longer side; larger ones are resized, antialiased.
-        quality: of images that are encoded anew.
+        storage: how to store it.
     """
-    from PIL import Image
+    height, width, channels = image.pixels.shape
+    fits = storage.side == 0 or max(height, width) <= storage.side
+    if storage.mode == "jpg" and fits and image.kind == "jpeg" and image.upright and channels == 3:
+        return Payload(JPEG, width, height, original)
+    pixels = image.pixels if fits else _bounded(image.pixels, storage.side)
+    raw = raw_payload(pixels)
+    if storage.mode == "raw":
+        return raw
+    import simplejpeg  # a bare machine that only reads has none
+
+    content = simplejpeg.encode_jpeg(raw.data, storage.quality, "RGB", "420")
+    return Payload(JPEG, raw.width, raw.height, content)
+
+
+def _bounded(pixels: Uint8, side: int) -> Uint8:
+    from trainer_classification.data.images import resized
 
     height, width = pixels.shape[:2]
-    if max(height, width) <= longest_side and _plain_jpeg(original, width, height):
-        return Payload(JPEG, width, height, original)
-    image = Image.fromarray(np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels)
-    scale = min(1.0, longest_side / max(height, width))
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    image = image.resize(size, Image.Resampling.BILINEAR) if size != image.size else image
-    content = io.BytesIO()
-    image.save(content, "JPEG", quality=quality)
-    return Payload(JPEG, size[0], size[1], content.getvalue())
+    scale = side / max(height, width)
+    return resized(pixels, max(1, round(width * scale)), max(1, round(height * scale)))
 
 
-def _plain_jpeg(original: bytes, width: int, height: int) -> bool:
-    """Whether any JPEG decoder shows these bytes as RGB, upright and at this size."""
-    from PIL import Image
+@dataclass(frozen=True)
+class Layout:
+    """Where everything of a beton lies.
 
-    with Image.open(io.BytesIO(original)) as image:
-        upright = image.getexif().get(0x0112, 1) == 1
-        return image.format == "JPEG" and image.mode == "RGB" and upright and image.size == (width, height)
+    Attributes:
+        head: bytes at the start of the file: header, field descriptors, metadata.
+        places: int64 [n], of each image's bytes.
+        table_place, table: the allocation table, which ends the file.
+    """
+
+    head: bytes
+    places: npt.NDArray[np.int64]
+    table_place: int
+    table: bytes
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self.table_place + len(self.table)
 
 
-def write_beton(path: Path, payloads: Iterable[Payload], labels: npt.NDArray[np.int64], largest: int) -> None:
-    """Write a split; the payloads are taken one at a time, so memory holds one image.
+def layout(
+    payloads: npt.NDArray[np.signedinteger[Any]], sizes: npt.NDArray[np.int64], labels: npt.NDArray[np.int64]
+) -> Layout:
+    """Lay out a split.
 
     Args:
-        path: of the file.
-        payloads: as many as labels.
+        payloads: int [n, 3], mode, width and height of each image.
+        sizes: int64 [n], its bytes.
         labels: int64 [n].
-        largest: bytes of the largest payload, or more; sets the page size.
+
+    Raises:
+        ValueError: a side is longer than the format's 16 bits.
     """
-    page = _LEAST_PAGE
-    while page < largest:
+    if payloads[:, 1:].max() > _LONGEST:
+        raise ValueError(f"A beton holds images of up to {_LONGEST} px a side: bound them with --beton-side.")
+    page = _PAGE if sizes.sum() > 8 * _PAGE else _SMALL_PAGE
+    while page < sizes.max():
         page *= 2
-    samples = np.zeros(len(labels), _SAMPLE)
+    samples, table, fields = np.zeros(len(labels), _SAMPLE), np.zeros(len(labels), _ALLOCATION), _fields()
+    start = -(-(_HEADER.itemsize + fields.nbytes + samples.nbytes) // page) * page
+    places, end = _places(sizes, start, page)
     samples["label"] = labels
-    table = np.zeros(len(labels), _ALLOCATION)
-    fields = _fields()
+    for column, name in enumerate(("mode", "width", "height")):
+        samples["image"][name] = payloads[:, column]
+    samples["image"]["data_ptr"] = places
+    table["sample_id"], table["ptr"], table["size"] = np.arange(len(labels)), places, sizes
+    header = np.array((VERSION, len(fields), page, len(labels), end), _HEADER)
+    return Layout(header.tobytes() + fields.tobytes() + samples.tobytes(), places, end, table.tobytes())
+
+
+def _places(sizes: npt.NDArray[np.int64], start: int, page: int) -> tuple[npt.NDArray[np.int64], int]:
+    """Place of each image, none across a page, and where the pages end."""
+    places, place = [], start
+    for size in sizes.tolist():
+        if place % page + size > page:
+            place += -place % page
+        places.append(place)
+        place += size
+    return np.array(places, np.int64), place + -place % page
+
+
+def write_beton(path: Path, payloads: Sequence[Payload], labels: npt.NDArray[np.int64]) -> None:
+    """Write a split from payloads in memory, as many as labels."""
+    data = [bytes(payload.data) for payload in payloads]
+    about = np.array([(payload.mode, payload.width, payload.height) for payload in payloads])
+    plan = layout(about, np.array([len(content) for content in data], np.int64), labels)
     with path.open("wb") as file:
-        start = -(-(_HEADER.itemsize + fields.nbytes + samples.nbytes) // page) * page
-        place = start
-        for number, payload in enumerate(payloads):
-            size = len(payload.data)
-            if place % page + size > page:
-                place += -place % page
+        file.write(plan.head)
+        for place, content in zip(plan.places.tolist(), data, strict=True):
             file.seek(place)
-            file.write(payload.data)
-            samples["image"][number] = (payload.mode, payload.width, payload.height, place)
-            table[number] = (number, place, size)
-            place += size
-        assert number + 1 == len(labels)
-        place += -place % page
-        file.seek(place)
-        file.write(table.tobytes())
-        file.seek(0)
-        header = np.array((VERSION, len(fields), page, len(labels), place), _HEADER)
-        file.write(header.tobytes() + fields.tobytes() + samples.tobytes())
+            file.write(content)
+        file.seek(plan.table_place)
+        file.write(plan.table)
+
+
+def path(split: str) -> str:
+    """Path of a split, relative to the manifest's folder."""
+    return f"beton/{split}.beton"
+
+
+def write_split(
+    folder: Path,
+    split: str,
+    parts: Parts,
+    rows: npt.NDArray[np.int64],
+    labels: npt.NDArray[np.int64],
+    side: int,
+    channels: int,
+) -> list[str]:
+    """Write a split from the parts of the jobs, as `array.write_split`."""
+    from trainer_classification.data import parts as copying
+
+    (folder / "beton").mkdir(exist_ok=True)
+    plan = layout(parts.found.payloads[rows], parts.found.bytes[rows, 1], labels)
+    with (folder / path(split)).open("wb") as file:
+        file.write(plan.head)
+        file.seek(plan.table_place)
+        file.write(plan.table)
+    copying.copy(parts, ".beton", 1, rows, folder / path(split), plan.places, expand=False)
+    return [path(split)]
+
+
+def stored(folder: Path, split: str, count: int, side: int, channels: int) -> Callable[[int], Uint8]:
+    """Sample id -> its bytes as they lie there, to check what was written."""
+    return open_beton(folder / path(split)).image
 
 
 def _fields() -> np.ndarray[tuple[int], np.dtype[np.void]]:
@@ -154,6 +243,11 @@ class BetonStore:
     places: npt.NDArray[np.uint64]
     sizes: npt.NDArray[np.uint64]
     labels: npt.NDArray[np.int64]
+
+    def image(self, sample: int) -> Uint8:
+        """The bytes of an image, uint8 [size], not copied."""
+        start = int(self.places[sample])
+        return self.data[start : start + int(self.sizes[sample])]
 
 
 def open_beton(path: Path) -> BetonStore:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import warnings
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 Uint8 = npt.NDArray[np.uint8]
@@ -25,11 +28,36 @@ _SUFFIXES = {
 _ROTATABLE = ("JPEG", "MPO", "PNG", "WEBP", "TIFF")  # formats with an EXIF orientation
 
 
+_ORIENTATION = 0x0112  # EXIF
+_SHRINK = 4  # from here on Pillow resizes: the kernels' 8-bit weights get coarse
+
+
 class BadImageError(ValueError):
     """An image that must not get into the shards; the text is the reason."""
 
 
+@dataclass(frozen=True)
+class Decoded:
+    """An image's pixels, and whether the file itself may go into a shard.
+
+    Attributes:
+        pixels: uint8 [H, W, 1] or [H, W, 3], upright.
+        kind: "jpeg" or "png" where any decoder shows the same pixels of the file: no palette, transparency, CMYK or
+            16 bits; "" else.
+        upright: no EXIF rotation was applied.
+    """
+
+    pixels: Uint8
+    kind: Literal["jpeg", "png", ""]
+    upright: bool = True
+
+
 def decode(data: bytes, suffix: str) -> Uint8:
+    """The pixels of `examine`, uint8 [H, W, C]."""
+    return examine(data, suffix).pixels
+
+
+def examine(data: bytes, suffix: str) -> Decoded:
     """Decode an image as it is meant to be seen.
 
     EXIF rotation is applied, transparency laid over white, 16 bits cut to the upper 8, an animation shown by its first
@@ -40,20 +68,55 @@ def decode(data: bytes, suffix: str) -> Uint8:
         suffix: of its name, as ".jpg"; content of another format is refused.
 
     Returns:
-        uint8 [H, W, 1] of grey images (modes 1, L, LA and 16-bit), else [H, W, 3].
+        One channel for grey images (modes 1, L, LA and 16-bit), else three.
 
     Raises:
         BadImageError: empty, truncated, not an image, larger than MAX_PIXELS, or of another format than its suffix.
     """
     if not data:
         raise BadImageError("empty file")
+    return _plain_jpeg(data, suffix) or _by_pillow(data, suffix)
+
+
+def _plain_jpeg(data: bytes, suffix: str) -> Decoded | None:
+    """A JPEG as nearly all are, by libjpeg-turbo; None: Pillow has to look, which also says what is wrong."""
+    if suffix.lower() not in (".jpg", ".jpeg"):
+        return None
+    colours = _jpeg_colours(data)
+    if not colours or _rotated(data):
+        return None
+    try:
+        return Decoded(simplejpeg.decode_jpeg(data, "GRAY" if colours == "Gray" else "RGB"), "jpeg")
+    except ValueError:
+        return None
+
+
+def _jpeg_colours(data: bytes) -> str:
+    """ "YCbCr" or "Gray" of a JPEG that libjpeg-turbo reads, "" of anything else."""
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        return ""
+    return colours if colours in ("YCbCr", "Gray") and height * width <= MAX_PIXELS else ""
+
+
+def _rotated(data: bytes) -> bool:
+    """Whether a JPEG is to be turned or mirrored for viewing."""
+    if b"Exif\0\0" not in data[:65536]:
+        return False
+    with Image.open(io.BytesIO(data)) as image:
+        return bool(image.getexif().get(_ORIENTATION, 1) != 1)
+
+
+def _by_pillow(data: bytes, suffix: str) -> Decoded:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(data))
         _check(image, suffix)
         image.load()
-        return _pixels(_upright(image))
+        upright = image.getexif().get(_ORIENTATION, 1) == 1 or image.format not in _ROTATABLE
+        return Decoded(_pixels(_upright(image)), _kind(image, data), upright)
     except UnidentifiedImageError:
         raise BadImageError("not an image of a known format") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -62,6 +125,13 @@ def decode(data: bytes, suffix: str) -> Uint8:
         if isinstance(error, BadImageError):
             raise
         raise BadImageError(f"cannot be decoded: {' '.join(str(error).split()) or type(error).__name__}") from error
+
+
+def _kind(image: Image.Image, data: bytes) -> Literal["jpeg", "png", ""]:
+    if image.format in ("JPEG", "MPO"):
+        return "jpeg" if _jpeg_colours(data) else ""
+    plain = image.format == "PNG" and image.mode in ("L", "RGB") and "transparency" not in image.info
+    return "png" if plain else ""
 
 
 def _check(image: Image.Image, suffix: str) -> None:
@@ -79,19 +149,19 @@ def _upright(image: Image.Image) -> Image.Image:
 def _pixels(image: Image.Image) -> Uint8:
     mode = image.mode
     if mode in ("L", "RGB"):
-        pixels = np.asarray(image)
+        pixels = np.array(image)
     elif mode == "1":
-        pixels = np.asarray(image.convert("L"))
+        pixels = np.array(image.convert("L"))
     elif mode.startswith("I"):
         pixels = (np.clip(np.asarray(image), 0, 0xFFFF) >> 8).astype(np.uint8)
     elif mode == "F":
         raise BadImageError("floating-point pixels, whose range is not known")
     elif mode in ("LA", "La"):
-        pixels = np.asarray(_over_white(image.convert("RGBA")).convert("L"))
+        pixels = np.array(_over_white(image.convert("RGBA")).convert("L"))
     elif mode in ("RGBA", "RGBa", "PA") or "transparency" in image.info:
-        pixels = np.asarray(_over_white(image.convert("RGBA")))
+        pixels = np.array(_over_white(image.convert("RGBA")))
     else:
-        pixels = np.asarray(image.convert("RGB"))
+        pixels = np.array(image.convert("RGB"))
     return pixels.reshape(image.height, image.width, -1)
 
 
@@ -99,11 +169,32 @@ def _over_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
-def resized_whole(pixels: Uint8, side: int) -> Uint8:
-    """The whole image as side x side px, antialiased bilinear: uint8 [H, W, C] -> [side, side, C]."""
+def resized(pixels: Uint8, width: int, height: int) -> Uint8:
+    """The whole image at another size, antialiased bilinear: uint8 [H, W, C] -> [height, width, C]."""
+    if _coarse(pixels, width, height):
+        return _resized_by_pillow(pixels, width, height)
+    from trainer_classification.kernels import resize  # numba: only who prepares needs it
+
+    return resize.whole(pixels, width, height)
+
+
+def resized_x_first(pixels: Uint8, side: int) -> Uint8:
+    """As `resized` to a square, but x before y: uint8 [H, W, C] -> [side, side, C], [x, y, c]."""
+    if _coarse(pixels, side, side):
+        return np.ascontiguousarray(_resized_by_pillow(pixels, side, side).swapaxes(0, 1))
+    from trainer_classification.kernels import resize
+
+    return resize.whole_x_first(pixels, side, side)
+
+
+def _coarse(pixels: Uint8, width: int, height: int) -> bool:
+    return pixels.shape[0] > _SHRINK * height or pixels.shape[1] > _SHRINK * width
+
+
+def _resized_by_pillow(pixels: Uint8, width: int, height: int) -> Uint8:
     channels = pixels.shape[2]
     image = Image.fromarray(pixels if channels == 3 else pixels[:, :, 0])
-    return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR)).reshape(side, side, channels)
+    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR)).reshape(height, width, channels)
 
 
 def padded(pixels: Uint8, side: int) -> Uint8:

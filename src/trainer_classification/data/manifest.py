@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FILE_NAME = "manifest.json"
 
 
@@ -42,6 +43,8 @@ class Manifest:
 
     Attributes:
         dataset, version, task: as the source names them.
+        root: folder of the original files when they were prepared.
+        formats: "array", "beton", "tar": those that are here, each with all splits, and the options of each.
         class_names: index = label.
         splits: "train", "validation", "test" -> SplitInfo; only those that have images.
         channels: 1 (the whole dataset is grey) or 3.
@@ -62,6 +65,8 @@ class Manifest:
     dataset: str
     version: str
     task: str
+    root: str
+    formats: dict[str, dict[str, Any]]
     class_names: list[str]
     splits: dict[str, SplitInfo]
     channels: int
@@ -107,6 +112,36 @@ def read(folder: Path) -> Manifest:
     content["splits"] = {name: SplitInfo(**info) for name, info in content["splits"].items()}
     content["files"] = {name: FileInfo(**info) for name, info in content["files"].items()}
     return Manifest(**content)
+
+
+def check_files(folder: Path, manifest: Manifest, split: str, names: Iterable[str]) -> None:
+    """Check that a split is there and its files have the sizes that the manifest says.
+
+    Raises:
+        ValueError: says what is wrong, and the command that makes it anew.
+    """
+    if split not in manifest.splits:
+        raise ValueError(f"{folder} has no split {split!r}; it has: {', '.join(manifest.splits)}.")
+    for name in names:
+        size = (folder / name).stat().st_size if (folder / name).is_file() else None
+        if size != manifest.files[name].bytes:
+            raise ValueError(
+                f"{folder / name} is damaged ({size} bytes instead of {manifest.files[name].bytes}): prepare the "
+                f"dataset again: python scripts/prepare.py --dataset {manifest.dataset} --force"
+            )
+
+
+def check_format(folder: Path, manifest: Manifest, name: str) -> None:
+    """Check that a format is there.
+
+    Raises:
+        ValueError: it is not; says the command that adds it.
+    """
+    if name not in manifest.formats:
+        raise ValueError(
+            f"{folder} holds {', '.join(manifest.formats) or 'no format'}, not {name}: "
+            f"python scripts/prepare.py --dataset {manifest.dataset} --formats {name} adds it."
+        )
 
 
 def file_info(path: Path) -> FileInfo:

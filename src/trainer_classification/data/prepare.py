@@ -1,40 +1,45 @@
 """`prepare`: from a Hafnia dataset to checked shards and a manifest.
 
-Jobs write part files into `<target>.partial`, in as many processes as there are CPUs; the parts are gathered into one
-file a split, checked, and the folder is renamed. Whatever bears the target's name is whole.
+Jobs write part files into `<target>.partial`, in as many processes as there are CPUs: one decode of each image serves
+every format. The parts are gathered into shards, read back and checked, and the folder is renamed. Whatever bears the
+target's name is whole.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import json
 import os
 import shutil
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import xxhash
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from trainer_classification import recipes
-from trainer_classification.config import PrepareConfig, cpu_count
-from trainer_classification.data import array, jobs, manifest, splits
-from trainer_classification.data.manifest import Manifest
+from trainer_classification.config import PrepareConfig
+from trainer_classification.data import array, beton, jobs, manifest, pool, splits, table, tar
+from trainer_classification.data.manifest import FileInfo, Manifest, SplitInfo
+from trainer_classification.data.parts import Parts, check, in_threads
 from trainer_classification.data.report import print_table
 from trainer_classification.data.source import Source, find_dataset
+from trainer_classification.data.table import Table
 
+Int64 = npt.NDArray[np.int64]
+
+FORMATS = {"array": array, "beton": beton, "tar": tar}
 _KEEP_SIZE = 64  # px: images up to here are stored as they are
 _ROOM = 1.25  # larger ones at this times the size they train at, so that a crop is seldom enlarged
+_BETON_ROOM = 2.5  # the longest side of a beton's image, times the training size: small crops are not enlarged much
 _BAD_SHARE = 0.01
 
 
@@ -46,11 +51,16 @@ class Prepared:
     manifest: Manifest
 
 
-def prepare(config: PrepareConfig) -> Prepared:
-    """Prepare a dataset, or find it prepared already.
+def prepare(config: PrepareConfig, needed: Callable[[bool, int], tuple[str, ...]] | None = None) -> Prepared:
+    """Prepare a dataset, or find it prepared already; formats that were prepared before are kept.
+
+    Args:
+        config: what the user asked for.
+        needed: (images are resized, bytes of the array) -> formats, where these and not `config.formats` are wanted.
 
     Raises:
         ValueError: the dataset is not found or wrong, too many images are bad, there is no room, shards are damaged.
+        OSError: the disk is full, or what was written is not what is read back.
     """
     console = Console(stderr=True)
     started = time.perf_counter()
@@ -62,17 +72,40 @@ def prepare(config: PrepareConfig) -> Prepared:
     target = _target(config, source, train_size)
     with _locked(target, console):
         if config.verify:
-            found = Prepared(target, manifest.read(target))
-            manifest.verify(target, found.manifest)
-            console.print(f"{target} is whole: {len(found.manifest.files)} files agree with their checksums.")
-            return found
-        if not config.force and (ready := _ready(target, fingerprint)) is not None:
+            return _verified(target, console)
+        before = None if config.force else _prepared_before(target, fingerprint)
+        formats = tuple(config.formats.split(","))
+        if needed is not None:
+            formats = needed(geometry.resized, len(source.files) * geometry.side**2 * 3)
+        work = _work(config, geometry, train_size, formats, before)
+        if before is not None and not work.formats:
             console.print(f"{source.name} is prepared already in {target}.", highlight=False)
-            return ready
-        console.print(f"Preparing {source.name} for {train_size} px ({reason}).", highlight=False)
-        prepared = _make(config, source, geometry, train_size, fingerprint, target, console)
+            return Prepared(target, before)
+        wanted = ", ".join(work.formats) or "its table"
+        console.print(f"Preparing {source.name} for {train_size} px ({reason}): {wanted}.", highlight=False)
+        prepared = _make(config, source, work, train_size, fingerprint, target, before, console)
     print_table(console, prepared.folder, prepared.manifest, len(source.files), time.perf_counter() - started)
     return prepared
+
+
+def _verified(target: Path, console: Console) -> Prepared:
+    found = Prepared(target, manifest.read(target))
+    manifest.verify(target, found.manifest)
+    console.print(f"{target} is whole: {len(found.manifest.files)} files agree with their checksums.", highlight=False)
+    return found
+
+
+def _work(
+    config: PrepareConfig, geometry: jobs.Geometry, train_size: int, formats: tuple[str, ...], before: Manifest | None
+) -> jobs.Work:
+    """What is still to be made of each image."""
+    mode = config.beton_mode if config.beton_mode != "auto" else "jpg" if geometry.resized else "raw"
+    side = (config.beton_side or round(_BETON_ROOM * train_size)) if geometry.resized else 0
+    storage = beton.Storage(mode, max(0, side))
+    everything = jobs.Work(geometry, tuple(name for name in jobs.FORMATS if name in formats), storage)
+    there = before.formats if before is not None else {}
+    missing = tuple(name for name in everything.formats if there.get(name) != _options_of(everything, name))
+    return dataclasses.replace(everything, formats=missing)
 
 
 def _geometry(config: PrepareConfig, source: Source) -> tuple[jobs.Geometry, int, str]:
@@ -145,58 +178,75 @@ def _locked(target: Path, console: Console) -> Iterator[None]:
         yield
 
 
-def _ready(target: Path, fingerprint: str) -> Prepared | None:
-    """What is prepared already, if it fits."""
+def _prepared_before(target: Path, fingerprint: str) -> Manifest | None:
+    """The manifest of what is prepared already, if it fits the dataset and the options."""
     try:
         found = manifest.read(target)
     except ValueError:
         return None
-    return Prepared(target, found) if found.fingerprint == fingerprint else None
+    return found if found.fingerprint == fingerprint else None
+
+
+def _options_of(work: jobs.Work, name: str) -> dict[str, Any]:
+    """The options of one format, as the manifest keeps them."""
+    return dataclasses.asdict(work.beton) if name == "beton" else {}
 
 
 def _make(
     config: PrepareConfig,
     source: Source,
-    geometry: jobs.Geometry,
+    work: jobs.Work,
     train_size: int,
     fingerprint: str,
     target: Path,
+    kept: Manifest | None,
     console: Console,
 ) -> Prepared:
+    """Make the formats of `work`; those of `kept` stay as they are."""
     partial = target.with_name(target.name + ".partial")
-    _claim(partial, fingerprint)
-    _check_room(partial, 2 * len(source.files) * geometry.side**2 * 3)
-    stems = _run_jobs(source, geometry, partial / "parts", config.workers, console)
+    _claim(partial, f"{fingerprint} {work}")
+    _check_room(partial, _room_needed(source, work))
+    originals = [os.path.join(source.root, path) for path in source.files]
+    stems = pool.run_jobs(originals, work, partial / "parts", config.workers, console)
     found = jobs.joined([jobs.load(stem.with_suffix(".npz")) for stem in stems])
     skipped = _bad_images(source, found, config.on_bad_image)
-    good = found.reasons == ""
+    good = np.flatnonzero(found.reasons == "")
     split_of, origin = splits.cut_missing(
         source.splits[good], source.labels[good], found.hashes[good], config.validation_fraction
     )
-    made = array.gather(partial, stems, found, split_of, source.labels, geometry)
+    rows_of = {name: good[split_of == name] for name in origin}
+    channels = 1 if found.grey[good].all() else 3
+    mean, std = _statistics(found, rows_of["train"], channels, work.geometry.side)
+    names = _write_tables(partial, source, found, rows_of)
+    names += _write_formats(partial, Parts(stems, jobs.SIZE, found, originals), rows_of, source.labels, work, channels)
+    files = dict(zip(names, in_threads(manifest.file_info, [partial / name for name in names]), strict=True))
+    formats = {name: _options_of(work, name) for name in work.formats}
+    if kept is not None:
+        files |= _taken_over(target, partial, kept, work.formats)
+        formats = kept.formats | formats
     content = Manifest(
         dataset=source.name,
         version=source.version,
         task=source.task,
+        root=str(source.root),
+        formats={name: formats[name] for name in sorted(formats)},
         class_names=source.class_names,
         splits={
-            name: manifest.SplitInfo(
-                count=int((split_of == name).sum()),
+            name: SplitInfo(
+                count=len(rows_of[name]),
                 origin=text,
-                per_class=np.bincount(
-                    source.labels[good][split_of == name], minlength=len(source.class_names)
-                ).tolist(),
+                per_class=np.bincount(source.labels[rows_of[name]], minlength=len(source.class_names)).tolist(),
             )
             for name, text in origin.items()
         },
-        channels=made.channels,
-        image_size=geometry.side,
+        channels=channels,
+        image_size=work.geometry.side,
         train_size=train_size,
-        resized=geometry.resized,
-        layout="WHC" if geometry.resized else "HWC",
-        mean=made.mean,
-        std=made.std,
-        files=made.files,
+        resized=work.geometry.resized,
+        layout="WHC" if work.geometry.resized else "HWC",
+        mean=mean,
+        std=std,
+        files={name: files[name] for name in sorted(files)},
         skipped=skipped,
         unlabelled=source.unlabelled,
         duplicates=_duplicates(np.array(source.files)[good], found.hashes[good], split_of),
@@ -204,9 +254,58 @@ def _make(
         fingerprint=fingerprint,
     )
     content.write(partial)
-    manifest.verify(partial, content)
     _publish(partial, target)
     return Prepared(target, content)
+
+
+def _write_tables(partial: Path, source: Source, found: jobs.Part, rows_of: dict[str, Int64]) -> list[str]:
+    for name, rows in rows_of.items():
+        names = [source.files[row] for row in rows.tolist()]
+        table.write_table(partial, name, Table(source.labels[rows], found.sizes[rows], names))
+    return [path for name in rows_of for path in table.paths(name)]
+
+
+def _write_formats(
+    partial: Path, parts: Parts, rows_of: dict[str, Int64], labels: Int64, work: jobs.Work, channels: int
+) -> list[str]:
+    """Write every split in every format, and read it back; returns the paths written."""
+    names = []
+    for name in work.formats:
+        for split, rows in rows_of.items():
+            side = work.geometry.side
+            names += FORMATS[name].write_split(partial, split, parts, rows, labels[rows], side, channels)
+            read = FORMATS[name].stored(partial, split, len(rows), side, channels)
+            check(parts, jobs.FORMATS.index(name), rows, read, f"{name}/{split}")
+    return names
+
+
+def _statistics(found: jobs.Part, rows: Int64, channels: int, side: int) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation per channel of 0..1 of these images as the array has them, from integer sums."""
+    sums = np.where(found.grey[:, None], found.sums[:, :1], found.sums)[rows, :channels].sum(0)
+    squares = np.where(found.grey[:, None], found.squares[:, :1], found.squares)[rows, :channels].sum(0)
+    count = len(rows) * side * side
+    mean = sums / count
+    return (mean / 255).tolist(), (np.sqrt(squares / count - mean**2) / 255).tolist()
+
+
+def _taken_over(target: Path, partial: Path, kept: Manifest, made: tuple[str, ...]) -> dict[str, FileInfo]:
+    """Files of formats prepared before: the same files under a second name, not copied."""
+    anew = ("table", *made)
+    files = {name: info for name, info in kept.files.items() if name.partition("/")[0] not in anew}
+    for name in files:
+        (partial / name).parent.mkdir(exist_ok=True)
+        (partial / name).unlink(missing_ok=True)
+        os.link(target / name, partial / name)
+    return files
+
+
+def _room_needed(source: Source, work: jobs.Work) -> int:
+    """Bytes, about: each format once in the parts and once in the shards."""
+    images, side = len(source.files), work.geometry.side
+    original = sum(max(0, _file_size(source.root, path)) for path in source.files) if work.formats != ("array",) else 0
+    raw = images * side**2 * 3
+    need = {"array": raw, "beton": raw if work.beton.mode == "raw" else 2 * original, "tar": original + 2048 * images}
+    return 2 * sum(need[name] for name in work.formats)
 
 
 def _claim(partial: Path, fingerprint: str) -> None:
@@ -225,45 +324,6 @@ def _check_room(folder: Path, need: int) -> None:
             f"Preparing needs about {need / 1e9:.1f} GB in {folder.parent}, and {free / 1e9:.1f} GB are free: "
             f"free some space, or choose another folder with --out."
         )
-
-
-def _run_jobs(source: Source, geometry: jobs.Geometry, folder: Path, workers: int, console: Console) -> list[Path]:
-    """Run the jobs whose parts are not there yet; returns the stems of all parts, in order."""
-    starts = range(0, len(source.files), array.JOB)
-    stems = [folder / f"{number:06d}" for number in range(len(starts))]
-    todo = [
-        ([os.path.join(source.root, path) for path in source.files[start : start + array.JOB]], geometry, stem)
-        for start, stem in zip(starts, stems, strict=True)
-        if not stem.with_suffix(".npz").is_file()
-    ]
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}")
-    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not sys.stderr.isatty()) as progress:
-        done = len(source.files) - sum(len(files) for files, *_ in todo)
-        bar = progress.add_task("decoding", total=len(source.files), completed=done, rate="")
-        started, here = time.perf_counter(), 0
-        for count in _results(todo, workers or cpu_count()):
-            here += count
-            progress.update(bar, advance=count, rate=f"{here / (time.perf_counter() - started):,.0f} img/s")
-    return stems
-
-
-def _results(todo: list[tuple[list[str], jobs.Geometry, Path]], workers: int) -> Iterator[int]:
-    workers = min(workers, len(todo))
-    if workers <= 1:
-        yield from (jobs.run_job(*job) for job in todo)
-        return
-    # spawn: threads of torch, polars and numba do not survive a fork.
-    with ProcessPoolExecutor(workers, get_context("spawn"), jobs.ignore_interrupts) as pool:
-        try:
-            for future in as_completed([pool.submit(jobs.run_job, *job) for job in todo]):
-                yield future.result()
-        except BrokenProcessPool:
-            raise ValueError(
-                "A worker process was killed (out of memory?). The parts done are kept: run the same command again, "
-                "perhaps with fewer --workers."
-            ) from None
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _bad_images(source: Source, found: jobs.Part, policy: str) -> list[dict[str, str]]:

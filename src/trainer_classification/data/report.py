@@ -8,8 +8,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from trainer_classification.data import array
 from trainer_classification.data.manifest import Manifest
+from trainer_classification.data.table import open_table
 
 _LISTED = 10
 
@@ -28,7 +28,7 @@ def print_table(console: Console, folder: Path, manifest: Manifest, images: int,
 
 
 def _sizes(folder: Path, manifest: Manifest, split: str) -> str:
-    sizes = array.open_array(folder, manifest, split).sizes
+    sizes = open_table(folder, manifest, split).sizes
     order = np.argsort(sizes.prod(1), kind="stable")
     picked = sizes[order[[0, len(order) // 2, -1]]].tolist()
     return ", ".join(dict.fromkeys(f"{width}x{height}" for width, height in picked))

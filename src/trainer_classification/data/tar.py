@@ -1,6 +1,6 @@
 """The `tar` format: WebDataset shards of the original files, pre-shuffled, with DALI's index beside each.
 
-    tar/<split>-000000.tar      <id>.jpg (the original bytes; or another suffix) and <id>.cls (label in digits)
+    tar/<split>-000000.tar      <id>.jpg or .png (the original bytes) and <id>.cls (label in digits)
     tar/<split>-000000.idx      DALI's index, "v1.2": a line a sample, as its wds2idx makes it
 
 <id> is the sample id, nine digits: the row in the order of the array, whatever the shuffling. Headers are ustar without
@@ -10,16 +10,22 @@ time, owner or host, so that equal datasets give equal bytes.
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
+from trainer_classification.data.parts import in_threads
+
+if TYPE_CHECKING:
+    from trainer_classification.data.parts import Parts
+
 SHARD = 64 << 20  # bytes of a shard, about
 _BLOCK = 512
+_END = 2 * _BLOCK  # zeros that end an archive
 _SEED = 0x7A12  # of the shuffling: fixed, so that every machine writes the same shards
 
 
@@ -38,19 +44,64 @@ def order_of(count: int) -> npt.NDArray[np.int64]:
     return np.random.Generator(np.random.Philox(key=_SEED)).permutation(count)
 
 
+def write_split(
+    folder: Path,
+    split: str,
+    parts: Parts,
+    rows: npt.NDArray[np.int64],
+    labels: npt.NDArray[np.int64],
+    side: int,
+    channels: int,
+) -> list[str]:
+    """Write a split from the original files and the parts of the jobs, as `array.write_split`.
+
+    Raises:
+        ValueError: a file is no longer what was decoded.
+    """
+
+    def read(sample: int) -> bytes:
+        row = int(rows[sample])
+        if parts.found.converted[row]:
+            return parts.piece(row, ".tar", 2)
+        data = Path(parts.originals[row]).read_bytes()
+        if len(data) != parts.found.bytes[row, 2]:
+            raise ValueError(f"{parts.originals[row]} has changed while it was prepared: start again.")
+        return data
+
+    suffixes = [_suffix(parts, row) for row in rows.tolist()]
+    written = write_tars(folder / "tar", split, read, parts.found.bytes[rows, 2], suffixes, labels)
+    return [str(path.relative_to(folder)) for path in written]
+
+
+def _suffix(parts: Parts, row: int) -> str:
+    if parts.found.converted[row]:
+        return ".png"
+    suffix = Path(parts.originals[row]).suffix.lower()
+    return ".jpg" if suffix == ".jpeg" else suffix  # one name for each kind: readers ask for it by name
+
+
+def stored(folder: Path, split: str, count: int, side: int, channels: int) -> Callable[[int], npt.NDArray[np.uint8]]:
+    """Sample id -> its bytes as they lie there, to check what was written."""
+    return open_tars(folder / "tar", split, count).image
+
+
 def write_tars(
     folder: Path,
     split: str,
-    read: Callable[[int], tuple[bytes, str]],
+    read: Callable[[int], bytes],
+    sizes: npt.NDArray[np.int64],
+    suffixes: Sequence[str],
     labels: npt.NDArray[np.int64],
     shard_size: int = SHARD,
 ) -> list[Path]:
-    """Write the shards of a split and their indices; memory holds one file.
+    """Write the shards of a split and their indices, on all CPUs; memory holds a file for each.
 
     Args:
         folder: gets `<split>-<number>.tar` and `.idx`.
         split: its name.
-        read: sample id -> (bytes of the original file, suffix with its dot).
+        read: sample id -> bytes of its file.
+        sizes: int64 [n], how many these are.
+        suffixes: of each file's name, lower case, with the dot.
         labels: int64 [n].
         shard_size: a shard is closed when it would grow past this many bytes.
 
@@ -58,46 +109,44 @@ def write_tars(
         All files written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    waiting = [int(sample) for sample in order_of(len(labels))[::-1]]
-    written: list[Path] = []
-    while waiting:
-        stem = folder / f"{split}-{len(written) // 2:06d}"
-        entries = _write_shard(stem.with_suffix(".tar"), waiting, read, labels, shard_size)
+    shards = _shards(sizes, [len(str(label)) for label in labels.tolist()], shard_size)
+    stems = [folder / f"{split}-{number:06d}" for number in range(len(shards))]
+
+    def write(job: tuple[Path, list[int]]) -> None:
+        stem, samples = job
+        entries = []
+        with stem.with_suffix(".tar").open("wb") as file:
+            for sample in samples:
+                key, label = f"{sample:09d}", str(labels[sample]).encode()
+                entries.append([_append(file, key, suffixes[sample], read(sample)), _append(file, key, ".cls", label)])
+            file.write(bytes(_END))
         stem.with_suffix(".idx").write_text(_index(entries))
-        written += [stem.with_suffix(".tar"), stem.with_suffix(".idx")]
-    return written
+
+    in_threads(write, zip(stems, shards, strict=True))
+    return [stem.with_suffix(suffix) for stem in stems for suffix in (".tar", ".idx")]
 
 
-def _write_shard(
-    path: Path,
-    waiting: list[int],
-    read: Callable[[int], tuple[bytes, str]],
-    labels: npt.NDArray[np.int64],
-    shard_size: int,
-) -> list[list[Member]]:
-    """Take samples from the end of `waiting` until the shard is full; returns the members of each."""
-    entries: list[list[Member]] = []
-    with path.open("wb") as file:
-        while waiting:
-            sample = waiting[-1]
-            data, suffix = read(sample)
-            # Two headers, the label's block, the data's last one, and the end of the archive.
-            if entries and file.tell() + len(data) + 6 * _BLOCK > shard_size:
-                break
-            waiting.pop()
-            key, label = f"{sample:09d}", str(labels[sample]).encode()
-            entries.append([_append(file, key, suffix, data), _append(file, key, ".cls", label)])
-        file.write(bytes(2 * _BLOCK))  # the end of an archive
-    return entries
+def _shards(sizes: npt.NDArray[np.int64], label_sizes: list[int], shard_size: int) -> list[list[int]]:
+    """The samples of each shard, pre-shuffled."""
+    shards: list[list[int]] = [[]]
+    filled = _END
+    for sample in order_of(len(sizes)).tolist():
+        need = sum(_BLOCK + size + -size % _BLOCK for size in (int(sizes[sample]), label_sizes[sample]))
+        if shards[-1] and filled + need > shard_size:
+            shards.append([])
+            filled = _END
+        shards[-1].append(sample)
+        filled += need
+    return shards
 
 
 def _append(file: BinaryIO, key: str, suffix: str, data: bytes) -> Member:
-    info = tarfile.TarInfo(key + suffix.lower())
+    info = tarfile.TarInfo(key + suffix)
     info.size, info.mode = len(data), 0o644
     file.write(info.tobuf(tarfile.USTAR_FORMAT))
     offset = file.tell()
     file.write(data + bytes(-len(data) % _BLOCK))
-    return Member(info.name, suffix.lower().removeprefix("."), offset, len(data))
+    return Member(info.name, suffix.removeprefix("."), offset, len(data))
 
 
 def _index(entries: list[list[Member]]) -> str:

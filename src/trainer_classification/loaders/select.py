@@ -1,4 +1,4 @@
-"""`--loader auto`: which engine delivers the batches, and why."""
+"""Which engine delivers the batches, what it needs prepared, and why."""
 
 from __future__ import annotations
 
@@ -10,13 +10,22 @@ from pathlib import Path
 import torch
 
 from trainer_classification.config import cpu_count
-from trainer_classification.data.array import open_array, paths
+from trainer_classification.data.array import open_array
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.loaders.base import Loader, Share
 from trainer_classification.plan import Plan
 
 # What a training may fill beside the split: a ResNet-50 with AMP at a batch of 128 takes most of a T4's 16 GB.
 _SHARE_OF_DEVICE = 0.4
+# Of the memory that is free now; the array is memory-mapped, so what exceeds it is read from disk again and again.
+_SHARE_OF_HOST = 0.7
+
+INSTALL = {
+    "ffcv": "apt-get install libturbojpeg0-dev libopencv-dev pkg-config g++, then uv sync --extra ffcv",
+    "dali": "pip install nvidia-dali-cuda120 (Linux on x86-64 alone)",
+    "torch": "pip install torchvision==0.25.*",
+}
+_MODULES = {"ffcv": "ffcv", "dali": "nvidia.dali", "torch": "torchvision"}
 
 
 @dataclass(frozen=True)
@@ -69,18 +78,95 @@ def open_loader(
     """Open the loader of a split, and say in one line which engine it is and why.
 
     Raises:
-        ValueError: the split is missing or its files are damaged.
+        ValueError: the engine is not installed, or the split or its format is missing or damaged.
     """
     threads = threads or max(1, cpu_count() // world_size)
     request = Request(folder, manifest, split, plan, batch_size, image_size, device, threads, rank, world_size)
-    assert loader in ("auto", "resident")
-    open_engine, reason = resident_placement(request)
-    return open_engine(request), reason
+    engine, reason = (loader, f"{loader}: --loader {loader}") if loader != "auto" else _among_prepared(request)
+    if engine == "resident":
+        open_engine, reason = resident_placement(request)
+        return open_engine(request), reason
+    require_installed(engine)
+    return _OPEN[engine](request), reason
+
+
+def formats_needed(loader: str, device: torch.device) -> Callable[[bool, int], tuple[str, ...]]:
+    """What to prepare for a loader: (images are resized, bytes of the array) -> formats."""
+
+    def needed(resized: bool, array_bytes: int) -> tuple[str, ...]:
+        engine = automatic(array_bytes, device)[0] if loader == "auto" else loader
+        return _needs(engine, resized)
+
+    return needed
+
+
+def _needs(engine: str, resized: bool) -> tuple[str, ...]:
+    return {"resident": ("array",), "ffcv": ("beton",), "dali": ("tar" if resized else "array",), "torch": ()}[engine]
+
+
+def automatic(array_bytes: int, device: torch.device) -> tuple[str, str]:
+    """The engine for a split of this size, and why."""
+    size, fallback = _mb(array_bytes), "dali" if device.type == "cuda" else "ffcv"
+    if device.type == "cuda" and array_bytes <= _SHARE_OF_DEVICE * torch.cuda.mem_get_info(device)[0]:
+        return "resident", f"resident: the array, {size}, fits on the GPU"
+    free = free_memory()
+    if array_bytes <= _SHARE_OF_HOST * free:
+        return "resident", f"resident: the array, {size}, fits in {_mb(free)} of free memory"
+    if not installed(fallback):
+        return "resident", f"resident, from disk: {size} exceed {_mb(free)} of free memory; {fallback} is not installed"
+    return fallback, f"{fallback}: the array, {size}, would exceed {_mb(free)} of free memory"
+
+
+def _among_prepared(request: Request) -> tuple[str, str]:
+    """As `automatic`, of the engines whose format is prepared."""
+    manifest = request.manifest
+    array_bytes = manifest.splits[request.split].count * manifest.image_size**2 * manifest.channels
+    best, reason = automatic(array_bytes, request.device)
+    ready = [
+        engine
+        for engine in dict.fromkeys((best, "resident", "ffcv", "dali"))
+        if set(_needs(engine, manifest.resized)) <= manifest.formats.keys() and installed(engine)
+    ]
+    if not ready:
+        raise ValueError(
+            f"{request.folder} holds {', '.join(manifest.formats)}, which no installed loader reads: "
+            f"python scripts/prepare.py --dataset {manifest.dataset} --formats array adds what the resident one needs."
+        )
+    return (best, reason) if ready[0] == best else (ready[0], f"{ready[0]}: the only format prepared for it")
+
+
+def installed(engine: str) -> bool:
+    """Whether the packages of an engine are there; imports none of them."""
+    name = _MODULES.get(engine, "")
+    try:
+        return not name or importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def require_installed(engine: str) -> None:
+    """Raise ValueError, which says how to install it, where an engine is missing."""
+    if not installed(engine):
+        raise ValueError(f"--loader {engine} is not installed: {INSTALL[engine]}.")
+
+
+def free_memory() -> int:
+    """Bytes of host memory that can be had without swapping; within a container its own limit counts."""
+    try:
+        import psutil
+    except ModuleNotFoundError:  # a bare machine
+        return 1 << 62
+    free = int(psutil.virtual_memory().available)
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.is_file() and used.is_file() and (text := limit.read_text().strip()) != "max":
+        free = min(free, max(0, int(text) - int(used.read_text())))
+    return free
 
 
 def resident_placement(request: Request) -> tuple[Callable[[Request], Loader], str]:
     """Device placement where the split fits beside the model, else host placement; and why."""
-    need = request.manifest.files[paths(request.split)[0]].bytes
+    manifest = request.manifest
+    need = manifest.splits[request.split].count * manifest.image_size**2 * manifest.channels
     if request.device.type == "cuda":
         free = torch.cuda.mem_get_info(request.device)[0]
         if need <= _SHARE_OF_DEVICE * free:
@@ -103,6 +189,27 @@ def _host_resident(request: Request) -> Loader:
 
     store = open_array(request.folder, request.manifest, request.split)
     return HostResident(store, request.share, request.image_size, request.device, request.threads)
+
+
+def _ffcv(request: Request) -> Loader:
+    from trainer_classification.loaders.ffcv import open_ffcv
+
+    return open_ffcv(request)
+
+
+def _dali(request: Request) -> Loader:
+    from trainer_classification.loaders.dali import open_dali
+
+    return open_dali(request)
+
+
+def _torch(request: Request) -> Loader:
+    from trainer_classification.loaders.torch import open_torch
+
+    return open_torch(request)
+
+
+_OPEN = {"ffcv": _ffcv, "dali": _dali, "torch": _torch}
 
 
 def _mb(size: int) -> str:

@@ -14,6 +14,7 @@ import torch
 
 from trainer_classification.config import PrepareConfig, TrainConfig
 from trainer_classification.data.manifest import Manifest
+from trainer_classification.loaders.select import formats_needed
 from trainer_classification.outputs.tracking import Tracker
 from trainer_classification.training.evaluate import evaluate
 from trainer_classification.training.finish import finish
@@ -22,6 +23,7 @@ from trainer_classification.training.optimizers import set_learning_rate
 from trainer_classification.training.run import Run, build_run, configuration
 from trainer_classification.training.saving import checkpoint_to_resume, restore, save, save_model
 from trainer_classification.training.schedule import factor
+from trainer_classification.training.step import choose_device
 
 SAVE_SECONDS = 120.0  # a killed run loses at most this much
 _NOT_FINITE = 20  # steps in a row before a run is given up
@@ -59,7 +61,8 @@ def train(config: TrainConfig, process_started: float | None = None) -> dict[str
             validation_fraction=config.validation_fraction,
             on_bad_image=config.on_bad_image,
             workers=config.num_workers,
-        )
+        ),
+        formats_needed(config.loader, choose_device(config.device)[0]),
     )
     return train_prepared(config, prepared.folder, prepared.manifest, started)
 

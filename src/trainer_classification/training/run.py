@@ -11,8 +11,8 @@ import torch
 
 from trainer_classification import recipes
 from trainer_classification.config import TrainConfig
-from trainer_classification.data import array
 from trainer_classification.data.manifest import Manifest
+from trainer_classification.data.table import open_table
 from trainer_classification.loaders.base import Loader
 from trainer_classification.loaders.select import open_loader
 from trainer_classification.models import build
@@ -89,7 +89,7 @@ def build_run(config: TrainConfig, folder: Path, manifest: Manifest, tracker: Tr
     recipe = recipes.resolve(config, recipe)
     say(f"Device: {device} ({device_reason}); {precision_reason}.")
     say(f"Recipe: {recipe_reason}; {recipe.model}, {recipe.image_size} px, {recipe.epochs} epochs of {count:,} images.")
-    plan = Plan(count, config.seed, recipe.policy, array.open_array(folder, manifest, "train").sizes)
+    plan = Plan(count, config.seed, recipe.policy, open_table(folder, manifest, "train").sizes)
     common: dict[str, Any] = {
         "loader": config.loader,
         "batch_size": recipe.batch_size,

@@ -16,6 +16,7 @@ from numba.extending import intrinsic
 COPY = 32  # bytes of `copy_vector`
 MIRROR = 16  # 3-byte pixels of `mirror_vector`
 SUM = 32  # bytes of `sum_vector`
+TILE = 16  # bytes of a side of `transpose_tile`
 
 _ADDRESS = types.uintp
 
@@ -32,6 +33,14 @@ def _move(builder: Any, target: Any, source: Any, bits: int, lanes: int, order: 
         mask = ir.Constant(ir.VectorType(ir.IntType(32), lanes), order)
         value = builder.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), mask)
     builder.store(value, _pointer(builder, target, bits, lanes), align=1)
+
+
+def _everywhere(builder: Any, value: Any, lanes: Any) -> Any:
+    """The value in each lane."""
+    undefined = ir.Constant(lanes, ir.Undefined)
+    first = builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
+    order = ir.Constant(ir.VectorType(ir.IntType(32), lanes.count), [0] * lanes.count)
+    return builder.shuffle_vector(first, undefined, order)
 
 
 @intrinsic
@@ -91,20 +100,71 @@ def sum_vector(
     lanes = ir.VectorType(ir.IntType(16), SUM)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        def everywhere(value: Any) -> Any:
-            undefined = ir.Constant(lanes, ir.Undefined)
-            first = builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
-            return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(ir.IntType(32), SUM), [0] * SUM))
-
         total = ir.Constant(lanes, [128] * SUM)
         for address, weight in zip(args[1:4], args[4:], strict=True):
             values = builder.zext(builder.load(_pointer(builder, address, 8, SUM), align=1), lanes)
-            total = builder.add(total, builder.mul(values, everywhere(builder.trunc(weight, ir.IntType(16)))))
+            total = builder.add(
+                total, builder.mul(values, _everywhere(builder, builder.trunc(weight, ir.IntType(16)), lanes))
+            )
         result = builder.trunc(builder.lshr(total, ir.Constant(lanes, [8] * SUM)), ir.VectorType(ir.IntType(8), SUM))
         builder.store(result, _pointer(builder, args[0], 8, SUM), align=1)
         return context.get_dummy_value()
 
     return types.void(*[_ADDRESS] * 7), codegen
+
+
+@intrinsic
+def sum_vector_of(typing_context: Any, target: Any, source: Any, step: Any, weights: Any, taps: Any) -> Any:
+    """As `sum_vector` for `taps` rows that lie `step` bytes apart, with uint16 weights at the address `weights`."""
+    lanes = ir.VectorType(ir.IntType(16), SUM)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        target, source, step, weights, taps = args
+        total = cgutils.alloca_once_value(builder, ir.Constant(lanes, [128] * SUM))
+        with cgutils.for_range(builder, taps) as loop:
+            at = builder.add(source, builder.mul(loop.index, step))
+            weight_at = builder.add(weights, builder.mul(loop.index, ir.Constant(loop.index.type, 2)))
+            weight = builder.load(_pointer(builder, weight_at, 16, 1))
+            values = builder.zext(builder.load(_pointer(builder, at, 8, SUM), align=1), lanes)
+            product = builder.mul(values, _everywhere(builder, weight, lanes))
+            builder.store(builder.add(builder.load(total), product), total)
+        result = builder.lshr(builder.load(total), ir.Constant(lanes, [8] * SUM))
+        result = builder.trunc(result, ir.VectorType(ir.IntType(8), SUM))
+        builder.store(result, _pointer(builder, target, 8, SUM), align=1)
+        return context.get_dummy_value()
+
+    return types.void(*[_ADDRESS] * 5), codegen
+
+
+@intrinsic
+def transpose_tile(typing_context: Any, target: Any, target_step: Any, source: Any, source_step: Any) -> Any:
+    """Transpose TILE x TILE bytes; the steps are bytes from row to row.
+
+    Four times, rows i and i + 8 are interleaved to rows 2 i and 2 i + 1: the perfect shuffle, which turns the address
+    (row, column) of 4 + 4 bits by one bit.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        target, target_step, source, source_step = args
+
+        def row_at(base: Any, step: Any, row: int) -> Any:
+            return _pointer(builder, builder.add(base, builder.mul(step, ir.Constant(step.type, row))), 8, TILE)
+
+        masks = [
+            ir.Constant(
+                ir.VectorType(ir.IntType(32), TILE), [lane // 2 + half + TILE * (lane % 2) for lane in range(TILE)]
+            )
+            for half in (0, TILE // 2)
+        ]
+        rows = [builder.load(row_at(source, source_step, row), align=1) for row in range(TILE)]
+        for _ in range(4):
+            pairs = zip(rows[: TILE // 2], rows[TILE // 2 :], strict=True)
+            rows = [builder.shuffle_vector(a, b, mask) for a, b in pairs for mask in masks]
+        for row, value in enumerate(rows):
+            builder.store(value, row_at(target, target_step, row), align=1)
+        return context.get_dummy_value()
+
+    return types.void(*[_ADDRESS] * 4), codegen
 
 
 @njit(nogil=True, inline="always")
@@ -137,3 +197,11 @@ def sum_row(target, a, b, c, weight_a, weight_b, weight_c, count):  # type: igno
         sum_vector(target + at, a + at, b + at, c + at, weight_a, weight_b, weight_c)
     at = count - SUM
     sum_vector(target + at, a + at, b + at, c + at, weight_a, weight_b, weight_c)
+
+
+@njit(nogil=True, inline="always")
+def sum_row_of(target, source, step, weights, taps, count):  # type: ignore[no-untyped-def]
+    """`sum_vector_of` over `count` bytes, SUM or more; the last vector overlaps the one before."""
+    for at in range(0, count - SUM, SUM):
+        sum_vector_of(target + at, source + at, step, weights, taps)
+    sum_vector_of(target + count - SUM, source + count - SUM, step, weights, taps)

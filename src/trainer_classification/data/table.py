@@ -1,0 +1,60 @@
+"""The table of a split, whatever the format of its pixels: labels, sizes and names of the original files.
+
+table/<split>.labels.npy    int64 [N]
+table/<split>.sizes.npy     int32 [N, 2], width and height of the originals in px, upright
+table/<split>.files.json    N paths: the original files, relative to the manifest's `root`
+
+The row is the sample id, in every format.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer_classification.data.manifest import FileInfo, Manifest, check_files, file_info
+
+
+@dataclass(frozen=True)
+class Table:
+    """One split.
+
+    Attributes:
+        labels: int64 [N].
+        sizes: int32 [N, 2], width and height of the originals in px.
+        files: paths of the originals, N of them.
+    """
+
+    labels: npt.NDArray[np.int64]
+    sizes: npt.NDArray[np.int32]
+    files: list[str]
+
+
+def paths(split: str) -> tuple[str, str, str]:
+    """Paths of a split's labels, sizes and file names, relative to the manifest's folder."""
+    return f"table/{split}.labels.npy", f"table/{split}.sizes.npy", f"table/{split}.files.json"
+
+
+def write_table(folder: Path, split: str, table: Table) -> dict[str, FileInfo]:
+    """Write a split's table; returns path -> FileInfo."""
+    (folder / "table").mkdir(exist_ok=True)
+    labels, sizes, files = (folder / name for name in paths(split))
+    np.save(labels, table.labels)
+    np.save(sizes, table.sizes)
+    files.write_text(json.dumps(table.files, indent=0))
+    return {name: file_info(folder / name) for name in paths(split)}
+
+
+def open_table(folder: Path, manifest: Manifest, split: str) -> Table:
+    """Read a split's table.
+
+    Raises:
+        ValueError: the split is not there, or a file has not the size that the manifest says.
+    """
+    check_files(folder, manifest, split, paths(split))
+    labels, sizes, files = (folder / name for name in paths(split))
+    return Table(np.load(labels), np.load(sizes), json.loads(files.read_text()))

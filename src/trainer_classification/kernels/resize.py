@@ -1,0 +1,218 @@
+"""Antialiased bilinear resizing of a box of an image: Pillow's `resize(box=...)` in 16-bit integers.
+
+Two passes of weighted sums over contiguous bytes, with a transpose by pixel between them, so that both passes are the
+same vector code. Images are 2-D here: rows of the outer axis, each holding the inner axis' pixels of `channels` bytes.
+The result lies with its axes swapped, which is what images stored x first, and preparing those, want.
+"""
+
+from __future__ import annotations
+
+from collections import namedtuple
+
+import numpy as np
+from numba import njit, uint8, uint16, uint32
+
+from trainer_classification.kernels.vector import SUM, TILE, copy4, sum_row, sum_row_of, transpose_tile
+
+TAPS = 17  # most taps of a pass: boxes of up to 8 times the output
+_ONE = 256  # weights are 8-bit fixed point: a sum of 255 * weights, rounded, just fits 16 bits
+_BLOCK = 16  # pixels of a side of the transpose's blocks: source and target stay in the first cache
+
+# Arrays that `resize` works in: taps of both axes, and images between the passes.
+Scratch = namedtuple("Scratch", "outer_at outer_weights inner_at inner_weights rows columns")
+
+
+@njit(nogil=True, cache=True)
+def scratch_for(inner_side, outer_size, inner_size, channels):  # type: ignore[no-untyped-def]
+    """Scratch for images of up to `inner_side` pixels a row, and results of up to inner_size x outer_size."""
+    size, longest = max(outer_size, inner_size), max(inner_side, outer_size, inner_size)
+    return Scratch(
+        np.empty(outer_size, np.int64),
+        np.empty((outer_size, TAPS), np.uint16),
+        np.empty(inner_size, np.int64),
+        np.empty((inner_size, TAPS), np.uint16),
+        np.empty((size, longest * channels + 4), np.uint8),  # 4 spare bytes, as pixels move as four
+        np.empty((inner_side, outer_size * channels + 4), np.uint8),
+    )
+
+
+@njit(nogil=True, cache=True)
+def resize(image, channels, outer, inner, scratch, out):  # type: ignore[no-untyped-def]
+    """A box of an image with its axes swapped.
+
+    Args:
+        image: uint8 [outer side, inner side * channels].
+        channels: bytes of a pixel.
+        outer, inner: (start, length, mirrored) of the box on each axis, in px; 8 times the result at most.
+        scratch: see `scratch_for`.
+        out: uint8 [inner size, outer size * channels], written.
+    """
+    outer_size, inner_size = out.shape[1] // channels, len(out)
+    outer_at, inner_at = scratch.outer_at[:outer_size], scratch.inner_at[:inner_size]
+    outer_taps = triangle(outer, len(image), outer_at, scratch.outer_weights)
+    inner_taps = triangle(inner, image.shape[1] // channels, inner_at, scratch.inner_weights)
+    low = min(inner_at[0], inner_at[-1])
+    high = max(inner_at[0], inner_at[-1]) + inner_taps
+    _weighted_rows(image, outer_at, scratch.outer_weights, outer_taps, low * channels, high * channels, scratch.rows)
+    transpose(scratch.rows, scratch.columns, low, high, outer_size, channels)
+    _weighted_rows(scratch.columns, inner_at, scratch.inner_weights, inner_taps, 0, outer_size * channels, out)
+
+
+@njit(nogil=True, cache=True)
+def resize_upright(image, channels, outer, inner, scratch, out):  # type: ignore[no-untyped-def]
+    """As `resize`, but out is [outer size, inner size * channels]: one transpose more."""
+    outer_size, inner_size = len(out), out.shape[1] // channels
+    swapped = scratch.rows[:inner_size, : outer_size * channels]
+    resize(image, channels, outer, inner, scratch, swapped)
+    transpose(swapped, out, 0, outer_size, inner_size, channels)
+
+
+@njit(nogil=True, cache=True)
+def whole(image, width, height):  # type: ignore[no-untyped-def]
+    """The whole image at another size: uint8 [H, W, C] -> [height, width, C]."""
+    rows, columns, channels = image.shape
+    out = np.empty((height, width * channels), np.uint8)
+    scratch = scratch_for(columns, height, width, channels)
+    flat, down, across = (
+        image.reshape(rows, columns * channels),
+        (0.0, float(rows), False),
+        (0.0, float(columns), False),
+    )
+    resize_upright(flat, channels, down, across, scratch, out)
+    return out.reshape(height, width, channels)
+
+
+@njit(nogil=True, cache=True)
+def whole_x_first(image, width, height):  # type: ignore[no-untyped-def]
+    """As `whole`, with x before y: uint8 [H, W, C] -> [width, height, C]."""
+    rows, columns, channels = image.shape
+    out = np.empty((width, height * channels), np.uint8)
+    scratch = scratch_for(columns, height, width, channels)
+    flat, down, across = (
+        image.reshape(rows, columns * channels),
+        (0.0, float(rows), False),
+        (0.0, float(columns), False),
+    )
+    resize(flat, channels, down, across, scratch, out)
+    return out.reshape(width, height, channels)
+
+
+@njit(nogil=True, cache=True)
+def sums(image):  # type: ignore[no-untyped-def]
+    """Sums of the values and of their squares in each channel of an image, uint8 [H, W, C]: int64 [2, C]."""
+    rows, width, channels = image.shape
+    assert rows <= 1 << 16  # so that 32 bits hold a column's squares
+    total, squares = np.zeros(width * channels, np.uint32), np.zeros(width * channels, np.uint32)
+    for y in range(rows):
+        _add_row(image[y].reshape(-1), total, squares)
+    out = np.zeros((2, channels), np.int64)
+    for at in range(width * channels):
+        out[0, at % channels] += total[at]
+        out[1, at % channels] += squares[at]
+    return out
+
+
+@njit(nogil=True, cache=True)
+def _add_row(row, total, squares):  # type: ignore[no-untyped-def]
+    for at in range(len(row)):
+        value = uint32(row[at])
+        total[at] += value
+        squares[at] += value * value
+
+
+@njit(nogil=True, cache=True)
+def triangle(box, side, at, weights):  # type: ignore[no-untyped-def]
+    """Taps of an axis, as Pillow's `precompute_coeffs` for its bilinear (triangle) filter.
+
+    Writes for each output pixel the first input pixel and 8-bit weights that sum to 256, and returns how many taps
+    there are: 3 while the box is at most 1.5 times the output.
+
+    Args:
+        box: (start, length, mirrored) in px.
+        side: px of this axis.
+        at: int64 [size], written.
+        weights: uint16 [size, TAPS], written.
+    """
+    (start, length, mirrored), size = box, len(at)
+    scale = length / size
+    support = max(scale, 1.0)
+    slope = 1.0 / support
+    taps = min(3 if support <= 1.5 else int(np.ceil(2 * support)) + 1, side, weights.shape[1])
+    raw = np.empty(weights.shape[1])
+    for o in range(size):
+        centre = start + (o + 0.5) * scale
+        first = min(max(int(centre - support + 0.5), 0), side - taps)
+        total = 0.0
+        for k in range(taps):
+            raw[k] = max(0.0, 1.0 - abs(first + k + 0.5 - centre) * slope)
+            total += raw[k]
+        to, left, largest, share = size - 1 - o if mirrored else o, _ONE, 0, _ONE / total
+        for k in range(taps):
+            weight = int(raw[k] * share + 0.5)
+            weights[to, k] = weight
+            left -= weight
+            largest = k if raw[k] > raw[largest] else largest
+        weights[to, largest] += left
+        at[to] = first
+    return taps
+
+
+@njit(nogil=True, cache=True)
+def _weighted_rows(source, at, weights, taps, low, high, target):  # type: ignore[no-untyped-def]
+    """target[o, low:high] = the `taps` rows of source from at[o], weighted and rounded, for each output row o."""
+    if high - low < SUM:
+        _weighted_bytes(source, at, weights, taps, low, high, target)
+        return
+    step, origin, count = source.strides[0], source.ctypes.data + low, high - low
+    for o in range(len(at)):
+        a = origin + at[o] * step
+        to = target.ctypes.data + o * target.strides[0] + low
+        if taps == 3:
+            sum_row(to, a, a + step, a + 2 * step, weights[o, 0], weights[o, 1], weights[o, 2], count)
+        else:
+            sum_row_of(to, a, step, weights[o].ctypes.data, taps, count)
+
+
+@njit(nogil=True, cache=True)
+def _weighted_bytes(source, at, weights, taps, low, high, target):  # type: ignore[no-untyped-def]
+    """As `_weighted_rows`, for rows shorter than a vector."""
+    for o in range(len(at)):
+        for j in range(low, high):
+            total = uint16(128)
+            for k in range(taps):
+                total = uint16(total + uint16(source[at[o] + k, j]) * weights[o, k])
+            target[o, j] = uint8(total >> uint16(8))
+
+
+@njit(nogil=True, cache=True)
+def transpose(rows, columns, low, high, size, channels):  # type: ignore[no-untyped-def]
+    """columns[i, o] = rows[o, i] by pixel of `channels` bytes, for low <= i < high and o < size."""
+    if channels == 1 and size >= TILE and high - low >= TILE:
+        _transpose_bytes(rows, columns, low, high, size)
+        return
+    source, target = rows.ctypes.data, columns.ctypes.data
+    source_step, target_step = rows.strides[0], columns.strides[0]
+    # The fourth byte of a row's last pixel would fall on the next row, unless there is one to spare.
+    quick = (size if columns.shape[1] > size * channels else size - 1) if channels == 3 else 0
+    # The same for reading the last pixel of the last row, where the source ends with it.
+    quick = min(quick, size - 1) if rows.shape[1] <= high * channels else quick
+    for block in range(low, high, _BLOCK):
+        for o in range(quick):
+            for i in range(block, min(block + _BLOCK, high)):
+                copy4(target + i * target_step + o * 3, source + o * source_step + i * 3)
+    for i in range(low, high):
+        for o in range(quick, size):
+            for c in range(channels):
+                columns[i, o * channels + c] = rows[o, i * channels + c]
+
+
+@njit(nogil=True, cache=True)
+def _transpose_bytes(rows, columns, low, high, size):  # type: ignore[no-untyped-def]
+    """`transpose` of one channel by square tiles; the last ones overlap those before."""
+    source, target = rows.ctypes.data, columns.ctypes.data
+    source_step, target_step = rows.strides[0], columns.strides[0]
+    for block in range(low, high, TILE):
+        i = min(block, high - TILE)
+        for tile in range(0, size, TILE):
+            o = min(tile, size - TILE)
+            transpose_tile(target + i * target_step + o, target_step, source + o * source_step + i, source_step)
