@@ -3,11 +3,11 @@
 # A plain Debian is enough, as the wheels bring CUDA 12.8 and cuDNN; the host has to give the driver, 570 or newer.
 ARG BASE_IMAGE=debian:bookworm-slim
 
-# What both stages have: Python, and the libraries that FFCV's compiled part is linked to.
+# What both stages have: Python, and what FFCV needs at run time: its libraries, and distutils, which it imports.
 FROM ${BASE_IMAGE} AS base
 RUN apt-get update \
  && apt-get install -y --no-install-recommends \
-      ca-certificates python3 libturbojpeg0 libopencv-core406 libopencv-imgproc406 \
+      ca-certificates python3 python3-distutils libturbojpeg0 libopencv-core406 libopencv-imgproc406 \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /opt/recipe
 
@@ -28,7 +28,8 @@ FROM base
 COPY --from=build /opt/recipe/.venv .venv
 COPY scripts scripts
 COPY src src
-# Any user may run it: what the run and its libraries (numba, matplotlib, triton, the SDK) write has a place.
+# Any user may run it: what the run and its libraries (numba, matplotlib, torch, the SDK) write has a place, and USER
+# names those that have no entry in /etc/passwd, without which torch ends with a KeyError.
 RUN mkdir -p .data /opt/home /opt/ml/model /opt/ml/checkpoints /opt/ml/output/data \
  && chmod 1777 . .data /opt/home /opt/ml /opt/ml/model /opt/ml/checkpoints /opt/ml/output /opt/ml/output/data
 # Unbuffered: the platform reads the metric lines as they come. NVIDIA_*: `--runtime nvidia` gives an image a GPU only
@@ -37,6 +38,7 @@ ENV PATH=/opt/recipe/.venv/bin:$PATH \
     PYTHONPATH=/opt/recipe/src \
     PYTHONUNBUFFERED=1 \
     HOME=/opt/home \
+    USER=trainer \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 CMD ["python", "scripts/train.py"]
