@@ -5,9 +5,10 @@ from __future__ import annotations
 import ast
 import errno
 import inspect
+import signal
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Annotated, Any, TypeVar
 
 from cyclopts import App, CycloptsError, Parameter
@@ -16,7 +17,7 @@ from trainer_classification.config import options_of
 
 Config = TypeVar("Config")
 
-USER_ERROR, INTERRUPTED = 2, 130
+USER_ERROR, INTERRUPTED, TERMINATED = 2, 130, 128 + signal.SIGTERM
 
 
 def run(config_class: type[Config], function: Callable[[Config], int | None], argv: Sequence[str] | None = None) -> int:
@@ -30,19 +31,45 @@ def run(config_class: type[Config], function: Callable[[Config], int | None], ar
         argv: arguments; those of the process if None.
 
     Returns:
-        0, the function's own code, 2 for an error of the user's, or 130 when interrupted.
+        0, the function's own code, 2 for an error of the user's, 130 when interrupted, or 143 at SIGTERM.
     """
     tokens = without_unset(unquoted(sys.argv[1:] if argv is None else argv))
     try:
-        return int(_app(config_class, function)(tokens, exit_on_error=False, print_error=True) or 0)
+        with _sigterm():
+            return int(_app(config_class, function)(tokens, exit_on_error=False, print_error=True) or 0)
     except CycloptsError:
         return USER_ERROR  # printed already
     except KeyboardInterrupt:
         print("Interrupted. Nothing is lost: the same command goes on from here.", file=sys.stderr)
         return INTERRUPTED
+    except _Terminated:
+        print("Terminated. Nothing is lost: the same command goes on from here.", file=sys.stderr)
+        return TERMINATED
     except (ValueError, OSError) as error:
         print(f"Error: {_sentence(error)}", file=sys.stderr)
         return USER_ERROR
+
+
+class _Terminated(BaseException):
+    """SIGTERM came while nothing waited for it."""
+
+
+@contextmanager
+def _sigterm() -> Iterator[None]:
+    """Let SIGTERM unwind the stack as Ctrl-C does, wherever the function has no handler of its own.
+
+    A container's command is process 1, and to that the kernel delivers no signal without a handler: without this, a
+    run that is stopped before its first step would go on until it is killed.
+    """
+
+    def terminate(*_: object) -> None:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def unquoted(tokens: Sequence[str]) -> list[str]:
