@@ -16,6 +16,7 @@ from trainer_classification.config import PrepareConfig, TrainConfig
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.loaders.select import formats_needed
 from trainer_classification.outputs.tracking import Tracker
+from trainer_classification.training import picked
 from trainer_classification.training.evaluate import evaluate
 from trainer_classification.training.finish import finish
 from trainer_classification.training.live import Clock, duration, say
@@ -71,11 +72,14 @@ def train_prepared(config: TrainConfig, folder: Path, manifest: Manifest, starte
     """Train on a prepared dataset; needs torch and numpy alone. As `train`."""
     log_dir = Path(config.output_dir or ".data")
     resume, reason = checkpoint_to_resume(config, log_dir)
+    given = picked.find(config)
     tracker = Tracker(config.project_name, log_dir)
-    run = build_run(config, folder, manifest, tracker)
+    run = build_run(picked.with_its_network(config, given), folder, manifest, tracker)
     say(reason) if reason else None
     if resume is not None:
         restore(run, resume)
+    if given is not None:
+        say(picked.begin_from(run, given))
     tracker.configuration(configuration(run))
     with signals() as received:
         try:
