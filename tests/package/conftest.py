@@ -45,17 +45,25 @@ class Hafnia:
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("HAFNIA", "MDI", "MLFLOW", "PYTHONPATH"))}
         self.environment = clean | {"HOME": str(home), "PYTHONUTF8": "1", "COLUMNS": "200"}
 
-    def __call__(self, *arguments: str, code: int = 0, timeout: float = 120, **environment: str) -> str:
-        """Run the command; returns what it printed."""
+    def __call__(
+        self,
+        *arguments: str,
+        code: int | None = 0,
+        timeout: float = 120,
+        folder: Path | None = None,
+        **environment: str,
+    ) -> str:
+        """Run the command; returns what it printed. Its exit code has to be `code`, or with None any error's."""
         done = subprocess.run(
             [str(Path(sys.executable).with_name("hafnia")), *arguments],
-            cwd=self.folder,
+            cwd=folder or self.folder,
             env=self.environment | environment,
             capture_output=True,
             text=True,
             timeout=timeout,
         )
-        assert done.returncode == code, done.stdout[-4000:] + done.stderr[-4000:]
+        fits = done.returncode == code or (code is None and done.returncode != 0)
+        assert fits, done.stdout[-4000:] + done.stderr[-4000:]
         return done.stdout + done.stderr
 
 
