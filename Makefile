@@ -8,14 +8,22 @@ RUN := .venv/bin/python
 STAMP := .venv/.synced
 export UV_PYTHON_PREFERENCE ?= only-system
 ARGS ?=
+# What was added by hand stays.
+EXTRAS := $(if $(wildcard .venv/lib/python*/site-packages/ffcv),--extra ffcv)
 
-.PHONY: help train test test-slow lint format forms samples bench clean
+.PHONY: help ffcv train test test-slow lint format forms samples bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 train: $(STAMP) ## train on the bundled MNIST sample (ARGS="--epochs 3" for more options)
 	$(RUN) scripts/train.py --dataset samples/mnist $(ARGS)
+
+ffcv: | $(UV) ## add the FFCV engine, which is built from source
+	@pkg-config --exists libturbojpeg opencv4 && command -v g++ > /dev/null \
+	  || { echo "FFCV needs: apt-get install libturbojpeg0-dev libopencv-dev pkg-config g++"; exit 1; }
+	$(UV) sync --locked --python $(PYTHON) --extra ffcv
+	@touch $(STAMP)
 
 test: $(STAMP) ## all tests that take seconds
 	$(RUN) -m pytest -m "not slow" $(ARGS)
@@ -45,7 +53,7 @@ clean: ## remove the environment and all that runs have made
 	rm -rf .venv .tools .data .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(STAMP): pyproject.toml uv.lock | $(UV)
-	$(UV) sync --locked --python $(PYTHON)
+	$(UV) sync --locked --python $(PYTHON) $(EXTRAS)
 	@touch $@
 
 # Fresh Debian has python3 without venv: pip alone does it then.

@@ -193,7 +193,7 @@ def sample(folder, splits, classes, tasks=None, other=None):
     names = [f"class {number}" for number in range(classes)]
     rows = [
         {
-            "data": encoded(noise(int(rng.integers(1e9)), 16, 16, 3)),
+            "data": encoded(noise(int(rng.integers(1e9)), 12, 12, 3)),
             "label": names[rng.integers(classes)],
             "split": split,
         }

@@ -29,7 +29,7 @@ HEAVY = {
     "torchvision": set(),
     "nvidia": set(),
     "ffcv": set(),
-    "numba": {"augment/cpu.py", "kernels/vector.py", "kernels/resize.py"},
+    "numba": {"augment/cpu.py", "kernels/vector.py", "kernels/resize.py", "kernels/crops.py", "kernels/turbojpeg.py"},
     "cyclopts": {"cli.py"},
     "PIL": {"data/images.py"},
     "rich": {"data/prepare.py", "data/report.py", "data/pool.py"},

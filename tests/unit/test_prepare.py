@@ -403,3 +403,22 @@ def test_an_error_in_a_worker_process_ends_the_command_with_its_text(tmp_path, m
 def test_unknown_formats_are_refused():
     with pytest.raises(ValueError, match="--formats has 'beaton', but may list: array,beton,tar"):
         PrepareConfig(formats="array,beaton")
+
+
+UNGUARDED = """
+import sys
+from trainer_classification.config import PrepareConfig
+from trainer_classification.data import jobs, prepare
+jobs.SIZE = 7
+prepare.prepare(PrepareConfig(dataset=sys.argv[1], out=sys.argv[2], workers=2))
+print("prepared once")
+"""
+
+
+def test_worker_processes_do_not_run_the_program_that_started_them(tmp_path):
+    folder = write_dataset(tmp_path / "dataset", three_splits(), ["a", "b"])
+    (tmp_path / "program.py").write_text(UNGUARDED)
+    command = [sys.executable, str(tmp_path / "program.py"), str(folder), str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout == "prepared once\n"

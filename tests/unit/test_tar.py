@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from helpers import encoded, noise
 
-from trainer_classification.data.tar import open_tars, order_of, write_tars
+from trainer_classification.data.tar import _header, open_tars, order_of, write_tars
 
 COUNT = 40
 FILES = [(encoded(noise(i, 20 + i, 30, 3), "JPEG"), ".jpg") for i in range(COUNT)]
@@ -42,6 +42,13 @@ def test_shards_are_shuffled_and_stay_within_their_size(folder):
             keys += [int(name[:9]) for name in tar.getnames() if name.endswith(".cls")]
     assert keys == order_of(COUNT).tolist()
     assert keys != sorted(keys)
+
+
+def test_headers_are_those_of_the_standard_library():
+    for name, size in (("000000012.jpg", 0), ("000000013.cls", 3), ("123456789.png", 987654321)):
+        info = tarfile.TarInfo(name)
+        info.size, info.mode = size, 0o644
+        assert _header(name, size) == info.tobuf(tarfile.USTAR_FORMAT)
 
 
 def test_webdataset_reads_them(folder):

@@ -30,38 +30,53 @@ def augment(
     out = np.empty((len(index), size, size, channels), np.uint8) if out is None else out
     assert images.flags.c_contiguous
     assert out.flags.c_contiguous
+    starts = np.where(index < 0, -1, index * (side * side * channels))
+    return augment_at(images.reshape(-1), starts, side, draws, policy, layout, out)
+
+
+def augment_at(
+    data: Uint8, starts: Int64, side: int, draws: Draws, policy: Policy, layout: Layout, out: Uint8
+) -> Uint8:
+    """As `augment`, for images of side x side px that start at these bytes of `data`; -1 is a padding row."""
+    size = out.shape[1]
     if resizes(policy, side, size):
         if side > 8 * size:
             raise ValueError(f"Images stored at {side} px are too large for {size}: prepare with --image-size {size}.")
-        _resized_crops(images, index, draws.box, draws.flip, layout == "WHC", out)
+        _resized_crops(data, starts, side, draws.box, draws.flip, layout == "WHC", out)
     elif layout == "HWC":
-        _shifts(images, index, draws.shift, draws.flip, policy.pad == "reflect", out)
+        _shifts(data, starts, draws.shift, draws.flip, policy.pad == "reflect", out)
     else:
         raise ValueError(f"Shifts need images of layout HWC, these are {layout}: prepare with --image-size {size}.")
-    if policy.cutout:
-        _cutouts(out, draws.cutout, policy.cutout, policy.fill)
+    cut_out(out, draws, policy)
     return out
 
 
+def cut_out(images: Uint8, draws: Draws, policy: Policy) -> None:
+    """Blank the square of each image in place, where the policy has one."""
+    if policy.cutout:
+        _cutouts(images, draws.cutout, policy.cutout, policy.fill)
+
+
 @njit(nogil=True, cache=True)
-def _shifts(images, index, shift, flip, reflect, out):  # type: ignore[no-untyped-def]
+def _shifts(data, starts, shift, flip, reflect, out):  # type: ignore[no-untyped-def]
     """Copy B images [S, S, C], shifted by (dy, dx), mirrored where `flip`, reflected or zero outside."""
     batch, side, _, channels = out.shape
     step = side * channels
     for b in range(batch):
-        if index[b] < 0:
+        if starts[b] < 0:
             out[b] = 0
             continue
         dy, dx = int(shift[b, 0]), int(shift[b, 1])
         first, last = max(0, -dx), min(side, side - dx)
-        image, target = images.ctypes.data + index[b] * side * step, out.ctypes.data + b * side * step
+        image, target = data.ctypes.data + starts[b], out.ctypes.data + b * side * step
         for y in range(side):
             source = image + _reflected(y + dy, side) * step + (first + dx) * channels
             if flip[b]:
                 mirror_row(target + y * step + (side - last) * channels, source, last - first, channels)
             else:
                 copy_row(target + y * step + first * channels, source, (last - first) * channels)
-        _border(images[index[b]], out[b], dy, dx, flip[b], reflect)
+        pixels = data[starts[b] : starts[b] + side * step].reshape(side, side, channels)
+        _border(pixels, out[b], dy, dx, flip[b], reflect)
 
 
 @njit(nogil=True, cache=True, inline="always")
@@ -101,17 +116,17 @@ def _cutouts(images, centre, side, fill):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _resized_crops(images, index, boxes, flip, x_first, out):  # type: ignore[no-untyped-def]
+def _resized_crops(data, starts, side, boxes, flip, x_first, out):  # type: ignore[no-untyped-def]
     """Antialiased bilinear crops of B images [S, S, C] to [T, T, C]."""
     batch, size, _, channels = out.shape
-    side = images.shape[1]
     scratch = scratch_for(side, size, size, channels)
     for b in range(batch):
-        if index[b] < 0:
+        if starts[b] < 0:
             out[b] = 0
             continue
         x, y, w, h = boxes[b]
-        image, target = images[index[b]].reshape(side, side * channels), out[b].reshape(size, size * channels)
+        image = data[starts[b] : starts[b] + side * side * channels].reshape(side, side * channels)
+        target = out[b].reshape(size, size * channels)
         across = (np.float64(x) * side, np.float64(w) * side, flip[b])
         down = (np.float64(y) * side, np.float64(h) * side, False)
         if x_first:

@@ -232,7 +232,7 @@ class BetonStore:
         data: uint8, the whole file, memory-mapped.
         modes: uint8 [n], JPEG or RAW.
         widths, heights: [n], in px.
-        places, sizes: uint64 [n], where in `data` an image's bytes are.
+        places, sizes: int64 [n], where in `data` an image's bytes are.
         labels: int64 [n].
     """
 
@@ -240,8 +240,8 @@ class BetonStore:
     modes: npt.NDArray[np.uint8]
     widths: npt.NDArray[np.uint16]
     heights: npt.NDArray[np.uint16]
-    places: npt.NDArray[np.uint64]
-    sizes: npt.NDArray[np.uint64]
+    places: npt.NDArray[np.int64]
+    sizes: npt.NDArray[np.int64]
     labels: npt.NDArray[np.int64]
 
     def image(self, sample: int) -> Uint8:
@@ -266,7 +266,8 @@ def open_beton(path: Path) -> BetonStore:
         raise ValueError(f"{path} is cut off ({len(data)} bytes): prepare it again.")
     samples = np.frombuffer(data, _SAMPLE, count, _HEADER.itemsize + fields.nbytes)
     table = np.frombuffer(data, _ALLOCATION, count, place)
-    sizes = np.zeros(count, np.uint64)
+    sizes = np.zeros(count, np.int64)
     sizes[table["sample_id"]] = table["size"]
-    image = samples["image"]
-    return BetonStore(data, image["mode"], image["width"], image["height"], image["data_ptr"], sizes, samples["label"])
+    # Copied out of the structures, where they are not aligned.
+    columns = [np.ascontiguousarray(samples["image"][name]) for name in ("mode", "width", "height")]
+    return BetonStore(data, *columns, samples["image"]["data_ptr"].astype(np.int64), sizes, samples["label"].copy())

@@ -7,10 +7,12 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from functools import cache
-from multiprocessing import get_context
+from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.context import BaseContext
 from pathlib import Path
+from types import ModuleType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -19,7 +21,7 @@ from trainer_classification.config import cpu_count
 from trainer_classification.data import jobs
 
 Job = tuple[list[str], jobs.Work, Path]
-_PRELOADED = ["trainer_classification.data.jobs", "trainer_classification.kernels.resize", "simplejpeg"]
+_PRELOADED = ["trainer_classification.data.warm"]
 
 
 @cache
@@ -28,7 +30,7 @@ def start_server() -> BaseContext:
 
     Not this process itself: threads of torch, polars and numba do not survive a fork.
     """
-    if "forkserver" not in __import__("multiprocessing").get_all_start_methods():
+    if "forkserver" not in get_all_start_methods():
         return get_context("spawn")
     from multiprocessing import forkserver
 
@@ -58,6 +60,17 @@ def run_jobs(files: list[str], work: jobs.Work, folder: Path, workers: int, cons
     return stems
 
 
+@contextmanager
+def _main_hidden() -> Iterator[None]:
+    """Workers would import the program's main module again, which may take seconds or start it anew: none is needed."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
 def _results(todo: list[Job], workers: int) -> Iterator[int]:
     workers = min(workers, len(todo))
     if workers <= 1:
@@ -65,7 +78,9 @@ def _results(todo: list[Job], workers: int) -> Iterator[int]:
         return
     with ProcessPoolExecutor(workers, start_server(), jobs.ignore_interrupts) as pool:
         try:
-            for future in as_completed([pool.submit(jobs.run_job, *job) for job in todo]):
+            with _main_hidden():
+                futures = [pool.submit(jobs.run_job, *job) for job in todo]
+            for future in as_completed(futures):
                 yield future.result()
         except BrokenProcessPool:
             raise ValueError(

@@ -17,6 +17,7 @@ COPY = 32  # bytes of `copy_vector`
 MIRROR = 16  # 3-byte pixels of `mirror_vector`
 SUM = 32  # bytes of `sum_vector`
 TILE = 16  # bytes of a side of `transpose_tile`
+RGB = 32  # pixels of `rgb_vector`
 
 _ADDRESS = types.uintp
 
@@ -162,6 +163,52 @@ def transpose_tile(typing_context: Any, target: Any, target_step: Any, source: A
             rows = [builder.shuffle_vector(a, b, mask) for a, b in pairs for mask in masks]
         for row, value in enumerate(rows):
             builder.store(value, row_at(target, target_step, row), align=1)
+        return context.get_dummy_value()
+
+    return types.void(*[_ADDRESS] * 4), codegen
+
+
+@intrinsic
+def rgb_vector(typing_context: Any, target: Any, luma: Any, blue: Any, red: Any) -> Any:
+    """RGB pixels from RGB bytes each of Y, Cb and Cr: JFIF's full-range BT.601 (ITU-T T.871), in 16-bit integers.
+
+    R = Y + 1.402 r, G = Y - 0.344136 b - 0.714136 r, B = Y + 1.772 b, with b = Cb - 128 and r = Cr - 128; whole parts
+    of the factors are apart, so that 8-bit fractions of the rest fit.
+    """
+    bytes_, lanes = ir.VectorType(ir.IntType(8), RGB), ir.VectorType(ir.IntType(16), RGB)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def constant(value: int) -> Any:
+            return ir.Constant(lanes, [value] * RGB)
+
+        def fraction(*terms: tuple[Any, int]) -> Any:
+            """Sum of value * factor / 256 over the terms, rounded."""
+            total = constant(128)
+            for value, factor in terms:
+                total = builder.add(total, builder.mul(value, constant(factor)))
+            return builder.ashr(total, constant(8))
+
+        def clipped(value: Any) -> Any:
+            value = builder.select(builder.icmp_signed("<", value, constant(0)), constant(0), value)
+            value = builder.select(builder.icmp_signed(">", value, constant(255)), constant(255), value)
+            return builder.trunc(value, bytes_)
+
+        y, b, r = (
+            builder.zext(builder.load(_pointer(builder, address, 8, RGB), align=1), lanes) for address in args[1:]
+        )
+        b, r = builder.sub(b, constant(128)), builder.sub(r, constant(128))
+        red = clipped(builder.add(builder.add(y, r), fraction((r, 103))))
+        green = clipped(builder.add(builder.sub(y, r), fraction((r, 73), (b, -88))))
+        blue = clipped(builder.add(builder.add(y, builder.add(b, b)), fraction((b, -58))))
+        index = ir.IntType(32)
+
+        def shuffled(a: Any, b: Any, order: list[int]) -> Any:
+            return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(index, len(order)), order))
+
+        first = shuffled(red, green, list(range(2 * RGB)))
+        second = shuffled(blue, blue, list(range(2 * RGB)))
+        order = [pixel + RGB * channel for pixel in range(RGB) for channel in range(3)]
+        builder.store(shuffled(first, second, order), _pointer(builder, args[0], 8, 3 * RGB), align=1)
         return context.get_dummy_value()
 
     return types.void(*[_ADDRESS] * 4), codegen

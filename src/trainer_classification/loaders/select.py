@@ -21,7 +21,7 @@ _SHARE_OF_DEVICE = 0.4
 _SHARE_OF_HOST = 0.7
 
 INSTALL = {
-    "ffcv": "apt-get install libturbojpeg0-dev libopencv-dev pkg-config g++, then uv sync --extra ffcv",
+    "ffcv": "apt-get install libturbojpeg0-dev libopencv-dev pkg-config g++, then make ffcv",
     "dali": "pip install nvidia-dali-cuda120 (Linux on x86-64 alone)",
     "torch": "pip install torchvision==0.25.*",
 }
@@ -132,7 +132,7 @@ def _among_prepared(request: Request) -> tuple[str, str]:
             f"{request.folder} holds {', '.join(manifest.formats)}, which no installed loader reads: "
             f"python scripts/prepare.py --dataset {manifest.dataset} --formats array adds what the resident one needs."
         )
-    return (best, reason) if ready[0] == best else (ready[0], f"{ready[0]}: the only format prepared for it")
+    return (best, reason) if ready[0] == best else (ready[0], f"{ready[0]}: its format is the one prepared")
 
 
 def installed(engine: str) -> bool:
