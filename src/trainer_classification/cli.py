@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import inspect
+import signal
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Annotated, Any, TypeVar, get_args
 
 from cyclopts import App, CycloptsError, Group, Parameter
@@ -15,7 +18,7 @@ from trainer_classification.config import Option, options_of
 
 Config = TypeVar("Config")
 
-USER_ERROR, INTERRUPTED = 2, 130
+USER_ERROR, INTERRUPTED, TERMINATED = 2, 130, 128 + signal.SIGTERM
 _NAMES, _WIDTH = 25, 120  # columns of the names of options in --help, and of all of it
 
 
@@ -30,19 +33,70 @@ def run(config_class: type[Config], function: Callable[[Config], int | None], ar
         argv: arguments; those of the process if None.
 
     Returns:
-        0, the function's own code, 2 for an error of the user's, or 130 when interrupted.
+        0, the function's own code, 2 for an error of the user's, 130 when interrupted, or 143 at SIGTERM.
     """
-    tokens = without_unset(sys.argv[1:] if argv is None else argv)
+    tokens = without_unset(unquoted(sys.argv[1:] if argv is None else argv))
     try:
-        return int(_app(config_class, function)(tokens, exit_on_error=False, print_error=True) or 0)
+        with _sigterm():
+            return int(_app(config_class, function)(tokens, exit_on_error=False, print_error=True) or 0)
     except CycloptsError:
         return USER_ERROR  # printed already
     except KeyboardInterrupt:
         print("Interrupted. Nothing is lost: the same command goes on from here.", file=sys.stderr)
         return INTERRUPTED
+    except _Terminated:
+        print("Terminated. Nothing is lost: the same command goes on from here.", file=sys.stderr)
+        return TERMINATED
     except (ValueError, OSError) as error:
         print(f"Error: {_sentence(error)}", file=sys.stderr)
         return USER_ERROR
+
+
+class _Terminated(BaseException):
+    """SIGTERM came while nothing waited for it."""
+
+
+@contextmanager
+def _sigterm() -> Iterator[None]:
+    """Let SIGTERM unwind the stack as Ctrl-C does, wherever the function has no handler of its own.
+
+    A container's command is process 1, and to that the kernel delivers no signal without a handler: without this, a
+    run that is stopped before its first step would go on until it is killed.
+    """
+
+    def terminate(*_: object) -> None:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def unquoted(tokens: Sequence[str]) -> list[str]:
+    """The command line with the values in quotes joined: `'two`, `words'` is `two words`.
+
+    The SDK's form builder puts strings in quotes, and `hafnia runc launch-local` cuts the command at blanks without a
+    shell that would read them.
+    """
+    joined, rest = list[str](), list(tokens)
+    while rest:
+        value, count = _first(rest)
+        joined.append(value)
+        del rest[:count]
+    return joined
+
+
+def _first(tokens: list[str]) -> tuple[str, int]:
+    """The first value, and how many tokens it was cut into."""
+    quote = tokens[0][:1]
+    for count in range(1, len(tokens) + 1) if quote in ("'", '"') else ():
+        text = " ".join(tokens[:count])
+        if len(text) > 1 and text.endswith(quote):
+            with suppress(SyntaxError):
+                return str(ast.literal_eval(text)), count
+    return tokens[0], 1
 
 
 def without_unset(tokens: Sequence[str]) -> list[str]:

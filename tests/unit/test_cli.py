@@ -1,7 +1,9 @@
 """Command lines and launch forms come from the configs, and every value survives the trip."""
 
 import json
+import os
 import shlex
+import signal
 
 import pytest
 
@@ -96,3 +98,23 @@ def test_every_value_survives_form_command_and_config(script, config):
     unchanged = shlex.split(" ".join(schema.command_args_from_form_data(defaults)))
     assert parsed(config, unchanged[2:]) == (0, config())
     json.dumps(form)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "values"),
+    [
+        (["--a", "'two", "words'", "--b", "1"], ["--a", "two words", "--b", "1"]),
+        (["''", '"it\'s"'], ["", "it's"]),
+        (["it's", "'open", "end"], ["it's", "'open", "end"]),
+        (["'"], ["'"]),
+    ],
+)
+def test_values_in_quotes_that_no_shell_has_read_are_joined(tokens, values):
+    assert cli.unquoted(tokens) == values
+
+
+def test_sigterm_ends_a_command_with_its_code_and_the_handler_before_is_back(capsys):
+    before = signal.getsignal(signal.SIGTERM)
+    assert cli.run(TrainConfig, lambda _: os.kill(os.getpid(), signal.SIGTERM), []) == 143
+    assert "Terminated" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -79,3 +79,55 @@ def test_a_summary_lacking_a_key_is_our_bug_and_is_not_written(tmp_path):
 def test_metrics_are_a_line_an_epoch(tmp_path):
     path = write_metrics(tmp_path, [{"epoch": 1}, {"epoch": 2}])
     assert [json.loads(line)["epoch"] for line in path.read_text().splitlines()] == [1, 2]
+
+
+class MlflowLogger(Logger):
+    """A HafniaLogger in the cloud; each figure takes `seconds` by the clock it is given."""
+
+    _mlflow_initialized = True
+
+    def __init__(self, folder, clock, seconds):
+        super().__init__(folder)
+        self.clock, self.seconds = clock, seconds
+
+    def log_scalar(self, name, value, step):
+        super().log_scalar(name, value, step)
+        self.clock[0] += self.seconds if self._mlflow_initialized else 0
+
+
+@pytest.mark.parametrize(("seconds", "patient"), [(0.9, True), (16.0, False)])
+def test_a_server_that_keeps_the_run_waiting_is_left_after_a_minute_in_all(
+    tmp_path, monkeypatch, capsys, seconds, patient
+):
+    clock = [0.0]
+    logger = MlflowLogger(tmp_path, clock, seconds)
+    monkeypatch.setattr(tracking, "_logger", lambda *_: logger)
+    monkeypatch.setattr(tracking.time, "monotonic", lambda: clock[0])
+    tracker = Tracker("p", tmp_path)
+    for step in range(200):
+        tracker.scalar("loss", 0.5, step)
+    assert logger._mlflow_initialized == patient
+    assert len(logger.calls) == 200  # the file and stdout get them all
+    assert ("kept the run waiting" in capsys.readouterr().err) != patient
+    if not patient:
+        assert clock[0] == 5 * seconds
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(None, "FINISHED"), (ValueError("x"), "FAILED"), (KeyboardInterrupt(), "KILLED")]
+)
+def test_the_tracker_is_told_how_a_run_ended(tmp_path, monkeypatch, error, status):
+    ended = []
+    mlflow = type("", (), {"end_run": staticmethod(lambda status: ended.append(status))})
+    monkeypatch.setitem(__import__("sys").modules, "mlflow", mlflow)
+    monkeypatch.setattr(tracking, "_logger", lambda *_: MlflowLogger(tmp_path, [0.0], 0))
+    tracker = Tracker("p", tmp_path)
+    try:
+        try:
+            if error:
+                raise error
+        finally:
+            tracker.close()
+    except (ValueError, KeyboardInterrupt):
+        pass
+    assert ended == [status]

@@ -4,8 +4,9 @@ import gc
 import warnings
 
 import numpy as np
+import polars as pl
 import pytest
-from helpers import encoded, noise, rows, write_dataset
+from helpers import TASK, encoded, noise, rows, write_dataset
 
 from trainer_classification.data import source
 from trainer_classification.data.source import find_dataset, read_folder
@@ -133,3 +134,25 @@ def test_a_folder_that_is_no_dataset_says_what_one_looks_like(tmp_path):
 
 def test_labels_are_int64(tmp_path):
     assert read_folder(write_dataset(tmp_path / "d", rows(2), ["a", "b"])).labels.dtype == np.int64
+
+
+def test_a_prediction_that_lies_in_the_dataset_is_no_label(tmp_path):
+    folder = write_dataset(tmp_path / "d", rows(3), ["a", "b"])
+    table = pl.read_parquet(folder / "annotations.parquet")
+    labels = [
+        [{"class_name": name, "class_idx": "ab".index(name), "task_name": TASK, "ground_truth": t} for name, t in row]
+        for row in ([("b", False), ("a", True)], [("b", True)], [("a", False)])
+    ]
+    table.with_columns(pl.Series("classifications", labels)).write_parquet(folder / "annotations.parquet")
+    found = read_folder(folder)
+    assert found.labels.tolist() == [0, 1]
+    assert found.unlabelled == 1
+
+
+def test_a_dataset_with_predictions_alone_has_no_labels(tmp_path):
+    folder = write_dataset(tmp_path / "d", rows(2), ["a", "b"])
+    table = pl.read_parquet(folder / "annotations.parquet")
+    label = [{"class_name": "a", "class_idx": 0, "task_name": TASK, "ground_truth": False}]
+    table.with_columns(pl.Series("classifications", [label, label])).write_parquet(folder / "annotations.parquet")
+    with pytest.raises(ValueError, match="no labelled images"):
+        read_folder(folder)

@@ -12,7 +12,6 @@ import fcntl
 import json
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,7 +26,7 @@ from rich.console import Console
 
 from trainer_classification import recipes
 from trainer_classification.config import PrepareConfig
-from trainer_classification.data import array, beton, jobs, manifest, pool, splits, table, tar
+from trainer_classification.data import array, beton, jobs, manifest, place, pool, splits, table, tar
 from trainer_classification.data.manifest import FileInfo, Manifest, SplitInfo
 from trainer_classification.data.parts import Parts, check, in_threads
 from trainer_classification.data.report import print_table
@@ -69,7 +68,7 @@ def prepare(config: PrepareConfig, needed: Callable[[bool, int], tuple[str, ...]
         console.print(f"Note: {note}", highlight=False, markup=False)
     geometry, train_size, reason = _geometry(config, source)
     fingerprint = _fingerprint(config, source, geometry, train_size)
-    target = _target(config, source, train_size)
+    target = _target(config, source, train_size, 2 * len(source.files) * geometry.side**2 * 3, console)
     with _locked(target, console):
         if config.verify:
             return _verified(target, console)
@@ -160,15 +159,18 @@ def _file_size(root: Path, path: str) -> int:
         return -1  # the job will name it
 
 
-def _target(config: PrepareConfig, source: Source, train_size: int) -> Path:
-    in_cloud = os.environ.get("HAFNIA_CLOUD", "").lower() == "true"
-    default = Path(tempfile.gettempdir(), "prepared") if in_cloud else Path(".data/prepared")
+def _target(config: PrepareConfig, source: Source, train_size: int, need: int, console: Console) -> Path:
+    """Where the prepared dataset lies: below --out, else below .data, or in the cloud on the best disk."""
     name = f"{source.name}-{train_size}px".replace("/", "-")
     if config.task:
         name += f"-{config.task}"
     if config.validation_fraction != PrepareConfig.validation_fraction:
         name += f"-validation{config.validation_fraction:g}"
-    return (Path(config.out) if config.out else default) / name
+    if config.out or os.environ.get("HAFNIA_CLOUD", "").lower() != "true":
+        return Path(config.out or ".data/prepared") / name
+    folder, reason = place.choose(place.candidates(), name, need)
+    console.print(f"Prepared datasets go to {folder}: {reason}.", highlight=False)
+    return folder / name
 
 
 @contextmanager

@@ -233,6 +233,8 @@ def _labelled(table: pl.DataFrame, task: str) -> pl.DataFrame:
     labels = pl.col("classifications").list
     if "task_name" in fields:
         labels = labels.filter(pl.element().struct.field("task_name") == task).list
+    if "ground_truth" in fields:  # False: a prediction that some model left in the dataset
+        labels = labels.filter(pl.element().struct.field("ground_truth").fill_null(True)).list
     first = labels.first().struct
     index = first.field("class_idx").cast(pl.Int64) if "class_idx" in fields else pl.lit(None, pl.Int64)
     return table.select("file_path", "split", *columns, first.field("class_name").alias("name"), index.alias("idx"))

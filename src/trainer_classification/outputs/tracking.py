@@ -13,6 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+# MLflow's client by itself tries each request for four minutes where the server fails, and each figure is a request.
+_MLFLOW = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+_PATIENCE = 60.0  # seconds that a run waits for the tracker in all, a second of each call aside
+
 
 class Tracker:
     """An experiment: its folders, and its figures in the tracker.
@@ -24,6 +28,7 @@ class Tracker:
 
     def __init__(self, project_name: str, log_dir: Path) -> None:
         self.failures = 0
+        self._waited = 0.0
         self._logger = _logger(project_name, log_dir)
         if self._logger is None:
             folder = log_dir / "experiments" / time.strftime("%Y-%m-%dT%H-%M-%S")
@@ -50,14 +55,16 @@ class Tracker:
         self._call(lambda logger: logger.log_configuration(values))
 
     def close(self) -> None:
-        """End the run in the tracker."""
-        self._call(lambda logger: logger.end_run())
+        """End the run in the tracker: as failed or killed where an error is on its way, which the SDK does not tell."""
+        status = _status(sys.exception())
+        self._call(lambda logger: _end(logger, status))
         if self.failures:
             print(f"The tracker failed {self.failures} times; the training did not.", file=sys.stderr)
 
     def _call(self, call: Callable[[Any], None]) -> None:
         if self._logger is None:
             return
+        started = time.monotonic()
         try:
             call(self._logger)
             sys.stdout.flush()  # the platform reads along
@@ -65,6 +72,24 @@ class Tracker:
             self.failures += 1
             if self.failures == 1:
                 print(f"The tracker failed ({type(error).__name__}: {error}); going on without.", file=sys.stderr)
+        self._waited += max(0.0, time.monotonic() - started - 1)
+        if self._waited > _PATIENCE and getattr(self._logger, "_mlflow_initialized", False):
+            self._logger._mlflow_initialized = False
+            text = f"The tracker's server kept the run waiting for {self._waited:.0f} s: the figures now go to its file"
+            print(f"{text} and to stdout alone.", file=sys.stderr)
+
+
+def _status(error: BaseException | None) -> str:
+    """What MLflow calls the end of a run; an error that carries an exit code was a request to stop."""
+    if error is None:
+        return "FINISHED"
+    return "KILLED" if isinstance(error, KeyboardInterrupt) or hasattr(error, "code") else "FAILED"
+
+
+def _end(logger: Any, status: str) -> None:
+    if getattr(logger, "_mlflow_initialized", False):
+        sys.modules["mlflow"].end_run(status=status)
+    logger.end_run()
 
 
 class Silent(Tracker):
@@ -77,6 +102,8 @@ class Silent(Tracker):
 
 def _logger(project_name: str, log_dir: Path) -> Any:
     """A HafniaLogger, or None, with a line that says why, where it cannot be had."""
+    for name, value in _MLFLOW.items():
+        os.environ.setdefault(name, value)
     try:
         from hafnia.experiment import HafniaLogger
 

@@ -18,7 +18,7 @@ from trainer_classification.data import manifest as manifests
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.loaders.select import formats_needed
 from trainer_classification.outputs.tracking import Silent, Tracker
-from trainer_classification.training import budget, checkpoint, distributed
+from trainer_classification.training import budget, checkpoint, distributed, picked
 from trainer_classification.training.distributed import World
 from trainer_classification.training.epoch import close_epoch, epoch_row, pause
 from trainer_classification.training.finish import finish
@@ -81,11 +81,14 @@ def train_prepared(
     world = world or World()
     log_dir = Path(config.output_dir or ".data")
     resume, reason = world.from_main(lambda: checkpoint_to_resume(config, log_dir))
+    given = picked.find(config)
     say(reason) if reason else None
-    run = _planned_run(config, folder, manifest, started, world, resume)
+    run = _planned_run(picked.with_its_network(config, given), folder, manifest, started, world, resume)
     tracker = run.tracker
     if resume is not None:
         restore(run, resume)
+    if given is not None:
+        say(picked.begin_from(run, given))
     tracker.configuration(configuration(run))
     with signals() as received:
         try:

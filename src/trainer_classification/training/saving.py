@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from trainer_classification.config import TrainConfig
+from trainer_classification.outputs import archive
 from trainer_classification.training import checkpoint
 from trainer_classification.training.run import Run, State
 
@@ -54,7 +55,10 @@ def save(run: Run, name: str) -> None:
     if not run.world.main:
         return
     run.state.spent = time.time() - run.began
-    checkpoint.save(run.tracker.checkpoint_dir / name, tensors_of(run, sums, not_finite), _meta(run))
+    path = run.tracker.checkpoint_dir / name
+    checkpoint.save(path, tensors_of(run, sums, not_finite), _meta(run))
+    if in_cloud():
+        _write_archive(run, path)
 
 
 def tensors_of(run: Run, sums: torch.Tensor, not_finite: torch.Tensor) -> dict[str, Any]:
@@ -71,7 +75,31 @@ def tensors_of(run: Run, sums: torch.Tensor, not_finite: torch.Tensor) -> dict[s
     return tensors
 
 
+def in_cloud() -> bool:
+    """Whether this is a run of Training-aaS; by the SDK's own rule."""
+    return os.environ.get("HAFNIA_CLOUD", "").lower() == "true"
+
+
+def _write_archive(run: Run, path: Path) -> None:
+    """What the platform offers to begin another experiment from: the checkpoint, and the best weights so far."""
+    best = path.with_name("best.pth")
+    weights, meta = run.evaluated.state_dict(), _meta(run)
+    if best.is_file():
+        state, meta = checkpoint.load(best)
+        weights = state["model"]
+    archive.write(path.parent, path, weights, meta, run.manifest.task)
+
+
 _SAME = ("class_names", "manifest_fingerprint", "recipe")
+
+
+def difference(run: Run, meta: dict[str, Any]) -> str:
+    """Why a run cannot go on from a checkpoint with this meta; empty: it can."""
+    mine = _plain(_meta(run))
+    for name in _SAME:
+        if meta[name] != mine[name]:
+            return f"its {name} differs ({_difference(meta[name], mine[name])})"
+    return ""
 
 
 def restore(run: Run, path: Path) -> None:
@@ -97,13 +125,11 @@ def restore(run: Run, path: Path) -> None:
 
 def _checked(run: Run, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     tensors, meta = checkpoint.load(path)
-    mine = _plain(_meta(run))
-    for name in _SAME:
-        if meta[name] != mine[name]:
-            raise ValueError(
-                f"{path} cannot be resumed: its {name} differs ({_difference(meta[name], mine[name])}). Give the "
-                f"options and the dataset it was trained with, or train anew without --resume."
-            )
+    if reason := difference(run, meta):
+        raise ValueError(
+            f"{path} cannot be resumed: {reason}. Give the options and the dataset it was trained with, or train anew "
+            f"without --resume."
+        )
     return tensors, meta
 
 
