@@ -138,7 +138,7 @@ class PrepareConfig:
     def __post_init__(self) -> None:
         check(self)
         known = ("array", "beton", "tar")
-        unknown = [name for name in self.formats.split(",") if name not in known]
+        unknown = [name for name in self.formats.split(",") if name and name not in known]
         if unknown:
             raise ValueError(f"--formats has {', '.join(map(repr, unknown))}, but may list: {','.join(known)}.")
 

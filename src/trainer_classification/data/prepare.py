@@ -73,7 +73,7 @@ def prepare(config: PrepareConfig, needed: Callable[[bool, int], tuple[str, ...]
         if config.verify:
             return _verified(target, console)
         before = None if config.force else _prepared_before(target, fingerprint)
-        formats = tuple(config.formats.split(","))
+        formats = tuple((config.formats or PrepareConfig.formats).split(","))
         if needed is not None:
             formats = needed(geometry.resized, len(source.files) * geometry.side**2 * 3)
         work = _work(config, geometry, train_size, formats, before, any_options=needed is not None)

@@ -96,7 +96,7 @@ class Silent(Tracker):
     """Of a process that writes nothing: every rank but the first. A path below its folders cannot be written."""
 
     def __init__(self) -> None:
-        self.failures, self._logger = 0, None
+        self.failures, self._logger, self._waited = 0, None, 0.0
         self.model_dir = self.checkpoint_dir = self.artifact_dir = Path(os.devnull)
 
 

@@ -69,7 +69,8 @@ def _go_on(run: Run, given: Archive, path: Path) -> str:
     if reason := difference(run, meta):
         return f"it cannot go on: {reason}"
     restore(run, path)
-    checkpoint.save(run.tracker.checkpoint_dir / "best.pth", {"model": given.weights}, given.best)
+    if run.world.main:
+        checkpoint.save(run.tracker.checkpoint_dir / "best.pth", {"model": given.weights}, given.best)
     return ""
 
 
