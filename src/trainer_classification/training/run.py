@@ -20,6 +20,7 @@ from trainer_classification.outputs.tracking import Tracker
 from trainer_classification.plan import Plan
 from trainer_classification.recipes import Recipe
 from trainer_classification.training.ema import Average
+from trainer_classification.training.first_weights import whiten_first_layer
 from trainer_classification.training.live import Clock, say
 from trainer_classification.training.optimizers import build_optimizer
 from trainer_classification.training.step import Normalise, Step, Totals, choose_device, precision
@@ -84,12 +85,18 @@ def build_run(config: TrainConfig, folder: Path, manifest: Manifest, tracker: Tr
     dtype, precision_reason = precision(device, config.amp)
     count = manifest.splits["train"].count
     recipe, recipe_reason = recipes.recipe_for(
-        manifest.dataset, manifest.train_size, manifest.channels, count, manifest.resized
+        manifest.dataset,
+        manifest.train_size,
+        manifest.channels,
+        count,
+        manifest.resized,
+        recipes.recipe_kind(config, manifest.dataset, device.type == "cpu"),
     )
     recipe = recipes.resolve(config, recipe)
     say(f"Device: {device} ({device_reason}); {precision_reason}.")
     say(f"Recipe: {recipe_reason}; {recipe.model}, {recipe.image_size} px, {recipe.epochs} epochs of {count:,} images.")
-    plan = Plan(count, config.seed, recipe.policy, array.open_array(folder, manifest, "train").sizes)
+    store = array.open_array(folder, manifest, "train")
+    plan = Plan(count, config.seed, recipe.policy, store.sizes)
     common: dict[str, Any] = {
         "loader": config.loader,
         "batch_size": recipe.batch_size,
@@ -104,6 +111,7 @@ def build_run(config: TrainConfig, folder: Path, manifest: Manifest, tracker: Tr
     torch.manual_seed(config.seed)
     torch.backends.cudnn.benchmark = True
     model = build(recipe.model, len(manifest.class_names), manifest.channels, recipe.image_size, recipe.width)
+    whiten_first_layer(model, store, manifest, plan)
     model = model.to(device)
     normalise = Normalise(manifest.mean, manifest.std, device)
     average = Average(model, recipe.ema) if recipe.ema else None
