@@ -10,14 +10,9 @@ from trainer_classification.config import TrainConfig  # noqa: E402
 
 
 def main(config: TrainConfig) -> int:
-    from trainer_classification.training.loop import Stopped, train
+    from trainer_classification.training.start import start
 
-    try:
-        train(config, STARTED)
-    except Stopped as stop:
-        print(stop, file=sys.stderr)
-        return stop.code
-    return 0
+    return start(config, STARTED)
 
 
 if __name__ == "__main__":

@@ -173,6 +173,14 @@ class TrainConfig:
             "Model",
         ),
     ] = "auto"
+    weights: Annotated[
+        str,
+        Option(
+            "Begin with trained weights: a model.pth, checkpoint, state dict, zip or tar, or imagenet (torchvision's, "
+            "downloaded). A head of other classes begins anew.",
+            "Model",
+        ),
+    ] = ""
     epochs: Annotated[int, Option("Passes over the training images. 0: the recipe's.", "Optimisation", 0, 100000)] = 0
     batch_size: Annotated[
         int, Option("Images a step, over all GPUs together. 0: the recipe's.", "Optimisation", 0, 1 << 20)
@@ -225,6 +233,46 @@ class TrainConfig:
         Literal["auto", "fail", "skip"],
         Option("When preparing: fail on images that cannot be read, skip them, or auto (skip up to 1 %).", "Data"),
     ] = "auto"
+
+    # The loop: step, processes, planning
+    accumulate: Annotated[
+        int, Option("Parts in which a batch is computed, to save memory; norms see a part.", "Optimisation", 1, 4096)
+    ] = 1
+    clip_norm: Annotated[
+        float, Option("Largest norm of the gradient. 0: any, -1: the recipe's.", "Optimisation", -1)
+    ] = -1.0
+    mixup: Annotated[
+        float, Option("Alpha of mixup: images are blended in pairs. 0: none, -1: the recipe's.", "Augmentation", -1)
+    ] = -1.0
+    cutmix: Annotated[
+        float, Option("Alpha of cutmix: boxes are pasted in pairs. 0: none, -1: the recipe's.", "Augmentation", -1)
+    ] = -1.0
+    progressive: Annotated[
+        int,
+        Option(
+            "Side in px to begin with, growing to --resize; large images only. 0: none, -1: the recipe's.",
+            "Optimisation",
+            -1,
+            2048,
+        ),
+    ] = -1
+    compile: Annotated[
+        Literal["off", "default", "reduce-overhead"],
+        Option("torch.compile and its mode. The cost, in the first step, is reported.", "Optimisation"),
+    ] = "off"
+    tta: Annotated[
+        Literal["none", "flip", "flip-translate"],
+        Option("Test also on the mean of several views of each image, reported apart.", "Run"),
+    ] = "none"
+    processes: Annotated[
+        int, Option("Processes on this machine. 0: one for each visible GPU, else one.", "Run", 0, 1024)
+    ] = 0
+    budget: Annotated[
+        str, Option("Time for the whole command, as 90s, 10min or 1h: plans epochs, sizes and batch to fit.", "Run")
+    ] = ""
+    preflight: Annotated[
+        bool, Option("Only check data, step, memory and checkpoint, and say how long it will take.", "Run")
+    ] = False
 
     def __post_init__(self) -> None:
         check(self)

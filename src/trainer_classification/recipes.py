@@ -23,6 +23,9 @@ class Recipe:
         learning_rate: peak, for this batch size.
         ema: decay of the averaged weights a step; 0 for none.
         minimum_steps: few images get more epochs, until there are this many steps.
+        clip_norm: largest norm of the gradient; 0: any.
+        mixup, cutmix: alphas of their beta distributions; 0: none.
+        progressive: side in px of the first epochs' images; 0: `image_size` throughout.
         policy: augmentation of the training images.
     """
 
@@ -40,6 +43,10 @@ class Recipe:
     label_smoothing: float = 0.1
     ema: float = 0.0
     minimum_steps: int = 0
+    clip_norm: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    progressive: int = 0
     policy: Policy
 
 
@@ -160,7 +167,10 @@ def resolve(config: TrainConfig, recipe: Recipe) -> Recipe:
     }
     set_by_user |= {
         name: value
-        for name in ("weight_decay", "warmup_fraction", "label_smoothing", "ema")
+        for name in (
+            *("weight_decay", "warmup_fraction", "label_smoothing", "ema"),
+            *("clip_norm", "mixup", "cutmix", "progressive"),
+        )
         if (value := getattr(config, name)) >= 0
     }
     set_by_user |= {

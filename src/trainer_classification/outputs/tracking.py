@@ -6,6 +6,7 @@ a few hundred times a run, outside the timed steps. The lines it prints on stdou
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -64,6 +65,14 @@ class Tracker:
             self.failures += 1
             if self.failures == 1:
                 print(f"The tracker failed ({type(error).__name__}: {error}); going on without.", file=sys.stderr)
+
+
+class Silent(Tracker):
+    """Of a process that writes nothing: every rank but the first. A path below its folders cannot be written."""
+
+    def __init__(self) -> None:
+        self.failures, self._logger = 0, None
+        self.model_dir = self.checkpoint_dir = self.artifact_dir = Path(os.devnull)
 
 
 def _logger(project_name: str, log_dir: Path) -> Any:

@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from trainer_classification.loaders.base import Loader
+from trainer_classification.training.distributed import World
 from trainer_classification.training.step import Normalise
+from trainer_classification.training.tta import Views, logits_over
 
 
 @dataclass(frozen=True)
@@ -25,20 +27,34 @@ class Evaluation:
 
 @torch.inference_mode()
 def evaluate(
-    model: nn.Module, loader: Loader, normalise: Normalise, num_classes: int, dtype: torch.dtype | None
+    model: nn.Module,
+    loader: Loader,
+    normalise: Normalise,
+    num_classes: int,
+    dtype: torch.dtype | None,
+    world: World | None = None,
+    views: Views = "none",
 ) -> Evaluation:
-    """Evaluate a model on a split; the model is left in the mode it was in."""
+    """Evaluate a model on a split; the model is left in the mode it was in.
+
+    Every rank evaluates its share by the running statistics of rank 0, and all get the same figures, of all images.
+    """
+    world = world or World()
     device = normalise.scale.device
     confusion = torch.zeros(num_classes**2, dtype=torch.int64, device=device)
     loss = torch.zeros((), dtype=torch.float64, device=device)
     training = model.training
     model.eval()
+    world.same_state(model, buffers_only=True)
     for batch in loader.epoch(0):
+        if batch.count == 0:  # the last batch may leave nothing for the last ranks
+            continue
         images, labels = batch.images[: batch.count], batch.labels[: batch.count]
         with torch.autocast(device.type, dtype, enabled=dtype is not None):
-            logits = model(normalise(images))
+            logits = logits_over(model, normalise(images), views)
         loss += F.cross_entropy(logits.float(), labels, reduction="sum")
         confusion += torch.bincount(labels * num_classes + logits.argmax(1), minlength=num_classes**2)
     model.train(training)
+    world.sum(loss, confusion)
     matrix = confusion.view(num_classes, num_classes).cpu().numpy()
     return Evaluation(float(loss) / loader.samples, float(matrix.trace()) / loader.samples, matrix)

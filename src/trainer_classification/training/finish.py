@@ -13,33 +13,54 @@ from trainer_classification.loaders.select import open_loader
 from trainer_classification.outputs.finish import write_outputs
 from trainer_classification.training import checkpoint
 from trainer_classification.training.evaluate import Evaluation, evaluate
+from trainer_classification.training.live import say
 from trainer_classification.training.run import Run, configuration
 from trainer_classification.training.saving import save_model
+from trainer_classification.training.tta import Views
 
 
 def finish(run: Run, folder: Path, started: float) -> dict[str, Any]:
-    """Test the best weights once, and write model, summary, metrics and report."""
-    best, meta = checkpoint.load(run.tracker.checkpoint_dir / "best.pth", run.device)
-    run.evaluated.load_state_dict(best["model"])
+    """Test the best weights once, on all ranks, and write model, summary, metrics and report."""
+    best = run.tracker.checkpoint_dir / "best.pth"
+    weights, meta = run.world.from_main(lambda: checkpoint.load(best))
+    run.evaluated.load_state_dict(weights["model"])
     save_model(run, run.tracker.model_dir / "model.pth")
-    tested = None
-    if "test" in run.manifest.splits:
-        loader, _ = open_loader(
-            folder,
-            run.manifest,
-            "test",
-            loader=run.config.loader,
-            plan=None,
-            batch_size=run.recipe.batch_size,
-            image_size=run.recipe.image_size,
-            device=run.device,
-            threads=run.config.num_workers,
-        )
-        with loader:
-            tested = evaluate(run.evaluated, loader, run.normalise, len(run.manifest.class_names), run.dtype)
+    tested = _test(run, folder, "none")
     summary = summarise(run, meta, tested, started)
-    write_outputs(run.tracker, run.manifest, configuration(run), run.state.history, summary, tested)
+    if run.config.tta != "none" and tested is not None:
+        summary |= _with_views(_test(run, folder, run.config.tta), run.config.tta)
+    if run.world.main:
+        write_outputs(run.tracker, run.manifest, configuration(run), run.state.history, summary, tested)
     return summary
+
+
+def _test(run: Run, folder: Path, views: Views) -> Evaluation | None:
+    """The kept weights on the test split, where there is one."""
+    if "test" not in run.manifest.splits:
+        return None
+    loader, _ = open_loader(
+        folder,
+        run.manifest,
+        "test",
+        loader=run.config.loader,
+        plan=None,
+        batch_size=run.recipe.batch_size,
+        image_size=run.recipe.image_size,
+        device=run.device,
+        threads=run.config.num_workers or run.world.threads,
+        rank=run.world.rank,
+        world_size=run.world.size,
+    )
+    with loader:
+        classes = len(run.manifest.class_names)
+        return evaluate(run.evaluated, loader, run.normalise, classes, run.dtype, run.world, views)
+
+
+def _with_views(tested: Evaluation | None, views: Views) -> dict[str, Any]:
+    """What test-time augmentation gives, apart from the single view's figures; said in a line."""
+    assert tested is not None
+    say(f"Test accuracy with --tta {views}: {tested.accuracy:.2%}.")
+    return {"tta": views, "accuracy_test_tta": tested.accuracy, "loss_test_tta": tested.loss}
 
 
 def summarise(run: Run, meta: dict[str, Any], tested: Evaluation | None, started: float) -> dict[str, Any]:
@@ -50,6 +71,7 @@ def summarise(run: Run, meta: dict[str, Any], tested: Evaluation | None, started
     """
     state, best_epoch = run.state, meta["state"]["epoch"]
     row = state.history[best_epoch - 1]
+    not_finite, overflowed = run.totals.wrong.tolist()
     return {
         "dataset": run.manifest.dataset,
         "loader": run.loader_reason,
@@ -58,6 +80,7 @@ def summarise(run: Run, meta: dict[str, Any], tested: Evaluation | None, started
         "seconds_training": state.seconds_training,
         "seconds_total": time.time() - started,
         "seconds_first_step": state.seconds_first_step,
+        "seconds_in_first_step": state.seconds_in_first_step,
         "images_per_second": state.images / state.seconds_training,
         "data_wait_fraction": state.seconds_waiting / state.seconds_training,
         "accuracy_test": tested.accuracy if tested else None,
@@ -66,6 +89,9 @@ def summarise(run: Run, meta: dict[str, Any], tested: Evaluation | None, started
         "seed": run.config.seed,
         "device": torch.cuda.get_device_name() if run.device.type == "cuda" else "cpu",
         "precision": str(run.dtype or torch.float32).removeprefix("torch."),
-        "world_size": 1,
+        "world_size": run.world.size,
         "manifest_fingerprint": run.manifest.fingerprint,
+        "steps_not_finite": not_finite,
+        "steps_overflowed": overflowed,
+        "compile": run.config.compile,
     }

@@ -1,4 +1,4 @@
-"""What a model begins with beyond its random weights: statistics of the training images."""
+"""The model a training begins with: random, whitened by the training images, or with weights from elsewhere."""
 
 from __future__ import annotations
 
@@ -6,11 +6,30 @@ import numpy as np
 import torch
 from torch import nn
 
+from trainer_classification.config import TrainConfig
 from trainer_classification.data.array import ArrayStore
 from trainer_classification.data.manifest import Manifest
+from trainer_classification.models import build
 from trainer_classification.models.speednet import WHITENED, SpeedNet, whiten
+from trainer_classification.models.weights import load_weights
 from trainer_classification.plan import Plan
+from trainer_classification.recipes import Recipe
+from trainer_classification.training.live import say
 from trainer_classification.training.step import Normalise
+
+
+def first_model(config: TrainConfig, recipe: Recipe, manifest: Manifest, store: ArrayStore, plan: Plan) -> nn.Module:
+    """The recipe's network on the CPU, with the weights of `--weights` where it is given.
+
+    Raises:
+        ValueError: those weights cannot be had, or fit nowhere.
+    """
+    torch.manual_seed(config.seed)
+    model = build(recipe.model, len(manifest.class_names), manifest.channels, recipe.image_size, recipe.width)
+    whiten_first_layer(model, store, manifest, plan)
+    if config.weights:
+        say(load_weights(model, config.weights, recipe.model, manifest.class_names))
+    return model
 
 
 def whiten_first_layer(model: nn.Module, store: ArrayStore, manifest: Manifest, plan: Plan) -> None:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 
 
+def shown() -> bool:
+    """Whether this process speaks to the user: the first of several."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def say(text: str) -> None:
     """A line for the user."""
+    if not shown():
+        return
     sys.stderr.write(("\r\x1b[K" if sys.stderr.isatty() else "") + text + "\n")
     sys.stderr.flush()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import sys
 import time
@@ -13,15 +14,19 @@ from typing import Any
 import torch
 
 from trainer_classification.config import PrepareConfig, TrainConfig
+from trainer_classification.data import manifest as manifests
 from trainer_classification.data.manifest import Manifest
-from trainer_classification.outputs.tracking import Tracker
+from trainer_classification.outputs.tracking import Silent, Tracker
+from trainer_classification.training import budget, checkpoint, distributed
+from trainer_classification.training.distributed import World
 from trainer_classification.training.evaluate import evaluate
 from trainer_classification.training.finish import finish
-from trainer_classification.training.live import Clock, duration, say
+from trainer_classification.training.live import Clock, duration, say, shown
 from trainer_classification.training.optimizers import set_learning_rate
-from trainer_classification.training.run import Run, build_run, configuration
+from trainer_classification.training.run import Run, State, build_run, configuration
 from trainer_classification.training.saving import checkpoint_to_resume, restore, save, save_model
 from trainer_classification.training.schedule import factor
+from trainer_classification.training.step import figures
 
 SAVE_SECONDS = 120.0  # a killed run loses at most this much
 _NOT_FINITE = 20  # steps in a row before a run is given up
@@ -47,30 +52,37 @@ def train(config: TrainConfig, process_started: float | None = None) -> dict[str
         ValueError: something that the user can mend.
         Stopped: a signal came; the checkpoint is written.
     """
+    started = process_started or time.time()
+    with distributed.joined(config, lambda: prepared_folder(config)) as (world, folder):
+        return train_prepared(config, folder, manifests.read(folder), started, world)
+
+
+def prepared_folder(config: TrainConfig) -> Path:
+    """Prepare the dataset where that is not done; returns its folder."""
     from trainer_classification.data.prepare import prepare  # decoders and polars: not needed on a prepared array
 
-    started = process_started or time.time()
-    prepared = prepare(
-        PrepareConfig(
-            dataset=config.dataset,
-            task=config.task,
-            out=config.prepared,
-            image_size=config.resize,
-            validation_fraction=config.validation_fraction,
-            on_bad_image=config.on_bad_image,
-            workers=config.num_workers,
-        )
+    options = PrepareConfig(
+        dataset=config.dataset,
+        task=config.task,
+        out=config.prepared,
+        image_size=config.resize,
+        validation_fraction=config.validation_fraction,
+        on_bad_image=config.on_bad_image,
+        workers=config.num_workers,
     )
-    return train_prepared(config, prepared.folder, prepared.manifest, started)
+    return prepare(options).folder
 
 
-def train_prepared(config: TrainConfig, folder: Path, manifest: Manifest, started: float) -> dict[str, Any]:
+def train_prepared(
+    config: TrainConfig, folder: Path, manifest: Manifest, started: float, world: World | None = None
+) -> dict[str, Any]:
     """Train on a prepared dataset; needs torch and numpy alone. As `train`."""
+    world = world or World()
     log_dir = Path(config.output_dir or ".data")
-    resume, reason = checkpoint_to_resume(config, log_dir)
-    tracker = Tracker(config.project_name, log_dir)
-    run = build_run(config, folder, manifest, tracker)
+    resume, reason = world.from_main(lambda: checkpoint_to_resume(config, log_dir))
     say(reason) if reason else None
+    run = _planned_run(config, folder, manifest, started, world, resume)
+    tracker = run.tracker
     if resume is not None:
         restore(run, resume)
     tracker.configuration(configuration(run))
@@ -79,10 +91,29 @@ def train_prepared(config: TrainConfig, folder: Path, manifest: Manifest, starte
             fit(run, received, started)
             return finish(run, folder, started)
         finally:
-            run.train_loader.close()
-            if run.validation_loader is not None:
-                run.validation_loader.close()
+            run.close()
             tracker.close()
+
+
+def _planned_run(
+    config: TrainConfig, folder: Path, manifest: Manifest, started: float, world: World, resume: Path | None
+) -> Run:
+    """The run, with its tracker; where there is a budget, planned by it or as the run was that is resumed."""
+    scheme = times = None
+    held = bool(config.budget) and not config.stop_early
+    if held and resume is not None:
+        recipe = world.from_main(lambda: checkpoint.load(resume)[1]["recipe"])
+        config = budget.as_before(config, recipe)
+    elif held:
+        config, scheme, times = budget.plan(config, folder, manifest, started, world)
+    tracker = Tracker(config.project_name, Path(config.output_dir or ".data")) if world.main else Silent()
+    run = build_run(config, folder, manifest, tracker, world)
+    run.began = started
+    if held:
+        run.keep_pace = budget.Pace(budget.seconds_of(config.budget))
+    if scheme is not None and times is not None:
+        run.state = State(epochs=scheme.epochs, limit=scheme.limit, times=dataclasses.astuple(times))
+    return run
 
 
 @contextmanager
@@ -96,9 +127,11 @@ def signals() -> Iterator[list[int]]:
         received.append(number)
 
     before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    end_watch = distributed.end_if_stuck(received) if distributed.launched() else None
     try:
         yield received
     finally:
+        end_watch() if end_watch is not None else None
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -107,52 +140,71 @@ def fit(run: Run, received: list[int], started: float) -> None:
     """Train the epochs that are left; evaluate, track and save after each."""
     state = run.state
     saved = time.monotonic()
-    for epoch in range(state.epoch, run.epochs):
+    while state.epoch < run.epochs:
         points = []
         before = state.seconds_training, state.seconds_waiting, state.images
+        _fit_loader(run)
         run.clock = Clock()
         run.clock.start()
         looked = time.monotonic()
-        for loss in _steps(run, epoch):
+        for loss in _steps(run, state.epoch):
             if state.seconds_first_step == 0:
-                loss.item()
-                state.seconds_first_step = time.time() - started
-            global_step = epoch * run.steps + state.step - 1
-            if global_step % max(1, run.epochs * run.steps // _TRACKED) == 0:
-                points.append((global_step, loss))
+                _first_step(run, loss, started)
+            if (run.done - 1) % max(1, run.total // _TRACKED) == 0:
+                points.append((run.done - 1, loss))
             if _due(run, looked):
                 looked = time.monotonic()
-                _look(run, epoch)
-            if received or time.monotonic() - saved > SAVE_SECONDS:
+                _look(run, state.epoch)
+            wish = 128 + received[0] if received else int(time.monotonic() - saved > SAVE_SECONDS)
+            saved = time.monotonic() if wish else saved
+            if agreed := run.agree(wish):
                 _pause(run)
                 save(run, "last.pth")
                 run.clock.start()
-                saved = time.monotonic()
-                if received:
-                    raise Stopped(128 + received[0], run.tracker.checkpoint_dir / "last.pth")
-        trained = run.totals.read()  # waits for the device, so the clock stops after it
+                if agreed > 1:
+                    raise Stopped(agreed, run.tracker.checkpoint_dir / "last.pth")
+        sums = run.totals.sums.clone()
+        run.world.sum(sums)
+        trained = figures(sums)  # waits for the device, so the clock stops after it
         _pause(run)
         _check_finite(run)
-        row = _epoch_row(run, epoch, before, trained)
+        row = _epoch_row(run, state.epoch, before, trained)
         _close_epoch(run, row, points)
         saved = time.monotonic()
+    run.agree.settle()
     state.finished = True
+
+
+def _fit_loader(run: Run) -> None:
+    """Open the loader anew where this epoch's images have another size."""
+    if run.image_size != run.opened_size:
+        run.train_loader.close()
+        run.train_loader, _ = run.open_train(run.image_size)
+        run.opened_size = run.image_size
+        say(f"Images of {run.image_size} px from here on.")
+
+
+def _first_step(run: Run, loss: torch.Tensor, started: float) -> None:
+    """Note how long the user waited for the first step, and what it took by itself: compilation, tuning."""
+    loss.item()
+    run.state.seconds_first_step = time.time() - started
+    run.state.seconds_in_first_step = run.clock.now - run.clock.waiting
+    if run.config.compile != "off":
+        say(f"The first step took {run.state.seconds_in_first_step:.1f} s with --compile {run.config.compile}.")
 
 
 def _steps(run: Run, epoch: int) -> Iterator[torch.Tensor]:
     """Run the steps of an epoch that are left; yields the loss of each."""
     batches = run.train_loader.epoch(epoch, run.state.step)
-    total = run.epochs * run.steps
     while run.state.step < run.steps:
         run.clock.ask()
         batch = next(batches)
         run.clock.got()
-        step = epoch * run.steps + run.state.step
-        share = factor(step, total, run.recipe.schedule, run.recipe.warmup_fraction)
+        share = factor(run.done, run.total, run.recipe.schedule, run.recipe.warmup_fraction)
         set_learning_rate(run.step.optimizer, run.recipe.learning_rate * share)
-        loss = run.step(batch, step, run.totals)
+        loss = run.step(batch, run.done, run.totals)
         run.state.step += 1
-        run.state.images += len(batch.labels)
+        run.state.images += len(batch.labels) * run.world.size
         yield loss
 
 
@@ -166,12 +218,12 @@ def _due(run: Run, looked: float) -> bool:
 def _look(run: Run, epoch: int) -> None:
     """The one place within an epoch that waits for the device: the live line, and whether the loss is finite."""
     _check_finite(run)
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or not shown():
         return
-    loss, accuracy, images, _ = run.totals.read()
+    loss, accuracy, images, _ = run.totals.read()  # of rank 0's share
     seconds = run.clock.now
-    done = epoch * run.steps + run.state.step
-    left = (run.epochs * run.steps - done) * seconds / max(1, images / run.train_loader.share.rows)
+    left = (run.total - run.done) * seconds / max(1, images / run.train_loader.share.rows)
+    images *= run.world.size
     sys.stderr.write(
         f"\r\x1b[Kepoch {epoch + 1}/{run.epochs} step {run.state.step}/{run.steps}  loss {loss:.4f}  "
         f"accuracy {accuracy:.2%}  {images / seconds:,.0f} img/s  data-wait {run.clock.waiting / seconds:.1%}  "
@@ -197,7 +249,7 @@ def _pause(run: Run) -> None:
 
 
 def _epoch_row(
-    run: Run, epoch: int, before: tuple[float, float, int], trained: tuple[float, float, int, int]
+    run: Run, epoch: int, before: tuple[float, float, int], trained: tuple[float, float, int]
 ) -> dict[str, Any]:
     """The figures of an epoch, a line of metrics.jsonl."""
     state = run.state
@@ -212,7 +264,8 @@ def _epoch_row(
         "seconds": seconds,
     }
     if run.validation_loader is not None:
-        result = evaluate(run.evaluated, run.validation_loader, run.normalise, len(run.manifest.class_names), run.dtype)
+        classes = len(run.manifest.class_names)
+        result = evaluate(run.evaluated, run.validation_loader, run.normalise, classes, run.dtype, run.world)
         row |= {"loss_validation": result.loss, "accuracy_validation": result.accuracy}
     return row
 
@@ -229,8 +282,10 @@ def _close_epoch(run: Run, row: dict[str, Any], points: list[tuple[int, torch.Te
             kind, _, split = name.partition("_")
             run.tracker.scalar(f"{split}/{kind}" if kind in ("loss", "accuracy") else name, value, row["epoch"])
     score = row.get("accuracy_validation", float(row["epoch"]))  # without validation the last epoch is the best
-    state.epoch, state.step = row["epoch"], 0
+    state.before, state.epoch, state.step = run.done, row["epoch"], 0
     run.totals.reset()
+    if run.keep_pace is not None:
+        run.keep_pace(run, row["seconds"])
     if score > state.best:
         state.best = score
         save_model(run, run.tracker.checkpoint_dir / "best.pth")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,15 +17,19 @@ from trainer_classification.data import array
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.loaders.base import Loader
 from trainer_classification.loaders.select import open_loader
-from trainer_classification.models import build
 from trainer_classification.outputs.tracking import Tracker
 from trainer_classification.plan import Plan
 from trainer_classification.recipes import Recipe
+from trainer_classification.training import progressive
+from trainer_classification.training.compiling import compiled
+from trainer_classification.training.distributed import Agreement, World
 from trainer_classification.training.ema import Average
-from trainer_classification.training.first_weights import whiten_first_layer
+from trainer_classification.training.first_weights import first_model
 from trainer_classification.training.live import Clock, say
+from trainer_classification.training.mixing import Mixing
 from trainer_classification.training.optimizers import build_optimizer
 from trainer_classification.training.step import Normalise, Step, Totals, choose_device, precision
+from trainer_classification.training.tta import check_views
 
 _DRY_STEPS = 2
 
@@ -38,25 +44,53 @@ class Run:
     device: torch.device
     dtype: torch.dtype | None
     tracker: Tracker
+    open_train: Callable[[int], tuple[Loader, str]]  # by image size
     train_loader: Loader
     validation_loader: Loader | None
     step: Step
     normalise: Normalise
     state: State
     totals: Totals
+    world: World
+    agree: Agreement
+    opened_size: int  # side in px of train_loader's images
+    keep_pace: Callable[[Run, float], None] | None = None  # after each epoch, with the seconds of its steps
+    began: float = field(default_factory=time.time)  # of the command, moved back by runs before a resume
     clock: Clock = field(default_factory=Clock)
     loader_reason: str = ""
 
     @property
     def steps(self) -> int:
         """Steps an epoch."""
-        limit = _DRY_STEPS if self.config.stop_early else self.config.max_steps_per_epoch
+        limit = _DRY_STEPS if self.config.stop_early else self.state.limit or self.config.max_steps_per_epoch
         return min(self.train_loader.steps, limit) if limit else self.train_loader.steps
 
     @property
     def epochs(self) -> int:
         """Epochs of the run."""
-        return 1 if self.config.stop_early else self.recipe.epochs
+        return 1 if self.config.stop_early else self.state.epochs or self.recipe.epochs
+
+    @property
+    def done(self) -> int:
+        """Steps taken since the beginning."""
+        return self.state.before + self.state.step
+
+    @property
+    def total(self) -> int:
+        """Steps from the beginning to the end, as far as is planned."""
+        return self.state.before + (self.epochs - self.state.epoch) * self.steps
+
+    @property
+    def image_size(self) -> int:
+        """Side in px of the images of this epoch."""
+        recipe = self.recipe
+        return progressive.image_size(self.state.epoch, self.epochs, recipe.progressive, recipe.image_size)
+
+    def close(self) -> None:
+        """Close the loaders."""
+        self.train_loader.close()
+        if self.validation_loader is not None:
+            self.validation_loader.close()
 
     @property
     def evaluated(self) -> torch.nn.Module:
@@ -66,25 +100,100 @@ class Run:
 
 @dataclass
 class State:
-    """Where a run stands, as checkpoints keep it beside the tensors."""
+    """Where a run stands, as checkpoints keep it beside the tensors.
+
+    Attributes:
+        epoch, step: done, and in this epoch.
+        before: steps in the epochs that are done.
+        epochs, limit: of the run, and steps an epoch, where a budget plans them; 0: the recipe's.
+        spent: seconds from the beginning of the command to the checkpoint, runs before it included.
+        times: fields of `timing.Times`, as a budget's plan believes in them.
+    """
 
     epoch: int = 0
     step: int = 0
+    before: int = 0
+    epochs: int = 0
+    limit: int = 0
+    spent: float = 0.0
+    times: tuple[float, ...] = ()
     best: float = -1.0
     finished: bool = False
     seconds_training: float = 0.0
     seconds_waiting: float = 0.0
     images: int = 0
     seconds_first_step: float = 0.0
+    seconds_in_first_step: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
-def build_run(config: TrainConfig, folder: Path, manifest: Manifest, tracker: Tracker) -> Run:
+def build_run(
+    config: TrainConfig, folder: Path, manifest: Manifest, tracker: Tracker, world: World | None = None
+) -> Run:
     """Choose device, precision and recipe, and build loaders, model and optimizer; says each choice in a line."""
+    world = world or World()
+    device, dtype = _device(config, world)
+    recipe = _recipe(config, manifest, device)
+    count = manifest.splits["train"].count
+    store = array.open_array(folder, manifest, "train")
+    plan = Plan(count, config.seed, recipe.policy, store.sizes)
+    common: dict[str, Any] = {
+        "loader": config.loader,
+        "batch_size": recipe.batch_size,
+        "device": device,
+        "threads": config.num_workers or world.threads,
+        "rank": world.rank,
+        "world_size": world.size,
+    }
+
+    def open_train(size: int) -> tuple[Loader, str]:
+        return open_loader(folder, manifest, "train", plan=plan, image_size=size, **common)
+
+    first = progressive.image_size(0, recipe.epochs, recipe.progressive, recipe.image_size)
+    train_loader, loader_reason = open_train(first)
+    say(f"Loader: {loader_reason}.")
+    validation_loader = None
+    if "validation" in manifest.splits:
+        whole: dict[str, Any] = {"plan": None, "image_size": recipe.image_size}
+        validation_loader = open_loader(folder, manifest, "validation", **whole, **common)[0]
+    normalise = Normalise(manifest.mean, manifest.std, device)
+    return Run(
+        config,
+        recipe,
+        manifest,
+        device,
+        dtype,
+        tracker,
+        open_train,
+        train_loader,
+        validation_loader,
+        _step(config, recipe, first_model(config, recipe, manifest, store, plan), normalise, dtype, world),
+        normalise,
+        State(),
+        Totals(device),
+        world,
+        Agreement(world),
+        first,
+        loader_reason=loader_reason,
+    )
+
+
+def _device(config: TrainConfig, world: World) -> tuple[torch.device, torch.dtype | None]:
     device, device_reason = choose_device(config.device)
     dtype, precision_reason = precision(device, config.amp)
+    many = f"{world.size} processes, each on " if world.size > 1 else ""
+    say(f"Device: {many}{device} ({device_reason}); {precision_reason}.")
+    return device, dtype
+
+
+def _recipe(config: TrainConfig, manifest: Manifest, device: torch.device) -> Recipe:
+    """The dataset's recipe with the user's changes.
+
+    Raises:
+        ValueError: what the user set does not fit the dataset.
+    """
     count = manifest.splits["train"].count
-    recipe, recipe_reason = recipes.recipe_for(
+    recipe, reason = recipes.recipe_for(
         manifest.dataset,
         manifest.train_size,
         manifest.channels,
@@ -93,43 +202,42 @@ def build_run(config: TrainConfig, folder: Path, manifest: Manifest, tracker: Tr
         recipes.recipe_kind(config, manifest.dataset, device.type == "cpu"),
     )
     recipe = recipes.resolve(config, recipe)
-    say(f"Device: {device} ({device_reason}); {precision_reason}.")
-    say(f"Recipe: {recipe_reason}; {recipe.model}, {recipe.image_size} px, {recipe.epochs} epochs of {count:,} images.")
-    store = array.open_array(folder, manifest, "train")
-    plan = Plan(count, config.seed, recipe.policy, store.sizes)
-    common: dict[str, Any] = {
-        "loader": config.loader,
-        "batch_size": recipe.batch_size,
-        "image_size": recipe.image_size,
-        "device": device,
-        "threads": config.num_workers,
-    }
-    train_loader, loader_reason = open_loader(folder, manifest, "train", plan=plan, **common)
-    say(f"Loader: {loader_reason}.")
-    validation = "validation" in manifest.splits
-    validation_loader = open_loader(folder, manifest, "validation", plan=None, **common)[0] if validation else None
-    torch.manual_seed(config.seed)
+    say(f"Recipe: {reason}; {recipe.model}, {recipe.image_size} px, {recipe.epochs} epochs of {count:,} images.")
+    if recipe.progressive and recipe.policy.crop != "resized":
+        raise ValueError(
+            f"--progressive needs images that are cropped and resized; these of {manifest.image_size} px are only "
+            f"shifted: leave it away, or give a --resize other than their size."
+        )
+    check_views(config.tta, recipe.policy)
+    return recipe
+
+
+def _step(
+    config: TrainConfig,
+    recipe: Recipe,
+    model: torch.nn.Module,
+    normalise: Normalise,
+    dtype: torch.dtype | None,
+    world: World,
+) -> Step:
+    """Model, average, optimizer and all that a step does with them; equal on every rank."""
+    device = normalise.scale.device
     torch.backends.cudnn.benchmark = True
-    model = build(recipe.model, len(manifest.class_names), manifest.channels, recipe.image_size, recipe.width)
-    whiten_first_layer(model, store, manifest, plan)
     model = model.to(device)
-    normalise = Normalise(manifest.mean, manifest.std, device)
+    world.same_state(model)
     average = Average(model, recipe.ema) if recipe.ema else None
-    optimizer = build_optimizer(model, recipe)
-    return Run(
-        config,
-        recipe,
-        manifest,
-        device,
-        dtype,
-        tracker,
-        train_loader,
-        validation_loader,
-        Step(model, optimizer, normalise, recipe.label_smoothing, dtype, average),
+    forward = compiled(model, config.compile)
+    return Step(
+        model,
+        build_optimizer(model, recipe),
         normalise,
-        State(),
-        Totals(device),
-        loader_reason=loader_reason,
+        recipe.label_smoothing,
+        dtype,
+        average,
+        forward=world.wrapped(forward, device, static=config.accumulate == 1),
+        mixing=Mixing(config.seed, recipe.mixup, recipe.cutmix, world.rank, world.size),
+        accumulate=config.accumulate,
+        clip_norm=recipe.clip_norm,
     )
 
 

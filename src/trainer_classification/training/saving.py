@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from trainer_classification.config import TrainConfig
 from trainer_classification.training import checkpoint
@@ -39,34 +42,61 @@ def _meta(run: Run) -> dict[str, Any]:
 
 
 def save_model(run: Run, path: Path) -> None:
-    """The weights that are kept, with all that is needed to use them."""
+    """The weights that are kept, with all that is needed to use them; rank 0 writes."""
+    if not run.world.main:
+        return
     checkpoint.save(path, {"model": run.evaluated.state_dict()}, _meta(run))
 
 
 def save(run: Run, name: str) -> None:
-    """Everything that a run needs to go on."""
+    """Everything that a run needs to go on; every rank takes part, rank 0 writes."""
+    sums, not_finite = run.world.gather(run.totals.sums), run.world.gather(run.totals.not_finite)
+    if not run.world.main:
+        return
+    run.state.spent = time.time() - run.began
+    checkpoint.save(run.tracker.checkpoint_dir / name, tensors_of(run, sums, not_finite), _meta(run))
+
+
+def tensors_of(run: Run, sums: torch.Tensor, not_finite: torch.Tensor) -> dict[str, Any]:
+    """The tensors of a checkpoint; `sums` [world, 3] and `not_finite` [world] are the totals of all ranks."""
     step = run.step
     tensors: dict[str, Any] = {
         "model": step.model.state_dict(),
         "optimizer": step.optimizer.state_dict(),
         "scaler": step.scaler.state_dict(),
-        "totals": {"sums": run.totals.sums, "not_finite": run.totals.not_finite},
+        "totals": {"sums": sums, "not_finite": not_finite, "wrong": run.totals.wrong},
     }
     if step.average is not None:
         tensors["average"] = step.average.model.state_dict()
-    checkpoint.save(run.tracker.checkpoint_dir / name, tensors, _meta(run))
+    return tensors
 
 
 _SAME = ("class_names", "manifest_fingerprint", "recipe")
 
 
 def restore(run: Run, path: Path) -> None:
-    """Go on from a checkpoint.
+    """Go on from a checkpoint, which rank 0 reads for all.
 
     Raises:
         ValueError: it is of another dataset, of other classes or of another recipe.
     """
-    tensors, meta = checkpoint.load(path, run.device)
+    tensors, meta = run.world.from_main(lambda: _checked(run, path))
+    run.step.model.load_state_dict(tensors["model"])
+    run.step.optimizer.load_state_dict(tensors["optimizer"])
+    run.step.scaler.load_state_dict(tensors["scaler"])
+    if run.step.average is not None:
+        run.step.average.model.load_state_dict(tensors["average"])
+    _restore_totals(run, tensors["totals"])
+    run.state = State(**meta["state"])
+    run.began -= run.state.spent
+    best = path.with_name("best.pth")
+    if run.world.main and best.is_file() and best.parent != run.tracker.checkpoint_dir:
+        kept, kept_meta = checkpoint.load(best)
+        checkpoint.save(run.tracker.checkpoint_dir / "best.pth", kept, kept_meta)
+
+
+def _checked(run: Run, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    tensors, meta = checkpoint.load(path)
     mine = _plain(_meta(run))
     for name in _SAME:
         if meta[name] != mine[name]:
@@ -74,18 +104,17 @@ def restore(run: Run, path: Path) -> None:
                 f"{path} cannot be resumed: its {name} differs ({_difference(meta[name], mine[name])}). Give the "
                 f"options and the dataset it was trained with, or train anew without --resume."
             )
-    run.step.model.load_state_dict(tensors["model"])
-    run.step.optimizer.load_state_dict(tensors["optimizer"])
-    run.step.scaler.load_state_dict(tensors["scaler"])
-    if run.step.average is not None:
-        run.step.average.model.load_state_dict(tensors["average"])
-    run.totals.sums.copy_(tensors["totals"]["sums"])
-    run.totals.not_finite.copy_(tensors["totals"]["not_finite"])
-    run.state = State(**meta["state"])
-    best = path.with_name("best.pth")
-    if best.is_file() and best.parent != run.tracker.checkpoint_dir:
-        kept, kept_meta = checkpoint.load(best)
-        checkpoint.save(run.tracker.checkpoint_dir / "best.pth", kept, kept_meta)
+    return tensors, meta
+
+
+def _restore_totals(run: Run, saved: dict[str, Any]) -> None:
+    """Each rank its own sums; with another number of ranks, rank 0 has them all."""
+    sums, rank = saved["sums"], run.world.rank
+    if len(sums) != run.world.size:
+        sums = torch.cat([sums.sum(0, keepdim=True), sums.new_zeros(run.world.size - 1, sums.shape[1])])
+    run.totals.sums.copy_(sums[rank])
+    run.totals.not_finite.copy_(saved["not_finite"].max())
+    run.totals.wrong.copy_(saved["wrong"])
 
 
 def _plain(value: dict[str, Any]) -> dict[str, Any]:

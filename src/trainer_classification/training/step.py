@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from trainer_classification.loaders.base import Batch
 from trainer_classification.training.ema import Average
+from trainer_classification.training.mixing import Mixing, Targets
 
 
 def choose_device(device: str) -> tuple[torch.device, str]:
@@ -68,27 +69,41 @@ class Normalise:
 
 
 class Totals:
-    """Sums since the last reset, on the device: loss, right answers, images; and steps in a row not finite."""
+    """Sums since the last reset, on the device: loss, right answers, images; and counts of steps that went wrong.
+
+    Attributes:
+        sums: float64 [3].
+        not_finite: int64, steps in a row whose loss was not finite.
+        wrong: int64 [2], steps of the whole run whose loss was not finite, and steps skipped as fp16 overflowed.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.sums = torch.zeros(3, dtype=torch.float64, device=device)
         self.not_finite = torch.zeros((), dtype=torch.int64, device=device)
+        self.wrong = torch.zeros(2, dtype=torch.int64, device=device)
 
     def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Count a step; waits for nothing."""
         right = (logits.argmax(1) == labels).sum()
         size = torch.full_like(right, len(labels))
         self.sums += torch.stack([loss.double() * len(labels), right.double(), size.double()])
-        self.not_finite = torch.where(torch.isfinite(loss), 0, self.not_finite + 1)
+        finite = torch.isfinite(loss)
+        self.not_finite = torch.where(finite, 0, self.not_finite + 1)
+        self.wrong[0] += ~finite
 
     def read(self) -> tuple[float, float, int, int]:
         """(mean loss, accuracy, images, steps in a row that were not finite): waits for the device."""
-        loss, right, count = self.sums.tolist()
-        return loss / max(count, 1), right / max(count, 1), int(count), int(self.not_finite)
+        return *figures(self.sums), int(self.not_finite)
 
     def reset(self) -> None:
-        """Start anew, but for the steps in a row."""
+        """Start anew, but for the steps in a row and of the run."""
         self.sums.zero_()
+
+
+def figures(sums: Tensor) -> tuple[float, float, int]:
+    """(mean loss, accuracy, images) of `Totals.sums`: waits for the device."""
+    loss, right, count = sums.tolist()
+    return loss / max(count, 1), right / max(count, 1), int(count)
 
 
 class Step:
@@ -101,6 +116,10 @@ class Step:
         label_smoothing: of the loss.
         dtype: of autocast; None: none.
         average: follows the model; None: none.
+        forward: how the model is called: compiled, or averaging gradients over ranks; None: as it is.
+        mixing: of the images.
+        accumulate: parts in which a batch is computed.
+        clip_norm: largest norm of the gradient; 0: any.
     """
 
     def __init__(
@@ -111,23 +130,55 @@ class Step:
         label_smoothing: float,
         dtype: torch.dtype | None,
         average: Average | None,
+        *,
+        forward: nn.Module | None = None,
+        mixing: Mixing | None = None,
+        accumulate: int = 1,
+        clip_norm: float = 0.0,
     ) -> None:
         self.model, self.optimizer, self.normalise = model, optimizer, normalise
         self.label_smoothing, self.dtype, self.average = label_smoothing, dtype, average
+        self.forward = model if forward is None else forward
+        self.mixing, self.accumulate, self.clip_norm = mixing or Mixing(0), accumulate, clip_norm
         amp: Any = torch.amp  # its types do not export GradScaler
         self.scaler = amp.GradScaler("cuda", enabled=dtype is torch.float16)
 
     def __call__(self, batch: Batch, step: int, totals: Totals) -> Tensor:
         """Train on a batch; returns its mean loss, on the device."""
-        with torch.autocast(batch.images.device.type, self.dtype, enabled=self.dtype is not None):
-            logits = self.model(self.normalise(batch.images))
-            loss = F.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)
+        images, targets = self.mixing(self.normalise(batch.images), batch.labels, step)
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        loss, logits = self._backward(images, targets)
+        self._update(totals)
         if self.average is not None:
             self.average.update(step)
-        loss = loss.detach()
-        totals.add(loss, logits.detach(), batch.labels)
+        totals.add(loss, logits, batch.labels)
         return loss
+
+    def _backward(self, images: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
+        """Gradients of the mean loss; returns that loss and the logits, detached."""
+        parts = list(zip(images.chunk(self.accumulate), targets.chunk(self.accumulate), strict=True))
+        losses, logits = [], []
+        for number, (part, target) in enumerate(parts):
+            # Ranks need to exchange the sum of the parts' gradients alone.
+            with nullcontext() if number == len(parts) - 1 else getattr(self.forward, "no_sync", nullcontext)():
+                with torch.autocast(part.device.type, self.dtype, enabled=self.dtype is not None):
+                    answer = self.forward(part)
+                    loss = target.loss(answer, self.label_smoothing) * (len(part) / len(images))
+                self.scaler.scale(loss).backward()
+            losses.append(loss.detach())
+            logits.append(answer.detach())
+        return (torch.stack(losses).sum(), torch.cat(logits)) if len(parts) > 1 else (losses[0], logits[0])
+
+    def _update(self, totals: Totals) -> None:
+        """Move the weights; counts an overflow by the fall of the scale, without waiting for the device."""
+        if self.clip_norm:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm, foreach=True)
+        if not self.scaler.is_enabled():
+            self.optimizer.step()
+            return
+        one = torch.ones((), device=totals.wrong.device)
+        before = self.scaler.scale(one)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        totals.wrong[1] += self.scaler.scale(one) < before

@@ -1,0 +1,25 @@
+"""torch.compile, asked for by name, with a sentence where it cannot work."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any, Literal, cast
+
+import torch
+from torch import nn
+
+
+def compiled(model: nn.Module, mode: Literal["off", "default", "reduce-overhead"]) -> nn.Module:
+    """The model as training calls it: with `mode` other than "off" compiled in its first step, sharing all weights.
+
+    The model itself stays as it is: it is evaluated, averaged and saved uncompiled, which spares a second compilation
+    for evaluation and a third for its last, smaller batch. Each image size gets kernels of its own.
+
+    Raises:
+        ValueError: there is no C compiler.
+    """
+    if mode == "off":
+        return model
+    if not any(shutil.which(name) for name in ("cc", "gcc", "clang")):
+        raise ValueError(f"--compile {mode} needs a C compiler: apt-get install g++, or use --compile off.")
+    return cast(nn.Module, cast(Any, torch).compile(model, mode=mode, dynamic=False))

@@ -1,0 +1,54 @@
+"""What `train.py` does: start the processes, or be one of them; every way it can end has an exit code."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import sys
+import time
+
+from trainer_classification.config import TrainConfig
+from trainer_classification.training import distributed
+from trainer_classification.training.live import say
+from trainer_classification.training.loop import Stopped, train
+from trainer_classification.training.preflight import would_work
+
+_LOST_PEER = 1
+_PATIENCE = 2.0  # seconds in which the launcher hears of the dead rank first, so that it names the right one
+_EXIT_SECONDS = 5.0
+
+
+def start(config: TrainConfig, started: float) -> int:
+    """Train as the config says; returns the exit code.
+
+    Args:
+        config: what the user asked for.
+        started: `time.time()` at which the command began.
+    """
+    if not distributed.launched():
+        count, reason = distributed.processes(config)
+        if count > 1:
+            say(f"Starting {count} processes ({reason}).")
+            return distributed.launch(count, sys.argv, started, quiet=config.preflight)
+        return _train(config, started)
+    try:
+        return _train(config, float(os.environ.get("TRAINER_STARTED", started)))
+    except BaseException as error:
+        # NCCL's threads may wait for peers for ever when Python tears down; the other ranks wait for this one.
+        faulthandler.dump_traceback_later(_EXIT_SECONDS, exit=True)
+        if not distributed.lost_peer(error):
+            raise
+        say("Another process is gone; this one ends with it.")
+        time.sleep(_PATIENCE)
+        return _LOST_PEER
+
+
+def _train(config: TrainConfig, started: float) -> int:
+    if config.preflight:
+        return 0 if would_work(config, started) else 1
+    try:
+        train(config, started)
+    except Stopped as stop:
+        say(str(stop))
+        return stop.code
+    return 0

@@ -1,0 +1,44 @@
+"""`train.py` for tests: with a network without BatchNorm, whose curve must not depend on the number of processes."""
+
+import os
+import signal
+import sys
+import time
+
+import torch
+from torch import nn
+
+from trainer_classification import cli
+from trainer_classification.config import TrainConfig
+from trainer_classification.training import loop, run, start
+
+
+def plain(name, num_classes, channels, image_size, width=16):
+    layers = (nn.Conv2d(channels, 16, 5, 2), nn.GELU(), nn.Conv2d(16, 16, 3, 2), nn.GELU(), nn.Flatten())
+    model = nn.Sequential(*layers, nn.LazyLinear(num_classes))
+    model(torch.zeros(1, channels, image_size, image_size))
+    return model.to(memory_format=torch.channels_last)
+
+
+def die_at(step, how):
+    real = loop._steps
+
+    def steps(run_, epoch):
+        for loss in real(run_, epoch):
+            if run_.world.rank == 1 and run_.done == step:
+                if how != "raise":
+                    os.kill(os.getpid(), {"kill": signal.SIGKILL, "stop": signal.SIGTERM}[how])
+                    yield loss
+                    continue
+                raise ZeroDivisionError("rank 1 has a fault")
+            yield loss
+
+    loop._steps = steps
+
+
+if __name__ == "__main__":
+    if os.environ.get("TEST_PLAIN"):
+        run.build = plain
+    if fault := os.environ.get("TEST_FAULT"):
+        die_at(5, fault)
+    sys.exit(cli.run(TrainConfig, lambda config: start.start(config, time.time())))
