@@ -168,7 +168,7 @@ class TrainConfig:
     recipe: Annotated[
         Literal["auto", "standard", "speed"],
         Option(
-            "What the dataset trains with. speed: a small network in few epochs, for cifar10 and cifar100. auto: speed "
+            "What the dataset trains with. speed: speednet in few epochs, for cifar10 and cifar100. auto: speed "
             "there on a CPU, else standard.",
             "Model",
         ),
@@ -289,6 +289,22 @@ class LoaderBenchConfig:
     threads: Annotated[int, Option("That load. 0: one for each CPU.", "Run", 0, 1024)] = 0
     seconds: Annotated[float, Option("Measure at least this long, and five epochs.", "Run", 0)] = 5.0
     json: Annotated[str, Option("File to write the rows to. Empty: none.", "Run")] = ""
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeBenchConfig:
+    """Train a dataset's recipe with several seeds: accuracy, seconds and CPU seconds of each."""
+
+    dataset: Annotated[str, Option("Name or folder of a dataset.", "Data")] = "mnist"
+    prepared: PreparedOption = ""
+    recipe: Annotated[Literal["auto", "standard", "speed"], Option("As of train.py.", "Run")] = "auto"
+    validation_fraction: Annotated[float, Option("As of train.py.", "Data", 0, 0.9)] = 0.0
+    seeds: Annotated[int, Option("Trainings, of the seeds 0, 1, ...", "Run", 1, 100)] = 3
+    output_dir: Annotated[str, Option("Folder for experiments. Empty: .data.", "Run")] = ""
+    json: Annotated[str, Option("File to add the rows to. Empty: none.", "Run")] = ""
 
     def __post_init__(self) -> None:
         check(self)

@@ -17,7 +17,7 @@ class Recipe:
     """All that shapes a training, with no value left open.
 
     Attributes:
-        model, width: network, and channels of the first stage of resnet-small.
+        model, width: network, and channels of its first stage, for resnet-small and speednet; 0: theirs.
         image_size: side in px the network sees.
         batch_size: global batch.
         learning_rate: peak, for this batch size.
@@ -30,7 +30,7 @@ class Recipe:
     """
 
     model: ModelName = "resnet18"
-    width: int = 16
+    width: int = 0
     image_size: int
     epochs: int
     batch_size: int
@@ -59,7 +59,7 @@ RECIPES: dict[str, Recipe] = {
         model="resnet-small",
         width=16,
         image_size=28,
-        epochs=3,
+        epochs=7,
         batch_size=128,
         learning_rate=1.0,
         weight_decay=2e-4,

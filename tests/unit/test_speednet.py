@@ -206,10 +206,15 @@ def test_auto_takes_the_speed_recipe_on_a_cpu_unless_another_network_is_asked_fo
 def test_the_speed_recipe_is_found_and_said_to_be_missing():
     recipe, reason = recipe_for("cifar100", 32, 3, 50_000, kind="speed")
     assert (recipe.model, recipe.optimizer, reason) == ("speednet", "muon", "speed recipe of cifar100")
-    with pytest.raises(ValueError, match="for cifar10, cifar100, not for mnist"):
-        recipe_kind(TrainConfig(recipe="speed"), "mnist", on_cpu=True)
+    with pytest.raises(ValueError, match="for cifar10, cifar100, not for caltech-101"):
+        recipe_kind(TrainConfig(recipe="speed"), "caltech-101", on_cpu=True)
 
 
 def test_images_that_are_too_small_are_refused():
     with pytest.raises(ValueError, match="17 px are too few"):
         build("speednet", 10, 3, 17)
+
+
+def test_a_width_that_would_break_the_eights_is_refused():
+    with pytest.raises(ValueError, match="width is 24, but speednet needs a multiple of 16"):
+        build("speednet", 10, 1, 28, 24)

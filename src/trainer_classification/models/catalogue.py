@@ -10,7 +10,7 @@ from trainer_classification.models.speednet import SpeedNet
 NAMES = (*resnet.ARCHITECTURES, "speednet")
 
 
-def build(name: str, num_classes: int, channels: int, image_size: int, width: int = 16) -> ResNet | SpeedNet:
+def build(name: str, num_classes: int, channels: int, image_size: int, width: int = 0) -> ResNet | SpeedNet:
     """A network with fresh weights from torch's generator, its convolutions in channels-last.
 
     Args:
@@ -18,7 +18,7 @@ def build(name: str, num_classes: int, channels: int, image_size: int, width: in
         num_classes: logits, K.
         channels: of the images, 1 or 3.
         image_size: side in px of the images.
-        width: channels of the first stage of resnet-small; the others have their own.
+        width: channels of the first stage of resnet-small and speednet; 0: 16 and 64. The others have their own.
 
     Raises:
         ValueError: an unknown name, or a size or width that the network cannot have.
@@ -26,8 +26,8 @@ def build(name: str, num_classes: int, channels: int, image_size: int, width: in
     if name not in NAMES:
         raise ValueError(f"There is no model {name!r}; there are: {', '.join(NAMES)}.")
     if name == "speednet":
-        return speednet.build(num_classes, channels, image_size)
-    return resnet.build(name, num_classes, channels, image_size, width)
+        return speednet.build(num_classes, channels, image_size, width or 64)
+    return resnet.build(name, num_classes, channels, image_size, width or 16)
 
 
 def table(num_classes: int = 10, sizes: tuple[int, ...] = (28, 32, 64, 128, 224)) -> str:

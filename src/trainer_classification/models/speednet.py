@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-WIDTHS = (64, 160, 384)
 WHITENED = 5000  # images are enough: some five million patches
 _PATCH = 2  # px
 _FORGET = 0.4  # share of a batch in a norm's running statistics: they follow weights that move fast
@@ -27,11 +26,12 @@ class SpeedNet(nn.Module):
     Args:
         num_classes: logits, K.
         channels: of the images, 1 or 3.
-        widths: channels of the three groups, multiples of 8.
+        width: channels of the first group; the others have 2.5 and 6 times as many.
     """
 
-    def __init__(self, num_classes: int, channels: int, widths: tuple[int, ...] = WIDTHS) -> None:
+    def __init__(self, num_classes: int, channels: int, width: int = 64) -> None:
         super().__init__()
+        widths = (width, width * 5 // 2, width * 6)
         whitened = 2 * channels * _PATCH**2  # each direction and its opposite
         self.whiten = nn.Conv2d(channels, whitened, _PATCH)
         self.whiten.weight.requires_grad_(False)
@@ -90,12 +90,16 @@ def whiten(model: SpeedNet, images: Tensor) -> None:
     model.whiten.weight.copy_(torch.cat([filters, -filters]))
 
 
-def build(num_classes: int, channels: int, image_size: int) -> SpeedNet:
+def build(num_classes: int, channels: int, image_size: int, width: int = 64) -> SpeedNet:
     """A network with fresh weights from torch's generator, in channels-last; `whiten` sets the first layer.
 
     Raises:
-        ValueError: the images are too small.
+        ValueError: the images are too small, or the width is no multiple of 16.
     """
     if image_size < 18:
         raise ValueError(f"speednet halves the image four times, and {image_size} px are too few: use resnet-small.")
-    return cast(Any, SpeedNet(num_classes, channels)).to(memory_format=torch.channels_last)
+    if width % 16 or width <= 0:
+        raise ValueError(
+            f"width is {width}, but speednet needs a multiple of 16: then all its channels come in eights."
+        )
+    return cast(Any, SpeedNet(num_classes, channels, width)).to(memory_format=torch.channels_last)
