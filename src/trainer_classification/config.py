@@ -188,15 +188,32 @@ class TrainConfig:
     ] = -1
     # Model and optimisation
     model: Annotated[
-        Literal["auto", "resnet-small", "resnet18", "resnet34", "resnet50"],
+        Literal["auto", "resnet-small", "resnet18", "resnet34", "resnet50", "speednet"],
         Option("Network. auto: the recipe's.", "Model"),
     ] = "auto"
+    recipe: Annotated[
+        Literal["auto", "standard", "speed"],
+        Option(
+            "What the dataset trains with. speed: speednet in few epochs, for cifar10 and cifar100. auto: speed "
+            "there on a CPU, else standard.",
+            "Model",
+        ),
+    ] = "auto"
+    weights: Annotated[
+        str,
+        Option(
+            "Begin with trained weights: a model.pth, checkpoint, state dict, zip or tar, or imagenet (torchvision's, "
+            "downloaded). A head of other classes begins anew.",
+            "Model",
+        ),
+    ] = ""
     epochs: Annotated[int, Option("Passes over the training images. 0: the recipe's.", "Optimisation", 0, 100000)] = 0
     batch_size: Annotated[
         int, Option("Images a step, over all GPUs together. 0: the recipe's.", "Optimisation", 0, 1 << 20)
     ] = 0
     optimizer: Annotated[
-        Literal["auto", "sgd", "adamw"], Option("SGD with Nesterov momentum, or AdamW.", "Optimisation")
+        Literal["auto", "sgd", "adamw", "muon"],
+        Option("SGD with Nesterov momentum, AdamW, or Muon (orthogonal steps; for speednet).", "Optimisation"),
     ] = "auto"
     learning_rate: Annotated[float, Option("Peak learning rate. 0: the recipe's.", "Optimisation", 0)] = 0.0
     weight_decay: Annotated[
@@ -385,6 +402,22 @@ class TrainBenchConfig:
     scratch: ScratchOption = ".data/bench"
     json: JsonOption = ""
     markdown: MarkdownOption = ""
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeBenchConfig:
+    """Train a dataset's recipe with several seeds: accuracy, seconds and CPU seconds of each."""
+
+    dataset: Annotated[str, Option("Name or folder of a dataset.", "Data")] = "mnist"
+    prepared: PreparedOption = ""
+    recipe: Annotated[Literal["auto", "standard", "speed"], Option("As of train.py.", "Run")] = "auto"
+    validation_fraction: Annotated[float, Option("As of train.py.", "Data", 0, 0.9)] = 0.0
+    seeds: Annotated[int, Option("Trainings, of the seeds 0, 1, ...", "Run", 1, 100)] = 3
+    output_dir: Annotated[str, Option("Folder for experiments. Empty: .data.", "Run")] = ""
+    json: Annotated[str, Option("File to add the rows to. Empty: none.", "Run")] = ""
 
     def __post_init__(self) -> None:
         check(self)

@@ -25,7 +25,7 @@ OLD_NAMES = [
     [
         ({"epochs": -1}, "--epochs is -1, but must be between 0"),
         ({"learning_rate": -0.1}, "--learning-rate is -0.1, but must be 0 or more"),
-        ({"optimizer": "lion"}, "--optimizer is 'lion', but must be one of: auto, sgd, adamw"),
+        ({"optimizer": "lion"}, "--optimizer is 'lion', but must be one of: auto, sgd, adamw, muon"),
         ({"validation_fraction": 1.0}, "--validation-fraction is 1.0"),
     ],
 )

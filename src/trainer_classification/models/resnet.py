@@ -3,14 +3,10 @@
 ResNet-18/34/50 bear torchvision's parameter names, so that its weights load; ResNet-50 strides in the 3x3 convolution
 as torchvision's does. `resnet-small` is the same with two blocks, for digits and the like. The last norm of each block
 starts at zero (Goyal et al., arXiv 1706.02677): every block starts as the identity.
-
-`python -m trainer_classification.models` prints parameters and multiply-adds of all, for docs/models.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -168,10 +164,8 @@ def build(name: str, num_classes: int, channels: int, image_size: int, width: in
         width: channels of the first stage of resnet-small, a multiple of 8; the others have their own.
 
     Raises:
-        ValueError: an unknown name, or a width that is no multiple of 8.
+        ValueError: a width that is no multiple of 8.
     """
-    if name not in ARCHITECTURES:
-        raise ValueError(f"There is no model {name!r}; there are: {', '.join(ARCHITECTURES)}.")
     if width % 8 or width <= 0:
         raise ValueError(f"width is {width}, but must be a multiple of 8: the kernels of GPUs and CPUs work in eights.")
     architecture = ARCHITECTURES[name]
@@ -180,54 +174,3 @@ def build(name: str, num_classes: int, channels: int, image_size: int, width: in
     stem = architecture.small_stem if image_size < SMALL_IMAGE else architecture.stem
     model = ResNet(architecture, stem, num_classes, channels)
     return cast(Any, model).to(memory_format=torch.channels_last)  # torch's types do not know this form
-
-
-def count_parameters(model: nn.Module) -> int:
-    """Trained numbers; the running statistics of norms are not among them."""
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-def count_macs(model: nn.Module, channels: int, image_size: int) -> int:
-    """Multiply-adds of one image through the convolutions and linear layers, forward only."""
-    device = next(model.parameters()).device
-    with _hooked(model) as counts, torch.inference_mode():
-        training = model.training
-        model.eval()(torch.zeros(1, channels, image_size, image_size, device=device))
-        model.train(training)
-    return sum(counts)
-
-
-@contextmanager
-def _hooked(model: nn.Module) -> Iterator[list[int]]:
-    """A list that gets the multiply-adds of each layer that runs."""
-    counts: list[int] = []
-
-    def count(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            positions = output[0, 0].numel() if isinstance(module, nn.Conv2d) else 1
-            counts.append(module.weight.numel() * positions)
-
-    handles = [module.register_forward_hook(count) for module in model.modules()]
-    try:
-        yield counts
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def table(num_classes: int = 10, sizes: tuple[int, ...] = (28, 32, 64, 128, 224)) -> str:
-    """Markdown: parameters and multiply-adds of each network for each size, 3 channels."""
-    lines = [
-        "| model | parameters (M), 28 / 224 px | " + " | ".join(f"{size} px" for size in sizes) + " |",
-        "|---|---|" + "---|" * len(sizes),
-    ]
-    for name in ARCHITECTURES:
-        models = {size: build(name, num_classes, 3, size) for size in sizes}
-        parameters = " / ".join(f"{count_parameters(models[size]) / 1e6:.3f}" for size in (sizes[0], sizes[-1]))
-        macs = " | ".join(_readable(count_macs(models[size], 3, size)) for size in sizes)
-        lines.append(f"| {name} | {parameters} | {macs} |")
-    return "\n".join(lines)
-
-
-def _readable(macs: int) -> str:
-    return f"{macs / 1e9:.2f} G" if macs >= 1e9 else f"{macs / 1e6:.1f} M"

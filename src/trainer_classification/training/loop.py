@@ -71,7 +71,14 @@ def prepared_folder(config: TrainConfig) -> Path:
         on_bad_image=config.on_bad_image,
         workers=config.num_workers,
     )
-    return prepare(options, formats_needed(config.loader, choose_device(config.device)[0])).folder
+    needed = formats_needed(config.loader, choose_device(config.device)[0])
+
+    def wanted(resized: bool, array_bytes: int) -> tuple[str, ...]:
+        """The loader's format, and for small images the array, by which the speed recipe whitens its first layer."""
+        also = () if resized or config.recipe == "standard" else ("array",)
+        return tuple(dict.fromkeys((*needed(resized, array_bytes), *also)))
+
+    return prepare(options, wanted).folder
 
 
 def train_prepared(

@@ -1,4 +1,4 @@
-"""SGD with Nesterov momentum and AdamW, in torch's fused form, with weight decay on weights alone."""
+"""SGD with Nesterov momentum and AdamW, fused, with weight decay on weights alone; or Muon, of orthogonal.py."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
+from trainer_classification.models import SpeedNet
 from trainer_classification.recipes import Recipe
+from trainer_classification.training import orthogonal
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -27,6 +29,11 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 def build_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
     """The recipe's optimizer over a model that is on its device already."""
+    if recipe.optimizer == "muon":
+        if not isinstance(model, SpeedNet):
+            raise ValueError("--optimizer muon has rates for speednet alone: use sgd or adamw, or --model speednet.")
+        groups = orthogonal.parameter_groups(model, recipe.momentum, recipe.weight_decay)
+        return orthogonal.Muon(groups, recipe.learning_rate)
     groups = parameter_groups(model, recipe.weight_decay)
     fused = next(model.parameters()).device.type in ("cpu", "cuda")  # one kernel for all tensors
     if recipe.optimizer == "adamw":
@@ -35,6 +42,6 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
 
 
 def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
-    """The rate of the coming step, in all groups."""
+    """The rate of the coming step, in all groups; some have a multiple of it."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+        group["lr"] = learning_rate * group.get("rate", 1.0)

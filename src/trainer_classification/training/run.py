@@ -17,7 +17,6 @@ from trainer_classification.data.manifest import Manifest
 from trainer_classification.data.table import open_table
 from trainer_classification.loaders.base import Loader
 from trainer_classification.loaders.select import open_loader
-from trainer_classification.models import build
 from trainer_classification.outputs.tracking import Tracker
 from trainer_classification.plan import Plan
 from trainer_classification.recipes import Recipe
@@ -25,6 +24,7 @@ from trainer_classification.training import progressive
 from trainer_classification.training.compiling import compiled
 from trainer_classification.training.distributed import Agreement, World
 from trainer_classification.training.ema import Average
+from trainer_classification.training.first_weights import first_model
 from trainer_classification.training.live import Clock, say
 from trainer_classification.training.mixing import Mixing
 from trainer_classification.training.optimizers import build_optimizer
@@ -133,7 +133,7 @@ def build_run(
     """Choose device, precision and recipe, and build loaders, model and optimizer; says each choice in a line."""
     world = world or World()
     device, dtype = _device(config, world)
-    recipe = _recipe(config, manifest)
+    recipe = _recipe(config, manifest, device)
     count = manifest.splits["train"].count
     plan = Plan(count, config.seed, recipe.policy, open_table(folder, manifest, "train").sizes)
     common: dict[str, Any] = {
@@ -166,7 +166,7 @@ def build_run(
         open_train,
         train_loader,
         validation_loader,
-        _step(config, recipe, manifest, normalise, dtype, world),
+        _step(config, recipe, first_model(config, recipe, folder, manifest, plan), normalise, dtype, world),
         normalise,
         State(),
         Totals(device),
@@ -185,7 +185,7 @@ def _device(config: TrainConfig, world: World) -> tuple[torch.device, torch.dtyp
     return device, dtype
 
 
-def _recipe(config: TrainConfig, manifest: Manifest) -> Recipe:
+def _recipe(config: TrainConfig, manifest: Manifest, device: torch.device) -> Recipe:
     """The dataset's recipe with the user's changes.
 
     Raises:
@@ -193,7 +193,12 @@ def _recipe(config: TrainConfig, manifest: Manifest) -> Recipe:
     """
     count = manifest.splits["train"].count
     recipe, reason = recipes.recipe_for(
-        manifest.dataset, manifest.train_size, manifest.channels, count, manifest.resized
+        manifest.dataset,
+        manifest.train_size,
+        manifest.channels,
+        count,
+        manifest.resized,
+        recipes.recipe_kind(config, manifest.dataset, device.type == "cpu"),
     )
     recipe = recipes.resolve(config, recipe)
     say(f"Recipe: {reason}; {recipe.model}, {recipe.image_size} px, {recipe.epochs} epochs of {count:,} images.")
@@ -209,16 +214,14 @@ def _recipe(config: TrainConfig, manifest: Manifest) -> Recipe:
 def _step(
     config: TrainConfig,
     recipe: Recipe,
-    manifest: Manifest,
+    model: torch.nn.Module,
     normalise: Normalise,
     dtype: torch.dtype | None,
     world: World,
 ) -> Step:
     """Model, average, optimizer and all that a step does with them; equal on every rank."""
     device = normalise.scale.device
-    torch.manual_seed(config.seed)
     torch.backends.cudnn.benchmark = True
-    model = build(recipe.model, len(manifest.class_names), manifest.channels, recipe.image_size, recipe.width)
     model = model.to(device)
     world.same_state(model)
     average = Average(model, recipe.ema) if recipe.ema else None

@@ -1,0 +1,142 @@
+"""--weights: every kind of file, a new head for other classes, and clear words where nothing fits."""
+
+import json
+import tarfile
+import urllib.error
+import zipfile
+
+import pytest
+import torch
+
+from trainer_classification.models import build
+from trainer_classification.models.weights import imagenet, load_weights, read
+from trainer_classification.training import checkpoint
+
+
+def trained(classes=3):
+    """A network whose weights all differ from those of a fresh one."""
+    model = build("resnet-small", classes, 3, 28, 8)
+    for tensor in model.state_dict().values():
+        tensor.copy_(torch.full_like(tensor, 7))
+    return model
+
+
+def fresh(classes=3):
+    torch.manual_seed(1)
+    return build("resnet-small", classes, 3, 28, 8)
+
+
+def our_checkpoint(path, class_names, **more):
+    meta = {"class_names": class_names, "dataset": "cifar", "recipe": {"model": "resnet-small"}}
+    checkpoint.save(path, {"model": trained(len(class_names)).state_dict()} | more, meta)
+    return path
+
+
+def in_zip(path):
+    with zipfile.ZipFile(path.with_suffix(".zip"), "w") as archive:
+        archive.write(path, "weights.pth")
+        archive.writestr("model_config.json", json.dumps({"name": "x"}))
+    return path.with_suffix(".zip")
+
+
+def in_tar(path):
+    with tarfile.open(path.with_suffix(".tar.gz"), "w:gz") as archive:
+        archive.add(path, "model/model.pth")
+    return path.with_suffix(".tar.gz")
+
+
+@pytest.mark.parametrize("wrap", [lambda path: path, in_zip, in_tar, lambda path: path.parent])
+def test_a_model_of_ours_loads_from_a_file_zip_tar_or_folder(tmp_path, wrap):
+    model = fresh()
+    line = load_weights(
+        model, str(wrap(our_checkpoint(tmp_path / "model.pth", ["a", "b", "c"]))), "resnet-small", "abc"
+    )
+    assert all((tensor == 7).all() for tensor in model.state_dict().values())
+    assert "begun anew: none; not used: none" in line
+    assert "resnet-small, trained on cifar" in line
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        lambda tensors: tensors,
+        lambda tensors: {"state_dict": {f"module.{name}": tensor for name, tensor in tensors.items()}},
+        lambda tensors: {"model": {f"module._orig_mod.{name}": tensor for name, tensor in tensors.items()}, "epoch": 3},
+    ],
+)
+def test_state_dicts_of_others_load_however_wrapped(tmp_path, content):
+    torch.save(content(trained().state_dict()), tmp_path / "w.pt")
+    model = fresh()
+    load_weights(model, str(tmp_path / "w.pt"), "resnet-small", ["a", "b", "c"])
+    assert (model.fc.weight == 7).all()
+
+
+@pytest.mark.parametrize("theirs", [["a", "b", "x"], ["a", "b", "c", "d"]])
+def test_a_head_of_other_classes_stays_new_and_is_said_to(tmp_path, theirs):
+    model = fresh()
+    line = load_weights(model, str(our_checkpoint(tmp_path / "w.pth", theirs)), "resnet-small", ["a", "b", "c"])
+    assert torch.equal(model.fc.weight, fresh().fc.weight)
+    assert (model.layer1[0].conv1.weight == 7).all()
+    assert "begun anew: fc.weight, fc.bias; not used: fc.weight, fc.bias" in line
+
+
+def test_the_average_of_a_checkpoint_is_preferred(tmp_path):
+    average = {name: torch.full_like(tensor, 9) for name, tensor in trained().state_dict().items()}
+    path = our_checkpoint(tmp_path / "last.pth", ["a", "b", "c"], average=average)
+    assert all((tensor == 9).all() for tensor in read(path).tensors.values())
+
+
+def test_weights_of_another_network_are_refused_with_names(tmp_path):
+    torch.save(build("resnet18", 3, 3, 32).state_dict(), tmp_path / "w.pth")
+    with pytest.raises(ValueError, match="of another network than speednet: 0 of its 122 tensors fit"):
+        load_weights(build("speednet", 3, 3, 32), str(tmp_path / "w.pth"), "speednet", ["a", "b", "c"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "damaged or holds no weights"),
+        (b"no weights", "damaged or holds no weights"),
+        ([1, 2], "holds a list"),
+        ({"epoch": 3}, "no tensors by name, but: epoch"),
+    ],
+)
+def test_what_is_no_weights_is_said_to_be_none(tmp_path, content, message):
+    path = tmp_path / "w.pth"
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    with pytest.raises(ValueError, match=message):
+        read(path)
+
+
+def test_an_archive_of_several_files_and_a_missing_one_are_named(tmp_path):
+    with zipfile.ZipFile(tmp_path / "w.zip", "w") as archive:
+        archive.writestr("one.pth", b"")
+        archive.writestr("two.pt", b"")
+    with pytest.raises(ValueError, match=r"holds 2 files of weights \(one.pth, two.pt\)"):
+        read(tmp_path / "w.zip")
+    with pytest.raises(ValueError, match="There are no weights"):
+        read(tmp_path / "none.pth")
+
+
+def test_imagenet_without_a_network_gives_the_address(monkeypatch):
+    def offline(*_, **__):
+        raise urllib.error.URLError("no route")
+
+    monkeypatch.setattr("torch.hub.load_state_dict_from_url", offline)
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
+    with pytest.raises(ValueError, match=r"cannot download https://.*resnet18.*no route"):
+        imagenet("resnet18")
+    with pytest.raises(ValueError, match="there are none for resnet-small"):
+        imagenet("resnet-small")
+
+
+def test_imagenet_weights_are_torchvisions_and_leave_the_head_new(monkeypatch):
+    import torchvision
+
+    theirs = torchvision.models.resnet18()
+    state = theirs.state_dict()
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *_, **__: state)
+    model = build("resnet18", 5, 3, 128)
+    line = load_weights(model, "imagenet", "resnet18", list("abcde"))
+    assert torch.equal(model.layer4[1].conv2.weight, theirs.layer4[1].conv2.weight)
+    assert "begun anew: fc.weight, fc.bias" in line
