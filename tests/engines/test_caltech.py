@@ -6,16 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_contract import engines, originals, tolerance
+from test_contract import ARRAY, engines, originals, tolerance
 
 from trainer_classification.config import PrepareConfig
 from trainer_classification.data.prepare import prepare
 from trainer_classification.data.table import open_table
 from trainer_classification.loaders.select import Request
 from trainer_classification.plan import Plan, Policy
+from trainer_classification.recipes import RECIPES
 
 FOLDER = Path(os.environ.get("TC_DATA", "")) / "caltech-101"
-POLICY = Policy(crop="resized", flip="random")
+RECIPE = RECIPES["caltech-101"].policy
+FULL = Policy(crop="resized", flip="random")  # boxes from 0.08 of the area on
 
 pytestmark = [
     pytest.mark.slow,
@@ -32,10 +34,14 @@ def caltech(tmp_path_factory):
 
 
 @engines
-def test_crops_of_photographs_are_those_of_the_originals(engine, caltech):
+@pytest.mark.parametrize("policy", [RECIPE, FULL], ids=["recipe", "full"])
+def test_crops_of_photographs_are_those_of_the_originals(engine, policy, caltech, request):
+    if engine in ARRAY.values() and policy is FULL:
+        # 3.93: what a small box enlarges, an array of 160 px no longer has.
+        request.applymarker(pytest.mark.xfail(reason="a 160 px array lacks the detail of small boxes", strict=True))
     folder, manifest = caltech
     table = open_table(folder, manifest, "train")
-    plan = Plan(len(table.labels), 0, POLICY, table.sizes)
+    plan = Plan(len(table.labels), 0, policy, table.sizes)
     seen = []
     with engine(Request(folder, manifest, "train", plan, 128, 128, torch.device("cpu"), 2)) as loader:
         for batch, _ in zip(loader.epoch(0), range(5), strict=False):
