@@ -17,6 +17,8 @@ def manifest():
         dataset="tiny <b>",
         version="1.0.0",
         task="t",
+        root="/data",
+        formats={},
         class_names=["cat", "<script>", "absent"],
         splits=splits,
         channels=1,
