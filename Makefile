@@ -27,7 +27,7 @@ ffcv: | $(UV) ## add the FFCV engine, which is built from source
 	@touch $(STAMP)
 
 test: $(STAMP) ## all tests that take seconds
-	$(RUN) -m pytest -m "not slow" $(ARGS)
+	$(RUN) -m pytest -n auto -m "not slow" $(ARGS)
 
 test-slow: $(STAMP) ## the tests that take minutes
 	$(RUN) -m pytest -m slow $(ARGS)
