@@ -36,6 +36,11 @@ def cpu_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def in_cloud() -> bool:
+    """Whether this is a run of Training-aaS; by the SDK's own rule."""
+    return os.environ.get("HAFNIA_CLOUD", "").lower() == "true"
+
+
 def options_of(config: type[Any]) -> dict[str, tuple[Any, Option, Any]]:
     """Name -> (type, option, default) of each field of a config dataclass, in order."""
     hints = get_type_hints(config, include_extras=True)

@@ -25,7 +25,7 @@ import xxhash
 from rich.console import Console
 
 from trainer_classification import recipes
-from trainer_classification.config import PrepareConfig
+from trainer_classification.config import PrepareConfig, in_cloud
 from trainer_classification.data import array, beton, jobs, manifest, place, pool, splits, table, tar
 from trainer_classification.data.manifest import FileInfo, Manifest, SplitInfo
 from trainer_classification.data.parts import Parts, check, in_threads
@@ -166,7 +166,7 @@ def _target(config: PrepareConfig, source: Source, train_size: int, need: int, c
         name += f"-{config.task}"
     if config.validation_fraction != PrepareConfig.validation_fraction:
         name += f"-validation{config.validation_fraction:g}"
-    if config.out or os.environ.get("HAFNIA_CLOUD", "").lower() != "true":
+    if config.out or not in_cloud():
         return Path(config.out or ".data/prepared") / name
     folder, reason = place.choose(place.candidates(), name, need)
     console.print(f"Prepared datasets go to {folder}: {reason}.", highlight=False)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from trainer_classification.config import in_cloud
+
 if TYPE_CHECKING:
     import polars as pl
 
@@ -65,7 +67,7 @@ def find_dataset(dataset: str, task: str = "") -> Source:
     Raises:
         ValueError: not found (says what was tried), or its table is wrong (says where).
     """
-    if os.environ.get("HAFNIA_CLOUD", "").lower() == "true":
+    if in_cloud():
         return read_folder(Path(os.environ.get("MDI_DATASET_DIR", CLOUD_FOLDER)), task)
     if dataset and (Path(dataset).is_dir() or "/" in dataset):
         return read_folder(Path(dataset), task)

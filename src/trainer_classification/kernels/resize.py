@@ -70,15 +70,10 @@ def resize_upright(image, channels, outer, inner, scratch, out):  # type: ignore
 @njit(nogil=True, cache=True)
 def whole(image, width, height):  # type: ignore[no-untyped-def]
     """The whole image at another size: uint8 [H, W, C] -> [height, width, C]."""
-    rows, columns, channels = image.shape
+    channels = image.shape[2]
     out = np.empty((height, width * channels), np.uint8)
-    scratch = scratch_for(columns, height, width, channels)
-    flat, down, across = (
-        image.reshape(rows, columns * channels),
-        (0.0, float(rows), False),
-        (0.0, float(columns), False),
-    )
-    resize_upright(flat, channels, down, across, scratch, out)
+    swapped = whole_x_first(image, width, height).reshape(width, height * channels)
+    transpose(swapped, out, 0, height, width, channels)
     return out.reshape(height, width, channels)
 
 

@@ -11,13 +11,13 @@ from typing import get_args
 import torch
 from torch import nn
 
-from trainer_classification.config import TrainConfig, options_of
+from trainer_classification.config import TrainConfig, in_cloud, options_of
 from trainer_classification.outputs import archive
 from trainer_classification.outputs.archive import Archive
 from trainer_classification.training import checkpoint
 from trainer_classification.training.live import say
 from trainer_classification.training.run import Run
-from trainer_classification.training.saving import difference, in_cloud, restore
+from trainer_classification.training.saving import difference, restore
 
 
 def find(config: TrainConfig) -> Archive | None:

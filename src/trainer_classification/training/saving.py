@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from trainer_classification.config import TrainConfig
+from trainer_classification.config import TrainConfig, in_cloud
 from trainer_classification.outputs import archive
 from trainer_classification.training import checkpoint
 from trainer_classification.training.run import Run, State
@@ -73,11 +73,6 @@ def tensors_of(run: Run, sums: torch.Tensor, not_finite: torch.Tensor) -> dict[s
     if step.average is not None:
         tensors["average"] = step.average.model.state_dict()
     return tensors
-
-
-def in_cloud() -> bool:
-    """Whether this is a run of Training-aaS; by the SDK's own rule."""
-    return os.environ.get("HAFNIA_CLOUD", "").lower() == "true"
 
 
 def _write_archive(run: Run, path: Path) -> None:
