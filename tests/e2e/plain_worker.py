@@ -10,7 +10,7 @@ from torch import nn
 
 from trainer_classification import cli
 from trainer_classification.config import TrainConfig
-from trainer_classification.training import loop, run, start
+from trainer_classification.training import first_weights, loop, start
 
 
 def plain(name, num_classes, channels, image_size, width=16):
@@ -38,7 +38,8 @@ def die_at(step, how):
 
 if __name__ == "__main__":
     if os.environ.get("TEST_PLAIN"):
-        run.build = plain
+        assert first_weights.build  # what the training calls
+        first_weights.build = plain
     if fault := os.environ.get("TEST_FAULT"):
         die_at(5, fault)
     sys.exit(cli.run(TrainConfig, lambda config: start.start(config, time.time())))
