@@ -102,7 +102,7 @@ def _jpeg_colours(data: bytes) -> str:
 
 def _rotated(data: bytes) -> bool:
     """Whether a JPEG is to be turned or mirrored for viewing."""
-    if b"Exif\0\0" not in data[:65536]:
+    if data.find(b"Exif\0\0", 0, 65536) < 0:
         return False
     with Image.open(io.BytesIO(data)) as image:
         return bool(image.getexif().get(_ORIENTATION, 1) != 1)

@@ -26,6 +26,7 @@ import xxhash
 
 from trainer_classification.data import beton
 from trainer_classification.data.images import BadImageError, Decoded, Uint8, examine, padded, resized_x_first
+from trainer_classification.data.reading import read_file
 
 SIZE = 500  # images of a part
 
@@ -127,7 +128,7 @@ def run_job(files: Sequence[str], work: Work, stem: Path) -> int:
 def _one(path: str, work: Work, files: dict[str, BinaryIO]) -> _Row:
     row = _Row()
     try:
-        data = Path(path).read_bytes()
+        data = read_file(path)
         row.hash = xxhash.xxh3_128_hexdigest(data)
         image = examine(data, os.path.splitext(path)[1])
         row.size = image.pixels.shape[1], image.pixels.shape[0]

@@ -9,15 +9,16 @@ time, owner or host, so that equal datasets give equal bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from trainer_classification.data.parts import in_threads
+from trainer_classification.data.reading import read_file
 
 if TYPE_CHECKING:
     from trainer_classification.data.parts import Parts
@@ -27,16 +28,6 @@ _BLOCK = 512
 _ZEROS = bytes(_BLOCK)
 _END = 2 * _BLOCK  # zeros that end an archive
 _SEED = 0x7A12  # of the shuffling: fixed, so that every machine writes the same shards
-
-
-@dataclass(frozen=True)
-class Member:
-    """Where a file's bytes lie in a shard."""
-
-    name: str
-    suffix: str
-    offset: int
-    size: int
 
 
 def order_of(count: int) -> npt.NDArray[np.int64]:
@@ -63,7 +54,7 @@ def write_split(
         row = int(rows[sample])
         if parts.found.converted[row]:
             return parts.piece(row, ".tar", 2)
-        data = Path(parts.originals[row]).read_bytes()
+        data = read_file(parts.originals[row])
         if len(data) != parts.found.bytes[row, 2]:
             raise ValueError(f"{parts.originals[row]} has changed while it was prepared: start again.")
         return data
@@ -114,13 +105,17 @@ def write_tars(
 
     def write(job: tuple[Path, list[int]]) -> None:
         stem, samples = job
-        entries = []
+        lines, place = [], 0
         with stem.with_suffix(".tar").open("wb") as file:
             for sample in samples:
                 key, label = f"{sample:09d}", str(labels[sample]).encode()
-                entries.append([_append(file, key, suffixes[sample], read(sample)), _append(file, key, ".cls", label)])
+                members = (key + suffixes[sample], read(sample)), (key + ".cls", label)
+                pieces, line = _laid_out(members, place)
+                place += sum(map(len, pieces))
+                file.write(b"".join(pieces))
+                lines.append(line)
             file.write(bytes(_END))
-        stem.with_suffix(".idx").write_text(_index(entries))
+        stem.with_suffix(".idx").write_text(_index(lines))
 
     in_threads(write, zip(stems, shards, strict=True))
     return [stem.with_suffix(suffix) for stem in stems for suffix in (".tar", ".idx")]
@@ -140,31 +135,34 @@ def _shards(sizes: npt.NDArray[np.int64], label_sizes: list[int], shard_size: in
     return shards
 
 
-def _append(file: BinaryIO, key: str, suffix: str, data: bytes) -> Member:
-    name = key + suffix
-    file.write(_header(name, len(data)))
-    offset = file.tell()
-    file.write(data)
-    file.write(_ZEROS[: -len(data) % _BLOCK])
-    return Member(name, suffix.removeprefix("."), offset, len(data))
+def _laid_out(members: Iterable[tuple[str, bytes]], place: int) -> tuple[list[bytes], str]:
+    """The blocks of a sample's (name, data) members from `place` in the shard on, and its line in DALI's index."""
+    pieces, entries = [], []
+    for name, data in members:
+        pieces += [_header(name, len(data)), data, _ZEROS[: -len(data) % _BLOCK]]
+        entries.append(f"{name.rpartition('.')[2]} {place + _BLOCK} {len(data)} {name}")
+        place += _BLOCK + len(data) + -len(data) % _BLOCK
+    return pieces, " ".join(entries)
+
+
+_AFTER_NAME = b"0000644\0" + b"0000000\0" * 2  # mode, owner and group
+_TIME = b"%011o\0" % 0
+_AFTER_CHECKSUM = b"0".ljust(101, b"\0") + b"ustar\00000".ljust(_BLOCK - 257, b"\0")
+_CHECKSUM = sum(_AFTER_NAME) + sum(_TIME) + 8 * ord(" ") + sum(_AFTER_CHECKSUM)  # of all but name and size
 
 
 def _header(name: str, size: int) -> bytes:
     """A file's ustar header (POSIX.1-1988) with neither time nor owner; `tarfile` takes ten times as long."""
     assert len(name) <= 100
     assert size < 1 << 33
-    head = b"%-100b0000644\0" % name.encode() + b"0000000\0" * 2 + b"%011o\0" % size + b"%011o\0" % 0
-    head = head.replace(b" ", b"\0")
-    rest = b"0".ljust(101, b"\0") + b"ustar\00000".ljust(_BLOCK - 257, b"\0")
-    checksum = sum(head) + 8 * ord(" ") + sum(rest)
-    return head + b"%06o\0 " % checksum + rest
+    named, sized = name.encode(), b"%011o\0" % size
+    checksum = b"%06o\0 " % (_CHECKSUM + sum(named) + sum(sized))
+    return b"".join((named.ljust(100, b"\0"), _AFTER_NAME, sized, _TIME, checksum, _AFTER_CHECKSUM))
 
 
-def _index(entries: list[list[Member]]) -> str:
-    """DALI's index: its version and the number of samples, then the members of each."""
-    lines = [f"v1.2 {len(entries)}"]
-    lines += [" ".join(f"{m.suffix} {m.offset} {m.size} {m.name}" for m in members) for members in entries]
-    return "\n".join(lines) + "\n"
+def _index(lines: list[str]) -> str:
+    """DALI's index: its version and the number of samples, then a line for each."""
+    return "\n".join([f"v1.2 {len(lines)}", *lines]) + "\n"
 
 
 @dataclass(frozen=True)
