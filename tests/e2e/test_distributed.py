@@ -53,12 +53,13 @@ def test_equal_global_batches_give_the_curve_of_one_process(many, processes):
 
 @pytest.mark.parametrize(("fault", "code", "said"), [("raise", 1, "rank 1 has a fault"), ("kill", 137, "SIGKILL")])
 def test_a_dead_rank_ends_the_job_with_its_traceback_and_code(many, fault, code, said):
-    started = time.monotonic()
     errors = many("--epochs", "4000", "--processes", "2", code=code, TEST_FAULT=fault)
+    seconds = time.time() - (many.folder / "fault").stat().st_mtime
     assert said in errors
     assert "--resume auto" in errors
     assert errors.count("Traceback") == (fault == "raise")
-    assert time.monotonic() - started < 100
+    print(f"ended {seconds:.1f} s after the fault")
+    assert seconds < 10
 
 
 def stopped(many, number):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_contract import ARRAY, engines, originals, tolerance
+from test_contract import engines, originals, tolerance
 
 from trainer_classification.config import PrepareConfig
 from trainer_classification.data.prepare import prepare
@@ -35,10 +35,7 @@ def caltech(tmp_path_factory):
 
 @engines
 @pytest.mark.parametrize("policy", [RECIPE, FULL], ids=["recipe", "full"])
-def test_crops_of_photographs_are_those_of_the_originals(engine, policy, caltech, request):
-    if engine in ARRAY.values() and policy is FULL:
-        # 3.93: what a small box enlarges, an array of 160 px no longer has.
-        request.applymarker(pytest.mark.xfail(reason="a 160 px array lacks the detail of small boxes", strict=True))
+def test_crops_of_photographs_are_those_of_the_originals(engine, policy, caltech):
     folder, manifest = caltech
     table = open_table(folder, manifest, "train")
     plan = Plan(len(table.labels), 0, policy, table.sizes)

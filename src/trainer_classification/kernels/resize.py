@@ -37,7 +37,7 @@ def scratch_for(inner_side, outer_size, inner_size, channels):  # type: ignore[n
 
 
 @njit(nogil=True, cache=True)
-def resize(image, channels, outer, inner, scratch, out):  # type: ignore[no-untyped-def]
+def resize(image, channels, outer, inner, scratch, out, width=1.0):  # type: ignore[no-untyped-def]
     """A box of an image with its axes swapped.
 
     Args:
@@ -46,11 +46,12 @@ def resize(image, channels, outer, inner, scratch, out):  # type: ignore[no-unty
         outer, inner: (start, length, mirrored) of the box on each axis, in px; 8 times the result at most.
         scratch: see `scratch_for`.
         out: uint8 [inner size, outer size * channels], written.
+        width: of the filter, as of `triangle`.
     """
     outer_size, inner_size = out.shape[1] // channels, len(out)
     outer_at, inner_at = scratch.outer_at[:outer_size], scratch.inner_at[:inner_size]
-    outer_taps = triangle(outer, len(image), outer_at, scratch.outer_weights)
-    inner_taps = triangle(inner, image.shape[1] // channels, inner_at, scratch.inner_weights)
+    outer_taps = triangle(outer, len(image), outer_at, scratch.outer_weights, width)
+    inner_taps = triangle(inner, image.shape[1] // channels, inner_at, scratch.inner_weights, width)
     low = min(inner_at[0], inner_at[-1])
     high = max(inner_at[0], inner_at[-1]) + inner_taps
     _weighted_rows(image, outer_at, scratch.outer_weights, outer_taps, low * channels, high * channels, scratch.rows)
@@ -68,17 +69,17 @@ def resize_upright(image, channels, outer, inner, scratch, out):  # type: ignore
 
 
 @njit(nogil=True, cache=True)
-def whole(image, width, height):  # type: ignore[no-untyped-def]
+def whole(image, width, height, filter_width=1.0):  # type: ignore[no-untyped-def]
     """The whole image at another size: uint8 [H, W, C] -> [height, width, C]."""
     channels = image.shape[2]
     out = np.empty((height, width * channels), np.uint8)
-    swapped = whole_x_first(image, width, height).reshape(width, height * channels)
+    swapped = whole_x_first(image, width, height, filter_width).reshape(width, height * channels)
     transpose(swapped, out, 0, height, width, channels)
     return out.reshape(height, width, channels)
 
 
 @njit(nogil=True, cache=True)
-def whole_x_first(image, width, height):  # type: ignore[no-untyped-def]
+def whole_x_first(image, width, height, filter_width=1.0):  # type: ignore[no-untyped-def]
     """As `whole`, with x before y: uint8 [H, W, C] -> [width, height, C]."""
     rows, columns, channels = image.shape
     out = np.empty((width, height * channels), np.uint8)
@@ -88,7 +89,7 @@ def whole_x_first(image, width, height):  # type: ignore[no-untyped-def]
         (0.0, float(rows), False),
         (0.0, float(columns), False),
     )
-    resize(flat, channels, down, across, scratch, out)
+    resize(flat, channels, down, across, scratch, out, filter_width)
     return out.reshape(width, height, channels)
 
 
@@ -116,21 +117,22 @@ def _add_row(row, total, squares):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def triangle(box, side, at, weights):  # type: ignore[no-untyped-def]
+def triangle(box, side, at, weights, width=1.0):  # type: ignore[no-untyped-def]
     """Taps of an axis, as Pillow's `precompute_coeffs` for its bilinear (triangle) filter.
 
     Writes for each output pixel the first input pixel and 8-bit weights that sum to 256, and returns how many taps
-    there are: 3 while the box is at most 1.5 times the output.
+    there are: 3 while the box, times the width, is at most 1.5 times the output.
 
     Args:
         box: (start, length, mirrored) in px.
         side: px of this axis.
         at: int64 [size], written.
         weights: uint16 [size, TAPS], written.
+        width: of the filter where it shrinks; 1: Pillow's. Less is sharper, with a little aliasing.
     """
     (start, length, mirrored), size = box, len(at)
     scale = length / size
-    support = max(scale, 1.0)
+    support = max(scale * width, 1.0)
     slope = 1.0 / support
     taps = min(3 if support <= 1.5 else int(np.ceil(2 * support)) + 1, side, weights.shape[1])
     raw = np.empty(weights.shape[1])
