@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Any, Protocol
 
 import numpy as np
@@ -35,8 +36,8 @@ class Training(Protocol):
 
     epochs: int  # after which nothing more is to be expected; 0: no end
 
-    def train(self, epoch: int) -> None:
-        """One epoch."""
+    def train(self, epoch: int) -> Iterator[None]:
+        """One epoch, a step at a time."""
         ...
 
     def accuracy(self) -> float:
@@ -55,7 +56,7 @@ class Reached:
     Attributes:
         seconds: of training until the accuracy was reached, or until it was given up.
         reached: whether it was.
-        epochs: trained.
+        epochs: trained, the last perhaps in part.
         accuracies: after each.
     """
 
@@ -68,11 +69,13 @@ class Reached:
 def time_to(training: Training, accuracy: float, limit: float, device: torch.device) -> Reached:
     """Train until the accuracy is reached, the training ends, or `limit` seconds are over."""
     watch, seconds, accuracies = Stopwatch(device), 0.0, list[float]()
-    while not (accuracies and accuracies[-1] >= accuracy) and seconds < limit:
+    late = False
+    while not late and not (accuracies and accuracies[-1] >= accuracy):
         if training.epochs and len(accuracies) == training.epochs:
             break
+        end = monotonic() + limit - seconds
         watch.start()
-        training.train(len(accuracies))
+        late = any(monotonic() > end for _ in training.train(len(accuracies)))  # stops at the first that is
         seconds += watch.stop()
         accuracies.append(training.accuracy())
     reached = bool(accuracies) and accuracies[-1] >= accuracy
@@ -97,7 +100,7 @@ class Ours:
             )[0]
         self.steps, self.epochs = workload.count // size, recipe.epochs
 
-    def train(self, epoch: int) -> None:
+    def train(self, epoch: int) -> Iterator[None]:
         """As `training/loop.py`, without logging and checkpoints."""
         recipe, total = self.workload.recipe, self.steps * self.epochs
         batches = self.loader.epoch(epoch) if self.loader is not None else self.batches.uint8(self.workload.where)
@@ -105,6 +108,7 @@ class Ours:
             share = factor(number, total, recipe.schedule, recipe.warmup_fraction)
             set_learning_rate(self.trainer.step.optimizer, recipe.learning_rate * share)
             self.trainer.step(batch, number, self.trainer.totals)
+            yield
 
     def accuracy(self) -> float:
         """By the package's own evaluation."""
@@ -181,7 +185,7 @@ class Baseline:
         self.test = torch.stack([to(_rgb(root / name)) for name in of.files])
         self.seen: list[tuple[float, float]] = []
 
-    def train(self, epoch: int) -> None:
+    def train(self, epoch: int) -> Iterator[None]:
         """The loop of most tutorials."""
         self.model.train()
         for images, labels in self.files.loader:
@@ -192,6 +196,7 @@ class Baseline:
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
             self.seen.append((loss.item(), (logits.argmax(1) == wanted).float().mean().item()))
+            yield
 
     @torch.inference_mode()
     def accuracy(self) -> float:
