@@ -25,6 +25,7 @@ def measure(config: RecipeBenchConfig, seed: int) -> dict[str, Any]:
     options = {
         "dataset": config.dataset,
         "recipe": config.recipe,
+        "epochs": config.epochs,
         "validation_fraction": config.validation_fraction,
         "seed": seed,
     }
@@ -64,7 +65,7 @@ def main(config: RecipeBenchConfig) -> int:
     print(f"mean of {len(rows)}: {sum(row['accuracy'] for row in rows) / len(rows):.3%}")
     if config.json:
         path = Path(config.json)
-        same = ("dataset", "recipe", "hardware")
+        same = ("dataset", "recipe", "hardware", "epochs")
         kept = json.loads(path.read_text())["rows"] if path.is_file() else []
         kept = [row for row in kept if any(row[name] != rows[0][name] for name in same)]
         path.write_text(json.dumps({"rows": kept + rows}, indent=1) + "\n")

@@ -334,8 +334,8 @@ class LoaderBenchConfig:
     loaders: Annotated[
         str,
         Option(
-            "Which, with commas: resident, ffcv, dali, torch; ffcv-stock-raw, ffcv-stock-jpg, dali-stock; webdataset, "
-            "litdata, streaming, spdl; ceiling-copy, ceiling-decode, ceiling-decode-beton. Empty: all that are "
+            "Which, with commas: resident, ffcv, dali, torch; ffcv-stock-raw, ffcv-stock-jpg, dali-stock; ffcv-on-stock-raw, "
+            "ffcv-on-stock-jpg (ours over FFCV's files); webdataset, litdata, streaming, spdl; ceiling-copy, ceiling-decode, ceiling-decode-beton. Empty: all that are "
             "installed.",
             "Data",
         ),
@@ -419,6 +419,7 @@ class RecipeBenchConfig:
     dataset: Annotated[str, Option("Name or folder of a dataset.", "Data")] = "mnist"
     prepared: PreparedOption = ""
     recipe: Annotated[Literal["auto", "standard", "speed"], Option("As of train.py.", "Run")] = "auto"
+    epochs: Annotated[int, Option("0: the recipe's.", "Run", 0, 10000)] = 0
     validation_fraction: Annotated[float, Option("As of train.py.", "Data", 0, 0.9)] = 0.0
     seeds: Annotated[int, Option("Trainings, of the seeds 0, 1, ...", "Run", 1, 100)] = 3
     output_dir: Annotated[str, Option("Folder for experiments. Empty: .data.", "Run")] = ""

@@ -177,7 +177,10 @@ class Spdl(OwnOrder):
     """SPDL's pipeline: batches of paths, decoded by FFmpeg in threads, cropped and scaled by its filters."""
 
     def __init__(self, workload: Workload) -> None:
+        import spdl.io
+
         self.workload, self.files = workload, workload.files
+        spdl.io.demux_image(self.files[0])  # says here, not in a thread, that there is no FFmpeg
 
     def epoch(self, number: int) -> Iterator[Delivery]:
         """A pass over the shuffled files."""
