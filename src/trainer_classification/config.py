@@ -334,9 +334,9 @@ class LoaderBenchConfig:
     loaders: Annotated[
         str,
         Option(
-            "Which, with commas: resident, ffcv, dali, torch; ffcv-stock-raw, ffcv-stock-jpg, dali-stock; ffcv-on-stock-raw, "
-            "ffcv-on-stock-jpg (ours over FFCV's files); webdataset, litdata, streaming, spdl; ceiling-copy, ceiling-decode, ceiling-decode-beton. Empty: all that are "
-            "installed.",
+            "Which, with commas: resident, ffcv, dali, torch; ffcv-stock-raw, ffcv-stock-jpg, dali-stock; "
+            "ffcv-on-stock-raw, ffcv-on-stock-jpg (ours over FFCV's files); webdataset, litdata, streaming, spdl; "
+            "ceiling-copy, ceiling-decode, ceiling-decode-beton. Empty: all that are installed.",
             "Data",
         ),
     ] = ""
