@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 
 def read_file(path: str) -> bytes:
@@ -13,9 +14,8 @@ def read_file(path: str) -> bytes:
     """
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
     try:
-        pieces = [os.read(descriptor, os.fstat(descriptor).st_size + 1)]
-        while pieces[-1]:  # large files, and network file systems, come in pieces
-            pieces.append(os.read(descriptor, 1 << 20))
+        size = os.fstat(descriptor).st_size
+        data = os.read(descriptor, size + 1)
     finally:
         os.close(descriptor)
-    return b"".join(pieces)
+    return data if len(data) == size else Path(path).read_bytes()  # it came in pieces, or grew

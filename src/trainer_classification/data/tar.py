@@ -110,9 +110,8 @@ def write_tars(
             for sample in samples:
                 key, label = f"{sample:09d}", str(labels[sample]).encode()
                 members = (key + suffixes[sample], read(sample)), (key + ".cls", label)
-                pieces, line = _laid_out(members, place)
-                place += sum(map(len, pieces))
-                file.write(b"".join(pieces))
+                blocks, line = _laid_out(members, place)
+                place += file.write(blocks)
                 lines.append(line)
             file.write(bytes(_END))
         stem.with_suffix(".idx").write_text(_index(lines))
@@ -135,14 +134,14 @@ def _shards(sizes: npt.NDArray[np.int64], label_sizes: list[int], shard_size: in
     return shards
 
 
-def _laid_out(members: Iterable[tuple[str, bytes]], place: int) -> tuple[list[bytes], str]:
+def _laid_out(members: Iterable[tuple[str, bytes]], place: int) -> tuple[bytes, str]:
     """The blocks of a sample's (name, data) members from `place` in the shard on, and its line in DALI's index."""
     pieces, entries = [], []
     for name, data in members:
         pieces += [_header(name, len(data)), data, _ZEROS[: -len(data) % _BLOCK]]
         entries.append(f"{name.rpartition('.')[2]} {place + _BLOCK} {len(data)} {name}")
         place += _BLOCK + len(data) + -len(data) % _BLOCK
-    return pieces, " ".join(entries)
+    return b"".join(pieces), " ".join(entries)
 
 
 _AFTER_NAME = b"0000644\0" + b"0000000\0" * 2  # mode, owner and group

@@ -69,11 +69,11 @@ def resize_upright(image, channels, outer, inner, scratch, out):  # type: ignore
 
 
 @njit(nogil=True, cache=True)
-def whole(image, width, height, filter_width=1.0):  # type: ignore[no-untyped-def]
+def whole(image, width, height):  # type: ignore[no-untyped-def]
     """The whole image at another size: uint8 [H, W, C] -> [height, width, C]."""
     channels = image.shape[2]
     out = np.empty((height, width * channels), np.uint8)
-    swapped = whole_x_first(image, width, height, filter_width).reshape(width, height * channels)
+    swapped = whole_x_first(image, width, height).reshape(width, height * channels)
     transpose(swapped, out, 0, height, width, channels)
     return out.reshape(height, width, channels)
 
