@@ -9,6 +9,7 @@ import pytest
 from helpers import encoded, noise
 from PIL import Image
 
+from trainer_classification.data import images
 from trainer_classification.data.images import BadImageError, decode, padded, resized
 
 
@@ -103,3 +104,19 @@ def bomb() -> bytes:
 def test_bad_files_are_refused_with_the_reason(data, suffix, reason):
     with pytest.raises(BadImageError, match=reason):
         decode(data, suffix)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"restart_marker_rows": 1}])
+def test_the_quick_check_of_a_jpeg_says_what_decoding_it_says(options):
+    y, x = np.mgrid[:90, :130]
+    whole = encoded(np.stack([x, y, x + y], 2).astype(np.uint8) + noise(0, 90, 130, 3) // 8, "JPEG", **options)
+    rng, verdicts = np.random.default_rng(1), []
+    head = images.plain_jpeg(whole, ".jpg")
+    for _ in range(300):
+        data = bytearray(whole)
+        for at in rng.integers(200, len(data), rng.integers(0, 3)):
+            data[at] ^= 1 << rng.integers(8)
+        data = bytes(data[: rng.integers(len(data) // 2, 2 * len(data))])
+        verdicts.append(images.is_sound(data))
+        assert verdicts[-1] == (images._by_turbo(data, head) is not None)
+    assert 20 < sum(verdicts) < 280

@@ -14,7 +14,7 @@ from helpers import encoded, noise, rows, tree, write_dataset
 from PIL import Image
 
 from trainer_classification.config import PrepareConfig
-from trainer_classification.data import array, beton, jobs, manifest, parts, splits, table, tar
+from trainer_classification.data import ahead, array, beton, jobs, manifest, parts, slots, splits, table, tar
 from trainer_classification.data import prepare as prepare_module
 from trainer_classification.data.array import open_array
 from trainer_classification.data.images import decode
@@ -194,18 +194,18 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
     whole = tree(prepared(tmp_path, three_splits()).folder)
     run_job, done = jobs.run_job, []
 
-    def dying(files, work, stem):
+    def dying(job):
         if len(done) == 3:
             raise KeyboardInterrupt
-        done.append(stem)
-        return run_job(files, work, stem)
+        done.append(job.stem)
+        return run_job(job)
 
     monkeypatch.setattr(jobs, "run_job", dying)
     with pytest.raises(KeyboardInterrupt):
         prepared(tmp_path, None, force=True)
     assert tree(tmp_path / "out/tiny-12px") == whole  # the old one stays until the new one is whole
     again = []
-    monkeypatch.setattr(jobs, "run_job", lambda *args: again.append(args[2]) or run_job(*args))
+    monkeypatch.setattr(jobs, "run_job", lambda job: again.append(job.stem) or run_job(job))
     assert tree(prepared(tmp_path, None, force=True).folder) == whole
     assert not set(again) & set(done)
     assert len(again) + len(done) == 7
@@ -293,18 +293,20 @@ def run_job(*args):
         os.kill(os.getpid(), signal.SIGKILL)
     return real(*args)
 jobs.run_job = run_job
-prepare.prepare(PrepareConfig(dataset=sys.argv[1], out=sys.argv[2], workers=1))
+prepare.prepare(PrepareConfig(dataset=sys.argv[1], out=sys.argv[2], workers=1, image_size=int(sys.argv[4])))
 """
 
 
-def test_sigkill_after_every_job_still_ends_with_the_bytes_of_an_undisturbed_run(tmp_path):
-    whole = tree(prepared(tmp_path, three_splits()).folder)
+@pytest.mark.parametrize("size", [12, 64])
+def test_sigkill_after_every_job_still_ends_with_the_bytes_of_an_undisturbed_run(tmp_path, size):
+    data = three_splits() if size == 12 else photos()
+    whole = tree(prepared(tmp_path, data, image_size=size).folder)
     codes = []
     while not codes or codes[-1] != 0:
-        command = [sys.executable, "-c", SCRIPT, str(tmp_path / "dataset"), str(tmp_path / "killed"), "3"]
+        command = [sys.executable, "-c", SCRIPT, str(tmp_path / "dataset"), str(tmp_path / "killed"), "3", str(size)]
         codes.append(subprocess.run(command, capture_output=True, env=os.environ).returncode)
-    assert codes == [-signal.SIGKILL] * 2 + [0]
-    assert tree(tmp_path / "killed/tiny-12px") == whole
+    assert codes == [-signal.SIGKILL] * (2 if size == 12 else 1) + [0]
+    assert tree(tmp_path / f"killed/tiny-{size}px") == whole
 
 
 def photos():
@@ -395,12 +397,65 @@ def test_what_a_format_adds_is_only_what_is_needed(tmp_path):
         open_array(made.folder, made.manifest, "train")
 
 
-def test_a_shard_that_reads_back_differently_is_an_error_that_names_the_image(tmp_path, monkeypatch):
-    write = parts._write
-    monkeypatch.setattr(parts, "_write", lambda descriptor, data, place: write(descriptor, data ^ 1, place))
+@pytest.mark.parametrize("module", [parts, slots])
+def test_a_shard_that_reads_back_differently_is_an_error_that_names_the_image(tmp_path, monkeypatch, module):
+    write = slots.write_at
+    wrong = lambda descriptor, data, place: write(descriptor, memoryview(bytes(255 - b for b in bytes(data))), place)  # noqa: E731
+    monkeypatch.setattr(module, "write_at", wrong)
     with pytest.raises(OSError, match=r"array/train differs .*data/00000\.png"):
-        prepared(tmp_path, three_splits(), formats="array")
+        prepared(tmp_path, three_splits(), formats="array" if module is parts else "array,tar")
     assert not (tmp_path / "out/tiny-12px").exists()
+
+
+def same_kind():
+    return [row for row in photos() if row["suffix"] == ".jpg"]
+
+
+def test_where_all_is_as_expected_nothing_is_copied(tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, "write_at", None)
+    monkeypatch.setattr(tar, "write_tars", None)
+    prepared(tmp_path, same_kind(), image_size=64, beton_mode="raw")
+
+
+@pytest.mark.parametrize("missing", ["test", "validation"])
+@pytest.mark.parametrize("bad", [0, 1, 12, 21, 22])
+def test_a_bad_image_leaves_the_shards_of_a_dataset_without_it(tmp_path, bad, missing):
+    data = [row | {"split": "train" if row["split"] == missing else row["split"]} for row in same_kind()]
+    options = {"image_size": 64, "beton_mode": "raw", "on_bad_image": "skip"}
+    without = prepared(tmp_path / "without", data[:bad] + data[bad + 1 :], **options)
+    data[bad] = data[bad] | {"data": data[bad]["data"][:-300]}
+    with_it = prepared(tmp_path / "with", data, **options)
+    assert len(with_it.manifest.skipped) == 1
+    shards = [
+        {name: info for name, info in made.manifest.files.items() if "table" not in name} for made in (without, with_it)
+    ]
+    assert shards[0] == shards[1]
+
+
+def test_sizes_that_the_table_has_wrong_change_no_shard(tmp_path):
+    options = {"image_size": 64, "beton_mode": "raw", "beton_side": 100}
+    right = prepared(tmp_path / "right", same_kind(), **options)
+    wrong = prepared(tmp_path / "wrong", [row | {"width": row["height"]} for row in same_kind()], **options)
+    assert wrong.manifest.files == right.manifest.files
+
+
+def test_an_image_of_another_colour_than_those_glanced_at_begins_the_array_anew(tmp_path, monkeypatch, capsys):
+    data = three_splits()
+    data[11]["data"] = encoded(noise(11, channels=3))
+    at_once = prepared(tmp_path, data)
+    monkeypatch.setattr(ahead, "_GLANCED", 2)
+    assert prepared(tmp_path, None, force=True).manifest == at_once.manifest
+    assert "not all images are grey: the array is begun anew" in capsys.readouterr().err
+
+
+def test_the_statistics_are_those_of_some_images_whatever_the_formats(tmp_path, monkeypatch):
+    monkeypatch.setattr(ahead, "_MEASURED", 4)
+    made = prepared(tmp_path, photos(), image_size=64)
+    images = open_array(made.folder, made.manifest, "train").images[::3] / 255  # 12 of train, every third
+    assert made.manifest.mean == pytest.approx(images.mean((0, 1, 2)))
+    assert made.manifest.std == pytest.approx(images.std((0, 1, 2)))
+    again = prepared(tmp_path, None, image_size=64, formats="tar", force=True)
+    assert (again.manifest.mean, again.manifest.std) == (made.manifest.mean, made.manifest.std)
 
 
 def test_an_error_in_a_worker_process_ends_the_command_with_its_text(tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ Labels and the original sizes are in the split's table (`table.py`).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,15 +82,17 @@ def write_split(
     Returns:
         Paths of the files written, relative to `folder`.
     """
-    from trainer_classification.data import parts as copying
+    from trainer_classification.data.parts import gather
 
-    (folder / "array").mkdir(exist_ok=True)
-    size = side * side * channels
-    with (folder / path(split)).open("wb") as file:
-        file.truncate(size * len(rows))
-    places = np.arange(len(rows), dtype=np.int64) * size
-    copying.copy(parts, ".array", 0, rows, folder / path(split), places, expand=channels == 3)
+    image = side * side * channels
+    gather(parts, "array", rows, folder / path(split), places(len(rows), image))
+    os.truncate(folder / path(split), len(rows) * image)
     return [path(split)]
+
+
+def places(count: int, size: int) -> npt.NDArray[np.int64]:
+    """Where images of so many bytes each lie: int64 [count]."""
+    return np.arange(count, dtype=np.int64) * size
 
 
 def stored(folder: Path, split: str, count: int, side: int, channels: int) -> Callable[[int], npt.NDArray[np.uint8]]:

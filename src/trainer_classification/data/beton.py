@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:  # who only reads needs neither Pillow nor simplejpeg
-    from trainer_classification.data.images import Decoded
+    from trainer_classification.data.images import Decoded, Head
     from trainer_classification.data.parts import Parts
 
 Uint8 = npt.NDArray[np.uint8]
@@ -86,12 +86,11 @@ def payload(image: Decoded, original: bytes, storage: Storage) -> Payload:
         original: the file.
         storage: how to store it.
     """
-    height, width, channels = image.pixels.shape
-    fits = storage.side == 0 or max(height, width) <= storage.side
-    if storage.mode == "jpg" and fits and image.kind == "jpeg" and image.upright and channels == 3:
-        return Payload(JPEG, width, height, original)
-    pixels = image.pixels if fits else _bounded(image.pixels, storage.side)
-    raw = raw_payload(pixels)
+    if keeps_bytes(image.head, storage):
+        return original_payload(image.head, original)
+    width, height = bounded(image.head.width, image.head.height, storage)
+    fits = (width, height) == (image.head.width, image.head.height)
+    raw = raw_payload(image.pixels if fits else _resized(image.pixels, width, height))
     if storage.mode == "raw":
         return raw
     import simplejpeg  # a bare machine that only reads has none
@@ -100,12 +99,29 @@ def payload(image: Decoded, original: bytes, storage: Storage) -> Payload:
     return Payload(JPEG, raw.width, raw.height, content)
 
 
-def _bounded(pixels: Uint8, side: int) -> Uint8:
+def keeps_bytes(head: Head, storage: Storage) -> bool:
+    """Whether a beton holds the file itself."""
+    fits = bounded(head.width, head.height, storage) == (head.width, head.height)
+    return storage.mode == "jpg" and fits and head.kind == "jpeg" and head.upright and head.channels == 3
+
+
+def original_payload(head: Head, original: bytes) -> Payload:
+    """A JPEG as it is."""
+    return Payload(JPEG, head.width, head.height, original)
+
+
+def bounded(width: int, height: int, storage: Storage) -> tuple[int, int]:
+    """Width and height, in px, at which an image is stored."""
+    scale = storage.side / max(width, height)
+    if storage.side == 0 or scale >= 1:
+        return width, height
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _resized(pixels: Uint8, width: int, height: int) -> Uint8:
     from trainer_classification.data.images import resized
 
-    height, width = pixels.shape[:2]
-    scale = side / max(height, width)
-    return resized(pixels, max(1, round(width * scale)), max(1, round(height * scale)))
+    return resized(pixels, width, height)
 
 
 @dataclass(frozen=True)
@@ -199,15 +215,15 @@ def write_split(
     channels: int,
 ) -> list[str]:
     """Write a split from the parts of the jobs, as `array.write_split`."""
-    from trainer_classification.data import parts as copying
+    from trainer_classification.data.parts import gather
 
-    (folder / "beton").mkdir(exist_ok=True)
     plan = layout(parts.found.payloads[rows], parts.found.bytes[rows, 1], labels)
-    with (folder / path(split)).open("wb") as file:
+    gather(parts, "beton", rows, folder / path(split), plan.places)
+    with (folder / path(split)).open("r+b") as file:
         file.write(plan.head)
         file.seek(plan.table_place)
         file.write(plan.table)
-    copying.copy(parts, ".beton", 1, rows, folder / path(split), plan.places, expand=False)
+        file.truncate()
     return [path(split)]
 
 

@@ -40,19 +40,30 @@ class BadImageError(ValueError):
 
 
 @dataclass(frozen=True)
-class Decoded:
-    """An image's pixels, and whether the file itself may go into a shard.
+class Head:
+    """What an image is, and whether the file itself may go into a shard.
 
     Attributes:
-        pixels: uint8 [H, W, 1] or [H, W, 3], upright.
+        width, height: in px, upright.
+        channels: 1 (grey) or 3.
         kind: "jpeg" or "png" where any decoder shows the same pixels of the file: no palette, transparency, CMYK or
             16 bits; "" else.
         upright: no EXIF rotation was applied.
     """
 
-    pixels: Uint8
+    width: int
+    height: int
+    channels: int
     kind: Literal["jpeg", "png", ""]
     upright: bool = True
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """An image: its head, and its pixels, uint8 [H, W, 1] or [H, W, 3], upright."""
+
+    head: Head
+    pixels: Uint8
 
 
 def decode(data: bytes, suffix: str) -> Uint8:
@@ -78,37 +89,54 @@ def examine(data: bytes, suffix: str) -> Decoded:
     """
     if not data:
         raise BadImageError("empty file")
-    return _plain_jpeg(data, suffix) or _by_pillow(data, suffix)
+    head = plain_jpeg(data, suffix)
+    return (head and _by_turbo(data, head)) or _by_pillow(data, suffix)
 
 
-def _plain_jpeg(data: bytes, suffix: str) -> Decoded | None:
-    """A JPEG as nearly all are, by libjpeg-turbo; None: Pillow has to look, which also says what is wrong."""
-    if suffix.lower() not in (".jpg", ".jpeg"):
-        return None
-    colours = _jpeg_colours(data)
-    if not colours or _rotated(data):
-        return None
+def plain_jpeg(data: bytes, suffix: str) -> Head | None:
+    """The head of a JPEG as nearly all are; None: Pillow has to look, which also says what is wrong."""
+    head = _jpeg_head(data) if suffix.lower() in (".jpg", ".jpeg") else None
+    return None if head is None or _rotated(data) else head
+
+
+def is_sound(data: bytes) -> bool:
+    """Whether all of a JPEG can be decoded, at a third of the cost: every code of every plane is read, as only that can
+    fail, but the pixels made of them are luma's at an eighth of the size.
+    """
     try:
-        return Decoded(simplejpeg.decode_jpeg(data, "GRAY" if colours == "Gray" else "RGB"), "jpeg")
+        simplejpeg.decode_jpeg(data, "GRAY", min_height=1, min_width=1)
+    except ValueError:
+        return False
+    return True
+
+
+def _by_turbo(data: bytes, head: Head) -> Decoded | None:
+    try:
+        return Decoded(head, simplejpeg.decode_jpeg(data, "GRAY" if head.channels == 1 else "RGB"))
     except ValueError:
         return None
 
 
-def _jpeg_colours(data: bytes) -> str:
-    """ "YCbCr" or "Gray" of a JPEG that libjpeg-turbo reads, "" of anything else."""
+def _jpeg_head(data: bytes) -> Head | None:
+    """Of a JPEG that libjpeg-turbo reads as it is meant."""
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
-        return ""
-    return colours if colours in ("YCbCr", "Gray") and height * width <= MAX_PIXELS else ""
+        return None
+    if colours not in ("YCbCr", "Gray") or height * width > MAX_PIXELS:
+        return None
+    return Head(width, height, 1 if colours == "Gray" else 3, "jpeg")
 
 
 def _rotated(data: bytes) -> bool:
     """Whether a JPEG is to be turned or mirrored for viewing."""
     if data.find(b"Exif\0\0", 0, 65536) < 0:
         return False
-    with Image.open(io.BytesIO(data)) as image:
-        return bool(image.getexif().get(_ORIENTATION, 1) != 1)
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return bool(image.getexif().get(_ORIENTATION, 1) != 1)
+    except (OSError, SyntaxError, ValueError):
+        return True  # for Pillow to say what is wrong
 
 
 def _by_pillow(data: bytes, suffix: str) -> Decoded:
@@ -120,7 +148,8 @@ def _by_pillow(data: bytes, suffix: str) -> Decoded:
         image.load()
         upright = image.format not in _ROTATABLE or image.getexif().get(_ORIENTATION, 1) == 1
         pixels = _pixels(image if upright else ImageOps.exif_transpose(image))
-        return Decoded(pixels, _kind(image, data), upright)
+        height, width, channels = pixels.shape
+        return Decoded(Head(width, height, channels, _kind(image, data), upright), pixels)
     except UnidentifiedImageError:
         raise BadImageError("not an image of a known format") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -133,9 +162,18 @@ def _by_pillow(data: bytes, suffix: str) -> Decoded:
 
 def _kind(image: Image.Image, data: bytes) -> Literal["jpeg", "png", ""]:
     if image.format in ("JPEG", "MPO"):
-        return "jpeg" if _jpeg_colours(data) else ""
+        return "jpeg" if _jpeg_head(data) else ""
     plain = image.format == "PNG" and image.mode in ("L", "RGB") and "transparency" not in image.info
     return "png" if plain else ""
+
+
+def is_grey(path: str) -> bool:
+    """Whether an image is grey, by its head alone; False where it cannot be read."""
+    try:
+        with Image.open(path) as image:
+            return image.mode[0] in "1LI"
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return False
 
 
 def _check(image: Image.Image, suffix: str) -> None:

@@ -3,8 +3,8 @@
 A part is a pure function of its images and options, so the shards do not depend on the number of workers, and a killed
 run goes on with the parts that are there. Imports little: every worker process pays for it.
 
-    <stem>.array    pixels of the good images, as the array will hold them, grey ones with one channel
-    <stem>.beton    their payloads
+    <stem>.array    pixels of the good images that have no slot (slots.py), as the array will hold them
+    <stem>.beton    payloads of those that have none
     <stem>.tar      the files that cannot go into a tar as they are, converted to PNG
     <stem>.npz      the Part; written last, it makes the part whole
 """
@@ -24,19 +24,33 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from trainer_classification.data import beton
-from trainer_classification.data.images import BadImageError, Decoded, Uint8, examine, padded, resized_x_first
+from trainer_classification.data import beton, tar
+from trainer_classification.data.images import (
+    BadImageError,
+    Decoded,
+    Head,
+    Uint8,
+    examine,
+    is_sound,
+    padded,
+    plain_jpeg,
+    resized_x_first,
+)
 from trainer_classification.data.reading import read_file
+from trainer_classification.data.slots import FORMATS, Slots, SlotWriter
 
 SIZE = 500  # images of a part
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """How images lie in the array: `side` px; resized whole and [x, y, c], or kept (padded) and [y, x, c]."""
+    """How images lie in the array: `side` px; resized whole and [x, y, c], or kept (padded) and [y, x, c]; 1 channel
+    if all are grey, else 3.
+    """
 
     side: int
     resized: bool
+    channels: int
 
 
 @dataclass(frozen=True)
@@ -55,6 +69,27 @@ class Work:
 
 
 @dataclass(frozen=True)
+class Job:
+    """Some images and what to do with them.
+
+    Attributes:
+        files: paths of the n images.
+        labels: int64 [n].
+        work: what to make of them.
+        stem: path of the part without its suffix.
+        measured: bool [n], whose pixels count for the statistics.
+        slots: of the formats that have some.
+    """
+
+    files: Sequence[str]
+    labels: npt.NDArray[np.int64]
+    work: Work
+    stem: Path
+    measured: npt.NDArray[np.bool_]
+    slots: dict[str, Slots]
+
+
+@dataclass(frozen=True)
 class Part:
     """What a job found, one row an image; bad ones have a reason and zeros.
 
@@ -63,11 +98,12 @@ class Part:
         reasons: str [n], "" for good images.
         grey: bool [n].
         sizes: int32 [n, 2], width and height as decoded, upright.
-        sums, squares: int64 [n, 3], of the pixel values in the array, per channel.
-        bytes: int64 [n, 3], of each image in the array, the beton and the tar; 0 where that is not wanted.
+        sums, squares: int64 [n, 3], of the pixel values in the array, per channel; 0 of images that are not measured.
+        bytes: int64 [n, 3], of each image in each of FORMATS; 0 where that is not wanted.
         checks: uint64 [n, 3], xxh3-64 of these bytes.
         payloads: int32 [n, 3], the mode, width and height of the image in the beton.
         converted: bool [n], in the tar it is a PNG of the part, not the original file.
+        placed: bool [n, 3], it was written to its slot, not to the part.
     """
 
     hashes: npt.NDArray[np.str_]
@@ -80,9 +116,7 @@ class Part:
     checks: npt.NDArray[np.uint64]
     payloads: npt.NDArray[np.int32]
     converted: npt.NDArray[np.bool_]
-
-
-FORMATS = ("array", "beton", "tar")  # the columns of `bytes` and `checks`
+    placed: npt.NDArray[np.bool_]
 
 
 @dataclass
@@ -98,6 +132,30 @@ class _Row:
     checks: list[int] = field(default_factory=lambda: [0, 0, 0])
     payload: tuple[int, int, int] = (0, 0, 0)
     converted: bool = False
+    placed: list[bool] = field(default_factory=lambda: [False, False, False])
+
+
+class _Output:
+    """Where a job's images go in one format: to their slots, else to the part."""
+
+    def __init__(self, job: Job, name: str, stack: ExitStack) -> None:
+        self.column = FORMATS.index(name)
+        self.part: BinaryIO = stack.enter_context(job.stem.with_suffix(f".{name}").open("wb"))
+        self.slots = stack.enter_context(SlotWriter(job.slots.get(name)))
+
+    def note(self, row: _Row, data: bytes | Uint8) -> memoryview:
+        """Note the bytes of an image."""
+        content = data.data if isinstance(data, np.ndarray) else memoryview(data)
+        row.bytes[self.column] = content.nbytes
+        row.checks[self.column] = xxhash.xxh3_64_intdigest(content)
+        return content
+
+    def add(self, row: _Row, number: int, data: bytes | Uint8) -> None:
+        """Note the bytes of the image of that number, and write them."""
+        content = self.note(row, data)
+        row.placed[self.column] = self.slots.write(number, content)
+        if not row.placed[self.column]:
+            self.part.write(content)
 
 
 def ignore_interrupts() -> None:
@@ -105,79 +163,94 @@ def ignore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def run_job(files: Sequence[str], work: Work, stem: Path) -> int:
-    """Write the part of these images.
-
-    Args:
-        files: paths of the images.
-        work: what to make of them.
-        stem: path of the part without its suffix.
-
-    Returns:
-        How many images it looked at.
-    """
+def run_job(job: Job) -> int:
+    """Write the part of a job, and return how many images it looked at."""
     with ExitStack() as stack:
-        opened: dict[str, BinaryIO] = {
-            name: stack.enter_context(stem.with_suffix(f".{name}").open("wb")) for name in work.formats
-        }
-        rows = [_one(path, work, opened) for path in files]
-    _save(_part(rows), stem.with_suffix(".npz"))
-    return len(files)
+        outputs = {name: _Output(job, name, stack) for name in job.work.formats}
+        rows = [_one(job, number, outputs) for number in range(len(job.files))]
+    _save(_part(rows), job.stem.with_suffix(".npz"))
+    return len(rows)
 
 
-def _one(path: str, work: Work, files: dict[str, BinaryIO]) -> _Row:
+def _one(job: Job, number: int, outputs: dict[str, _Output]) -> _Row:
     row = _Row()
     try:
-        data = read_file(path)
-        row.hash = xxhash.xxh3_128_hexdigest(data)
-        image = examine(data, os.path.splitext(path)[1])
-        row.size = image.pixels.shape[1], image.pixels.shape[0]
-        row.grey = image.pixels.shape[2] == 1
-        pixels = _arranged(image.pixels, work.geometry)
+        data = read_file(job.files[number])
     except OSError as error:
         row.reason = f"cannot be read: {error.strerror or error}"
         return row
+    row.hash = xxhash.xxh3_128_hexdigest(data)
+    suffix = os.path.splitext(job.files[number])[1]
+    head = plain_jpeg(data, suffix)
+    try:
+        if head and not job.measured[number] and _bytes_suffice(head, job.work) and is_sound(data):
+            _add_file(row, number, head, data, job, outputs)
+        else:
+            _add_image(row, number, examine(data, suffix), data, job, outputs)
     except BadImageError as error:
         row.reason = str(error)
-        return row
-    row.sums[:, : pixels.shape[2]] = _sums(pixels)
-    if "array" in files:
-        _append(files["array"], row, 0, pixels)
-    if "beton" in files:
-        payload = _payload(image, pixels, data, work)
-        row.payload = payload.mode, payload.width, payload.height
-        _append(files["beton"], row, 1, payload.data)
-    if "tar" in files:
-        row.converted = image.kind == ""
-        member = _png(image.pixels) if row.converted else data
-        _append(files["tar"] if row.converted else None, row, 2, member)
     return row
 
 
-def _arranged(pixels: Uint8, geometry: Geometry) -> Uint8:
-    return resized_x_first(pixels, geometry.side) if geometry.resized else padded(pixels, geometry.side)
+def _bytes_suffice(head: Head, work: Work) -> bool:
+    """Whether no wanted format needs the image's pixels."""
+    kept = "beton" not in work.formats or beton.keeps_bytes(head, work.beton)
+    return work.geometry.resized and "array" not in work.formats and kept
+
+
+def _add_file(row: _Row, number: int, head: Head, data: bytes, job: Job, outputs: dict[str, _Output]) -> None:
+    _note(row, head)
+    if "beton" in outputs:
+        _add_payload(row, number, beton.original_payload(head, data), outputs)
+    if "tar" in outputs:
+        _add_original(row, number, data, job, outputs["tar"])
+
+
+def _add_image(row: _Row, number: int, image: Decoded, data: bytes, job: Job, outputs: dict[str, _Output]) -> None:
+    geometry = job.work.geometry
+    if job.measured[number] or "array" in outputs or not geometry.resized:
+        pixels = (
+            resized_x_first(image.pixels, geometry.side) if geometry.resized else padded(image.pixels, geometry.side)
+        )
+    _note(row, image.head)
+    if job.measured[number]:
+        row.sums[:, : pixels.shape[2]] = _sums(pixels)
+    if "array" in outputs and pixels.shape[2] <= geometry.channels:
+        outputs["array"].add(row, number, np.repeat(pixels, 3, 2) if pixels.shape[2] < geometry.channels else pixels)
+    if "beton" in outputs:
+        # Small images as the array has them, so that both engines shift alike.
+        stored = beton.payload(image, data, job.work.beton) if geometry.resized else beton.raw_payload(pixels)
+        _add_payload(row, number, stored, outputs)
+    if "tar" in outputs and image.head.kind:
+        _add_original(row, number, data, job, outputs["tar"])
+    elif "tar" in outputs:
+        row.converted = True
+        outputs["tar"].part.write(outputs["tar"].note(row, _png(image.pixels)))
+
+
+def _note(row: _Row, head: Head) -> None:
+    row.size = head.width, head.height
+    row.grey = head.channels == 1
+
+
+def _add_payload(row: _Row, number: int, payload: beton.Payload, outputs: dict[str, _Output]) -> None:
+    row.payload = payload.mode, payload.width, payload.height
+    outputs["beton"].add(row, number, payload.data)
+
+
+def _add_original(row: _Row, number: int, data: bytes, job: Job, output: _Output) -> None:
+    """Into the tar as it is; without a slot it is read again when the tar is written."""
+    output.note(row, data)
+    if slots := job.slots.get("tar"):
+        suffix = tar.suffix_of(job.files[number])
+        blocks = tar.blocks(int(slots.samples[number]), suffix, data, int(job.labels[number]))
+        row.placed[output.column] = output.slots.write(number, memoryview(blocks))
 
 
 def _sums(pixels: Uint8) -> npt.NDArray[np.int64]:
     from trainer_classification.kernels import resize
 
     return np.asarray(resize.sums(pixels))
-
-
-def _append(file: BinaryIO | None, row: _Row, column: int, data: bytes | Uint8) -> None:
-    """Note the bytes of an image in a format, and write them where a file is given."""
-    content = data.data if isinstance(data, np.ndarray) else memoryview(data)
-    row.bytes[column] = content.nbytes
-    row.checks[column] = xxhash.xxh3_64_intdigest(content)
-    if file is not None:
-        file.write(content)
-
-
-def _payload(image: Decoded, arranged: Uint8, data: bytes, work: Work) -> beton.Payload:
-    """Small images as the array has them, so that both engines shift alike; larger ones as the storage says."""
-    if not work.geometry.resized:
-        return beton.raw_payload(arranged)
-    return beton.payload(image, data, work.beton)
 
 
 def _png(pixels: Uint8) -> bytes:
@@ -201,6 +274,7 @@ def _part(rows: list[_Row]) -> Part:
         checks=np.array([row.checks for row in rows], np.uint64),
         payloads=np.array([row.payload for row in rows], np.int32),
         converted=np.array([row.converted for row in rows]),
+        placed=np.array([row.placed for row in rows]),
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 FILE_NAME = "manifest.json"
 
 
@@ -53,7 +53,7 @@ class Manifest:
         resized: False: images kept at their size (train_size == image_size, padded if sizes differ);
             True: each resized whole to image_size x image_size, antialiased.
         layout: order of an image's bytes in the array: "HWC", or "WHC" (x before y), which resized ones use.
-        mean, std: of the train images in the array, per channel, of 0..1.
+        mean, std: of the train images as the array has them, or of some if they are resized; per channel, of 0..1.
         files: path relative to the manifest's folder -> FileInfo.
         skipped: {"file", "split", "reason"} of each image left out.
         unlabelled: rows without a label of this task, left out.

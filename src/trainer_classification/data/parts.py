@@ -1,4 +1,4 @@
-"""From the parts of jobs to shards: copying an image's bytes to their place, and reading them back to check."""
+"""From what jobs wrote to shards: bringing an image's bytes to their place, and reading them back to check."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer_classification.config import cpu_count
+from trainer_classification.data.slots import FORMATS, Slots, write_at
 
 if TYPE_CHECKING:
     from trainer_classification.data.jobs import Part
@@ -24,35 +25,54 @@ Uint8 = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Parts:
-    """The parts of all jobs.
+    """What the jobs have written.
 
     Attributes:
         stems: of the part files, in order.
         size: images of a part; the last may have fewer.
         found: the rows of all parts, in the order of the source, m of them.
         originals: path of each original file, m of them.
+        slots: of the formats that have some, m slots each.
     """
 
     stems: list[Path]
     size: int
     found: Part
     originals: list[str]
+    slots: dict[str, Slots]
 
     @cached_property
-    def places(self) -> Int64:
-        """Where in its part an image's bytes start, for each column of `found.bytes`: int64 [m, 3]."""
-        sizes = self.found.bytes.copy()
+    def _starts(self) -> Int64:
+        """Where in its part an image's bytes start: int64 [m, 3]."""
+        sizes = np.where(self.found.placed, 0, self.found.bytes)
         sizes[~self.found.converted, 2] = 0  # these files are not in the parts
         starts = np.zeros_like(sizes)
         for first in range(0, len(sizes), self.size):
             starts[first + 1 : first + self.size] = np.cumsum(sizes[first : first + self.size], axis=0)[:-1]
         return starts
 
-    def piece(self, row: int, suffix: str, column: int) -> bytes:
-        """The bytes of an image in its part."""
-        with self.stems[row // self.size].with_suffix(suffix).open("rb") as file:
-            file.seek(int(self.places[row, column]))
-            return file.read(int(self.found.bytes[row, column]))
+    def pieces(self, name: str, rows: Int64) -> tuple[Int64, Int64]:
+        """Where the images of some rows are in a format: (number of the file, place in it), int64 [n] each."""
+        column = FORMATS.index(name)
+        number, place = rows // self.size, self._starts[rows, column]
+        if name in self.slots:
+            placed, slots = self.found.placed[rows, column], self.slots[name]
+            number = np.where(placed, len(self.stems) + slots.file[rows], number)
+            place = np.where(placed, slots.places[rows], place)
+        return number, place
+
+    def file(self, name: str, number: int) -> Path:
+        """The file of that number."""
+        if number >= len(self.stems):
+            return self.slots[name].files[number - len(self.stems)]
+        return self.stems[number].with_suffix(f".{name}")
+
+    def piece(self, name: str, row: int) -> bytes:
+        """The bytes of an image."""
+        (number,), (place,) = self.pieces(name, np.array([row]))
+        with self.file(name, int(number)).open("rb") as file:
+            file.seek(int(place))
+            return file.read(int(self.found.bytes[row, FORMATS.index(name)]))
 
 
 def in_threads(function: Callable[[Any], Any], jobs: Any) -> list[Any]:
@@ -61,29 +81,30 @@ def in_threads(function: Callable[[Any], Any], jobs: Any) -> list[Any]:
         return list(pool.map(function, jobs))
 
 
-def copy(parts: Parts, suffix: str, column: int, rows: Int64, target: Path, places: Int64, expand: bool) -> None:
-    """Copy images from the parts into a file that is there already.
+def gather(parts: Parts, name: str, rows: Int64, target: Path, places: Int64) -> None:
+    """Bring images to their places in a shard: it is only named where jobs have written them to these.
 
     Args:
-        parts: to copy from.
-        suffix: of the part files.
-        column: of `found.bytes`.
+        parts: where they are.
+        name: of the format.
         rows: int64 [n], of the parts, ascending.
-        target: the file.
+        target: the file, which is made.
         places: int64 [n], where in it each image goes.
-        expand: grey images (one byte a pixel) become three.
     """
-    numbers = rows // parts.size
-    descriptor = os.open(target, os.O_WRONLY)
+    target.parent.mkdir(exist_ok=True)
+    if there := in_place(parts, name, rows, places):
+        link(there, target)
+        return
+    numbers, starts = parts.pieces(name, rows)
+    sizes = parts.found.bytes[rows, FORMATS.index(name)]
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
 
     def one(number: int) -> None:
         mine = np.flatnonzero(numbers == number)
-        content = np.memmap(parts.stems[number].with_suffix(suffix), np.uint8, "r")
-        grey = parts.found.grey[rows[mine]] & expand
-        starts, sizes = parts.places[rows[mine], column], parts.found.bytes[rows[mine], column]
-        for first, last in _runs(starts, sizes, places[mine], grey):
-            data = content[starts[first] : starts[last] + sizes[last]]
-            _write(descriptor, np.repeat(data, 3) if grey[first] else data, int(places[mine[first]]))
+        content = np.memmap(parts.file(name, number), np.uint8, "r")
+        for first, last in _runs(starts[mine], sizes[mine], places[mine]):
+            start, end = starts[mine[first]], starts[mine[last]] + sizes[mine[last]]
+            write_at(descriptor, content[start:end].data, int(places[mine[first]]))
 
     try:
         in_threads(one, np.unique(numbers).tolist())
@@ -91,26 +112,32 @@ def copy(parts: Parts, suffix: str, column: int, rows: Int64, target: Path, plac
         os.close(descriptor)
 
 
-def _runs(starts: Int64, sizes: Int64, places: Int64, grey: npt.NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
+def in_place(parts: Parts, name: str, rows: Int64, places: Int64) -> Path | None:
+    """The file in which jobs have written these images to just these places, if there is one."""
+    numbers, starts = parts.pieces(name, rows)
+    one = numbers[0] >= len(parts.stems) and (numbers == numbers[0]).all()
+    return parts.file(name, int(numbers[0])) if one and (starts == places).all() else None
+
+
+def link(file: Path, target: Path) -> None:
+    """Give a file of the jobs a second name, not another: it is there still if this run is interrupted."""
+    target.unlink(missing_ok=True)
+    os.link(file, target)
+
+
+def _runs(starts: Int64, sizes: Int64, places: Int64) -> Iterator[tuple[int, int]]:
     """(first, last) of neighbours that stay neighbours: one write instead of many."""
-    apart = (starts[1:] != starts[:-1] + sizes[:-1]) | (places[1:] != places[:-1] + sizes[:-1]) | grey[1:] | grey[:-1]
+    apart = (starts[1:] != starts[:-1] + sizes[:-1]) | (places[1:] != places[:-1] + sizes[:-1])
     edges = np.flatnonzero(apart).tolist()
     yield from zip([0] + [edge + 1 for edge in edges], [*edges, len(starts) - 1], strict=True)
 
 
-def _write(descriptor: int, data: Uint8, place: int) -> None:
-    view = np.ascontiguousarray(data).data.cast("B")
-    while len(view):
-        written = os.pwrite(descriptor, view, place)
-        view, place = view[written:], place + written
-
-
-def check(parts: Parts, column: int, rows: Int64, stored: Callable[[int], Uint8], what: str) -> None:
+def check(parts: Parts, name: str, rows: Int64, stored: Callable[[int], Uint8], what: str) -> None:
     """Compare what a shard's reader finds with what the jobs made.
 
     Args:
         parts: of the jobs.
-        column: of `found.checks`.
+        name: of the format.
         rows: int64 [n], of the parts: the row of each sample.
         stored: sample id -> its bytes, by the reader.
         what: names the shard.
@@ -120,13 +147,12 @@ def check(parts: Parts, column: int, rows: Int64, stored: Callable[[int], Uint8]
     """
     import xxhash
 
+    checks = parts.found.checks[:, FORMATS.index(name)]
+
     def one(chunk: range) -> None:
         for sample in chunk:
             row = rows[sample]
-            data = stored(sample)
-            if data.size == 3 * parts.found.bytes[row, column]:  # a grey image among coloured ones
-                data = np.ascontiguousarray(data.reshape(-1, 3)[:, 0])
-            if xxhash.xxh3_64_intdigest(data.data) != parts.found.checks[row, column]:
+            if xxhash.xxh3_64_intdigest(stored(sample).data) != checks[row]:
                 raise OSError(f"{what} differs from what was written, at {parts.originals[row]}: is the disk sound?")
 
     in_threads(one, [range(first, min(first + 500, len(rows))) for first in range(0, len(rows), 500)])

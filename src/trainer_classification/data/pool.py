@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import cache
 from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.context import BaseContext
-from pathlib import Path
 from types import ModuleType
 
 from rich.console import Console
@@ -20,7 +19,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from trainer_classification.config import cpu_count
 from trainer_classification.data import jobs
 
-Job = tuple[list[str], jobs.Work, Path]
 _PRELOADED = ["trainer_classification.data.warm"]
 
 
@@ -40,24 +38,29 @@ def start_server() -> BaseContext:
     return context
 
 
-def run_jobs(files: list[str], work: jobs.Work, folder: Path, workers: int, console: Console) -> list[Path]:
-    """Run the jobs whose parts are not there yet; returns the stems of all parts, in order."""
-    starts = range(0, len(files), jobs.SIZE)
-    stems = [folder / f"{number:06d}" for number in range(len(starts))]
-    todo = [
-        (files[start : start + jobs.SIZE], work, stem)
-        for start, stem in zip(starts, stems, strict=True)
-        if not stem.with_suffix(".npz").is_file()
-    ]
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}")
-    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not sys.stderr.isatty()) as progress:
-        done = len(files) - sum(len(names) for names, *_ in todo)
-        bar = progress.add_task("decoding", total=len(files), completed=done, rate="")
-        started, here = time.perf_counter(), 0
+def run_jobs(everything: list[jobs.Job], workers: int, console: Console) -> None:
+    """Run the jobs whose parts are not there yet."""
+    todo = [job for job in everything if not job.stem.with_suffix(".npz").is_file()]
+    total, left = (sum(len(job.files) for job in some) for some in (everything, todo))
+    with progress("decoding", total, total - left, console) as advance:
         for count in _results(todo, workers or cpu_count()):
+            advance(count)
+
+
+@contextmanager
+def progress(what: str, total: int, done: int, console: Console) -> Iterator[Callable[[int], None]]:
+    """A progress bar with its rate of images, on a terminal; yields what counts further images."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}")
+    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not sys.stderr.isatty()) as bars:
+        bar = bars.add_task(what, total=total, completed=done, rate="")
+        started, here = time.perf_counter(), 0
+
+        def advance(count: int) -> None:
+            nonlocal here
             here += count
-            progress.update(bar, advance=count, rate=f"{here / (time.perf_counter() - started):,.0f} img/s")
-    return stems
+            bars.update(bar, advance=count, rate=f"{here / (time.perf_counter() - started):,.0f} img/s")
+
+        yield advance
 
 
 @contextmanager
@@ -71,15 +74,15 @@ def _main_hidden() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _results(todo: list[Job], workers: int) -> Iterator[int]:
+def _results(todo: list[jobs.Job], workers: int) -> Iterator[int]:
     workers = min(workers, len(todo))
     if workers <= 1:
-        yield from (jobs.run_job(*job) for job in todo)
+        yield from (jobs.run_job(job) for job in todo)
         return
     with ProcessPoolExecutor(workers, start_server(), jobs.ignore_interrupts) as pool:
         try:
             with _main_hidden():
-                futures = [pool.submit(jobs.run_job, *job) for job in todo]
+                futures = [pool.submit(jobs.run_job, job) for job in todo]
             for future in as_completed(futures):
                 yield future.result()
         except BrokenProcessPool:

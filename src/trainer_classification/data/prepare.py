@@ -1,8 +1,8 @@
 """`prepare`: from a Hafnia dataset to checked shards and a manifest.
 
-Jobs write part files into `<target>.partial`, in as many processes as there are CPUs: one decode of each image serves
-every format. The parts are gathered into shards, read back and checked, and the folder is renamed. Whatever bears the
-target's name is whole.
+Jobs write into `<target>.partial`, in as many processes as there are CPUs: one decode of each image serves every
+format. Pixels go to their slots in the shards to be, the rest to part files, which are gathered into shards. These are
+read back and checked, and the folder is renamed. Whatever bears the target's name is whole.
 """
 
 from __future__ import annotations
@@ -26,10 +26,12 @@ from rich.console import Console
 
 from trainer_classification import recipes
 from trainer_classification.config import PrepareConfig, in_cloud
-from trainer_classification.data import array, beton, jobs, manifest, place, pool, splits, table, tar
+from trainer_classification.data import ahead, array, beton, jobs, manifest, place, pool, splits, table, tar
 from trainer_classification.data.manifest import FileInfo, Manifest, SplitInfo
 from trainer_classification.data.parts import Parts, check, in_threads
 from trainer_classification.data.report import print_table
+from trainer_classification.data.slots import FORMATS as NAMES
+from trainer_classification.data.slots import Slots
 from trainer_classification.data.source import Source, find_dataset
 from trainer_classification.data.table import Table
 
@@ -66,6 +68,7 @@ def prepare(config: PrepareConfig, needed: Callable[[bool, int], tuple[str, ...]
     source = find_dataset(config.dataset, config.task)
     for note in source.notes:
         console.print(f"Note: {note}", highlight=False, markup=False)
+    source = dataclasses.replace(source, sizes=ahead.sizes(source))
     geometry, train_size, reason = _geometry(config, source)
     fingerprint = _fingerprint(config, source, geometry, train_size)
     target = _target(config, source, train_size, 2 * len(source.files) * geometry.side**2 * 3, console)
@@ -106,7 +109,7 @@ def _work(
     mode = config.beton_mode if config.beton_mode != "auto" else "jpg" if geometry.resized else "raw"
     side = (config.beton_side or round(_BETON_ROOM * train_size)) if geometry.resized else 0
     storage = beton.Storage(mode, max(0, side))
-    everything = jobs.Work(geometry, tuple(name for name in jobs.FORMATS if name in formats), storage)
+    everything = jobs.Work(geometry, tuple(name for name in NAMES if name in formats), storage)
     there = before.formats if before is not None else {}
     wanted = {name: there.get(name) if any_options else _options_of(everything, name) for name in everything.formats}
     missing = tuple(name for name, options in wanted.items() if name not in there or there[name] != options)
@@ -115,27 +118,13 @@ def _work(
 
 def _geometry(config: PrepareConfig, source: Source) -> tuple[jobs.Geometry, int, str]:
     """How the array is laid out, the size that the network will see, and why."""
-    longest = int(_sizes(source).max())
+    longest = int(source.sizes.max())
     train_size, reason = recipes.train_size(source.name, longest)
     if config.image_size:
         train_size, reason = config.image_size, "--image-size"
-    if longest <= _KEEP_SIZE and train_size == longest:
-        return jobs.Geometry(longest, resized=False), train_size, reason
-    return jobs.Geometry(round(_ROOM * train_size), resized=True), train_size, reason
-
-
-def _sizes(source: Source) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
-    """Sizes by the table, or where it is silent by the files' headers."""
-    from PIL import Image
-
-    sizes = source.sizes.copy()
-    for row in np.flatnonzero((sizes <= 0).any(1)):
-        try:
-            with Image.open(source.root / source.files[row]) as image:
-                sizes[row] = image.size
-        except (OSError, Image.DecompressionBombError):
-            sizes[row] = 1  # the job will name it
-    return sizes
+    resized = longest > _KEEP_SIZE or train_size != longest
+    side = round(_ROOM * train_size) if resized else longest
+    return jobs.Geometry(side, resized, ahead.channels(source)), train_size, reason
 
 
 def _fingerprint(config: PrepareConfig, source: Source, geometry: jobs.Geometry, train_size: int) -> str:
@@ -145,18 +134,10 @@ def _fingerprint(config: PrepareConfig, source: Source, geometry: jobs.Geometry,
     """
     head = (manifest.FORMAT_VERSION, source.name, source.version, source.task, source.class_names)
     options = (geometry.side, geometry.resized, train_size, config.validation_fraction)
-    sizes = (_file_size(source.root, path) for path in source.files)
-    rows = zip(source.files, source.splits.tolist(), source.labels.tolist(), sizes, strict=True)
+    rows = zip(source.files, source.splits.tolist(), source.labels.tolist(), source.bytes.tolist(), strict=True)
     state = xxhash.xxh3_128(json.dumps([head, options]).encode())
     state.update("\n".join(map(str, rows)).encode())
     return state.hexdigest()
-
-
-def _file_size(root: Path, path: str) -> int:
-    try:
-        return os.stat(os.path.join(root, path)).st_size
-    except OSError:
-        return -1  # the job will name it
 
 
 def _target(config: PrepareConfig, source: Source, train_size: int, need: int, console: Console) -> Path:
@@ -214,19 +195,27 @@ def _make(
     partial = target.with_name(target.name + ".partial")
     _claim(partial, f"{fingerprint} {work}")
     _check_room(partial, _room_needed(source, work))
-    originals = [os.path.join(source.root, path) for path in source.files]
-    stems = pool.run_jobs(originals, work, partial / "parts", config.workers, console)
-    found = jobs.joined([jobs.load(stem.with_suffix(".npz")) for stem in stems])
+    slots = ahead.slots_for(source, work, config.validation_fraction, partial / "parts", console)
+    measured = ahead.measured(source, work.geometry)
+    todo = _jobs(source, work, measured, slots, partial / "parts")
+    pool.run_jobs(todo, config.workers, console)
+    found = jobs.joined([jobs.load(job.stem.with_suffix(".npz")) for job in todo])
     skipped = _bad_images(source, found, config.on_bad_image)
     good = np.flatnonzero(found.reasons == "")
+    channels = 1 if found.grey[good].all() else 3
+    if channels != work.geometry.channels and "array" in work.formats:
+        console.print(f"Note: not all images are {'grey' if channels == 3 else 'coloured'}: the array is begun anew.")
+        work = dataclasses.replace(work, geometry=dataclasses.replace(work.geometry, channels=channels))
+        return _make(config, source, work, train_size, fingerprint, target, kept, console)
     split_of, origin = splits.cut_missing(
         source.splits[good], source.labels[good], found.hashes[good], config.validation_fraction
     )
     rows_of = {name: good[split_of == name] for name in origin}
-    channels = 1 if found.grey[good].all() else 3
-    mean, std = _statistics(found, rows_of["train"], channels, work.geometry.side)
+    train = rows_of["train"]
+    mean, std = _statistics(found, train[measured[train]], channels, work.geometry.side)
     names = _write_tables(partial, source, found, rows_of)
-    names += _write_formats(partial, Parts(stems, jobs.SIZE, found, originals), rows_of, source.labels, work, channels)
+    parts = Parts([job.stem for job in todo], jobs.SIZE, found, source.paths, slots)
+    names += _write_formats(partial, parts, rows_of, source.labels, work, channels)
     files = dict(zip(names, in_threads(manifest.file_info, [partial / name for name in names]), strict=True))
     formats = {name: _options_of(work, name) for name in work.formats}
     if kept is not None:
@@ -266,6 +255,23 @@ def _make(
     return Prepared(target, content)
 
 
+def _jobs(
+    source: Source, work: jobs.Work, measured: npt.NDArray[np.bool_], slots: dict[str, Slots], folder: Path
+) -> list[jobs.Job]:
+    some = [slice(start, start + jobs.SIZE) for start in range(0, len(source.files), jobs.SIZE)]
+    return [
+        jobs.Job(
+            source.paths[rows],
+            source.labels[rows],
+            work,
+            folder / f"{number:06d}",
+            measured[rows],
+            {name: slot.of(rows) for name, slot in slots.items()},
+        )
+        for number, rows in enumerate(some)
+    ]
+
+
 def _write_tables(partial: Path, source: Source, found: jobs.Part, rows_of: dict[str, Int64]) -> list[str]:
     for name, rows in rows_of.items():
         names = [source.files[row] for row in rows.tolist()]
@@ -283,7 +289,7 @@ def _write_formats(
             side = work.geometry.side
             names += FORMATS[name].write_split(partial, split, parts, rows, labels[rows], side, channels)
             read = FORMATS[name].stored(partial, split, len(rows), side, channels)
-            check(parts, jobs.FORMATS.index(name), rows, read, f"{name}/{split}")
+            check(parts, name, rows, read, f"{name}/{split}")
     return names
 
 
@@ -310,7 +316,7 @@ def _taken_over(target: Path, partial: Path, kept: Manifest, made: tuple[str, ..
 def _room_needed(source: Source, work: jobs.Work) -> int:
     """Bytes, about: each format once in the parts and once in the shards."""
     images, side = len(source.files), work.geometry.side
-    original = sum(max(0, _file_size(source.root, path)) for path in source.files) if work.formats != ("array",) else 0
+    original = int(source.bytes.sum())
     raw = images * side**2 * 3
     need = {"array": raw, "beton": raw if work.beton.mode == "raw" else 2 * original, "tar": original + 2048 * images}
     return 2 * sum(need[name] for name in work.formats)

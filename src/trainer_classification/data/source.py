@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +53,16 @@ class Source:
     sizes: npt.NDArray[np.int64]
     unlabelled: int = 0
     notes: list[str] = field(default_factory=list)
+
+    @cached_property
+    def paths(self) -> list[str]:
+        """Path of each image from here."""
+        return [os.path.join(self.root, path) for path in self.files]
+
+    @cached_property
+    def bytes(self) -> npt.NDArray[np.int64]:
+        """Size of each file; 0 where there is none."""
+        return np.array([_file_size(path) for path in self.paths], np.int64)
 
 
 def find_dataset(dataset: str, task: str = "") -> Source:
@@ -255,3 +266,10 @@ def _check_labels(rows: pl.DataFrame, labels: npt.NDArray[np.int64], names: list
             f"{row['file_path']} has the class {row['name']!r} but the index {row['idx']}: by the list of classes that "
             f"name has index {names.index(row['name'])}. Correct the dataset's annotations."
         )
+
+
+def _file_size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0  # whoever reads it will say why

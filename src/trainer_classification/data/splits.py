@@ -50,6 +50,12 @@ def cut_missing(
     return splits, {name: origin[name] for name in there if (splits == name).any()}
 
 
+def are_missing(splits: npt.NDArray[np.str_], validation_fraction: float) -> bool:
+    """Whether `cut_missing` would cut."""
+    there = set(splits.tolist())
+    return "test" not in there or (validation_fraction > 0 and "validation" not in there)
+
+
 def _cut(
     splits: npt.NDArray[np.str_],
     labels: npt.NDArray[np.int64],

@@ -9,7 +9,8 @@ time, owner or host, so that equal datasets give equal bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,11 +18,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from trainer_classification.data.parts import in_threads
+from trainer_classification.data.parts import in_place, in_threads, link
 from trainer_classification.data.reading import read_file
 
 if TYPE_CHECKING:
     from trainer_classification.data.parts import Parts
+
+Int64 = npt.NDArray[np.int64]
 
 SHARD = 64 << 20  # bytes of a shard, about
 _BLOCK = 512
@@ -50,25 +53,56 @@ def write_split(
         ValueError: a file is no longer what was decoded.
     """
 
+    sizes = parts.found.bytes[rows, 2]
+    suffixes = [suffix_of(parts.originals[row], converted=bool(parts.found.converted[row])) for row in rows.tolist()]
+    plan = layout(sizes, labels)
+    there = [in_place(parts, "tar", rows[samples], plan.places[samples]) for samples in plan.shards]
+
     def read(sample: int) -> bytes:
         row = int(rows[sample])
         if parts.found.converted[row]:
-            return parts.piece(row, ".tar", 2)
+            return parts.piece("tar", row)
         data = read_file(parts.originals[row])
-        if len(data) != parts.found.bytes[row, 2]:
+        if len(data) != sizes[sample]:
             raise ValueError(f"{parts.originals[row]} has changed while it was prepared: start again.")
         return data
 
-    suffixes = [_suffix(parts, row) for row in rows.tolist()]
-    written = write_tars(folder / "tar", split, read, parts.found.bytes[rows, 2], suffixes, labels)
+    if None in there:
+        written = write_tars(folder / "tar", split, read, sizes, suffixes, labels)
+    else:
+        written = _take_over(there, folder / "tar", split, plan, sizes, suffixes, labels)
     return [str(path.relative_to(folder)) for path in written]
 
 
-def _suffix(parts: Parts, row: int) -> str:
-    if parts.found.converted[row]:
-        return ".png"
-    suffix = Path(parts.originals[row]).suffix.lower()
-    return ".jpg" if suffix == ".jpeg" else suffix  # one name for each kind: readers ask for it by name
+def _take_over(
+    written: Sequence[Path | None],
+    folder: Path,
+    split: str,
+    plan: Layout,
+    sizes: Int64,
+    suffixes: Sequence[str],
+    labels: Int64,
+) -> list[Path]:
+    """Finish the shards that jobs have written to their slots."""
+    stems = _stems(folder, split, len(plan.shards))
+    for stem, made, samples in zip(stems, written, plan.shards, strict=True):
+        assert made is not None
+        link(made, stem.with_suffix(".tar"))
+        end = int((plan.places + plan.sizes)[samples[-1]])
+        os.truncate(stem.with_suffix(".tar"), end)  # without what was written of images that came after
+        os.truncate(stem.with_suffix(".tar"), end + _END)
+        lines = [
+            _line(sample, suffixes[sample], int(sizes[sample]), int(labels[sample]), int(plan.places[sample]))
+            for sample in samples.tolist()
+        ]
+        stem.with_suffix(".idx").write_text(_index(lines))
+    return _files(stems)
+
+
+def suffix_of(path: str, converted: bool = False) -> str:
+    """Of an image's name in a tar: one for each kind, as readers ask for it by name."""
+    suffix = os.path.splitext(path)[1].lower()
+    return ".png" if converted else ".jpg" if suffix == ".jpeg" else suffix
 
 
 def stored(folder: Path, split: str, count: int, side: int, channels: int) -> Callable[[int], npt.NDArray[np.uint8]]:
@@ -99,49 +133,80 @@ def write_tars(
     Returns:
         All files written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    shards = _shards(sizes, [len(str(label)) for label in labels.tolist()], shard_size)
-    stems = [folder / f"{split}-{number:06d}" for number in range(len(shards))]
+    plan = layout(sizes, labels, shard_size)
+    stems = _stems(folder, split, len(plan.shards))
 
-    def write(job: tuple[Path, list[int]]) -> None:
+    def write(job: tuple[Path, Int64]) -> None:
         stem, samples = job
-        lines, place = [], 0
+        lines = []
         with stem.with_suffix(".tar").open("wb") as file:
-            for sample in samples:
-                key, label = f"{sample:09d}", str(labels[sample]).encode()
-                members = (key + suffixes[sample], read(sample)), (key + ".cls", label)
-                blocks, line = _laid_out(members, place)
-                place += file.write(blocks)
-                lines.append(line)
+            for sample in samples.tolist():
+                data, label = read(sample), int(labels[sample])
+                file.write(blocks(sample, suffixes[sample], data, label))
+                lines.append(_line(sample, suffixes[sample], len(data), label, int(plan.places[sample])))
             file.write(bytes(_END))
         stem.with_suffix(".idx").write_text(_index(lines))
 
-    in_threads(write, zip(stems, shards, strict=True))
+    in_threads(write, zip(stems, plan.shards, strict=True))
+    return _files(stems)
+
+
+def _stems(folder: Path, split: str, count: int) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    return [folder / f"{split}-{number:06d}" for number in range(count)]
+
+
+def _files(stems: Sequence[Path]) -> list[Path]:
     return [stem.with_suffix(suffix) for stem in stems for suffix in (".tar", ".idx")]
 
 
-def _shards(sizes: npt.NDArray[np.int64], label_sizes: list[int], shard_size: int) -> list[list[int]]:
-    """The samples of each shard, pre-shuffled."""
+@dataclass(frozen=True)
+class Layout:
+    """Which shard each sample is in, and where.
+
+    Attributes:
+        shards: int64, the samples of each shard in their order, pre-shuffled.
+        places, sizes: int64 [n], of a sample's blocks in its shard.
+    """
+
+    shards: list[Int64]
+    places: Int64
+    sizes: Int64
+
+
+def layout(sizes: Int64, labels: Int64, shard_size: int = SHARD) -> Layout:
+    """Lay out a split of images of so many bytes, int64 [n]."""
+    need = 2 * _BLOCK + _padded(sizes) + _padded(np.array([len(str(label)) for label in labels.tolist()]))
+    places, place = np.zeros_like(need), 0
     shards: list[list[int]] = [[]]
-    filled = _END
     for sample in order_of(len(sizes)).tolist():
-        need = sum(_BLOCK + size + -size % _BLOCK for size in (int(sizes[sample]), label_sizes[sample]))
-        if shards[-1] and filled + need > shard_size:
+        size = int(need[sample])
+        if shards[-1] and place + size + _END > shard_size:
             shards.append([])
-            filled = _END
+            place = 0
         shards[-1].append(sample)
-        filled += need
-    return shards
+        places[sample] = place
+        place += size
+    return Layout([np.array(shard, np.int64) for shard in shards], places, need)
 
 
-def _laid_out(members: Iterable[tuple[str, bytes]], place: int) -> tuple[bytes, str]:
-    """The blocks of a sample's (name, data) members from `place` in the shard on, and its line in DALI's index."""
-    pieces, entries = [], []
-    for name, data in members:
-        pieces += [_header(name, len(data)), data, _ZEROS[: -len(data) % _BLOCK]]
-        entries.append(f"{name.rpartition('.')[2]} {place + _BLOCK} {len(data)} {name}")
-        place += _BLOCK + len(data) + -len(data) % _BLOCK
-    return b"".join(pieces), " ".join(entries)
+def _padded(sizes: Int64) -> Int64:
+    return sizes + -sizes % _BLOCK
+
+
+def blocks(sample: int, suffix: str, data: bytes, label: int) -> bytes:
+    """A sample's image and label as they lie in the shard."""
+    pieces = []
+    for name, content in ((f"{sample:09d}{suffix}", data), (f"{sample:09d}.cls", str(label).encode())):
+        pieces += [_header(name, len(content)), content, _ZEROS[: -len(content) % _BLOCK]]
+    return b"".join(pieces)
+
+
+def _line(sample: int, suffix: str, size: int, label: int, place: int) -> str:
+    """A sample's line in DALI's index."""
+    label_place = place + 2 * _BLOCK + size + -size % _BLOCK
+    image = f"{suffix[1:]} {place + _BLOCK} {size} {sample:09d}{suffix}"
+    return f"{image} cls {label_place} {len(str(label))} {sample:09d}.cls"
 
 
 _AFTER_NAME = b"0000644\0" + b"0000000\0" * 2  # mode, owner and group
