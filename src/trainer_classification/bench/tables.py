@@ -119,20 +119,30 @@ def replace_block(text: str, name: str, block: str) -> str:
     return pattern.sub(lambda match: match[1] + block + "\n" + match[2], text)
 
 
+_COLOURS = {"this package": "#3b6ea5", "as their own docs show them": "#d9a441", "ceilings": "#999999"}
+
+
+def _kind(loader: str) -> str:
+    """Which of the colours a bar has; `torch` is the plain DataLoader that most start with."""
+    ours = loader.partition("-on-")[0] in ("resident", "ffcv", "dali")
+    return "ceilings" if loader.startswith("ceiling") else list(_COLOURS)[0 if ours else 1]
+
+
 def chart(rows: Sequence[Row], lines: Mapping[str, float], path: Path) -> None:
     """Bars of images a second with their intervals on a logarithmic axis; lines are what the GPUs consume (PNG)."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.patches import Patch
 
     ordered = sorted(rows, key=lambda row: float(row["images_per_second"]))
     rates = [row["images_per_second"] for row in ordered]
     spread = [[row["images_per_second"] - row["low"] for row in ordered],
               [row["high"] - row["images_per_second"] for row in ordered]]  # fmt: skip
-    colours = ["#999999" if row["loader"].startswith("ceiling") else "#3b6ea5" for row in ordered]
+    kinds = [_kind(row["loader"]) for row in ordered]
     figure, axes = plt.subplots(figsize=(8, 0.9 + 0.36 * len(ordered)), layout="constrained")
-    axes.barh([row["loader"] for row in ordered], rates, xerr=spread, color=colours, ecolor="#222222", capsize=2)
+    axes.barh([row["loader"] for row in ordered], rates, xerr=spread, color=[_COLOURS[kind] for kind in kinds], ecolor="#222222", capsize=2)
     axes.set_xscale("log")
     axes.set_xlabel("images a second")
     axes.set_title(about(ordered[0]), fontsize=8)
@@ -140,6 +150,8 @@ def chart(rows: Sequence[Row], lines: Mapping[str, float], path: Path) -> None:
         axes.axvline(
             rate, color="#b03030", linestyle=("-", "--", ":")[number % 3], linewidth=1.2, label=f"{name}: {rate:,.0f}"
         )
+    bars = [Patch(color=colour, label=kind) for kind, colour in _COLOURS.items() if kind in kinds]
+    figure.legend(handles=bars, fontsize=7, loc="outside lower left", ncols=len(bars), frameon=False)
     if lines:
         axes.legend(fontsize=7, loc="lower right", title="consumed by", title_fontsize=7)
     figure.savefig(path, dpi=130)
