@@ -1,6 +1,5 @@
 """Train an image classifier on a Hafnia dataset: python scripts/train.py --dataset mnist"""
 
-import sys
 import time
 
 STARTED = time.time()  # before the imports: what a user waits for counts
@@ -17,4 +16,4 @@ def main(config: TrainConfig) -> int:
 if __name__ == "__main__":
     from trainer_classification import cli  # not in worker processes, which import this file
 
-    sys.exit(cli.run(TrainConfig, main))
+    cli.leave(cli.run(TrainConfig, main))

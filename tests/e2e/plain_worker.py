@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 
@@ -44,4 +43,4 @@ if __name__ == "__main__":
         first_weights.build = plain
     if fault := os.environ.get("TEST_FAULT"):
         die_at(5, fault)
-    sys.exit(cli.run(TrainConfig, lambda config: start.start(config, time.time())))
+    cli.leave(cli.run(TrainConfig, lambda config: start.start(config, time.time())))

@@ -142,7 +142,8 @@ def chart(rows: Sequence[Row], lines: Mapping[str, float], path: Path) -> None:
               [row["high"] - row["images_per_second"] for row in ordered]]  # fmt: skip
     kinds = [_kind(row["loader"]) for row in ordered]
     figure, axes = plt.subplots(figsize=(8, 0.9 + 0.36 * len(ordered)), layout="constrained")
-    axes.barh([row["loader"] for row in ordered], rates, xerr=spread, color=[_COLOURS[kind] for kind in kinds], ecolor="#222222", capsize=2)
+    colours = [_COLOURS[kind] for kind in kinds]
+    axes.barh([row["loader"] for row in ordered], rates, xerr=spread, color=colours, ecolor="#222222", capsize=2)
     axes.set_xscale("log")
     axes.set_xlabel("images a second")
     axes.set_title(about(ordered[0]), fontsize=8)
