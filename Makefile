@@ -7,6 +7,9 @@ RUN := .venv/bin/python
 # The environment is made from these; while they stay, nothing asks the network.
 STAMP := .venv/.synced
 export UV_PYTHON_PREFERENCE ?= only-system
+# Once here, instead of at every start where Python may not write it (PYTHONDONTWRITEBYTECODE): 4 s for torch alone.
+export UV_COMPILE_BYTECODE ?= 1
+export UV_COMPILE_BYTECODE_TIMEOUT ?= 900
 ARGS ?=
 GPU_PYTHON ?= python3
 # What was added by hand stays.
