@@ -12,11 +12,18 @@ from collections import namedtuple
 import numpy as np
 from numba import njit, uint8, uint16, uint32
 
-from trainer_classification.kernels.vector import SUM, TILE, copy4, sum_row, sum_row_of, transpose_tile
+from trainer_classification.kernels.vector import (
+    PIXELS,
+    SUM,
+    TILE,
+    sum_row,
+    sum_row_of,
+    transpose_pixels,
+    transpose_tile,
+)
 
 TAPS = 17  # most taps of a pass: boxes of up to 8 times the output
 _ONE = 256  # weights are 8-bit fixed point: a sum of 255 * weights, rounded, just fits 16 bits
-_BLOCK = 16  # pixels of a side of the transpose's blocks: source and target stay in the first cache
 
 # Arrays that `resize` works in: taps of both axes, and images between the passes.
 Scratch = namedtuple("Scratch", "outer_at outer_weights inner_at inner_weights rows columns")
@@ -31,8 +38,8 @@ def scratch_for(inner_side, outer_size, inner_size, channels):  # type: ignore[n
         np.empty((outer_size, TAPS), np.uint16),
         np.empty(inner_size, np.int64),
         np.empty((inner_size, TAPS), np.uint16),
-        np.empty((size, longest * channels + 4), np.uint8),  # 4 spare bytes, as pixels move as four
-        np.empty((inner_side, outer_size * channels + 4), np.uint8),
+        np.empty((size, longest * channels), np.uint8),
+        np.empty((inner_side, outer_size * channels), np.uint8),
     )
 
 
@@ -121,7 +128,7 @@ def triangle(box, side, at, weights, width=1.0):  # type: ignore[no-untyped-def]
     """Taps of an axis, as Pillow's `precompute_coeffs` for its bilinear (triangle) filter.
 
     Writes for each output pixel the first input pixel and 8-bit weights that sum to 256, and returns how many taps
-    there are: 3 while the box, times the width, is at most 1.5 times the output.
+    there are: 2 while the box, times the width, is no larger than the output, 3 while at most 1.5 times as large.
 
     Args:
         box: (start, length, mirrored) in px.
@@ -130,28 +137,61 @@ def triangle(box, side, at, weights, width=1.0):  # type: ignore[no-untyped-def]
         weights: uint16 [size, TAPS], written.
         width: of the filter where it shrinks; 1: Pillow's. Less is sharper, with a little aliasing.
     """
+    support = max(box[1] / len(at) * width, 1.0)
+    if support == 1.0 and side > 1:
+        _two_taps(box, side, at, weights)
+        return 2
+    taps = min(3 if support <= 1.5 else int(np.ceil(2 * support)) + 1, side, weights.shape[1])
+    if taps == 3:
+        _taps(box, side, support, 3, at, weights)  # a constant, so that its loops are unrolled
+    else:
+        _taps(box, side, support, taps, at, weights)
+    return taps
+
+
+@njit(nogil=True, inline="always")
+def _taps(box, side, support, taps, at, weights):  # type: ignore[no-untyped-def]
+    """`triangle` for a number of taps."""
     (start, length, mirrored), size = box, len(at)
     scale = length / size
-    support = max(scale * width, 1.0)
     slope = 1.0 / support
-    taps = min(3 if support <= 1.5 else int(np.ceil(2 * support)) + 1, side, weights.shape[1])
-    raw = np.empty(weights.shape[1])
     for o in range(size):
         centre = start + (o + 0.5) * scale
         first = min(max(int(centre - support + 0.5), 0), side - taps)
         total = 0.0
         for k in range(taps):
-            raw[k] = max(0.0, 1.0 - abs(first + k + 0.5 - centre) * slope)
-            total += raw[k]
-        to, left, largest, share = size - 1 - o if mirrored else o, _ONE, 0, _ONE / total
+            total += _tap(first + k, centre, slope)
+        to, left, largest, most, share = size - 1 - o if mirrored else o, _ONE, 0, 0.0, _ONE / total
         for k in range(taps):
-            weight = int(raw[k] * share + 0.5)
+            raw = _tap(first + k, centre, slope)
+            weight = int(raw * share + 0.5)
             weights[to, k] = weight
             left -= weight
-            largest = k if raw[k] > raw[largest] else largest
+            largest = k if raw > most else largest
+            most = max(raw, most)
         weights[to, largest] += left
         at[to] = first
-    return taps
+
+
+@njit(nogil=True, inline="always")
+def _tap(pixel, centre, slope):  # type: ignore[no-untyped-def]
+    """The filter's value at a pixel."""
+    return max(0.0, 1.0 - abs(pixel + 0.5 - centre) * slope)
+
+
+@njit(nogil=True, cache=True)
+def _two_taps(box, side, at, weights):  # type: ignore[no-untyped-def]
+    """`triangle` where the filter is as narrow as it gets, which makes it linear interpolation of two pixels."""
+    (start, length, mirrored), size = box, len(at)
+    scale = length / size
+    for o in range(size):
+        place = min(max(start + (o + 0.5) * scale - 0.5, 0.0), side - 1.0)
+        first = min(int(place), side - 2)
+        share = place - first
+        less = int(min(share, 1.0 - share) * _ONE + 0.5)
+        to, weight = size - 1 - o if mirrored else o, less if share <= 0.5 else _ONE - less
+        weights[to, 0], weights[to, 1] = _ONE - weight, weight
+        at[to] = first
 
 
 @njit(nogil=True, cache=True)
@@ -164,8 +204,10 @@ def _weighted_rows(source, at, weights, taps, low, high, target):  # type: ignor
     for o in range(len(at)):
         a = origin + at[o] * step
         to = target.ctypes.data + o * target.strides[0] + low
-        if taps == 3:
-            sum_row(to, a, a + step, a + 2 * step, weights[o, 0], weights[o, 1], weights[o, 2], count)
+        if taps == 2:
+            sum_row(to, a, step, (weights[o, 0], weights[o, 1]), count)
+        elif taps == 3:
+            sum_row(to, a, step, (weights[o, 0], weights[o, 1], weights[o, 2]), count)
         else:
             sum_row_of(to, a, step, weights[o].ctypes.data, taps, count)
 
@@ -183,33 +225,25 @@ def _weighted_bytes(source, at, weights, taps, low, high, target):  # type: igno
 
 @njit(nogil=True, cache=True)
 def transpose(rows, columns, low, high, size, channels):  # type: ignore[no-untyped-def]
-    """columns[i, o] = rows[o, i] by pixel of `channels` bytes, for low <= i < high and o < size."""
-    if channels == 1 and size >= TILE and high - low >= TILE:
-        _transpose_bytes(rows, columns, low, high, size)
+    """columns[i, o] = rows[o, i] by pixel of `channels` bytes, for low <= i < high and o < size.
+
+    By tiles; the last ones overlap those before.
+    """
+    side = TILE if channels == 1 else PIXELS
+    if channels not in (1, 3) or size < TILE or high - low < side:
+        for i in range(low, high):
+            for o in range(size):
+                for c in range(channels):
+                    columns[i, o * channels + c] = rows[o, i * channels + c]
         return
     source, target = rows.ctypes.data, columns.ctypes.data
     source_step, target_step = rows.strides[0], columns.strides[0]
-    # The fourth byte of a row's last pixel would fall on the next row, unless there is one to spare.
-    quick = (size if columns.shape[1] > size * channels else size - 1) if channels == 3 else 0
-    # The same for reading the last pixel of the last row, where the source ends with it.
-    quick = min(quick, size - 1) if rows.shape[1] <= high * channels else quick
-    for block in range(low, high, _BLOCK):
-        for o in range(quick):
-            for i in range(block, min(block + _BLOCK, high)):
-                copy4(target + i * target_step + o * 3, source + o * source_step + i * 3)
-    for i in range(low, high):
-        for o in range(quick, size):
-            for c in range(channels):
-                columns[i, o * channels + c] = rows[o, i * channels + c]
-
-
-@njit(nogil=True, cache=True)
-def _transpose_bytes(rows, columns, low, high, size):  # type: ignore[no-untyped-def]
-    """`transpose` of one channel by square tiles; the last ones overlap those before."""
-    source, target = rows.ctypes.data, columns.ctypes.data
-    source_step, target_step = rows.strides[0], columns.strides[0]
-    for block in range(low, high, TILE):
-        i = min(block, high - TILE)
+    for block in range(low, high, side):
+        i = min(block, high - side)
         for tile in range(0, size, TILE):
             o = min(tile, size - TILE)
-            transpose_tile(target + i * target_step + o, target_step, source + o * source_step + i, source_step)
+            to, at = target + i * target_step + o * channels, source + o * source_step + i * channels
+            if channels == 1:
+                transpose_tile(to, target_step, at, source_step)
+            else:
+                transpose_pixels(to, target_step, at, source_step)

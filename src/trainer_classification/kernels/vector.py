@@ -17,6 +17,7 @@ COPY = 32  # bytes of `copy_vector`
 MIRROR = 16  # 3-byte pixels of `mirror_vector`
 SUM = 32  # bytes of `sum_vector`
 TILE = 16  # bytes of a side of `transpose_tile`
+PIXELS = 8  # pixels of a side of `transpose_pixels`
 RGB = 32  # pixels of `rgb_vector`
 
 _ADDRESS = types.uintp
@@ -57,17 +58,6 @@ def copy(typing_context: Any, target: Any, source: Any, count: Any) -> Any:
 
 
 @intrinsic
-def copy4(typing_context: Any, target: Any, source: Any) -> Any:
-    """Copy four bytes: a 3-byte pixel, and one byte more that the next pixel overwrites."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        _move(builder, args[0], args[1], 32, 1)
-        return context.get_dummy_value()
-
-    return types.void(_ADDRESS, _ADDRESS), codegen
-
-
-@intrinsic
 def copy_vector(typing_context: Any, target: Any, source: Any) -> Any:
     """Copy COPY bytes."""
 
@@ -90,28 +80,45 @@ def mirror_vector(typing_context: Any, target: Any, source: Any) -> Any:
     return types.void(_ADDRESS, _ADDRESS), codegen
 
 
-@intrinsic
-def sum_vector(
-    typing_context: Any, target: Any, a: Any, b: Any, c: Any, weight_a: Any, weight_b: Any, weight_c: Any
-) -> Any:
-    """target = (a * weight_a + b * weight_b + c * weight_c + 128) >> 8 for SUM bytes, in 16 bits.
+def _weighted(builder: Any, address: Any, weight: Any) -> tuple[Any, Any]:
+    """The even and the odd ones of SUM bytes, times the weight: two vectors of 16 bits, which need no shuffle."""
+    lanes = ir.VectorType(ir.IntType(16), SUM // 2)
+    values = builder.load(_pointer(builder, address, 16, SUM // 2), align=1)
+    even, odd = builder.and_(values, ir.Constant(lanes, [255] * lanes.count)), _upper(builder, values)
+    weights = _everywhere(builder, weight, lanes)
+    return builder.mul(even, weights), builder.mul(odd, weights)
 
-    The weights, unsigned, add up to 256, so that 255 * 256 + 128 still fits.
+
+def _upper(builder: Any, values: Any) -> Any:
+    """The upper byte of each 16-bit lane."""
+    return builder.lshr(values, ir.Constant(values.type, [8] * values.type.count))
+
+
+def _store_rounded(builder: Any, address: Any, even: Any, odd: Any) -> None:
+    """Store the upper bytes of the sums of even and odd bytes, in turn."""
+    upper = builder.and_(odd, ir.Constant(odd.type, [0xFF00] * odd.type.count))
+    builder.store(builder.or_(_upper(builder, even), upper), _pointer(builder, address, 16, SUM // 2), align=1)
+
+
+@intrinsic
+def sum_vector(typing_context: Any, target: Any, source: Any, step: Any, weights: Any) -> Any:
+    """target = (sum of row * weight + 128) >> 8 for SUM bytes of rows that lie `step` bytes apart, in 16 bits.
+
+    The weights, a tuple of unsigned, add up to 256, so that 255 * 256 + 128 still fits.
     """
-    lanes = ir.VectorType(ir.IntType(16), SUM)
+    half = ir.Constant(ir.VectorType(ir.IntType(16), SUM // 2), [128] * (SUM // 2))
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        total = ir.Constant(lanes, [128] * SUM)
-        for address, weight in zip(args[1:4], args[4:], strict=True):
-            values = builder.zext(builder.load(_pointer(builder, address, 8, SUM), align=1), lanes)
-            total = builder.add(
-                total, builder.mul(values, _everywhere(builder, builder.trunc(weight, ir.IntType(16)), lanes))
-            )
-        result = builder.trunc(builder.lshr(total, ir.Constant(lanes, [8] * SUM)), ir.VectorType(ir.IntType(8), SUM))
-        builder.store(result, _pointer(builder, args[0], 8, SUM), align=1)
+        target, source, step, weights = args
+        even = odd = half
+        for weight in cgutils.unpack_tuple(builder, weights):
+            more_even, more_odd = _weighted(builder, source, builder.trunc(weight, ir.IntType(16)))
+            even, odd = builder.add(even, more_even), builder.add(odd, more_odd)
+            source = builder.add(source, step)
+        _store_rounded(builder, target, even, odd)
         return context.get_dummy_value()
 
-    return types.void(*[_ADDRESS] * 7), codegen
+    return types.void(*[_ADDRESS] * 3, types.UniTuple(types.uintp, len(weights))), codegen
 
 
 @intrinsic
@@ -163,6 +170,53 @@ def transpose_tile(typing_context: Any, target: Any, target_step: Any, source: A
             rows = [builder.shuffle_vector(a, b, mask) for a, b in pairs for mask in masks]
         for row, value in enumerate(rows):
             builder.store(value, row_at(target, target_step, row), align=1)
+        return context.get_dummy_value()
+
+    return types.void(*[_ADDRESS] * 4), codegen
+
+
+@intrinsic
+def transpose_pixels(typing_context: Any, target: Any, target_step: Any, source: Any, source_step: Any) -> Any:
+    """Transpose TILE rows of PIXELS pixels of three bytes; nothing outside is read or written.
+
+    Four pixels of four rows become four columns of 12 bytes: pixels are spread to 32 bits, the 32 bits that lie on one
+    another in the result are joined for all columns at once, and 4 x 4 of those are transposed.
+    """
+    quad, index = ir.VectorType(ir.IntType(32), 4), ir.IntType(32)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        target, target_step, source, source_step = args
+
+        def at(base: Any, step: Any, row: int, start: int) -> Any:
+            offset = builder.add(builder.mul(step, ir.Constant(step.type, row)), ir.Constant(step.type, start))
+            return _pointer(builder, builder.add(base, offset), 8, 16)
+
+        def shuffled(a: Any, b: Any, order: list[int]) -> Any:
+            return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(index, len(order)), order))
+
+        def pixels(row: int, start: int, skip: int) -> Any:
+            """Four pixels of a row, `skip` bytes behind the start of a vector, each in 32 bits."""
+            value = builder.load(at(source, source_step, row, start), align=1)
+            order = [16 if c == 3 else skip + 3 * pixel + c for pixel in range(4) for c in range(4)]
+            return builder.bitcast(shuffled(value, ir.Constant(value.type, None), order), quad)
+
+        def joined(low: Any, right: int, high: Any, left: int) -> Any:
+            low = builder.lshr(low, ir.Constant(quad, [right] * 4)) if right else low
+            return builder.or_(low, builder.shl(high, ir.Constant(quad, [left] * 4)))
+
+        for first, start, skip in ((0, 0, 0), (4, 8, 4)):
+            words = []
+            for row in range(0, TILE, 4):
+                a, b, c, d = (pixels(row + r, start, skip) for r in range(4))
+                words += [joined(a, 0, b, 24), joined(b, 8, c, 16), joined(c, 16, d, 8)]
+            for part in range(3):
+                block = words[4 * part : 4 * part + 4]
+                for _ in range(2):
+                    pairs = zip(block[:2], block[2:], strict=True)
+                    block = [shuffled(a, b, order) for a, b in pairs for order in ([0, 4, 1, 5], [2, 6, 3, 7])]
+                for column, value in enumerate(block):
+                    value = builder.bitcast(value, ir.VectorType(ir.IntType(8), 16))
+                    builder.store(value, at(target, target_step, first + column, 16 * part), align=1)
         return context.get_dummy_value()
 
     return types.void(*[_ADDRESS] * 4), codegen
@@ -238,12 +292,11 @@ def mirror_row(target, source, count, channels):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, inline="always")
-def sum_row(target, a, b, c, weight_a, weight_b, weight_c, count):  # type: ignore[no-untyped-def]
+def sum_row(target, source, step, weights, count):  # type: ignore[no-untyped-def]
     """`sum_vector` over `count` bytes, SUM or more; the last vector overlaps the one before."""
     for at in range(0, count - SUM, SUM):
-        sum_vector(target + at, a + at, b + at, c + at, weight_a, weight_b, weight_c)
-    at = count - SUM
-    sum_vector(target + at, a + at, b + at, c + at, weight_a, weight_b, weight_c)
+        sum_vector(target + at, source + at, step, weights)
+    sum_vector(target + count - SUM, source + count - SUM, step, weights)
 
 
 @njit(nogil=True, inline="always")
