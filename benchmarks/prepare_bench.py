@@ -1,12 +1,14 @@
 """How fast prepare is, against FFCV's writer: python benchmarks/prepare_bench.py --dataset FOLDER"""
 
+import os
+import shutil
 import sys
 from pathlib import Path
 
 from trainer_classification import cli
 from trainer_classification.bench import cases, contestants, preparing, tables
 from trainer_classification.bench.intervals import ratio_interval
-from trainer_classification.bench.measure import figures, interleave
+from trainer_classification.bench.measure import Turn, figures, interleave
 from trainer_classification.bench.process import Child
 from trainer_classification.bench.provenance import provenance
 from trainer_classification.bench.workload import as_arguments, repeated
@@ -64,21 +66,28 @@ def measured(config: PrepareBenchConfig, dataset: str, names: list[str]) -> dict
     ready = cases.prepared_for(dataset, 0, scratch, threads)
     workload = cases.workload_of(ready, scratch, 0, threads, cases.choose_device("cpu")[0])
     common = {"dataset": dataset, "workload": as_arguments(workload), "threads": threads}
-    children = {}
+    children, folders = {}, {name: scratch.absolute() / "written" / name for name in names}
     try:
         for name in names:
             cases.say(f"opening {name}")
-            arguments = common | {"name": name, "folder": str(scratch.absolute() / "written" / name)}
+            arguments = common | {"name": name, "folder": str(folders[name])}
             child = Child(name, START, arguments, workload.folder(f"{name}.log"))
             children[name] = child
             child.answer()
             child.ask("first")
         cases.say("timing in turns: " + ", ".join(children))
-        takers = {name: (lambda child=child: child.turn(0.001)) for name, child in children.items()}
+        takers = {name: (lambda name=name: turn(children[name], folders[name])) for name in children}
         return interleave(takers, config.seconds, config.turns)
     finally:
         for child in children.values():
             child.end()
+
+
+def turn(child: Child, folder: Path) -> Turn:
+    """Write once, into an empty folder on an idle disk: nobody waits for what another has written or deletes it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    os.sync()
+    return child.turn(0.001)
 
 
 def ratios(turns: dict) -> list[str]:
