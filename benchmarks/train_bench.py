@@ -75,6 +75,9 @@ def steps(config: TrainBenchConfig, workload) -> tuple[list[dict], list[str]]:
 def to_accuracy(config: TrainBenchConfig, workload) -> tuple[dict, list[str]]:
     """Ours before and after the baseline, so that drift of the machine shows."""
     device, wanted = workload.where, config.accuracy
+    if config.epochs:
+        recipe = dataclasses.replace(workload.recipe, epochs=config.epochs)
+        workload = dataclasses.replace(workload, recipe=recipe)
 
     def run(name: str, make, limit: float) -> accuracy.Reached:
         cases.say(f"training to {wanted:.1%}: {name}")

@@ -404,6 +404,7 @@ class TrainBenchConfig:
     limit: Annotated[float, Option("Seconds after which a training that has not got there is stopped.", "Run", 1)] = (
         600.0
     )
+    epochs: Annotated[int, Option("Of our trainings to --accuracy. 0: the recipe's.", "Run", 0, 10000)] = 0
     scratch: ScratchOption = ".data/bench"
     json: JsonOption = ""
     markdown: MarkdownOption = ""
