@@ -1,8 +1,9 @@
 """Augmentation on the CPU: numba kernels that run without the GIL, one thread a call; the definition is `oracle.py`.
 
-Both kernels are bound by moving bytes. A shift is some vector moves a row. A resized crop is two passes of three-tap
-sums over contiguous bytes in 16-bit integers, with one transpose by pixel between them; images kept [x, y, c] save a
-second transpose, and mirroring is only the order in which the first pass writes.
+Both kernels are bound by moving bytes, and fetch the next image into the cache while they make one. A shift is some
+vector moves a row. A resized crop is two passes of weighted sums over contiguous bytes in 16-bit integers, with one
+transpose by pixel between them; images kept [x, y, c] save a second transpose, and mirroring is only the order in which
+the first pass writes.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import numpy as np
 from numba import njit
 
 from trainer_classification.augment.oracle import Layout, Uint8, resizes
-from trainer_classification.kernels.resize import resize, resize_upright, scratch_for
-from trainer_classification.kernels.vector import copy_row, mirror_row
+from trainer_classification.kernels.resize import look_ahead, resize, resize_upright, scratch_for
+from trainer_classification.kernels.vector import copy_row, fetch, mirror_row
 from trainer_classification.plan import Draws, Int64, Policy
 
 
@@ -66,6 +67,8 @@ def _shifts(data, starts, shift, flip, reflect, out):  # type: ignore[no-untyped
         if starts[b] < 0:
             out[b] = 0
             continue
+        if b + 1 < batch:  # in random order, so that the machine would not fetch it by itself
+            fetch(data.ctypes.data + max(starts[b + 1], 0), side * step)
         dy, dx = int(shift[b, 0]), int(shift[b, 1])
         first, last = max(0, -dx), min(side, side - dx)
         image, target = data.ctypes.data + starts[b], out.ctypes.data + b * side * step
@@ -124,12 +127,24 @@ def _resized_crops(data, starts, side, boxes, flip, x_first, out):  # type: igno
         if starts[b] < 0:
             out[b] = 0
             continue
-        x, y, w, h = boxes[b]
         image = data[starts[b] : starts[b] + side * side * channels].reshape(side, side * channels)
         target = out[b].reshape(size, size * channels)
-        across = (np.float64(x) * side, np.float64(w) * side, flip[b])
-        down = (np.float64(y) * side, np.float64(h) * side, False)
+        after = b + 1 if b + 1 < batch and starts[b + 1] >= 0 else -1
+        outer, inner = _axes(boxes[after], side, False, x_first)
+        look_ahead(data.ctypes.data + starts[after] if after >= 0 else 0, side, channels, outer, inner, scratch)
+        outer, inner = _axes(boxes[b], side, flip[b], x_first)
         if x_first:
-            resize(image, channels, across, down, scratch, target)
+            resize(image, channels, outer, inner, scratch, target)
         else:
-            resize_upright(image, channels, down, across, scratch, target)
+            resize_upright(image, channels, outer, inner, scratch, target)
+
+
+@njit(nogil=True, cache=True)
+def _axes(box, side, mirrored, x_first):  # type: ignore[no-untyped-def]
+    """The outer and the inner axis of a box, as `resize` takes them."""
+    x, y, w, h = box
+    across, down = (
+        (np.float64(x) * side, np.float64(w) * side, mirrored),
+        (np.float64(y) * side, np.float64(h) * side, False),
+    )
+    return (across, down) if x_first else (down, across)

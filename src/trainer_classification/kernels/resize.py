@@ -16,6 +16,7 @@ from trainer_classification.kernels.vector import (
     PIXELS,
     SUM,
     TILE,
+    fetch,
     sum_row,
     sum_row_of,
     transpose_pixels,
@@ -25,8 +26,8 @@ from trainer_classification.kernels.vector import (
 TAPS = 17  # most taps of a pass: boxes of up to 8 times the output
 _ONE = 256  # weights are 8-bit fixed point: a sum of 255 * weights, rounded, just fits 16 bits
 
-# Arrays that `resize` works in: taps of both axes, and images between the passes.
-Scratch = namedtuple("Scratch", "outer_at outer_weights inner_at inner_weights rows columns")
+# Arrays that `resize` works in: taps of both axes, images between the passes, and what `look_ahead` says.
+Scratch = namedtuple("Scratch", "outer_at outer_weights inner_at inner_weights rows columns ahead")
 
 
 @njit(nogil=True, cache=True)
@@ -40,7 +41,29 @@ def scratch_for(inner_side, outer_size, inner_size, channels):  # type: ignore[n
         np.empty((inner_size, TAPS), np.uint16),
         np.empty((size, longest * channels), np.uint8),
         np.empty((inner_side, outer_size * channels), np.uint8),
+        np.zeros(4, np.int64),
     )
+
+
+@njit(nogil=True, cache=True)
+def look_ahead(image, side, channels, outer, inner, scratch):  # type: ignore[no-untyped-def]
+    """Say which box comes next: the `resize` before it brings it to the cache, a few rows with each row it makes.
+
+    Images in random order would else be waited for, half the time of a crop; all at once, memory is no faster.
+
+    Args:
+        image: address of the image, uint8 [side, side * channels]; 0: none comes next.
+        side: its px.
+        channels, outer, inner: as of `resize`.
+        scratch: of the `resize` before it.
+    """
+    low, left = int(outer[0]), int(inner[0])
+    high, right = min(side, int(outer[0] + outer[1]) + 2), min(side, int(inner[0] + inner[1]) + 2)
+    step = side * channels
+    scratch.ahead[0] = image + low * step + left * channels
+    scratch.ahead[1] = step
+    scratch.ahead[2] = (right - left) * channels
+    scratch.ahead[3] = high - low if image else 0
 
 
 @njit(nogil=True, cache=True)
@@ -61,9 +84,13 @@ def resize(image, channels, outer, inner, scratch, out, width=1.0):  # type: ign
     inner_taps = triangle(inner, image.shape[1] // channels, inner_at, scratch.inner_weights, width)
     low = min(inner_at[0], inner_at[-1])
     high = max(inner_at[0], inner_at[-1]) + inner_taps
-    _weighted_rows(image, outer_at, scratch.outer_weights, outer_taps, low * channels, high * channels, scratch.rows)
+    ahead, step, each, count = scratch.ahead
+    first, second = (ahead, step, each, count // 2), (ahead + count // 2 * step, step, each, count - count // 2)
+    bounds = low * channels, high * channels
+    _weighted_rows(image, outer_at, scratch.outer_weights, outer_taps, bounds, scratch.rows, first)
     transpose(scratch.rows, scratch.columns, low, high, outer_size, channels)
-    _weighted_rows(scratch.columns, inner_at, scratch.inner_weights, inner_taps, 0, outer_size * channels, out)
+    bounds = 0, outer_size * channels
+    _weighted_rows(scratch.columns, inner_at, scratch.inner_weights, inner_taps, bounds, out, second)
 
 
 @njit(nogil=True, cache=True)
@@ -195,13 +222,20 @@ def _two_taps(box, side, at, weights):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _weighted_rows(source, at, weights, taps, low, high, target):  # type: ignore[no-untyped-def]
-    """target[o, low:high] = the `taps` rows of source from at[o], weighted and rounded, for each output row o."""
+def _weighted_rows(source, at, weights, taps, bounds, target, ahead):  # type: ignore[no-untyped-def]
+    """target[o, low:high] = the `taps` rows of source from at[o], weighted and rounded, for each output row o.
+
+    Meanwhile it fetches the rows that lie `ahead`: address of the first, bytes to the next, bytes of each, how many.
+    """
+    low, high = bounds
     if high - low < SUM:
         _weighted_bytes(source, at, weights, taps, low, high, target)
         return
     step, origin, count = source.strides[0], source.ctypes.data + low, high - low
-    for o in range(len(at)):
+    size = len(at)
+    for o in range(size):
+        for row in range(o * ahead[3] // size, (o + 1) * ahead[3] // size):
+            fetch(ahead[0] + row * ahead[1], ahead[2])
         a = origin + at[o] * step
         to = target.ctypes.data + o * target.strides[0] + low
         if taps == 2:

@@ -19,6 +19,7 @@ SUM = 32  # bytes of `sum_vector`
 TILE = 16  # bytes of a side of `transpose_tile`
 PIXELS = 8  # pixels of a side of `transpose_pixels`
 RGB = 32  # pixels of `rgb_vector`
+LINE = 64  # bytes of `prefetch`: a cache line
 
 _ADDRESS = types.uintp
 
@@ -55,6 +56,21 @@ def copy(typing_context: Any, target: Any, source: Any, count: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(_ADDRESS, _ADDRESS, _ADDRESS), codegen
+
+
+@intrinsic
+def prefetch(typing_context: Any, address: Any) -> Any:
+    """Bring the line of an address, which may be any, to the second-level cache."""
+    byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+    read, second_level, data = (ir.Constant(number, value) for value in (0, 2, 1))
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        builder.call(function, [_pointer(builder, args[0], 8, 1), read, second_level, data])
+        return context.get_dummy_value()
+
+    return types.void(_ADDRESS), codegen
 
 
 @intrinsic
@@ -266,6 +282,13 @@ def rgb_vector(typing_context: Any, target: Any, luma: Any, blue: Any, red: Any)
         return context.get_dummy_value()
 
     return types.void(*[_ADDRESS] * 4), codegen
+
+
+@njit(nogil=True, inline="always")
+def fetch(address, count):  # type: ignore[no-untyped-def]
+    """`prefetch` of all lines of `count` bytes."""
+    for at in range(0, count, LINE):
+        prefetch(address + at)
 
 
 @njit(nogil=True, inline="always")
