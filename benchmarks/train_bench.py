@@ -75,9 +75,6 @@ def steps(config: TrainBenchConfig, workload) -> tuple[list[dict], list[str]]:
 def to_accuracy(config: TrainBenchConfig, workload) -> tuple[dict, list[str]]:
     """Ours before and after the baseline, so that drift of the machine shows."""
     device, wanted = workload.where, config.accuracy
-    if config.epochs:
-        recipe = dataclasses.replace(workload.recipe, epochs=config.epochs)
-        workload = dataclasses.replace(workload, recipe=recipe)
 
     def run(name: str, make, limit: float) -> accuracy.Reached:
         cases.say(f"training to {wanted:.1%}: {name}")
@@ -87,10 +84,10 @@ def to_accuracy(config: TrainBenchConfig, workload) -> tuple[dict, list[str]]:
         finally:
             training.close()
 
-    before = run("ours", lambda: accuracy.Ours(workload), config.limit)
-    fed = run("ours, fed by the baseline's DataLoader", lambda: accuracy.Ours(workload, True), config.limit)
+    before = run("ours", lambda: accuracy.Ours(workload, config.epochs), config.limit)
+    fed = run("ours, fed by the baseline's DataLoader", lambda: accuracy.Ours(workload, config.epochs, True), config.limit)
     baseline = run("the baseline", lambda: accuracy.Baseline(workload), config.limit)
-    after = run("ours again", lambda: accuracy.Ours(workload), config.limit)
+    after = run("ours again", lambda: accuracy.Ours(workload, config.epochs), config.limit)
     ours = (before.seconds + after.seconds) / 2
     bound = "" if baseline.reached else "at least "
     found = {

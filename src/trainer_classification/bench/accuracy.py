@@ -83,9 +83,15 @@ def time_to(training: Training, accuracy: float, limit: float, device: torch.dev
 
 
 class Ours:
-    """This package's recipe and step, fed by its resident loader or by the baseline's DataLoader."""
+    """This package's recipe and step, fed by its resident loader or by the baseline's DataLoader.
 
-    def __init__(self, workload: Workload, baseline_data: bool = False) -> None:
+    Args:
+        workload: the dataset.
+        epochs: of the schedule; 0: the recipe's. A shorter one is sooner at an accuracy, or never.
+        baseline_data: which feeds it.
+    """
+
+    def __init__(self, workload: Workload, epochs: int = 0, baseline_data: bool = False) -> None:
         self.workload, self.trainer, recipe = workload, Trainer(workload), workload.recipe
         common: dict[str, Any] = {"image_size": workload.image_size, "device": workload.where, "loader": "resident"}
         folder, of = Path(workload.prepared), workload.manifest
@@ -98,7 +104,7 @@ class Ours:
             self.loader = open_loader(
                 folder, of, "train", plan=workload.plan, batch_size=size, threads=threads, **common
             )[0]
-        self.steps, self.epochs = workload.count // size, recipe.epochs
+        self.steps, self.epochs = workload.count // size, epochs or recipe.epochs
 
     def train(self, epoch: int) -> Iterator[None]:
         """As `training/loop.py`, without logging and checkpoints."""
