@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn, TypeVar, get_args
 
 from cyclopts import App, CycloptsError, Group, Parameter
 
-from trainer_classification.config import Option, options_of
+from trainer_classification.config import Option, launched, options_of
 
 Config = TypeVar("Config")
 
@@ -59,7 +59,7 @@ def leave(code: int) -> NoReturn:
     Gloo's threads may hold a tensor of the last step a little longer. Letting go of it they want the interpreter, and
     where that is going down, the process ends by SIGABRT after all its work is done (pytorch/pytorch#179291).
     """
-    if "WORLD_SIZE" in os.environ:
+    if launched():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

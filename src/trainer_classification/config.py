@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self, get_args, get_type_hints
 
 Device = Literal["auto", "cpu", "cuda"]
 Loader = Literal["auto", "resident", "ffcv", "dali", "torch"]
+_LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # what a launcher sets
 
 
 class Option(str):
@@ -34,6 +35,11 @@ class Option(str):
 def cpu_count() -> int:
     """CPUs that this process may use: a container is often given fewer than there are."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def launched() -> bool:
+    """Whether this process is one of several that a launcher (ours or torchrun) started."""
+    return all(name in os.environ for name in _LAUNCHED)
 
 
 def in_cloud() -> bool:

@@ -119,13 +119,15 @@ def replace_block(text: str, name: str, block: str) -> str:
     return pattern.sub(lambda match: match[1] + block + "\n" + match[2], text)
 
 
-_COLOURS = {"this package": "#3b6ea5", "as their own docs show them": "#d9a441", "ceilings": "#999999"}
+_OURS, _THEIRS, _CEILINGS = "this package", "as their own docs show them", "ceilings"
+_COLOURS = {_OURS: "#3b6ea5", _THEIRS: "#d9a441", _CEILINGS: "#999999"}
 
 
 def _kind(loader: str) -> str:
     """Which of the colours a bar has; `torch` is the plain DataLoader that most start with."""
-    ours = loader.partition("-on-")[0] in ("resident", "ffcv", "dali")
-    return "ceilings" if loader.startswith("ceiling") else list(_COLOURS)[0 if ours else 1]
+    if loader.startswith("ceiling"):
+        return _CEILINGS
+    return _OURS if loader.partition("-on-")[0] in ("resident", "ffcv", "dali") else _THEIRS
 
 
 def chart(rows: Sequence[Row], lines: Mapping[str, float], path: Path) -> None:

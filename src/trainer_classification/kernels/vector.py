@@ -33,17 +33,20 @@ def _move(builder: Any, target: Any, source: Any, bits: int, lanes: int, order: 
     """One load and one store, aligned or not, with the lanes in another order between them."""
     value = builder.load(_pointer(builder, source, bits, lanes), align=1)
     if order is not None:
-        mask = ir.Constant(ir.VectorType(ir.IntType(32), lanes), order)
-        value = builder.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), mask)
+        value = _shuffled(builder, value, ir.Constant(value.type, ir.Undefined), order)
     builder.store(value, _pointer(builder, target, bits, lanes), align=1)
+
+
+def _shuffled(builder: Any, a: Any, b: Any, order: list[int]) -> Any:
+    """The lanes of that order from those of a, followed by those of b."""
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(order)), order))
 
 
 def _everywhere(builder: Any, value: Any, lanes: Any) -> Any:
     """The value in each lane."""
     undefined = ir.Constant(lanes, ir.Undefined)
     first = builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
-    order = ir.Constant(ir.VectorType(ir.IntType(32), lanes.count), [0] * lanes.count)
-    return builder.shuffle_vector(first, undefined, order)
+    return _shuffled(builder, first, undefined, [0] * lanes.count)
 
 
 @intrinsic
@@ -140,21 +143,18 @@ def sum_vector(typing_context: Any, target: Any, source: Any, step: Any, weights
 @intrinsic
 def sum_vector_of(typing_context: Any, target: Any, source: Any, step: Any, weights: Any, taps: Any) -> Any:
     """As `sum_vector` for `taps` rows that lie `step` bytes apart, with uint16 weights at the address `weights`."""
-    lanes = ir.VectorType(ir.IntType(16), SUM)
+    half = ir.Constant(ir.VectorType(ir.IntType(16), SUM // 2), [128] * (SUM // 2))
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         target, source, step, weights, taps = args
-        total = cgutils.alloca_once_value(builder, ir.Constant(lanes, [128] * SUM))
+        totals = [cgutils.alloca_once_value(builder, half) for _ in range(2)]
         with cgutils.for_range(builder, taps) as loop:
             at = builder.add(source, builder.mul(loop.index, step))
             weight_at = builder.add(weights, builder.mul(loop.index, ir.Constant(loop.index.type, 2)))
             weight = builder.load(_pointer(builder, weight_at, 16, 1))
-            values = builder.zext(builder.load(_pointer(builder, at, 8, SUM), align=1), lanes)
-            product = builder.mul(values, _everywhere(builder, weight, lanes))
-            builder.store(builder.add(builder.load(total), product), total)
-        result = builder.lshr(builder.load(total), ir.Constant(lanes, [8] * SUM))
-        result = builder.trunc(result, ir.VectorType(ir.IntType(8), SUM))
-        builder.store(result, _pointer(builder, target, 8, SUM), align=1)
+            for total, product in zip(totals, _weighted(builder, at, weight), strict=True):
+                builder.store(builder.add(builder.load(total), product), total)
+        _store_rounded(builder, target, *(builder.load(total) for total in totals))
         return context.get_dummy_value()
 
     return types.void(*[_ADDRESS] * 5), codegen
@@ -174,16 +174,11 @@ def transpose_tile(typing_context: Any, target: Any, target_step: Any, source: A
         def row_at(base: Any, step: Any, row: int) -> Any:
             return _pointer(builder, builder.add(base, builder.mul(step, ir.Constant(step.type, row))), 8, TILE)
 
-        masks = [
-            ir.Constant(
-                ir.VectorType(ir.IntType(32), TILE), [lane // 2 + half + TILE * (lane % 2) for lane in range(TILE)]
-            )
-            for half in (0, TILE // 2)
-        ]
+        orders = [[lane // 2 + half + TILE * (lane % 2) for lane in range(TILE)] for half in (0, TILE // 2)]
         rows = [builder.load(row_at(source, source_step, row), align=1) for row in range(TILE)]
         for _ in range(4):
             pairs = zip(rows[: TILE // 2], rows[TILE // 2 :], strict=True)
-            rows = [builder.shuffle_vector(a, b, mask) for a, b in pairs for mask in masks]
+            rows = [_shuffled(builder, a, b, order) for a, b in pairs for order in orders]
         for row, value in enumerate(rows):
             builder.store(value, row_at(target, target_step, row), align=1)
         return context.get_dummy_value()
@@ -198,7 +193,7 @@ def transpose_pixels(typing_context: Any, target: Any, target_step: Any, source:
     Four pixels of four rows become four columns of 12 bytes: pixels are spread to 32 bits, the 32 bits that lie on one
     another in the result are joined for all columns at once, and 4 x 4 of those are transposed.
     """
-    quad, index = ir.VectorType(ir.IntType(32), 4), ir.IntType(32)
+    quad = ir.VectorType(ir.IntType(32), 4)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         target, target_step, source, source_step = args
@@ -207,14 +202,11 @@ def transpose_pixels(typing_context: Any, target: Any, target_step: Any, source:
             offset = builder.add(builder.mul(step, ir.Constant(step.type, row)), ir.Constant(step.type, start))
             return _pointer(builder, builder.add(base, offset), 8, 16)
 
-        def shuffled(a: Any, b: Any, order: list[int]) -> Any:
-            return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(index, len(order)), order))
-
         def pixels(row: int, start: int, skip: int) -> Any:
             """Four pixels of a row, `skip` bytes behind the start of a vector, each in 32 bits."""
             value = builder.load(at(source, source_step, row, start), align=1)
             order = [16 if c == 3 else skip + 3 * pixel + c for pixel in range(4) for c in range(4)]
-            return builder.bitcast(shuffled(value, ir.Constant(value.type, None), order), quad)
+            return builder.bitcast(_shuffled(builder, value, ir.Constant(value.type, None), order), quad)
 
         def joined(low: Any, right: int, high: Any, left: int) -> Any:
             low = builder.lshr(low, ir.Constant(quad, [right] * 4)) if right else low
@@ -229,7 +221,8 @@ def transpose_pixels(typing_context: Any, target: Any, target_step: Any, source:
                 block = words[4 * part : 4 * part + 4]
                 for _ in range(2):
                     pairs = zip(block[:2], block[2:], strict=True)
-                    block = [shuffled(a, b, order) for a, b in pairs for order in ([0, 4, 1, 5], [2, 6, 3, 7])]
+                    orders = [0, 4, 1, 5], [2, 6, 3, 7]
+                    block = [_shuffled(builder, a, b, order) for a, b in pairs for order in orders]
                 for column, value in enumerate(block):
                     value = builder.bitcast(value, ir.VectorType(ir.IntType(8), 16))
                     builder.store(value, at(target, target_step, first + column, 16 * part), align=1)
@@ -270,15 +263,10 @@ def rgb_vector(typing_context: Any, target: Any, luma: Any, blue: Any, red: Any)
         red = clipped(builder.add(builder.add(y, r), fraction((r, 103))))
         green = clipped(builder.add(builder.sub(y, r), fraction((r, 73), (b, -88))))
         blue = clipped(builder.add(builder.add(y, builder.add(b, b)), fraction((b, -58))))
-        index = ir.IntType(32)
-
-        def shuffled(a: Any, b: Any, order: list[int]) -> Any:
-            return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(index, len(order)), order))
-
-        first = shuffled(red, green, list(range(2 * RGB)))
-        second = shuffled(blue, blue, list(range(2 * RGB)))
+        first = _shuffled(builder, red, green, list(range(2 * RGB)))
+        second = _shuffled(builder, blue, blue, list(range(2 * RGB)))
         order = [pixel + RGB * channel for pixel in range(RGB) for channel in range(3)]
-        builder.store(shuffled(first, second, order), _pointer(builder, args[0], 8, 3 * RGB), align=1)
+        builder.store(_shuffled(builder, first, second, order), _pointer(builder, args[0], 8, 3 * RGB), align=1)
         return context.get_dummy_value()
 
     return types.void(*[_ADDRESS] * 4), codegen

@@ -28,11 +28,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from trainer_classification.config import TrainConfig, cpu_count
+from trainer_classification.config import TrainConfig, cpu_count, launched
 from trainer_classification.training.live import say
 
 dist: Any = torch.distributed  # much of it has no types
-_ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 _SHM = 1 << 30  # bytes of /dev/shm from which NCCL may use it
 _STUCK_SECONDS = 8.0  # a rank that cannot answer a signal for so long is ended: within ten seconds of a peer's death
 _ALONE = timedelta(minutes=30)
@@ -129,11 +128,6 @@ class Agreement:
         (work, tensor), self._pending = self._pending, None
         work.wait()
         return int(tensor)
-
-
-def launched() -> bool:
-    """Whether this process is one of several that a launcher (ours or torchrun) started."""
-    return all(name in os.environ for name in _ENVIRONMENT)
 
 
 def processes(config: TrainConfig) -> tuple[int, str]:

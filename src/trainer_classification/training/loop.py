@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from trainer_classification.config import PrepareConfig, TrainConfig
+from trainer_classification.config import PrepareConfig, TrainConfig, launched
 from trainer_classification.data import manifest as manifests
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.loaders.select import formats_needed
@@ -138,7 +138,7 @@ def signals() -> Iterator[list[int]]:
         received.append(number)
 
     before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
-    end_watch = distributed.end_if_stuck(received) if distributed.launched() else None
+    end_watch = distributed.end_if_stuck(received) if launched() else None
     try:
         yield received
     finally:

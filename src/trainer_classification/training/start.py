@@ -7,7 +7,7 @@ import os
 import sys
 import time
 
-from trainer_classification.config import TrainConfig
+from trainer_classification.config import TrainConfig, launched
 from trainer_classification.training import distributed
 from trainer_classification.training.live import say
 from trainer_classification.training.loop import Stopped, train
@@ -25,7 +25,7 @@ def start(config: TrainConfig, started: float) -> int:
         config: what the user asked for.
         started: `time.time()` at which the command began.
     """
-    if not distributed.launched():
+    if not launched():
         count, reason = distributed.processes(config)
         if count > 1:
             say(f"Starting {count} processes ({reason}).")
