@@ -333,7 +333,7 @@ class LoaderBenchConfig:
         str,
         Option(
             "Names or folders of datasets, with commas. Empty: the bundled samples of cifar100 and caltech-101, "
-            "repeated to 4,096 and 1,024 images.",
+            "repeated to 2,048 and 512 images.",
             "Data",
         ),
     ] = ""
@@ -350,8 +350,8 @@ class LoaderBenchConfig:
     batch_size: Annotated[int, Option("Images a batch. 0: 512 up to 64 px, else 128.", "Run", 0)] = 0
     threads: ThreadsOption = 0
     device: Annotated[Device, Option("Where the batches go. auto: the GPU where there is one.", "Run")] = "auto"
-    seconds: SecondsOption = 2.0
-    turns: TurnsOption = 7
+    seconds: SecondsOption = 1.0
+    turns: TurnsOption = 6
     cold: Annotated[bool, Option("Time an epoch from disk too; each loader is opened twice for it.", "Run")] = False
     ladder: Annotated[
         str, Option("Measure the ladder down to training of these loaders, with commas. Empty: none.", "Run")

@@ -4,16 +4,18 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from trainer_classification.bench import delivery, regression, tables, targets
+from trainer_classification.bench import delivery, loaders, regression, tables, targets
 from trainer_classification.bench.delivery import Delivery, Expected, Seen, audit, check
 from trainer_classification.bench.intervals import median_interval, ratio_interval
 from trainer_classification.bench.ladder import ladder
 from trainer_classification.bench.measure import Turn, figures, interleave
+from trainer_classification.bench.process import Failed, Outcome
 from trainer_classification.bench.resources import Usage
 
 NOTHING = Usage(0, 0, 0)
@@ -37,6 +39,42 @@ def test_the_interval_holds_the_true_median_as_often_as_it_says():
         found.low <= 1 <= found.high for found in (median_interval(2 ** random.normal(size=9)) for _ in range(2000))
     ]
     assert 0.95 <= np.mean(held) <= 0.975
+
+
+def test_no_clock_starts_while_others_still_import(tmp_path, monkeypatch):
+    events = []
+
+    class Child:
+        def __init__(self, name, *_):
+            self.name = name
+
+        def answer(self):
+            events.append(f"{self.name} imported")
+            if self.name == "torch":
+                raise Failed("no torchvision")
+
+        def end(self):
+            events.append(f"{self.name} ended")
+
+    def prelude(child, cold):
+        events.append(f"{child.name} opened")
+        return Outcome()
+
+    for name, stand_in in {
+        "Child": Child,
+        "prelude": prelude,
+        "contestants": SimpleNamespace(reason_left_out=lambda *_: "", write=lambda *_: None),
+        "write_expected": lambda _: None,
+        "as_arguments": lambda _: {},
+        "interleave": lambda *_: {},
+    }.items():
+        monkeypatch.setattr(loaders, name, stand_in)
+    workload = SimpleNamespace(folder=tmp_path.joinpath)
+    found = loaders.measure_loaders(workload, ["torch", "resident", "dali"], 1, 1, False, lambda _: None)
+    assert events[:4] == ["torch imported", "torch ended", "resident imported", "dali imported"]
+    assert events[4:] == ["resident opened", "dali opened", "resident ended", "dali ended"]
+    assert found.left_out == {"torch": "failed: no torchvision"}
+    assert found.disqualified == ["torch"]
 
 
 def test_a_slow_round_cancels_out_of_a_ratio():

@@ -16,7 +16,7 @@ from trainer_classification.data.prepare import Prepared, prepare
 from trainer_classification.training.step import choose_device
 
 SAMPLES = Path(__file__).parents[3] / "samples"
-_REPEATED = {"cifar100": 4096, "caltech-101": 1024}  # images, where no dataset is given
+_REPEATED = {"cifar100": 2048, "caltech-101": 512}  # images, where no dataset is given
 _STARTED = time.perf_counter()
 _SMALL, _BATCH_SMALL, _BATCH = 64, 512, 128
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from trainer_classification.bench import contestants
 from trainer_classification.bench.measure import Turn, figures, interleave
@@ -13,6 +13,7 @@ from trainer_classification.bench.provenance import provenance
 from trainer_classification.bench.workload import Workload, as_arguments, write_expected
 
 _START = "trainer_classification.bench.contestants:start"
+_Answer = TypeVar("_Answer")
 
 
 @dataclass
@@ -48,17 +49,13 @@ def measure_loaders(
     if not workload.folder("expected.json").is_file():
         write_expected(workload)
     children: dict[str, Child] = {}
-    outcomes: dict[str, Outcome] = {}
     try:
-        # All at once: importing keeps every core busy, and is not timed.
+        # All at once, as importing keeps every core busy; and no clock starts before the last is done.
         for name in names:
             _start(result, children, name, workload)
-        for name, child in list(children.items()):
-            say(f"opening {name}")
-            try:
-                outcomes[name] = prelude(child, cold)
-            except Failed as error:
-                _leave_out(result, children, name, error)
+        say(f"importing: {', '.join(children)}")
+        _of_each(result, children, Child.answer)
+        outcomes = _of_each(result, children, lambda child: _opened(child, cold, say))
         say("timing in turns: " + ", ".join(children))
         _take_turns(result, children, seconds, turns)
     finally:
@@ -80,6 +77,22 @@ def _start(result: Measured, children: dict[str, Child], name: str, workload: Wo
         _leave_out(result, children, name, error)
         return
     children[name] = Child(name, _START, {"name": name, "workload": as_arguments(workload)}, log)
+
+
+def _of_each(result: Measured, children: dict[str, Child], work: Callable[[Child], _Answer]) -> dict[str, _Answer]:
+    """What the work on each gives, one after another; those that fail are left out."""
+    answers = {}
+    for name, child in list(children.items()):
+        try:
+            answers[name] = work(child)
+        except Failed as error:
+            _leave_out(result, children, name, error)
+    return answers
+
+
+def _opened(child: Child, cold: bool, say: Callable[[str], None]) -> Outcome:
+    say(f"opening {child.name}")
+    return prelude(child, cold)
 
 
 def _leave_out(result: Measured, children: dict[str, Child], name: str, error: Exception) -> None:

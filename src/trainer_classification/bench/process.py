@@ -62,6 +62,8 @@ class Child:
         spec: "module:function" that opens it from `arguments`, imported in the process.
         arguments: JSON types.
         log: file for what it prints.
+
+    The first `answer` says that its imports are done.
     """
 
     def __init__(self, name: str, spec: str, arguments: dict[str, Any], log: Path) -> None:
@@ -163,7 +165,6 @@ def prelude(child: Child, cold: bool) -> Outcome:
     Raises:
         Failed: it could not be opened, or did not deliver what it had to.
     """
-    child.answer()  # to "start"
     outcome = Outcome(memory_before=child.memory())
     first = child.ask("first")
     outcome.first_batch_seconds, outcome.first_epoch = first["first"], first["rate"]
