@@ -20,7 +20,7 @@ from trainer_classification.training.ema import Average
 from trainer_classification.training.optimizers import build_optimizer
 from trainer_classification.training.step import Normalise, Step, Totals, precision
 
-_MACS_ON_CPU = 20e9  # multiply-adds of a batch, forward: steps of a second or less, as images a second differ little
+_MACS_ON_CPU = 5e9  # multiply-adds of a batch, forward: steps of a third of a second, as images a second differ little
 
 
 def fitted(workload: Workload) -> Workload:
