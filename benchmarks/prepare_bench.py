@@ -7,9 +7,9 @@ from pathlib import Path
 
 from trainer_classification import cli
 from trainer_classification.bench import cases, contestants, preparing, tables
+from trainer_classification.bench.child import Child
 from trainer_classification.bench.intervals import ratio_interval
 from trainer_classification.bench.measure import Turn, figures, interleave
-from trainer_classification.bench.process import Child
 from trainer_classification.bench.provenance import provenance
 from trainer_classification.bench.workload import as_arguments, repeated
 from trainer_classification.config import PrepareBenchConfig, cpu_count

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from trainer_classification.bench import delivery, loaders, regression, tables, targets
+from trainer_classification.bench.child import Failed, Outcome
 from trainer_classification.bench.delivery import Delivery, Expected, Seen, audit, check
 from trainer_classification.bench.intervals import median_interval, ratio_interval
 from trainer_classification.bench.ladder import ladder
 from trainer_classification.bench.measure import Turn, figures, interleave
-from trainer_classification.bench.process import Failed, Outcome
 from trainer_classification.bench.resources import Usage
 
 NOTHING = Usage(0, 0, 0)

@@ -66,12 +66,15 @@ CONTESTANTS = {
     "ceiling-decode-beton": Entry("ceilings:decode_beton", ("simplejpeg",), "pip install simplejpeg", batches=False),
 }
 OURS = ("resident", "ffcv", "dali", "torch")
+_TRAINS = ("torch._dynamo",)  # the first optimizer imports it
 # Not loaders: the rungs of `ladder.py`.
 RUNGS = {
-    "rung-step": Entry("rungs:step", batches=False),
+    "rung-step": Entry("rungs:step", also=_TRAINS, batches=False),
     "rung-augment": Entry("rungs:augment", ("numba",), "pip install numba", batches=False),
 } | {
-    f"rung-{kind}-{name}": Entry(f"rungs:{kind}_{name}", CONTESTANTS[name].modules, batches=False)
+    f"rung-{kind}-{name}": Entry(
+        f"rungs:{kind}_{name}", CONTESTANTS[name].modules, also=_TRAINS if kind == "full" else (), batches=False
+    )
     for kind in ("read", "full")
     for name in OURS
 }

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from trainer_classification.bench import contestants
+from trainer_classification.bench.child import Child, Failed, Outcome, prelude
 from trainer_classification.bench.measure import Turn, figures, interleave
-from trainer_classification.bench.process import Child, Failed, Outcome, prelude
 from trainer_classification.bench.provenance import provenance
 from trainer_classification.bench.workload import Workload, as_arguments, write_expected
 

@@ -55,7 +55,7 @@ class Trainer:
 
 
 class Steps(OwnOrder):
-    """Steps without end; an epoch is a few of them.
+    """Steps without end; an epoch is one of them on a CPU, many on a GPU.
 
     Attributes:
         waited: seconds spent in asking for a batch so far.
@@ -69,7 +69,7 @@ class Steps(OwnOrder):
         self.files: list[str] = []
         self.trainer = Trainer(workload)
         self.engine = Engine(loader or "resident", workload)
-        self.steps = 50 if workload.where.type == "cuda" else 2
+        self.steps = 50 if workload.where.type == "cuda" else 1
         self.waited = 0.0
         self.batches = _endless(self.engine)
         if not loader:
@@ -78,7 +78,7 @@ class Steps(OwnOrder):
             self.batches = (cached for _ in count())
 
     def epoch(self, number: int) -> Iterator[Delivery]:
-        """The next few steps."""
+        """The next of them."""
         for _ in range(self.steps):
             asked = time.perf_counter()
             batch = next(self.batches)

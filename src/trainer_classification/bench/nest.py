@@ -1,0 +1,102 @@
+"""A process that has imported what every contestant needs, and forks each of them from itself.
+
+Importing torch takes seconds of a core, and a bench has up to twenty contestants. They are not forked from the bench's
+own process, as threads of torch, polars and numba do not survive that; nor by multiprocessing's fork server, of which a
+process has one, and `prepare` has that.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from trainer_classification.bench import contestants, process  # noqa: F401  (for those that are forked)
+
+_MOST = 4096  # bytes of a request
+
+
+class Nest:
+    """The bench's end."""
+
+    def __init__(self) -> None:
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            command = [sys.executable, "-m", __name__, str(theirs.fileno())]
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(),))
+
+    def fork(self, spec: str, files: Sequence[int]) -> int:
+        """Start a process that serves a contestant.
+
+        Args:
+            spec: see `process.Server`.
+            files: descriptors of its stdin, of what its answers go to, and of its log.
+
+        Returns:
+            Its id.
+
+        Raises:
+            RuntimeError: the nest has ended.
+        """
+        return self._ask(spec, files)
+
+    def wait(self, pid: int) -> int:
+        """Wait for the end of one; its exit code, or minus the signal that ended it."""
+        return self._ask(str(pid), ())
+
+    def _ask(self, request: str, files: Sequence[int]) -> int:
+        socket.send_fds(self._socket, [request.encode()], files)
+        if not (answer := self._socket.recv(_MOST)):
+            raise RuntimeError(f"the process that contestants are forked from ended ({self._process.wait()})")
+        return int(answer)
+
+
+@functools.cache
+def nest() -> Nest:
+    """The only one; it ends when this process does."""
+    return Nest()
+
+
+def serve(requests: socket.socket) -> None:
+    """Fork and wait, as asked, until the bench is gone."""
+    gc.freeze()  # no collection writes to the pages that all share
+    while True:
+        request, files, _, _ = socket.recv_fds(requests, _MOST, 3)
+        if not request:
+            return
+        if files:
+            answer = os.fork() or _become(requests, request.decode(), files)
+            for file in files:
+                os.close(file)
+        else:
+            answer = os.waitstatus_to_exitcode(os.waitpid(int(request), 0)[1])
+        requests.send(str(answer).encode())
+
+
+def _become(requests: socket.socket, spec: str, files: Sequence[int]) -> NoReturn:
+    """In the new process: serve a contestant, and end without tearing Python down, which takes a second."""
+    code = 1
+    try:
+        requests.close()  # the bench's connection ends with the nest
+        stdin, answers, log = files
+        for file, target in ((stdin, 0), (log, 1), (log, 2)):
+            os.dup2(file, target)
+        os.register_at_fork(after_in_child=functools.partial(os.close, answers))  # its end is the contestant's
+        process.run(spec, answers)
+        code = 0
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends all at once, and says nothing
+    with socket.socket(fileno=int(sys.argv[1])) as connection:
+        serve(connection)

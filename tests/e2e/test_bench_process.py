@@ -1,0 +1,33 @@
+"""Contestants of the benches in processes of their own: what becomes of those that break."""
+
+import pytest
+
+from trainer_classification.bench import child as bench_child
+from trainer_classification.bench.child import Child, Failed
+
+
+def test_a_process_that_dies_is_named_with_its_exit_code_and_ends_once_more_without_harm(tmp_path):
+    child = Child("a", "os:_exit", {"status": 3}, tmp_path / "log")
+    with pytest.raises(Failed, match=r"the process ended \(3\): it printed nothing"):
+        child.answer()
+    child.end()
+    other = Child("b", "os:_exit", {"status": 4}, tmp_path / "log")
+    with pytest.raises(Failed, match=r"\(4\)"):
+        other.answer()
+    other.end()
+
+
+def test_one_that_cannot_start_says_why_and_still_ends(tmp_path):
+    child = Child("a", "no_such_module:start", {}, tmp_path / "log")
+    with pytest.raises(Failed, match="ModuleNotFoundError: No module named 'no_such_module'"):
+        child.answer()
+    child.end()
+    assert child.code == 0
+    assert "Traceback" in (tmp_path / "log").read_text()
+
+
+def test_one_that_hangs_is_killed(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench_child, "_PATIENCE", 0.1)
+    child = Child("a", "signal:pause", {}, tmp_path / "log")
+    child.end()
+    assert child.code == -9
