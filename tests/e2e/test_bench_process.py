@@ -1,9 +1,13 @@
 """Contestants of the benches in processes of their own: what becomes of those that break."""
 
+import os
+import signal
+
 import pytest
 
 from trainer_classification.bench import child as bench_child
 from trainer_classification.bench.child import Child, Failed
+from trainer_classification.bench.nest import nest
 
 
 def test_a_process_that_dies_is_named_with_its_exit_code_and_ends_once_more_without_harm(tmp_path):
@@ -31,3 +35,14 @@ def test_one_that_hangs_is_killed(tmp_path, monkeypatch):
     child = Child("a", "signal:pause", {}, tmp_path / "log")
     child.end()
     assert child.code == -9
+
+
+def test_ctrl_c_ends_those_that_are_measured_and_leaves_who_waits_for_them(tmp_path):
+    child = Child("a", "no_such_module:start", {}, tmp_path / "log")
+    with pytest.raises(Failed, match="ModuleNotFoundError"):
+        child.answer()
+    for pid in (nest().pid, child.pid):
+        os.kill(pid, signal.SIGINT)
+    with pytest.raises(Failed, match=r"the process ended \(-2\)"):
+        child.answer()
+    child.end()

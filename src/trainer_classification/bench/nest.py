@@ -9,27 +9,33 @@ from __future__ import annotations
 
 import functools
 import gc
+import importlib
 import os
 import signal
 import socket
 import subprocess
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
-from trainer_classification.bench import contestants, process  # noqa: F401  (for those that are forked)
-
+_WANTED = ("trainer_classification.bench.contestants", "trainer_classification.bench.process")
 _MOST = 4096  # bytes of a request
 
 
 class Nest:
-    """The bench's end."""
+    """The bench's end.
+
+    Attributes:
+        pid: of the process.
+    """
 
     def __init__(self) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             command = [sys.executable, "-m", __name__, str(theirs.fileno())]
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(),))
+        self.pid = self._process.pid
 
     def fork(self, spec: str, files: Sequence[int]) -> int:
         """Start a process that serves a contestant.
@@ -65,6 +71,9 @@ def nest() -> Nest:
 
 def serve(requests: socket.socket) -> None:
     """Fork and wait, as asked, until the bench is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the contestants, and the bench waits for that
+    for name in _WANTED:
+        importlib.import_module(name)
     gc.freeze()  # no collection writes to the pages that all share
     while True:
         request, files, _, _ = socket.recv_fds(requests, _MOST, 3)
@@ -82,14 +91,19 @@ def serve(requests: socket.socket) -> None:
 def _become(requests: socket.socket, spec: str, files: Sequence[int]) -> NoReturn:
     """In the new process: serve a contestant, and end without tearing Python down, which takes a second."""
     code = 1
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         requests.close()  # the bench's connection ends with the nest
         stdin, answers, log = files
         for file, target in ((stdin, 0), (log, 1), (log, 2)):
             os.dup2(file, target)
         os.register_at_fork(after_in_child=functools.partial(os.close, answers))  # its end is the contestant's
+        from trainer_classification.bench import process
+
         process.run(spec, answers)
         code = 0
+    except Exception:
+        traceback.print_exc()  # to its log
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -97,6 +111,5 @@ def _become(requests: socket.socket, spec: str, files: Sequence[int]) -> NoRetur
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends all at once, and says nothing
     with socket.socket(fileno=int(sys.argv[1])) as connection:
         serve(connection)
