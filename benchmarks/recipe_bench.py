@@ -1,10 +1,12 @@
-"""Train a dataset's recipe with several seeds, and add the accuracies and seconds to a file of results.
+"""Train with several seeds, and put accuracies and seconds into a file of results.
 
 python benchmarks/recipe_bench.py --dataset mnist --json benchmarks/results/recipes-2core.json
+python benchmarks/recipe_bench.py --dataset caltech-101 --per-class 30 --seeds 1
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import platform
@@ -16,29 +18,31 @@ from typing import Any
 import torch
 
 from trainer_classification import cli
+from trainer_classification.bench import protocol
 from trainer_classification.config import RecipeBenchConfig, TrainConfig, cpu_count
+from trainer_classification.data.source import find_dataset
 from trainer_classification.training.loop import train
+
+_ELSEWHERE = ("dataset", "prepared", "output_dir", "json")  # say where files are on this machine, not what is trained
 
 
 def measure(config: RecipeBenchConfig, seed: int) -> dict[str, Any]:
     """One training. cpu_seconds: user and system time of all threads over all of it, evaluation and report included."""
-    options = {
-        "dataset": config.dataset,
-        "recipe": config.recipe,
-        "epochs": config.epochs,
-        "validation_fraction": config.validation_fraction,
-        "seed": seed,
-    }
+    options = {field.name: getattr(config, field.name) for field in dataclasses.fields(TrainConfig)} | {"seed": seed}
+    if config.per_class:
+        source = find_dataset(config.dataset, config.task)
+        folder = protocol.write(source, config.per_class, seed, Path(config.output_dir or ".data") / "protocol")
+        options["dataset"] = str(folder)
     cpu = time.process_time()
-    summary = train(TrainConfig(**options, prepared=config.prepared, output_dir=config.output_dir))
+    summary = train(TrainConfig(**options))
     return {
         "dataset": summary["dataset"],
-        "recipe": config.recipe,
-        "command": "python scripts/train.py " + _flags(options | {"dataset": summary["dataset"]}),
+        "command": _command(config, summary["dataset"]),
         "seed": seed,
         "n": config.seeds,
         "hardware": summary["device"] if summary["device"] != "cpu" else f"{_cpu_name()}, {cpu_count()} cores",
         "accuracy": summary["accuracy_test"],
+        "balanced_accuracy": summary["balanced_accuracy_test"],
         "seconds": summary["seconds_training"],
         "cpu_seconds": time.process_time() - cpu,
         "epochs": summary["epochs"],
@@ -48,8 +52,14 @@ def measure(config: RecipeBenchConfig, seed: int) -> dict[str, Any]:
     }
 
 
-def _flags(options: dict[str, Any]) -> str:
-    return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in options.items())
+def _command(config: RecipeBenchConfig, dataset: str) -> str:
+    """What was typed, without where files were."""
+    given = [
+        f" --{field.name.replace('_', '-')} {getattr(config, field.name)}"
+        for field in dataclasses.fields(config)
+        if field.name not in _ELSEWHERE and getattr(config, field.name) != field.default
+    ]
+    return f"python benchmarks/recipe_bench.py --dataset {dataset}{''.join(given)}"
 
 
 def _cpu_name() -> str:
@@ -59,17 +69,25 @@ def _cpu_name() -> str:
 
 
 def main(config: RecipeBenchConfig) -> int:
-    rows = [measure(config, seed) for seed in range(config.seeds)]
+    rows = [measure(config, config.seed + number) for number in range(config.seeds)]
     for row in rows:
-        print(f"seed {row['seed']}  {row['accuracy']:.2%}  {row['seconds']:.1f} s  {row['cpu_seconds']:.1f} CPU s")
-    print(f"mean of {len(rows)}: {sum(row['accuracy'] for row in rows) / len(rows):.3%}")
+        print(
+            f"seed {row['seed']}  {row['accuracy']:.2%}, mean of classes {row['balanced_accuracy']:.2%}  "
+            f"{row['seconds']:.1f} s  {row['cpu_seconds']:.1f} CPU s"
+        )
+    means = (sum(row[name] for row in rows) / len(rows) for name in ("accuracy", "balanced_accuracy"))
+    print("mean of {}: {:.3%}, mean of classes {:.3%}".format(len(rows), *means))
     if config.json:
-        path = Path(config.json)
-        same = ("dataset", "recipe", "hardware", "epochs")
-        kept = json.loads(path.read_text())["rows"] if path.is_file() else []
-        kept = [row for row in kept if any(row[name] != rows[0][name] for name in same)]
-        path.write_text(json.dumps({"rows": kept + rows}, indent=1) + "\n")
+        _put(Path(config.json), rows)
     return 0
+
+
+def _put(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Put the rows in the place of those of the same command and hardware."""
+    same = ("command", "hardware")
+    kept = json.loads(path.read_text())["rows"] if path.is_file() else []
+    kept = [row for row in kept if any(row[name] != rows[0][name] for name in same)]
+    path.write_text(json.dumps({"rows": kept + rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -420,17 +420,12 @@ class TrainBenchConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecipeBenchConfig:
-    """Train a dataset's recipe with several seeds: accuracy, seconds and CPU seconds of each."""
+class RecipeBenchConfig(TrainConfig):
+    """Train with several seeds: accuracy, seconds and CPU seconds of each. All options of train.py, and some more."""
 
-    dataset: Annotated[str, Option("Name or folder of a dataset.", "Data")] = "mnist"
-    prepared: PreparedOption = ""
-    recipe: Annotated[Literal["auto", "standard", "speed"], Option("As of train.py.", "Run")] = "auto"
-    epochs: Annotated[int, Option("0: the recipe's.", "Run", 0, 10000)] = 0
-    validation_fraction: Annotated[float, Option("As of train.py.", "Data", 0, 0.9)] = 0.0
-    seeds: Annotated[int, Option("Trainings, of the seeds 0, 1, ...", "Run", 1, 100)] = 3
-    output_dir: Annotated[str, Option("Folder for experiments. Empty: .data.", "Run")] = ""
-    json: Annotated[str, Option("File to add the rows to. Empty: none.", "Run")] = ""
-
-    def __post_init__(self) -> None:
-        check(self)
+    validation_fraction: Annotated[float, Option("As of train.py; here all images train.", "Data", 0, 0.9)] = 0.0
+    per_class: Annotated[
+        int, Option("Train on so many images a class, drawn by the seed; test on all others. 0: its splits.", "Data", 0)
+    ] = 0
+    seeds: Annotated[int, Option("Trainings, of the seeds --seed, --seed + 1, ...", "Run", 1, 100)] = 3
+    json: Annotated[str, Option("File to put the rows into. Empty: none.", "Output")] = ""

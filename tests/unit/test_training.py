@@ -14,7 +14,7 @@ from trainer_classification.models import build
 from trainer_classification.recipes import RECIPES
 from trainer_classification.training import checkpoint
 from trainer_classification.training.ema import Average
-from trainer_classification.training.evaluate import evaluate
+from trainer_classification.training.evaluate import Evaluation, evaluate
 from trainer_classification.training.optimizers import build_optimizer, parameter_groups
 from trainer_classification.training.schedule import factor
 from trainer_classification.training.step import Normalise, Step, Totals, choose_device, precision
@@ -167,6 +167,11 @@ def test_evaluation_counts_real_rows_alone():
     result = evaluate(Brightness(), Fixed(batches), Normalise([0.5], [0.2], CPU), 2, None)
     assert result.accuracy == pytest.approx(10 / 11)
     assert result.confusion.tolist() == [[6, 1], [0, 4]]
+    assert result.balanced_accuracy == pytest.approx((6 / 7 + 4 / 4) / 2)
+
+
+def test_classes_without_images_do_not_count_in_the_balanced_accuracy():
+    assert Evaluation(0.0, 0.0, np.array([[3, 1, 0], [0, 0, 0], [0, 1, 1]])).balanced_accuracy == (3 / 4 + 1 / 2) / 2
 
 
 def test_a_cpu_trains_in_fp32_and_says_why():

@@ -15,7 +15,7 @@ _CARD = """# {dataset} classifier
 `model.pth` holds the weights of a {model} for {image_size} px images with {channels} channel(s) and {classes} classes,
 trained by trainer-classification on the Hafnia dataset {dataset} {version}.
 
-- accuracy on test: {accuracy_test}
+- accuracy on test: {accuracy_test}; mean of the classes': {balanced_accuracy_test}
 - accuracy on validation: {accuracy_validation}
 - epochs: {epochs}, seed: {seed}, device: {device}, precision: {precision}
 - dataset fingerprint: {manifest_fingerprint}

@@ -157,6 +157,7 @@ td, th { padding: .15rem .8rem .15rem 0; text-align: left; vertical-align: top }
 {{ summary.seed }}, {{ summary.device }}, {{ summary.precision }}</p>
 <div class="figures">
 <div><b>{{ summary.accuracy_test | percent }}</b>accuracy on test</div>
+<div><b>{{ summary.balanced_accuracy_test | percent }}</b>mean of the classes</div>
 <div><b>{{ summary.accuracy_validation | percent }}</b>on validation (best epoch {{ summary.best_epoch }})</div>
 <div><b>{{ "%.1f" | format(summary.seconds_training) }} s</b>of training</div>
 <div><b>{{ "{:,.0f}".format(summary.images_per_second) }}</b>images a second</div>

@@ -17,6 +17,7 @@ REQUIRED = (
     "images_per_second",
     "data_wait_fraction",
     "accuracy_test",
+    "balanced_accuracy_test",
     "accuracy_validation",
     "loss_test",
     "seed",

@@ -24,6 +24,13 @@ class Evaluation:
     accuracy: float
     confusion: npt.NDArray[np.int64]
 
+    @property
+    def balanced_accuracy(self) -> float:
+        """Mean over the classes of the share of each that was right; classes without images do not count."""
+        counts = self.confusion.sum(1)
+        there = counts > 0
+        return float((self.confusion.diagonal()[there] / counts[there]).mean())
+
 
 @torch.inference_mode()
 def evaluate(

@@ -84,6 +84,7 @@ def summarise(run: Run, meta: dict[str, Any], tested: Evaluation | None, started
         "images_per_second": state.images / state.seconds_training,
         "data_wait_fraction": state.seconds_waiting / state.seconds_training,
         "accuracy_test": tested.accuracy if tested else None,
+        "balanced_accuracy_test": tested.balanced_accuracy if tested else None,
         "accuracy_validation": row.get("accuracy_validation"),
         "loss_test": tested.loss if tested and math.isfinite(tested.loss) else None,
         "seed": run.config.seed,

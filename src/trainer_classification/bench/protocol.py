@@ -1,0 +1,59 @@
+"""The protocol of Caltech-101: so many images a class train, all the others test."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer_classification.data.source import Source
+
+
+def write(source: Source, per_class: int, seed: int, root: Path) -> Path:
+    """A dataset of the same name and files (none is copied) with these splits, whatever its own were.
+
+    After Fei-Fei, Fergus and Perona, "Learning generative visual models from few training examples" (2004), and the
+    papers since, which train on 30 images a class, test on the rest, and give the mean of the classes' accuracies.
+
+    Returns:
+        Its folder in `root`.
+
+    Raises:
+        ValueError: a class has no image left to test.
+    """
+    train = _drawn(source, per_class, seed)
+    folder = root / f"{per_class}-per-class-seed-{seed}" / source.name
+    folder.mkdir(parents=True, exist_ok=True)
+    classes = [{"name": name} for name in source.class_names]
+    task = {"primitive": "Classification", "name": source.task, "classes": classes}
+    info = {"dataset_name": source.name, "version": source.version, "tasks": [task]}
+    rows = (
+        {
+            "file_path": str(Path(path).absolute()),
+            "split": "train" if is_train else "test",
+            "width": int(size[0]),
+            "height": int(size[1]),
+            "classifications": [{"task_name": source.task, "class_name": source.class_names[label]}],
+        }
+        for path, is_train, size, label in zip(source.paths, train, source.sizes, source.labels, strict=True)
+    )
+    (folder / "annotations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+    return folder
+
+
+def _drawn(source: Source, per_class: int, seed: int) -> npt.NDArray[np.bool_]:
+    """Which images train: so many of each class, at random."""
+    rng = np.random.default_rng(seed)
+    train = np.zeros(len(source.labels), bool)
+    for label in np.unique(source.labels):
+        members = np.flatnonzero(source.labels == label)
+        if len(members) <= per_class:
+            raise ValueError(
+                f"--per-class {per_class}: the class {source.class_names[label]} has only {len(members)} images, and "
+                "none is left to test."
+            )
+        train[rng.permutation(members)[:per_class]] = True
+    return train

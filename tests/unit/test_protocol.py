@@ -1,0 +1,36 @@
+"""So many images a class train, all the others test."""
+
+import numpy as np
+import pytest
+from helpers import encoded, noise, write_dataset
+
+from trainer_classification.bench import protocol
+from trainer_classification.data.source import read_folder
+
+
+@pytest.fixture
+def source(tmp_path):
+    sizes = {"ant": 4, "bee": 7, "cat": 5}
+    rows = [{"data": encoded(noise(0)), "label": name, "split": "train"} for name in sizes for _ in range(sizes[name])]
+    rows[0]["split"] = "test"
+    return read_folder(write_dataset(tmp_path / "tiny", rows, list(sizes)))
+
+
+def test_every_class_trains_on_as_many_and_the_rest_is_tested(source, tmp_path):
+    written = read_folder(protocol.write(source, 3, 0, tmp_path))
+    assert written.paths == source.paths
+    assert written.labels.tolist() == source.labels.tolist()
+    assert (written.name, written.class_names) == (source.name, source.class_names)
+    assert np.bincount(written.labels[written.splits == "train"]).tolist() == [3, 3, 3]
+    assert np.bincount(written.labels[written.splits == "test"]).tolist() == [1, 4, 2]
+
+
+def test_another_seed_draws_others(source, tmp_path):
+    splits = [read_folder(protocol.write(source, 3, seed, tmp_path)).splits.tolist() for seed in (0, 1, 0)]
+    assert splits[0] != splits[1]
+    assert splits[0] == splits[2]
+
+
+def test_a_class_too_small_to_test_is_an_error(source, tmp_path):
+    with pytest.raises(ValueError, match=r"--per-class 4: the class ant has only 4 images"):
+        protocol.write(source, 4, 0, tmp_path)
