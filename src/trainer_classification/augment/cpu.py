@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 
 from trainer_classification.augment.oracle import Layout, Uint8, resizes
-from trainer_classification.kernels.resize import look_ahead, resize, resize_upright, scratch_for
+from trainer_classification.kernels.resize import axis, look_ahead, pixels_at, resize, scratch_for
 from trainer_classification.kernels.vector import copy_row, fetch, mirror_row
 from trainer_classification.plan import Draws, Int64, Policy
 
@@ -127,24 +127,21 @@ def _resized_crops(data, starts, side, boxes, flip, x_first, out):  # type: igno
         if starts[b] < 0:
             out[b] = 0
             continue
-        image = data[starts[b] : starts[b] + side * side * channels].reshape(side, side * channels)
-        target = out[b].reshape(size, size * channels)
         after = b + 1 if b + 1 < batch and starts[b + 1] >= 0 else -1
+        address = data.ctypes.data + starts[after] if after >= 0 else 0
         outer, inner = _axes(boxes[after], side, False, x_first)
-        look_ahead(data.ctypes.data + starts[after] if after >= 0 else 0, side, channels, outer, inner, scratch)
+        look_ahead(pixels_at(address, side * channels, side, side), channels, outer, inner, scratch)
+        image = pixels_at(data.ctypes.data + starts[b], side * channels, side, side)
+        target = pixels_at(out[b].ctypes.data, size * channels, size, size)
         outer, inner = _axes(boxes[b], side, flip[b], x_first)
-        if x_first:
-            resize(image, channels, outer, inner, scratch, target)
-        else:
-            resize_upright(image, channels, outer, inner, scratch, target)
+        resize(image, channels, outer, inner, scratch, target, not x_first, 1.0)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, inline="always")
 def _axes(box, side, mirrored, x_first):  # type: ignore[no-untyped-def]
     """The outer and the inner axis of a box, as `resize` takes them."""
-    x, y, w, h = box
     across, down = (
-        (np.float64(x) * side, np.float64(w) * side, mirrored),
-        (np.float64(y) * side, np.float64(h) * side, False),
+        axis(np.float64(box[0]) * side, np.float64(box[2]) * side, mirrored),
+        axis(np.float64(box[1]) * side, np.float64(box[3]) * side, False),
     )
     return (across, down) if x_first else (down, across)

@@ -19,21 +19,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from trainer_classification.config import cpu_count
 from trainer_classification.data import jobs
 
-_PRELOADED = ["trainer_classification.data.warm"]
-
 
 @cache
-def start_server() -> BaseContext:
-    """Start the process that workers are forked from, ahead of need: it imports what they want while others work.
+def start_server(resized: bool) -> BaseContext:
+    """Start the process that workers are forked from: it imports what they want once for all.
 
-    Not this process itself: threads of torch, polars and numba do not survive a fork.
+    Not this process itself: threads of torch, polars and numba do not survive a fork. What resizes is loaded only
+    where images are `resized`: once a machine it is compiled, for some seconds.
     """
     if "forkserver" not in get_all_start_methods():
         return get_context("spawn")
     from multiprocessing import forkserver
 
     context = get_context("forkserver")
-    context.set_forkserver_preload(_PRELOADED)
+    context.set_forkserver_preload([f"trainer_classification.data.{'warm' if resized else 'jobs'}"])
     forkserver.ensure_running()
     return context
 
@@ -79,7 +78,7 @@ def _results(todo: list[jobs.Job], workers: int) -> Iterator[int]:
     if workers <= 1:
         yield from (jobs.run_job(job) for job in todo)
         return
-    with ProcessPoolExecutor(workers, start_server(), jobs.ignore_interrupts) as pool:
+    with ProcessPoolExecutor(workers, start_server(todo[0].work.geometry.resized), jobs.ignore_interrupts) as pool:
         try:
             with _main_hidden():
                 futures = [pool.submit(jobs.run_job, job) for job in todo]

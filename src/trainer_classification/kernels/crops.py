@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from trainer_classification.kernels.resize import TAPS, resize_upright, scratch_for
+from trainer_classification.kernels.resize import TAPS, axis, pixels_at, resize, scratch_for
 from trainer_classification.kernels.turbojpeg import close_decoder, decode, open_decoder
 from trainer_classification.kernels.vector import RGB, rgb_vector
 
@@ -40,7 +40,7 @@ def crops(data, modes, widths, heights, places, sizes, index, boxes, flip, out):
         return NO_MEMORY, 0
     buffer, made = np.empty(0, np.uint8), np.empty((3, size, size), np.uint8)
     widest = max(1, int(widths.max()))
-    scratch, coloured = scratch_for(widest, size, size, 1), scratch_for(widest, size, size, 3)
+    scratch = scratch_for(widest, size, size, len(made))
     status, row = 0, -1
     for b in range(len(index)):
         if index[b] < 0:
@@ -51,7 +51,7 @@ def crops(data, modes, widths, heights, places, sizes, index, boxes, flip, out):
         if modes[i] == JPEG:
             status, buffer = _from_jpeg(decoder, content, boxes[b], flip[b], buffer, scratch, made, out[b])
         else:
-            status = _from_raw(content, int(widths[i]), int(heights[i]), boxes[b], flip[b], coloured, made, out[b])
+            status = _from_raw(content, int(widths[i]), int(heights[i]), boxes[b], flip[b], scratch, made, out[b])
         if status != 0:
             row = b
             break
@@ -62,61 +62,61 @@ def crops(data, modes, widths, heights, places, sizes, index, boxes, flip, out):
 @njit(nogil=True, cache=True)
 def _from_raw(content, width, height, box, flip, scratch, made, out):  # type: ignore[no-untyped-def]
     """A crop of raw RGB; where one channel is wanted, grey was stored three times."""
-    size, channels = out.shape[0], out.shape[2]
-    across, down = _axis(box[0], box[2], width, flip), _axis(box[1], box[3], height, False)
+    size, grey = len(out), out.shape[2] == 1
+    across, down = _axes(box, width, height, flip)
     if max(across[1], down[1]) > _MOST * size:
         return TOO_LARGE
-    image = content.reshape(height, width * 3)
-    if channels == 3:
-        resize_upright(image, 3, down, across, scratch, out.reshape(size, size * 3))
-        return 0
-    pixels = made.reshape(size, size * 3)
-    resize_upright(image, 3, down, across, scratch, pixels)
-    for y in range(size):
-        for x in range(size):
-            out[y, x, 0] = pixels[y, 3 * x]
+    image = pixels_at(content.ctypes.data, 3 * width, height, width)
+    target = pixels_at(made.ctypes.data if grey else out.ctypes.data, 3 * size, size, size)
+    resize(image, 3, down, across, scratch, target, True, 1.0)
+    if grey:
+        pixels = made.reshape(size, size * 3)
+        for y in range(size):
+            for x in range(size):
+                out[y, x, 0] = pixels[y, 3 * x]
     return 0
 
 
 @njit(nogil=True, cache=True)
 def _from_jpeg(decoder, content, box, flip, buffer, scratch, made, out):  # type: ignore[no-untyped-def]
     """A crop of a JPEG; returns (status, buffer)."""
-    size = out.shape[0]
+    size, grey = len(out), out.shape[2] == 1
     # Twice the size: the smaller decodings are sharper than the triangle filter, and that is not to be seen.
     least_width, least_height = np.ceil(2 * size / box[2]), np.ceil(2 * size / box[3])
     status, planes, buffer = decode(decoder, content, least_width, least_height, buffer)
     if status != 0:
         return status, buffer
-    across, down = _axis(box[0], box[2], planes.width, flip), _axis(box[1], box[3], planes.height, False)
+    across, down = _axes(box, planes.width, planes.height, flip)
     if max(across[1], down[1]) > _MOST * size:
         return TOO_LARGE, buffer
-    _plane(buffer, 0, planes.stride, planes.width, planes.height, across, down, scratch, made[0])
-    if out.shape[2] == 1:
-        out[:, :, 0] = made[0]
-        return 0, buffer
-    if planes.colours == 0:
-        made[1:] = NEUTRAL
-    else:
-        width, height = -(-planes.width // planes.across), -(-planes.height // planes.down)
-        across = (across[0] / planes.across, across[1] / planes.across, flip)
-        down = (down[0] / planes.down, down[1] / planes.down, False)
-        for number, start in ((1, planes.blue), (2, planes.red)):
-            _plane(buffer, start, planes.chroma_stride, width, height, across, down, scratch, made[number])
-    _colours(made, out)
+    count = 1 if grey or planes.colours == 0 else 3
+    for number in range(count):
+        target = pixels_at((out if grey else made).ctypes.data + number * size * size, size, size, size)
+        image, columns, rows = _plane(buffer.ctypes.data, planes, number)
+        narrow, flat = axis(across[0] / columns, across[1] / columns, flip), axis(down[0] / rows, down[1] / rows, False)
+        resize(image, 1, flat, narrow, scratch, target, True, 1.0)
+    if not grey:
+        made[count:] = NEUTRAL
+        _colours(made, out)
     return 0, buffer
 
 
-@njit(nogil=True, cache=True, inline="always")
-def _axis(start, length, side, mirrored):  # type: ignore[no-untyped-def]
-    """(start, length, mirrored) in px of an axis."""
-    return np.float64(start) * side, np.float64(length) * side, mirrored
+@njit(nogil=True, inline="always")
+def _axes(box, width, height, flip):  # type: ignore[no-untyped-def]
+    """The axes of a box in an image of this size."""
+    x, y, w, h = box
+    across, down = (np.float64(x) * width, np.float64(w) * width), (np.float64(y) * height, np.float64(h) * height)
+    return axis(across[0], across[1], flip), axis(down[0], down[1], False)
 
 
-@njit(nogil=True, cache=True)
-def _plane(buffer, start, stride, width, height, across, down, scratch, out):  # type: ignore[no-untyped-def]
-    """A crop of one plane: uint8 [T, T]."""
-    image = buffer[start : start + stride * height].reshape(height, stride)[:, :width]
-    resize_upright(image, 1, down, across, scratch, out)
+@njit(nogil=True, inline="always")
+def _plane(address, planes, number):  # type: ignore[no-untyped-def]
+    """(Pixels, columns and rows of the image to one of it) of luma, Cb or Cr."""
+    if number == 0:
+        return pixels_at(address, planes.stride, planes.height, planes.width), np.int64(1), np.int64(1)
+    width, height = -(-planes.width // planes.across), -(-planes.height // planes.down)
+    start = planes.blue if number == 1 else planes.red
+    return pixels_at(address + start, planes.chroma_stride, height, width), planes.across, planes.down
 
 
 @njit(nogil=True, cache=True)

@@ -10,13 +10,16 @@ from __future__ import annotations
 from collections import namedtuple
 
 import numpy as np
-from numba import njit, uint8, uint16, uint32
+from numba import boolean, float64, int64, njit, uint8, uint16, uint32
 
 from trainer_classification.kernels.vector import (
     PIXELS,
     SUM,
     TILE,
+    byte_at,
+    copy,
     fetch,
+    put_byte,
     sum_row,
     sum_row_of,
     transpose_pixels,
@@ -26,8 +29,24 @@ from trainer_classification.kernels.vector import (
 TAPS = 17  # most taps of a pass: boxes of up to 8 times the output
 _ONE = 256  # weights are 8-bit fixed point: a sum of 255 * weights, rounded, just fits 16 bits
 
+# Where an image is: address, bytes from row to row, rows, and pixels of a row. Numbers of fixed types, as are all
+# arguments here: numba compiles a function anew, with all it calls, for a slice, a constant or an axis of another type.
+Pixels = namedtuple("Pixels", "address step rows columns")
+
 # Arrays that `resize` works in: taps of both axes, images between the passes, and what `look_ahead` says.
 Scratch = namedtuple("Scratch", "outer_at outer_weights inner_at inner_weights rows columns ahead")
+
+
+@njit(nogil=True, inline="always")
+def pixels_at(address, step, rows, columns):  # type: ignore[no-untyped-def]
+    """The Pixels of an image that lies there."""
+    return Pixels(int64(address), int64(step), int64(rows), int64(columns))
+
+
+@njit(nogil=True, inline="always")
+def axis(start, length, mirrored):  # type: ignore[no-untyped-def]
+    """A box on an axis, in px."""
+    return float64(start), float64(length), boolean(mirrored)
 
 
 @njit(nogil=True, cache=True)
@@ -46,85 +65,89 @@ def scratch_for(inner_side, outer_size, inner_size, channels):  # type: ignore[n
 
 
 @njit(nogil=True, cache=True)
-def look_ahead(image, side, channels, outer, inner, scratch):  # type: ignore[no-untyped-def]
+def look_ahead(image, channels, outer, inner, scratch):  # type: ignore[no-untyped-def]
     """Say which box comes next: the `resize` before it brings it to the cache, a few rows with each row it makes.
 
     Images in random order would else be waited for, half the time of a crop; all at once, memory is no faster.
 
     Args:
-        image: address of the image, uint8 [side, side * channels]; 0: none comes next.
-        side: its px.
+        image: Pixels; with address 0, none comes next.
         channels, outer, inner: as of `resize`.
         scratch: of the `resize` before it.
     """
     low, left = int(outer[0]), int(inner[0])
-    high, right = min(side, int(outer[0] + outer[1]) + 2), min(side, int(inner[0] + inner[1]) + 2)
-    step = side * channels
-    scratch.ahead[0] = image + low * step + left * channels
-    scratch.ahead[1] = step
+    high, right = min(image.rows, int(outer[0] + outer[1]) + 2), min(image.columns, int(inner[0] + inner[1]) + 2)
+    scratch.ahead[0] = image.address + low * image.step + left * channels
+    scratch.ahead[1] = image.step
     scratch.ahead[2] = (right - left) * channels
-    scratch.ahead[3] = high - low if image else 0
+    scratch.ahead[3] = high - low if image.address else 0
+
+
+@njit(nogil=True, inline="always")
+def resize(image, channels, outer, inner, scratch, out, upright, width):  # type: ignore[no-untyped-def]
+    """A box of an image.
+
+    Args:
+        image: Pixels.
+        channels: bytes of a pixel.
+        outer, inner: see `axis`: the box on the axis of the rows and on that within them; 8 times the result at most.
+        scratch: see `scratch_for`.
+        out: Pixels of the result.
+        upright: it lies as the image does, which takes one transpose more; else with its axes swapped.
+        width: of the filter, as of `triangle`.
+    """
+    _resize(image, int64(channels), outer, inner, scratch, out, boolean(upright), float64(width))
+
+
+@njit(nogil=True, inline="always")
+def _pixels_of(rows, channels):  # type: ignore[no-untyped-def]
+    """The Pixels of uint8 [rows, columns * channels]."""
+    return pixels_at(rows.ctypes.data, rows.strides[0], len(rows), rows.shape[1] // channels)
 
 
 @njit(nogil=True, cache=True)
-def resize(image, channels, outer, inner, scratch, out, width=1.0):  # type: ignore[no-untyped-def]
-    """A box of an image with its axes swapped.
-
-    Args:
-        image: uint8 [outer side, inner side * channels].
-        channels: bytes of a pixel.
-        outer, inner: (start, length, mirrored) of the box on each axis, in px; 8 times the result at most.
-        scratch: see `scratch_for`.
-        out: uint8 [inner size, outer size * channels], written.
-        width: of the filter, as of `triangle`.
-    """
-    outer_size, inner_size = out.shape[1] // channels, len(out)
+def _resize(image, channels, outer, inner, scratch, out, upright, width):  # type: ignore[no-untyped-def]
+    outer_size, inner_size = (out.rows, out.columns) if upright else (out.columns, out.rows)
     outer_at, inner_at = scratch.outer_at[:outer_size], scratch.inner_at[:inner_size]
-    outer_taps = triangle(outer, len(image), outer_at, scratch.outer_weights, width)
-    inner_taps = triangle(inner, image.shape[1] // channels, inner_at, scratch.inner_weights, width)
+    outer_taps = triangle(outer, image.rows, outer_at, scratch.outer_weights, width)
+    inner_taps = triangle(inner, image.columns, inner_at, scratch.inner_weights, width)
     low = min(inner_at[0], inner_at[-1])
     high = max(inner_at[0], inner_at[-1]) + inner_taps
     ahead, step, each, count = scratch.ahead
     first, second = (ahead, step, each, count // 2), (ahead + count // 2 * step, step, each, count - count // 2)
-    bounds = low * channels, high * channels
-    _weighted_rows(image, outer_at, scratch.outer_weights, outer_taps, bounds, scratch.rows, first)
-    transpose(scratch.rows, scratch.columns, low, high, outer_size, channels)
-    bounds = 0, outer_size * channels
-    _weighted_rows(scratch.columns, inner_at, scratch.inner_weights, inner_taps, bounds, out, second)
-
-
-@njit(nogil=True, cache=True)
-def resize_upright(image, channels, outer, inner, scratch, out):  # type: ignore[no-untyped-def]
-    """As `resize`, but out is [outer size, inner size * channels]: one transpose more."""
-    outer_size, inner_size = len(out), out.shape[1] // channels
-    swapped = scratch.rows[:inner_size, : outer_size * channels]
-    resize(image, channels, outer, inner, scratch, swapped)
-    transpose(swapped, out, 0, outer_size, inner_size, channels)
+    rows, columns = _pixels_of(scratch.rows, channels), _pixels_of(scratch.columns, channels)
+    _weighted_rows(image, outer_at, scratch.outer_weights, outer_taps, low * channels, high * channels, rows, first)
+    _transpose(rows, columns, low, high, outer_size, channels)
+    swapped, end = rows if upright else out, outer_size * channels
+    _weighted_rows(columns, inner_at, scratch.inner_weights, inner_taps, int64(0), end, swapped, second)
+    if upright:
+        _transpose(swapped, out, int64(0), outer_size, inner_size, channels)
 
 
 @njit(nogil=True, cache=True)
 def whole(image, width, height):  # type: ignore[no-untyped-def]
     """The whole image at another size: uint8 [H, W, C] -> [height, width, C]."""
-    channels = image.shape[2]
-    out = np.empty((height, width * channels), np.uint8)
-    swapped = whole_x_first(image, width, height).reshape(width, height * channels)
-    transpose(swapped, out, 0, height, width, channels)
-    return out.reshape(height, width, channels)
+    out = np.empty((height, width, image.shape[2]), np.uint8)
+    _whole(image, out, True, 1.0)
+    return out
 
 
 @njit(nogil=True, cache=True)
-def whole_x_first(image, width, height, filter_width=1.0):  # type: ignore[no-untyped-def]
-    """As `whole`, with x before y: uint8 [H, W, C] -> [width, height, C]."""
+def whole_x_first(image, width, height, filter_width):  # type: ignore[no-untyped-def]
+    """As `whole`, with x before y, and a filter of some width: uint8 [H, W, C] -> [width, height, C]."""
+    out = np.empty((width, height, image.shape[2]), np.uint8)
+    _whole(image, out, False, filter_width)
+    return out
+
+
+@njit(nogil=True, inline="always")
+def _whole(image, out, upright, filter_width):  # type: ignore[no-untyped-def]
     rows, columns, channels = image.shape
-    out = np.empty((width, height * channels), np.uint8)
-    scratch = scratch_for(columns, height, width, channels)
-    flat, down, across = (
-        image.reshape(rows, columns * channels),
-        (0.0, float(rows), False),
-        (0.0, float(columns), False),
-    )
-    resize(flat, channels, down, across, scratch, out, filter_width)
-    return out.reshape(width, height, channels)
+    longest = max(out.shape[0], out.shape[1])
+    scratch = scratch_for(columns, longest, longest, channels)
+    source = pixels_at(image.ctypes.data, columns * channels, rows, columns)
+    target = pixels_at(out.ctypes.data, out.shape[1] * channels, out.shape[0], out.shape[1])
+    resize(source, channels, axis(0, rows, False), axis(0, columns, False), scratch, target, upright, filter_width)
 
 
 @njit(nogil=True, cache=True)
@@ -222,22 +245,21 @@ def _two_taps(box, side, at, weights):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _weighted_rows(source, at, weights, taps, bounds, target, ahead):  # type: ignore[no-untyped-def]
-    """target[o, low:high] = the `taps` rows of source from at[o], weighted and rounded, for each output row o.
+def _weighted_rows(source, at, weights, taps, low, high, target, ahead):  # type: ignore[no-untyped-def]
+    """Bytes low to high of target's row o = the `taps` rows of source from at[o], weighted and rounded, for each o.
 
     Meanwhile it fetches the rows that lie `ahead`: address of the first, bytes to the next, bytes of each, how many.
     """
-    low, high = bounds
     if high - low < SUM:
         _weighted_bytes(source, at, weights, taps, low, high, target)
         return
-    step, origin, count = source.strides[0], source.ctypes.data + low, high - low
+    step, origin, count = source.step, source.address + low, high - low
     size = len(at)
     for o in range(size):
         for row in range(o * ahead[3] // size, (o + 1) * ahead[3] // size):
             fetch(ahead[0] + row * ahead[1], ahead[2])
         a = origin + at[o] * step
-        to = target.ctypes.data + o * target.strides[0] + low
+        to = target.address + o * target.step + low
         if taps == 2:
             sum_row(to, a, step, (weights[o, 0], weights[o, 1]), count)
         elif taps == 3:
@@ -253,13 +275,14 @@ def _weighted_bytes(source, at, weights, taps, low, high, target):  # type: igno
         for j in range(low, high):
             total = uint16(128)
             for k in range(taps):
-                total = uint16(total + uint16(source[at[o] + k, j]) * weights[o, k])
-            target[o, j] = uint8(total >> uint16(8))
+                value = byte_at(source.address + (at[o] + k) * source.step + j)
+                total = uint16(total + uint16(value) * weights[o, k])
+            put_byte(target.address + o * target.step + j, uint8(total >> uint16(8)))
 
 
 @njit(nogil=True, cache=True)
-def transpose(rows, columns, low, high, size, channels):  # type: ignore[no-untyped-def]
-    """columns[i, o] = rows[o, i] by pixel of `channels` bytes, for low <= i < high and o < size.
+def _transpose(rows, columns, low, high, size, channels):  # type: ignore[no-untyped-def]
+    """Pixel (i, o) of columns = (o, i) of rows, of `channels` bytes, for low <= i < high and o < size.
 
     By tiles; the last ones overlap those before.
     """
@@ -267,17 +290,15 @@ def transpose(rows, columns, low, high, size, channels):  # type: ignore[no-unty
     if channels not in (1, 3) or size < TILE or high - low < side:
         for i in range(low, high):
             for o in range(size):
-                for c in range(channels):
-                    columns[i, o * channels + c] = rows[o, i * channels + c]
+                to = columns.address + i * columns.step + o * channels
+                copy(to, rows.address + o * rows.step + i * channels, channels)
         return
-    source, target = rows.ctypes.data, columns.ctypes.data
-    source_step, target_step = rows.strides[0], columns.strides[0]
     for block in range(low, high, side):
         i = min(block, high - side)
         for tile in range(0, size, TILE):
             o = min(tile, size - TILE)
-            to, at = target + i * target_step + o * channels, source + o * source_step + i * channels
+            to, at = columns.address + i * columns.step + o * channels, rows.address + o * rows.step + i * channels
             if channels == 1:
-                transpose_tile(to, target_step, at, source_step)
+                transpose_tile(to, columns.step, at, rows.step)
             else:
-                transpose_pixels(to, target_step, at, source_step)
+                transpose_pixels(to, columns.step, at, rows.step)

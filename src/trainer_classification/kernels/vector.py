@@ -62,6 +62,27 @@ def copy(typing_context: Any, target: Any, source: Any, count: Any) -> Any:
 
 
 @intrinsic
+def byte_at(typing_context: Any, address: Any) -> Any:
+    """The byte at an address: uint8."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.load(_pointer(builder, args[0], 8, 1))
+
+    return types.uint8(_ADDRESS), codegen
+
+
+@intrinsic
+def put_byte(typing_context: Any, address: Any, value: Any) -> Any:
+    """Store a uint8 at an address."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.store(args[1], _pointer(builder, args[0], 8, 1))
+        return context.get_dummy_value()
+
+    return types.void(_ADDRESS, types.uint8), codegen
+
+
+@intrinsic
 def prefetch(typing_context: Any, address: Any) -> Any:
     """Bring the line of an address, which may be any, to the second-level cache."""
     byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
