@@ -29,6 +29,7 @@ class Entry:
         modules: imported before the clock of the first batch starts.
         install: what to do where one of them is missing.
         written: "module:function" under bench: (workload, folder) writes its format once; empty: none of its own.
+        reads: the contestant whose format it reads instead.
         also: imported with them where they are installed.
         batches: it delivers images; ceilings and the like do not all.
         found: must be installed, but is not imported: of FFCV our loader takes the JPEG library alone.
@@ -38,6 +39,7 @@ class Entry:
     modules: tuple[str, ...] = ()
     install: str = ""
     written: str = ""
+    reads: str = ""
     also: tuple[str, ...] = ()
     batches: bool = True
     found: tuple[str, ...] = ()
@@ -51,10 +53,10 @@ CONTESTANTS = {
     "ffcv-stock-raw": Entry("stock:ffcv_raw", ("ffcv",), "make ffcv", "stock:write_ffcv_raw"),
     "ffcv-stock-jpg": Entry("stock:ffcv_jpg", ("ffcv",), "make ffcv", "stock:write_ffcv_jpg"),
     "ffcv-on-stock-raw": Entry(
-        "engines:ffcv_on_raw", (), "make ffcv", "stock:write_ffcv_raw", also=("numba",), found=("ffcv",)
+        "engines:ffcv_on_raw", (), "make ffcv", reads="ffcv-stock-raw", also=("numba",), found=("ffcv",)
     ),
     "ffcv-on-stock-jpg": Entry(
-        "engines:ffcv_on_jpg", (), "make ffcv", "stock:write_ffcv_jpg", also=("numba",), found=("ffcv",)
+        "engines:ffcv_on_jpg", (), "make ffcv", reads="ffcv-stock-jpg", also=("numba",), found=("ffcv",)
     ),
     "dali-stock": Entry("stock:dali", ("nvidia.dali.plugin.pytorch",), "pip install nvidia-dali-cuda120"),
     "webdataset": Entry("peers:webdataset", ("webdataset", "torchvision"), _PEERS, "peers:write_webdataset"),
@@ -104,7 +106,8 @@ def reason_left_out(name: str, workload: Workload) -> str:
 
 
 def write(name: str, workload: Workload) -> None:
-    """Write a contestant's own format by its own writer, where an earlier run has not done so."""
+    """Write the format that a contestant reads by its own writer, where an earlier run has not done so."""
+    name = _ALL[name].reads or name
     entry, folder = _ALL[name], workload.folder(name)
     done = folder / "written"
     if not entry.written or done.is_file():

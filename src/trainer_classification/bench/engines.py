@@ -73,4 +73,4 @@ class StockBeton(Engine):
 
 
 resident, ffcv, dali, torch = (partial(Engine, name) for name in ("resident", "ffcv", "dali", "torch"))
-ffcv_on_raw, ffcv_on_jpg = (partial(StockBeton, f"ffcv-on-stock-{mode}") for mode in ("raw", "jpg"))
+ffcv_on_raw, ffcv_on_jpg = (partial(StockBeton, f"ffcv-stock-{mode}") for mode in ("raw", "jpg"))
