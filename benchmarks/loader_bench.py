@@ -8,6 +8,7 @@ from trainer_classification.bench import cases, tables
 from trainer_classification.bench.contestants import CONTESTANTS, OURS
 from trainer_classification.bench.ladder import ladder
 from trainer_classification.bench.loaders import Measured, measure_loaders
+from trainer_classification.bench.nest import nest
 from trainer_classification.bench.targets import projections, read_targets
 from trainer_classification.config import LoaderBenchConfig
 
@@ -16,6 +17,7 @@ def main(config: LoaderBenchConfig) -> int:
     names = cases.names_of(config.loaders, config.ladder)
     content = {"rows": [], "left_out": {}, "ladders": {}, "targets": {}}
     disqualified = []
+    nest()  # imports torch while the dataset is prepared
     for dataset in cases.datasets(config.dataset, Path(config.scratch)):
         workload = cases.workload_for(config, dataset)
         measured = measure_loaders(workload, names, config.seconds, config.turns, config.cold, cases.say)

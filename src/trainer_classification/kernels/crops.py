@@ -20,12 +20,13 @@ NEUTRAL = np.uint8(128)  # chroma of grey
 
 
 @njit(nogil=True, cache=True)
-def crops(data, modes, widths, heights, places, sizes, index, boxes, flip, out):  # type: ignore[no-untyped-def]
+def crops(data, modes, widths, heights, places, sizes, widest, index, boxes, flip, out):  # type: ignore[no-untyped-def]
     """Antialiased bilinear crops of B images.
 
     Args:
         data: uint8, the beton.
         modes, widths, heights, places, sizes: [n], of its images.
+        widest: the largest of the widths, 1 at least.
         index: int64 [B], which ones; -1 is a padding row, which becomes zero.
         boxes: float32 [B, 4], x, y, w, h as fractions of the image.
         flip: bool [B].
@@ -39,7 +40,6 @@ def crops(data, modes, widths, heights, places, sizes, index, boxes, flip, out):
     if decoder == 0:
         return NO_MEMORY, 0
     buffer, made = np.empty(0, np.uint8), np.empty((3, size, size), np.uint8)
-    widest = max(1, int(widths.max()))
     scratch = scratch_for(widest, size, size, len(made))
     status, row = 0, -1
     for b in range(len(index)):

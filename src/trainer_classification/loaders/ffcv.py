@@ -81,7 +81,7 @@ class FfcvLoader(RingLoader):
         again: str = "prepare the dataset again",
     ) -> None:
         self.store, self.files, self.kept, self.again = store, files, kept, again
-        self._side = int(store.widths[0])
+        self._side, self._widest = int(store.widths[0]), max(1, int(store.widths.max()))
         super().__init__(share, store.labels, image_size, channels, device, threads)
 
     def _make(self, index: Int64, draws: Draws, out: npt.NDArray[np.uint8]) -> None:
@@ -90,7 +90,7 @@ class FfcvLoader(RingLoader):
             return
         store = self.store
         about = store.modes, store.widths, store.heights, store.places, store.sizes
-        status, row = crops.crops(store.data, *about, index, draws.box, draws.flip, out)
+        status, row = crops.crops(store.data, *about, self._widest, index, draws.box, draws.flip, out)
         if status != 0:
             sample = int(index[row])
             raise ValueError(f"Sample {sample} ({self.files[sample]}) cannot be used: {_REASONS[status]}. {self.again}")
