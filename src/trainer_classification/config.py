@@ -372,7 +372,9 @@ class PrepareBenchConfig:
     """Measure prepare, a format at a time and all three, against FFCV's DatasetWriter fed by Pillow, in turns."""
 
     dataset: Annotated[str, Option("Name or folder of a dataset.", "Data")] = "samples/caltech-101"
-    images: Annotated[int, Option("Repeat the training images to at least so many. 0: as they are.", "Data", 0)] = 0
+    images: Annotated[
+        int, Option("So many training images, repeated where there are fewer. 0: as they are.", "Data", 0)
+    ] = 0
     writers: Annotated[
         str,
         Option(

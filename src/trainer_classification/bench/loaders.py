@@ -54,8 +54,15 @@ def measure_loaders(
         for name in names:
             _start(result, children, name, workload)
         say(f"importing: {', '.join(children)}")
-        _of_each(result, children, Child.answer)
-        outcomes = _of_each(result, children, lambda child: _opened(child, cold, say))
+        _of_each(result, children, list(children), Child.answer)
+        rungs = [name for name in children if name in contestants.RUNGS]
+        loaders = [name for name in children if name not in rungs]
+        outcomes = _of_each(result, children, loaders, lambda child: _opened(child, cold, say))
+        for name in rungs:  # all at once, as nothing but their rate in the turns is shown
+            say(f"opening {name}")
+            children[name].tell("first")
+        _of_each(result, children, rungs, Child.answer)
+        outcomes |= dict.fromkeys(rungs, Outcome())
         say("timing in turns: " + ", ".join(children))
         _take_turns(result, children, seconds, turns)
     finally:
@@ -79,12 +86,14 @@ def _start(result: Measured, children: dict[str, Child], name: str, workload: Wo
     children[name] = Child(name, _START, {"name": name, "workload": as_arguments(workload)}, log)
 
 
-def _of_each(result: Measured, children: dict[str, Child], work: Callable[[Child], _Answer]) -> dict[str, _Answer]:
-    """What the work on each gives, one after another; those that fail are left out."""
+def _of_each(
+    result: Measured, children: dict[str, Child], names: Sequence[str], work: Callable[[Child], _Answer]
+) -> dict[str, _Answer]:
+    """What the work on each of these gives, one after another; those that fail are left out."""
     answers = {}
-    for name, child in list(children.items()):
+    for name in names:
         try:
-            answers[name] = work(child)
+            answers[name] = work(children[name])
         except Failed as error:
             _leave_out(result, children, name, error)
     return answers
@@ -92,9 +101,6 @@ def _of_each(result: Measured, children: dict[str, Child], work: Callable[[Child
 
 def _opened(child: Child, cold: bool, say: Callable[[str], None]) -> Outcome:
     say(f"opening {child.name}")
-    if child.name in contestants.RUNGS:  # of which only the rate is shown
-        child.ask("first")
-        return Outcome()
     return prelude(child, cold)
 
 

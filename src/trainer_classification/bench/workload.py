@@ -138,7 +138,7 @@ def _augmented(workload: Workload, row: int, box: npt.NDArray[np.float32]) -> np
 
 
 def repeated(dataset: Path, images: int, root: Path) -> Path:
-    """A dataset whose train split holds the files of another's, repeated to at least so many images.
+    """A dataset whose train split holds so many files of another's, repeated where it has fewer.
 
     The files are not copied; the table names each of them several times. One image is the test split, so that none is
     cut off.
@@ -148,13 +148,13 @@ def repeated(dataset: Path, images: int, root: Path) -> Path:
     table = pl.read_parquet(dataset / "annotations.parquet").filter(pl.col("split") == "train")
     test, table = table.head(1).with_columns(split=pl.lit("test", table["split"].dtype)), table.tail(-1)
     times = -(-images // len(table))
-    target = root / f"{dataset.name}-x{times}"
+    target = root / f"{dataset.name}-{images}"
     if not (target / "annotations.parquet").is_file():
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
         (target / "data").symlink_to((dataset / "data").absolute())
         shutil.copy(dataset / "dataset_info.json", target)
-        pl.concat([test] + [table] * times).write_parquet(target / "annotations.parquet")
+        pl.concat([test, pl.concat([table] * times).head(images)]).write_parquet(target / "annotations.parquet")
     return target
 
 
