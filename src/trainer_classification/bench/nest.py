@@ -7,6 +7,7 @@ process has one, and `prepare` has that.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import importlib
@@ -20,6 +21,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 _WANTED = ("trainer_classification.bench.contestants", "trainer_classification.bench.process")
+_ALSO = ("numba", "torchvision", "torch._dynamo")  # where they are installed; the last by the first optimizer
 _MOST = 4096  # bytes of a request
 
 
@@ -74,6 +76,9 @@ def serve(requests: socket.socket) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the contestants, and the bench waits for that
     for name in _WANTED:
         importlib.import_module(name)
+    for name in _ALSO:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
     gc.freeze()  # no collection writes to the pages that all share
     while True:
         request, files, _, _ = socket.recv_fds(requests, _MOST, 3)
