@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from helpers import encoded, noise, write_dataset
 
 from trainer_classification.bench import delivery, loaders, regression, tables, targets
 from trainer_classification.bench.child import Failed, Outcome
@@ -17,6 +18,8 @@ from trainer_classification.bench.intervals import median_interval, ratio_interv
 from trainer_classification.bench.ladder import ladder
 from trainer_classification.bench.measure import Turn, figures, interleave
 from trainer_classification.bench.resources import Usage
+from trainer_classification.bench.workload import repeated
+from trainer_classification.data.source import read_folder
 
 NOTHING = Usage(0, 0, 0)
 
@@ -63,7 +66,7 @@ def test_no_clock_starts_while_others_still_import(tmp_path, monkeypatch):
     for name, stand_in in {
         "Child": Child,
         "prelude": prelude,
-        "contestants": SimpleNamespace(reason_left_out=lambda *_: "", write=lambda *_: None),
+        "contestants": SimpleNamespace(reason_left_out=lambda *_: "", write=lambda *_: None, RUNGS=()),
         "write_expected": lambda _: None,
         "as_arguments": lambda _: {},
         "interleave": lambda *_: {},
@@ -242,3 +245,14 @@ def test_results_are_written_as_json(tmp_path):
 def test_the_grid_keeps_sixteen_pixels_of_any_size():
     for side in (8, 28, 32, 128):
         assert delivery.grid(torch.zeros(2, side, side, 3, dtype=torch.uint8)).shape[1:3] == (4, 4)
+
+
+@pytest.mark.parametrize("images", [3, 10, 20])
+def test_a_dataset_is_repeated_to_as_many_images_as_asked_for(tmp_path, images):
+    rows = [{"data": encoded(noise(number)), "label": "a", "split": "train"} for number in range(8)]
+    dataset = write_dataset(tmp_path / "tiny", rows, ["a"])
+    found = read_folder(repeated(dataset, images, tmp_path / "repeated"))
+    train = np.array(found.files)[found.splits == "train"]
+    assert len(train) == images
+    assert len(set(train)) == min(images, 7)  # one is the test split
+    assert set(np.unique(train, return_counts=True)[1]) <= {images // 7, images // 7 + 1}
