@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import platform
 import sys
 import time
 from pathlib import Path
@@ -19,7 +18,8 @@ import torch
 
 from trainer_classification import cli
 from trainer_classification.bench import protocol
-from trainer_classification.config import RecipeBenchConfig, TrainConfig, cpu_count
+from trainer_classification.bench.provenance import provenance
+from trainer_classification.config import RecipeBenchConfig, TrainConfig
 from trainer_classification.data.source import find_dataset
 from trainer_classification.training.loop import train
 
@@ -40,7 +40,7 @@ def measure(config: RecipeBenchConfig, seed: int) -> dict[str, Any]:
         "command": _command(config, summary["dataset"]),
         "seed": seed,
         "n": config.seeds,
-        "hardware": summary["device"] if summary["device"] != "cpu" else f"{_cpu_name()}, {cpu_count()} cores",
+        "hardware": summary["device"] if summary["device"] != "cpu" else provenance()["cpu"],
         "accuracy": summary["accuracy_test"],
         "balanced_accuracy": summary["balanced_accuracy_test"],
         "seconds": summary["seconds_training"],
@@ -60,12 +60,6 @@ def _command(config: RecipeBenchConfig, dataset: str) -> str:
         if field.name not in _ELSEWHERE and getattr(config, field.name) != field.default
     ]
     return f"python benchmarks/recipe_bench.py --dataset {dataset}{''.join(given)}"
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def main(config: RecipeBenchConfig) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 
 from trainer_classification.augment.oracle import Layout, Uint8, resizes
-from trainer_classification.kernels.resize import axis, look_ahead, pixels_at, resize, scratch_for
+from trainer_classification.kernels.resize import axes, look_ahead, pixels_at, resize, scratch_for
 from trainer_classification.kernels.vector import copy_row, fetch, mirror_row
 from trainer_classification.plan import Draws, Int64, Policy
 
@@ -140,8 +140,5 @@ def _resized_crops(data, starts, side, boxes, flip, x_first, out):  # type: igno
 @njit(nogil=True, inline="always")
 def _axes(box, side, mirrored, x_first):  # type: ignore[no-untyped-def]
     """The outer and the inner axis of a box, as `resize` takes them."""
-    across, down = (
-        axis(np.float64(box[0]) * side, np.float64(box[2]) * side, mirrored),
-        axis(np.float64(box[1]) * side, np.float64(box[3]) * side, False),
-    )
+    across, down = axes(box, side, side, mirrored)
     return (across, down) if x_first else (down, across)

@@ -26,11 +26,11 @@ class Entry:
 
     Attributes:
         opened: "module:function" under bench: workload -> Contestant.
-        modules: imported before the clock of the first batch starts.
+        modules: imported before the clock of the first batch starts; numba and what the first optimizer wants are so
+            for all, in the nest.
         install: what to do where one of them is missing.
         written: "module:function" under bench: (workload, folder) writes its format once; empty: none of its own.
         reads: the contestant whose format it reads instead.
-        also: imported with them where they are installed.
         batches: it delivers images; ceilings and the like do not all.
         found: must be installed, but is not imported: of FFCV our loader takes the JPEG library alone.
     """
@@ -40,43 +40,35 @@ class Entry:
     install: str = ""
     written: str = ""
     reads: str = ""
-    also: tuple[str, ...] = ()
     batches: bool = True
     found: tuple[str, ...] = ()
 
 
 CONTESTANTS = {
-    "resident": Entry("engines:resident", also=("numba",)),
-    "ffcv": Entry("engines:ffcv", (), "make ffcv", also=("numba",), found=("ffcv",)),
+    "resident": Entry("engines:resident"),
+    "ffcv": Entry("engines:ffcv", (), "make ffcv", found=("ffcv",)),
     "dali": Entry("engines:dali", ("nvidia.dali",), "pip install nvidia-dali-cuda120"),
     "torch": Entry("engines:torch", ("torchvision",), "pip install torchvision"),
     "ffcv-stock-raw": Entry("stock:ffcv_raw", ("ffcv",), "make ffcv", "stock:write_ffcv_raw"),
     "ffcv-stock-jpg": Entry("stock:ffcv_jpg", ("ffcv",), "make ffcv", "stock:write_ffcv_jpg"),
-    "ffcv-on-stock-raw": Entry(
-        "engines:ffcv_on_raw", (), "make ffcv", reads="ffcv-stock-raw", also=("numba",), found=("ffcv",)
-    ),
-    "ffcv-on-stock-jpg": Entry(
-        "engines:ffcv_on_jpg", (), "make ffcv", reads="ffcv-stock-jpg", also=("numba",), found=("ffcv",)
-    ),
+    "ffcv-on-stock-raw": Entry("engines:ffcv_on_raw", (), "make ffcv", reads="ffcv-stock-raw", found=("ffcv",)),
+    "ffcv-on-stock-jpg": Entry("engines:ffcv_on_jpg", (), "make ffcv", reads="ffcv-stock-jpg", found=("ffcv",)),
     "dali-stock": Entry("stock:dali", ("nvidia.dali.plugin.pytorch",), "pip install nvidia-dali-cuda120"),
     "webdataset": Entry("peers:webdataset", ("webdataset", "torchvision"), _PEERS, "peers:write_webdataset"),
     "litdata": Entry("peers:litdata", ("litdata", "torchvision"), _PEERS, "peers:write_litdata"),
     "streaming": Entry("peers:streaming", ("streaming", "torchvision"), _PEERS, "peers:write_streaming"),
     "spdl": Entry("peers:spdl", ("spdl.io", "spdl.pipeline"), _PEERS),
-    "ceiling-copy": Entry("ceilings:copy", also=("numba",), batches=False),
+    "ceiling-copy": Entry("ceilings:copy", batches=False),
     "ceiling-decode": Entry("ceilings:decode_originals", ("simplejpeg",), "pip install simplejpeg", batches=False),
     "ceiling-decode-beton": Entry("ceilings:decode_beton", ("simplejpeg",), "pip install simplejpeg", batches=False),
 }
 OURS = ("resident", "ffcv", "dali", "torch")
-_TRAINS = ("torch._dynamo",)  # the first optimizer imports it
 # Not loaders: the rungs of `ladder.py`.
 RUNGS = {
-    "rung-step": Entry("rungs:step", also=_TRAINS, batches=False),
+    "rung-step": Entry("rungs:step", batches=False),
     "rung-augment": Entry("rungs:augment", ("numba",), "pip install numba", batches=False),
 } | {
-    f"rung-{kind}-{name}": Entry(
-        f"rungs:{kind}_{name}", CONTESTANTS[name].modules, also=_TRAINS if kind == "full" else (), batches=False
-    )
+    f"rung-{kind}-{name}": Entry(f"rungs:{kind}_{name}", CONTESTANTS[name].modules, batches=False)
     for kind in ("read", "full")
     for name in OURS
 }
@@ -122,7 +114,7 @@ def start(name: str, workload: dict[str, Any]) -> tuple[Callable[[], Contestant]
     """In the contestant's process: import its libraries; see `process.Server`."""
     entry, work = _ALL[name], Workload(**workload)
     function = _function(entry.opened)
-    for module in (*entry.modules, *(name for name in entry.also if installed((name,)))):
+    for module in entry.modules:
         importlib.import_module(module)
     return functools.partial(function, work), work.where, work.expected() if entry.batches else None
 

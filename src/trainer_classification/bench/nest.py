@@ -58,6 +58,11 @@ class Nest:
         """Wait for the end of one; its exit code, or minus the signal that ended it."""
         return self._ask(str(pid), ())
 
+    def end(self) -> None:
+        """End it, and wait for that; contestants that still run go on."""
+        self._socket.close()
+        self._process.wait()
+
     def _ask(self, request: str, files: Sequence[int]) -> int:
         socket.send_fds(self._socket, [request.encode()], files)
         if not (answer := self._socket.recv(_MOST)):
@@ -67,7 +72,7 @@ class Nest:
 
 @functools.cache
 def nest() -> Nest:
-    """The only one; it ends when this process does."""
+    """The only one; it ends when this process does, at the latest."""
     return Nest()
 
 

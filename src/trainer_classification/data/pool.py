@@ -32,7 +32,7 @@ def start_server(resized: bool) -> BaseContext:
     from multiprocessing import forkserver
 
     context = get_context("forkserver")
-    context.set_forkserver_preload([f"trainer_classification.data.{'warm' if resized else 'jobs'}"])
+    context.set_forkserver_preload([f"trainer_classification.data.{'warm_resize' if resized else 'warm'}"])
     forkserver.ensure_running()
     return context
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from trainer_classification.kernels.resize import TAPS, axis, pixels_at, resize, scratch_for
+from trainer_classification.kernels.resize import TAPS, axes, axis, pixels_at, resize, scratch_for
 from trainer_classification.kernels.turbojpeg import close_decoder, decode, open_decoder
 from trainer_classification.kernels.vector import RGB, rgb_vector
 
@@ -40,7 +40,7 @@ def crops(data, modes, widths, heights, places, sizes, widest, index, boxes, fli
     if decoder == 0:
         return NO_MEMORY, 0
     buffer, made = np.empty(0, np.uint8), np.empty((3, size, size), np.uint8)
-    scratch = scratch_for(widest, size, size, len(made))
+    scratch = scratch_for(widest, size, size, np.int64(3))
     status, row = 0, -1
     for b in range(len(index)):
         if index[b] < 0:
@@ -63,7 +63,7 @@ def crops(data, modes, widths, heights, places, sizes, widest, index, boxes, fli
 def _from_raw(content, width, height, box, flip, scratch, made, out):  # type: ignore[no-untyped-def]
     """A crop of raw RGB; where one channel is wanted, grey was stored three times."""
     size, grey = len(out), out.shape[2] == 1
-    across, down = _axes(box, width, height, flip)
+    across, down = axes(box, width, height, flip)
     if max(across[1], down[1]) > _MOST * size:
         return TOO_LARGE
     image = pixels_at(content.ctypes.data, 3 * width, height, width)
@@ -86,7 +86,7 @@ def _from_jpeg(decoder, content, box, flip, buffer, scratch, made, out):  # type
     status, planes, buffer = decode(decoder, content, least_width, least_height, buffer)
     if status != 0:
         return status, buffer
-    across, down = _axes(box, planes.width, planes.height, flip)
+    across, down = axes(box, planes.width, planes.height, flip)
     if max(across[1], down[1]) > _MOST * size:
         return TOO_LARGE, buffer
     count = 1 if grey or planes.colours == 0 else 3
@@ -99,14 +99,6 @@ def _from_jpeg(decoder, content, box, flip, buffer, scratch, made, out):  # type
         made[count:] = NEUTRAL
         _colours(made, out)
     return 0, buffer
-
-
-@njit(nogil=True, inline="always")
-def _axes(box, width, height, flip):  # type: ignore[no-untyped-def]
-    """The axes of a box in an image of this size."""
-    x, y, w, h = box
-    across, down = (np.float64(x) * width, np.float64(w) * width), (np.float64(y) * height, np.float64(h) * height)
-    return axis(across[0], across[1], flip), axis(down[0], down[1], False)
 
 
 @njit(nogil=True, inline="always")

@@ -49,6 +49,14 @@ def axis(start, length, mirrored):  # type: ignore[no-untyped-def]
     return float64(start), float64(length), boolean(mirrored)
 
 
+@njit(nogil=True, inline="always")
+def axes(box, width, height, mirrored):  # type: ignore[no-untyped-def]
+    """The axes across and down of a box: x, y, w, h as fractions of an image of this size."""
+    x, y, w, h = box
+    across, down = (np.float64(x) * width, np.float64(w) * width), (np.float64(y) * height, np.float64(h) * height)
+    return axis(across[0], across[1], mirrored), axis(down[0], down[1], False)
+
+
 @njit(nogil=True, cache=True)
 def scratch_for(inner_side, outer_size, inner_size, channels):  # type: ignore[no-untyped-def]
     """Scratch for images of up to `inner_side` pixels a row, and results of up to inner_size x outer_size."""
