@@ -10,6 +10,14 @@ from trainer_classification.bench.child import Child, Failed
 from trainer_classification.bench.nest import nest
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _no_nest_stays():
+    """Other tests look for processes that were left behind."""
+    yield
+    nest().end()
+    nest.cache_clear()
+
+
 def test_a_process_that_dies_is_named_with_its_exit_code_and_ends_once_more_without_harm(tmp_path):
     child = Child("a", "os:_exit", {"status": 3}, tmp_path / "log")
     with pytest.raises(Failed, match=r"the process ended \(3\): it printed nothing"):
