@@ -91,6 +91,7 @@ def test_steps_skipped_for_overflow_and_losses_not_finite_are_counted_for_the_ru
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # raised by torch's compiler at its first import
 def test_a_compiled_step_moves_the_weights_as_the_plain_one_and_keeps_their_names():
     model = plain()
     names = list(model.state_dict())
