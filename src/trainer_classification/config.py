@@ -205,8 +205,8 @@ class TrainConfig:
     recipe: Annotated[
         Literal["auto", "standard", "speed"],
         Option(
-            "What the dataset trains with. speed: speednet in few epochs, for cifar10 and cifar100. auto: speed "
-            "there on a CPU, else standard.",
+            "What the dataset trains with. speed: speednet in few epochs, for cifar10, cifar100, caltech-101 and "
+            "caltech-256. auto: speed there on a CPU, else standard.",
             "Model",
         ),
     ] = "auto"
@@ -350,7 +350,7 @@ class LoaderBenchConfig:
     batch_size: Annotated[int, Option("Images a batch. 0: 512 up to 64 px, else 128.", "Run", 0)] = 0
     threads: ThreadsOption = 0
     device: Annotated[Device, Option("Where the batches go. auto: the GPU where there is one.", "Run")] = "auto"
-    seconds: SecondsOption = 1.0
+    seconds: SecondsOption = 0.6
     turns: TurnsOption = 6
     cold: Annotated[bool, Option("Time an epoch from disk too; each loader is opened twice for it.", "Run")] = False
     ladder: Annotated[

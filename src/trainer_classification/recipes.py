@@ -88,7 +88,13 @@ _SPEED = Recipe(
     label_smoothing=0.2,
     policy=Policy(crop="shift", shift=2, pad="reflect", flip="alternating"),
 )
-SPEED_RECIPES: dict[str, Recipe] = {"cifar10": _SPEED, "cifar100": _SPEED}
+_SPEED_PHOTO = dataclasses.replace(_SPEED, image_size=128, epochs=40, batch_size=128, policy=_PHOTO)
+SPEED_RECIPES: dict[str, Recipe] = {
+    "cifar10": _SPEED,
+    "cifar100": _SPEED,
+    "caltech-101": _SPEED_PHOTO,
+    "caltech-256": _SPEED_PHOTO,
+}
 
 
 def train_size(name: str, longest_side: int) -> tuple[int, str]:

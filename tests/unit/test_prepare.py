@@ -387,8 +387,8 @@ def test_what_a_format_adds_is_only_what_is_needed(tmp_path):
     folder = write_dataset(tmp_path / "dataset", photos(), ["a", "b"])
     config = PrepareConfig(dataset=str(folder), out=str(tmp_path / "out"), workers=1, image_size=64)
     seen = []
-    made = prepare(config, lambda resized, size: seen.append((resized, size)) or ("tar",))
-    assert seen == [(True, 24 * 80 * 80 * 3)]
+    made = prepare(config, lambda *asked: seen.append(asked) or ("tar",))
+    assert seen == [("tiny", True, 24 * 80 * 80 * 3)]
     assert list(made.manifest.formats) == ["tar"]
     assert prepare(config, lambda *_: ()).manifest == made.manifest
     with_beton = prepare(dataclasses.replace(config, formats="beton", beton_mode="raw"))

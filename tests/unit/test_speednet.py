@@ -15,6 +15,7 @@ from trainer_classification.models import build, count_macs, count_parameters
 from trainer_classification.models.speednet import SpeedNet, whiten
 from trainer_classification.plan import Plan, Policy
 from trainer_classification.recipes import RECIPES, SPEED_RECIPES, recipe_for, recipe_kind
+from trainer_classification.training import loop
 from trainer_classification.training.first_weights import whiten_first_layer
 from trainer_classification.training.optimizers import build_optimizer, set_learning_rate
 from trainer_classification.training.orthogonal import Muon, orthogonalise, parameter_groups
@@ -24,7 +25,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("size", [18, 32, 45])
+@pytest.mark.parametrize("size", [18, 32, 45, 64, 128, 224])
 def test_any_size_and_channels_give_nearly_equal_logits_at_first(channels, size):
     torch.manual_seed(0)
     logits = build("speednet", 7, channels, size)(torch.randn(4, channels, size, size))
@@ -36,6 +37,16 @@ def test_an_image_costs_less_than_the_half_gflop_that_was_promised():
     model = build("speednet", 100, 3, 32)
     assert 2 * count_macs(model, 3, 32) < 0.5e9
     assert count_parameters(model) == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("size", [64, 128, 224])
+def test_a_large_image_is_whitened_in_as_many_patches_as_a_small_one_and_costs_about_as_much(size):
+    seen = []
+    model = build("speednet", 10, 3, size)
+    model.whiten.register_forward_hook(lambda *call: seen.append(call[-1].shape[2:]))
+    model(torch.zeros(1, 3, size, size))
+    assert seen == [(32, 32)]
+    assert count_macs(model, 3, size) < 4 * count_macs(build("speednet", 10, 3, 32), 3, 32)
 
 
 def test_convolutions_start_as_the_identity_and_norms_have_a_bias_alone():
@@ -54,9 +65,9 @@ def correlated_images(count=64, channels=3):
     return nn.functional.avg_pool2d(images + 0.5 * noise, 3, 1)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_whitened_outputs_are_uncorrelated_with_variance_one(channels):
-    images, model = correlated_images(channels=channels), SpeedNet(10, channels)
+@pytest.mark.parametrize(("channels", "stride"), [(1, 1), (3, 1), (1, 3)])
+def test_whitened_outputs_are_uncorrelated_with_variance_one(channels, stride):
+    images, model = correlated_images(channels=channels), SpeedNet(10, channels, stride=stride)
     whiten(model, images)
     out = model.whiten(images).permute(0, 2, 3, 1).flatten(0, 2)
     half = out.shape[1] // 2
@@ -197,6 +208,7 @@ def test_muon_is_refused_for_a_network_it_has_no_rates_for():
         ({"recipe": "speed"}, "cifar10", False, "speed"),
         ({"recipe": "standard"}, "cifar10", True, "standard"),
         ({}, "mnist", True, "standard"),
+        ({}, "caltech-101", True, "speed"),
     ],
 )
 def test_auto_takes_the_speed_recipe_on_a_cpu_unless_another_network_is_asked_for(options, name, on_cpu, kind):
@@ -206,8 +218,8 @@ def test_auto_takes_the_speed_recipe_on_a_cpu_unless_another_network_is_asked_fo
 def test_the_speed_recipe_is_found_and_said_to_be_missing():
     recipe, reason = recipe_for("cifar100", 32, 3, 50_000, kind="speed")
     assert (recipe.model, recipe.optimizer, reason) == ("speednet", "muon", "speed recipe of cifar100")
-    with pytest.raises(ValueError, match="for cifar10, cifar100, not for caltech-101"):
-        recipe_kind(TrainConfig(recipe="speed"), "caltech-101", on_cpu=True)
+    with pytest.raises(ValueError, match="for cifar10, cifar100, caltech-101, caltech-256, not for mnist"):
+        recipe_kind(TrainConfig(recipe="speed"), "mnist", on_cpu=True)
 
 
 def test_images_that_are_too_small_are_refused():
@@ -218,3 +230,22 @@ def test_images_that_are_too_small_are_refused():
 def test_a_width_that_would_break_the_eights_is_refused():
     with pytest.raises(ValueError, match="width is 24, but speednet needs a multiple of 16"):
         build("speednet", 10, 1, 28, 24)
+
+
+@pytest.mark.parametrize(
+    ("options", "device", "formats"),
+    [
+        ({}, "cpu", ("tar", "array")),
+        ({}, "cuda", ("tar",)),
+        ({"recipe": "speed"}, "cuda", ("tar", "array")),
+        ({"model": "speednet"}, "cuda", ("tar", "array")),
+        ({"model": "resnet18"}, "cpu", ("tar",)),
+    ],
+)
+def test_the_array_is_prepared_where_it_whitens_the_first_layer(monkeypatch, options, device, formats):
+    asked = []
+    made = type("Prepared", (), {"folder": None})
+    monkeypatch.setattr("trainer_classification.data.prepare.prepare", lambda _, needed: asked.append(needed) or made)
+    monkeypatch.setattr(loop, "choose_device", lambda _: (torch.device(device), ""))
+    loop.prepared_folder(TrainConfig(loader="dali", **options))
+    assert asked[0]("caltech-101", True, 10) == formats

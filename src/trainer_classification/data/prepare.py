@@ -52,12 +52,13 @@ class Prepared:
     manifest: Manifest
 
 
-def prepare(config: PrepareConfig, needed: Callable[[bool, int], tuple[str, ...]] | None = None) -> Prepared:
+def prepare(config: PrepareConfig, needed: Callable[[str, bool, int], tuple[str, ...]] | None = None) -> Prepared:
     """Prepare a dataset, or find it prepared already; formats that were prepared before are kept.
 
     Args:
         config: what the user asked for.
-        needed: (images are resized, bytes of the array) -> formats, where these and not `config.formats` are wanted.
+        needed: (name of the dataset, images are resized, bytes of the array) -> formats, where these and not
+            `config.formats` are wanted.
 
     Raises:
         ValueError: the dataset is not found or wrong, too many images are bad, there is no room, shards are damaged.
@@ -78,7 +79,7 @@ def prepare(config: PrepareConfig, needed: Callable[[bool, int], tuple[str, ...]
         before = None if config.force else _prepared_before(target, fingerprint)
         formats = tuple((config.formats or PrepareConfig.formats).split(","))
         if needed is not None:
-            formats = needed(geometry.resized, len(source.files) * geometry.side**2 * 3)
+            formats = needed(source.name, geometry.resized, len(source.files) * geometry.side**2 * 3)
         work = _work(config, geometry, train_size, formats, before, any_options=needed is not None)
         if before is not None and not work.formats:
             console.print(f"{source.name} is prepared already in {target}.", highlight=False)

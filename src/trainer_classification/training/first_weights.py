@@ -46,6 +46,7 @@ def whiten_first_layer(model: nn.Module, store: ArrayStore, manifest: Manifest, 
     """
     if not isinstance(model, SpeedNet):
         return
-    rows = store.images[np.sort(plan.order(0)[:WHITENED])]
+    count = -(-WHITENED // (store.images.shape[1] * store.images.shape[2]))
+    rows = store.images[np.sort(plan.order(0)[:count])]
     images = torch.from_numpy(np.ascontiguousarray(rows if store.layout == "HWC" else rows.swapaxes(1, 2)))
     whiten(model, Normalise(manifest.mean, manifest.std, torch.device("cpu"))(images))

@@ -18,6 +18,7 @@ from trainer_classification.data import manifest as manifests
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.loaders.select import formats_needed
 from trainer_classification.outputs.tracking import Silent, Tracker
+from trainer_classification.recipes import recipe_kind
 from trainer_classification.training import budget, checkpoint, distributed, picked
 from trainer_classification.training.distributed import World
 from trainer_classification.training.epoch import close_epoch, epoch_row, pause
@@ -71,14 +72,15 @@ def prepared_folder(config: TrainConfig) -> Path:
         on_bad_image=config.on_bad_image,
         workers=config.num_workers,
     )
-    needed = formats_needed(config.loader, choose_device(config.device)[0])
+    device = choose_device(config.device)[0]
+    of_loader = formats_needed(config.loader, device)
 
-    def wanted(resized: bool, array_bytes: int) -> tuple[str, ...]:
-        """The loader's format, and for small images the array, by which the speed recipe whitens its first layer."""
-        also = () if resized or config.recipe == "standard" else ("array",)
-        return tuple(dict.fromkeys((*needed(resized, array_bytes), *also)))
+    def needed(name: str, resized: bool, array_bytes: int) -> tuple[str, ...]:
+        """The loader's format, and the array where speednet will whiten its first layer by it."""
+        whitens = config.model == "speednet" or recipe_kind(config, name, device.type == "cpu") == "speed"
+        return tuple(dict.fromkeys((*of_loader(resized, array_bytes), *(("array",) if whitens else ()))))
 
-    return prepare(options, wanted).folder
+    return prepare(options, needed).folder
 
 
 def train_prepared(
