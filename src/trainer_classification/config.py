@@ -313,6 +313,11 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check(self)
+        if self.compile == "reduce-overhead" and self.accumulate > 1:
+            raise ValueError(
+                "--compile reduce-overhead records a step in one piece, which --accumulate cuts into parts: use "
+                "--compile default, or --accumulate 1."
+            )
 
 
 ScratchOption = Annotated[

@@ -117,6 +117,7 @@ def recipe_kind(config: TrainConfig, name: str, on_cpu: bool) -> Literal["standa
     if config.recipe != "auto":
         return config.recipe
     own = config.model in ("auto", "speednet") and config.optimizer in ("auto", "muon")
+    own = own and config.weights != "imagenet"  # which are there for ResNets
     return "speed" if on_cpu and own and name in SPEED_RECIPES else "standard"
 
 

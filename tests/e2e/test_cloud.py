@@ -113,10 +113,10 @@ def stop(unshare):
     os.kill(int(child), signal.SIGTERM)
 
 
-def stopped_after_an_epoch(cloud):
+def stopped_after_an_epoch(cloud, *options):
     """A run that was killed after its first epoch; returns its archive."""
     with subprocess.Popen(
-        cloud.command(), cwd=cloud.folder, env=cloud.environment, stdout=-3, stderr=-1, text=True
+        cloud.command(*options), cwd=cloud.folder, env=cloud.environment, stdout=-3, stderr=-1, text=True
     ) as run:
         wait_for(run, "epoch 1/")
         while not (cloud.checkpoints / "checkpoint.zip").exists():
@@ -145,6 +145,13 @@ def test_a_picked_checkpoint_goes_on_with_the_losses_of_a_straight_run(cloud):
     assert re.search(r"Going on from picked.zip at epoch [123], step \d", errors)
     assert losses(cloud) == straight
     assert "checkpoint.zip" in os.listdir(cloud.checkpoints)
+
+
+@pytest.mark.slow
+def test_a_picked_checkpoint_of_a_run_with_a_budget_goes_on_as_that_was_planned(cloud):
+    options = ("--epochs", "0", "--budget", "30s")
+    pick(cloud, stopped_after_an_epoch(cloud, *options))
+    assert "Going on from picked.zip at epoch" in cloud(*options)
 
 
 def losses(cloud):

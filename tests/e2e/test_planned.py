@@ -24,6 +24,14 @@ def test_preflight_says_no_with_exit_code_1_for_a_bad_image_and_for_a_loss_that_
     assert "preflight step: no, the loss is" in errors
 
 
+def test_preflight_tries_what_the_run_is_asked_to_do(runner):
+    assert "preflight: no, --budget is 'soon'" in runner("--preflight", "--epochs", "0", "--budget", "soon", code=1)
+    assert "preflight: no, There is no checkpoint x.pth" in runner("--preflight", "--resume", "x.pth", code=1)
+    errors = runner("--preflight", "--epochs", "0", "--budget", "20s")
+    assert "Budget: " in errors
+    assert "preflight time: yes" in errors
+
+
 def test_preflight_in_two_processes_answers_once(runner):
     errors = runner("--preflight", "--processes", "2")
     assert errors.count("preflight time: yes") == 1

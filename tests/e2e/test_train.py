@@ -119,6 +119,46 @@ def test_resuming_with_another_recipe_says_what_differs(in_process, tmp_path):
         in_process("resumed", resume=str(newest(tmp_path / "killed")), learning_rate=0.2)
 
 
+@pytest.mark.parametrize("stop_after", [7, None])
+def test_a_checkpoint_that_was_copied_alone_ends_with_a_model(in_process, tmp_path, stop_after):
+    in_process("before", stop_after=stop_after, save_each=True)
+    alone = tmp_path / "alone.pth"
+    alone.write_bytes(newest(tmp_path / "before").read_bytes())
+    in_process("after", resume=str(alone))
+    (model,) = tmp_path.glob("after/experiments/*/model/model.pth")
+    assert checkpoint.load(model)[1]["state"]["epoch"] == 3
+
+
+def test_a_run_goes_on_in_another_precision_with_a_fresh_scale(in_process, tmp_path, monkeypatch):
+    """On a V100 after a CPU or an A100, whose checkpoints hold no scale."""
+    in_process("before", stop_after=7, save_each=True)
+
+    class Scaler(torch.amp.GradScaler):
+        def load_state_dict(self, state):
+            assert state, "as torch does where it is enabled"
+
+    monkeypatch.setattr("torch.amp.GradScaler", Scaler)
+    assert len(in_process("after", resume=str(newest(tmp_path / "before")))) == 8
+
+
+def test_a_run_without_a_budget_is_not_resumed_with_one(in_process, tmp_path):
+    in_process("before", stop_after=3, save_each=True)
+    with pytest.raises(ValueError, match="is of a run without --budget"):
+        in_process("after", resume=str(newest(tmp_path / "before")), budget="30s", epochs=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"shift": 28}, "--shift is 28, but must be less than the 28 px"),
+        ({"model": "speednet", "resize": 32, "progressive": 8}, "--progressive is 8, .* 32 px sees 9 px or more"),
+    ],
+)
+def test_what_does_not_fit_the_images_is_said_before_training(in_process, options, message):
+    with pytest.raises(ValueError, match=message):
+        in_process("a", **options)
+
+
 def test_max_steps_per_epoch_is_exact_and_stop_early_takes_two_steps(in_process):
     assert [step[:2] for step in in_process("a", max_steps_per_epoch=2, epochs=2)] == [(0, 1), (0, 2), (1, 1), (1, 2)]
     assert len(in_process("b", stop_early=True)) == 2

@@ -1,9 +1,15 @@
 """Plans by time: parsed, planned and mended on a machine whose clock we turn ourselves."""
 
+import dataclasses
+import types
+
 import pytest
 
-from trainer_classification.training.budget import Scheme, learnt, mended, scheme, seconds_of
+from trainer_classification.recipes import RECIPES
+from trainer_classification.training.budget import Pace, Scheme, learnt, mended, scheme, seconds_of
+from trainer_classification.training.distributed import World
 from trainer_classification.training.progressive import image_size
+from trainer_classification.training.run import State
 from trainer_classification.training.timing import Times
 
 
@@ -42,7 +48,7 @@ class Machine:
             training = planned.limit * slow * self.step(side)
             self.now += training + self.evaluation
             self.epochs += 1
-            times = learnt(times, planned, self.epochs, training, self.evaluation, size)
+            times = learnt(times, planned, self.epochs, training / planned.limit, self.evaluation, size)
             planned = mended(planned, self.epochs, budget, self.now, times, steps, size)
         self.now += self.finish
         return self.now
@@ -89,3 +95,18 @@ def test_what_fits_is_not_planned_anew():
 
 def test_a_budget_spent_before_it_begins_still_takes_a_step():
     assert scheme(-5.0, Times(1.0, 0.0, 1.0, 1.0), 60, full) == Scheme(1, 1)
+
+
+def test_of_an_epoch_that_was_resumed_the_steps_taken_since_are_measured():
+    """Five of its hundred steps in five seconds are no hundred steps in five seconds."""
+    times = Times(1.0, 0.0, 0.0, 0.0)
+    state = State(epoch=1, epochs=4, limit=100, times=dataclasses.astuple(times))
+    run = types.SimpleNamespace(
+        state=state,
+        recipe=RECIPES["mnist"],
+        world=World(),
+        train_loader=types.SimpleNamespace(steps=100),
+        began=0.0,
+    )
+    Pace(budget=1e9)(run, training=5.0, steps=5)
+    assert Times(*state.times).step(28) == pytest.approx(1.0)

@@ -50,6 +50,11 @@ def test_the_number_of_options_does_not_creep():
     assert len(options_of(TrainConfig)) <= 60
 
 
+def test_a_step_in_parts_is_not_recorded_in_one_piece():
+    with pytest.raises(ValueError, match="use --compile default, or --accumulate 1"):
+        TrainConfig(compile="reduce-overhead", accumulate=2)
+
+
 def test_a_config_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         TrainConfig().epochs = 3

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from trainer_classification.data.array import ArrayStore
 from trainer_classification.loaders.base import Batch
 from trainer_classification.models import build, count_macs, count_parameters
 from trainer_classification.models.speednet import SpeedNet, whiten
+from trainer_classification.outputs.archive import Archive
 from trainer_classification.plan import Plan, Policy
 from trainer_classification.recipes import RECIPES, SPEED_RECIPES, recipe_for, recipe_kind
 from trainer_classification.training import loop
@@ -39,14 +41,15 @@ def test_an_image_costs_less_than_the_half_gflop_that_was_promised():
     assert count_parameters(model) == sum(p.numel() for p in model.parameters())
 
 
-@pytest.mark.parametrize("size", [64, 128, 224])
+@pytest.mark.parametrize("size", [64, 128, 192, 256])
 def test_a_large_image_is_whitened_in_as_many_patches_as_a_small_one_and_costs_about_as_much(size):
     seen = []
     model = build("speednet", 10, 3, size)
     model.whiten.register_forward_hook(lambda *call: seen.append(call[-1].shape[2:]))
     model(torch.zeros(1, 3, size, size))
     assert seen == [(32, 32)]
-    assert count_macs(model, 3, size) < 4 * count_macs(build("speednet", 10, 3, 32), 3, 32)
+    assert model.whiten.out_channels % 8 == 0
+    assert count_macs(model, 3, size) < 5 * count_macs(build("speednet", 10, 3, 32), 3, 32)
 
 
 def test_convolutions_start_as_the_identity_and_norms_have_a_bias_alone():
@@ -209,6 +212,7 @@ def test_muon_is_refused_for_a_network_it_has_no_rates_for():
         ({"recipe": "standard"}, "cifar10", True, "standard"),
         ({}, "mnist", True, "standard"),
         ({}, "caltech-101", True, "speed"),
+        ({"weights": "imagenet"}, "caltech-101", True, "standard"),
     ],
 )
 def test_auto_takes_the_speed_recipe_on_a_cpu_unless_another_network_is_asked_for(options, name, on_cpu, kind):
@@ -223,7 +227,7 @@ def test_the_speed_recipe_is_found_and_said_to_be_missing():
 
 
 def test_images_that_are_too_small_are_refused():
-    with pytest.raises(ValueError, match="17 px are too few"):
+    with pytest.raises(ValueError, match="18 px and more, not of 17 px"):
         build("speednet", 10, 3, 17)
 
 
@@ -249,3 +253,20 @@ def test_the_array_is_prepared_where_it_whitens_the_first_layer(monkeypatch, opt
     monkeypatch.setattr(loop, "choose_device", lambda _: (torch.device(device), ""))
     loop.prepared_folder(TrainConfig(loader="dali", **options))
     assert asked[0]("caltech-101", True, 10) == formats
+
+
+def test_the_array_is_prepared_for_the_speednet_that_the_user_picked(monkeypatch):
+    asked = []
+    made = type("Prepared", (), {"folder": None})
+    picked = Archive(Path("a.zip"), "speednet", [], {}, {}, has_checkpoint=False)
+    monkeypatch.setattr("trainer_classification.data.prepare.prepare", lambda _, needed: asked.append(needed) or made)
+    monkeypatch.setattr(loop, "choose_device", lambda _: (torch.device("cuda"), ""))
+    monkeypatch.setattr(loop.picked, "find", lambda _: (picked, ""))
+    loop.prepared_folder(TrainConfig(loader="dali"))
+    assert asked[0]("caltech-101", True, 10) == ("tar", "array")
+
+
+def test_a_picked_network_gives_way_to_the_recipe_that_was_asked_for():
+    picked = Archive(Path("a.zip"), "resnet18", [], {}, {}, has_checkpoint=False)
+    assert loop.picked.with_its_network(TrainConfig(), picked).model == "resnet18"
+    assert loop.picked.with_its_network(TrainConfig(recipe="speed"), picked).model == "auto"

@@ -135,3 +135,12 @@ def test_a_check_that_fails_says_no_and_why(error, capsys):
     assert "preflight memory: no, x" in said
     assert ("--accumulate" in said) == isinstance(error, torch.OutOfMemoryError)
     assert passes("step", lambda: "fine")
+
+
+def test_a_check_that_fails_on_another_process_says_which(monkeypatch, capsys):
+    def fail():
+        raise torch.OutOfMemoryError("x")
+
+    monkeypatch.setenv("RANK", "2")
+    assert not passes("step", fail)
+    assert "preflight step on process 2: no, x" in capsys.readouterr().err

@@ -1,6 +1,5 @@
 """--weights: every kind of file, a new head for other classes, and clear words where nothing fits."""
 
-import json
 import tarfile
 import urllib.error
 import zipfile
@@ -10,6 +9,7 @@ import torch
 
 from trainer_classification.models import build
 from trainer_classification.models.weights import imagenet, load_weights, read
+from trainer_classification.outputs import archive
 from trainer_classification.training import checkpoint
 
 
@@ -33,19 +33,25 @@ def our_checkpoint(path, class_names, **more):
 
 
 def in_zip(path):
-    with zipfile.ZipFile(path.with_suffix(".zip"), "w") as archive:
-        archive.write(path, "weights.pth")
-        archive.writestr("model_config.json", json.dumps({"name": "x"}))
+    with zipfile.ZipFile(path.with_suffix(".zip"), "w") as file:
+        file.write(path, "weights.pth")
+        file.writestr("README.md", "not weights")
     return path.with_suffix(".zip")
 
 
+def in_platform_archive(path):
+    """As a run in the cloud writes it: beside the weights it holds the checkpoint to go on from."""
+    state, meta = checkpoint.load(path)
+    return archive.write(path.parent, path, state["model"], meta | {"image_size": 28}, "task")
+
+
 def in_tar(path):
-    with tarfile.open(path.with_suffix(".tar.gz"), "w:gz") as archive:
-        archive.add(path, "model/model.pth")
+    with tarfile.open(path.with_suffix(".tar.gz"), "w:gz") as file:
+        file.add(path, "model/model.pth")
     return path.with_suffix(".tar.gz")
 
 
-@pytest.mark.parametrize("wrap", [lambda path: path, in_zip, in_tar, lambda path: path.parent])
+@pytest.mark.parametrize("wrap", [lambda path: path, in_zip, in_platform_archive, in_tar, lambda path: path.parent])
 def test_a_model_of_ours_loads_from_a_file_zip_tar_or_folder(tmp_path, wrap):
     model = fresh()
     line = load_weights(
@@ -54,6 +60,11 @@ def test_a_model_of_ours_loads_from_a_file_zip_tar_or_folder(tmp_path, wrap):
     assert all((tensor == 7).all() for tensor in model.state_dict().values())
     assert "begun anew: none; not used: none" in line
     assert "resnet-small, trained on cifar" in line
+
+
+def test_the_head_of_the_platforms_archive_begins_anew_for_other_classes_though_as_many(tmp_path):
+    path = in_platform_archive(our_checkpoint(tmp_path / "model.pth", ["a", "b", "c"]))
+    assert "begun anew: fc.weight, fc.bias" in load_weights(fresh(), str(path), "resnet-small", ["x", "y", "z"])
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ convolutions, each group at half the size. Convolutions start as the identity on
 Komodakis, "DiracNets", arXiv 1706.00388); norms have a bias alone and forget fast.
 
 Theirs sees 32 px. Of larger images ours whitens larger patches that do not overlap, as a vision transformer's stem
-takes them (Dosovitskiy et al., arXiv 2010.11929): about 32 x 32 of them, so that what follows costs the same.
+takes them (Dosovitskiy et al., arXiv 2010.11929): about 32 x 32 of them, so that what follows costs about the same.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 WHITENED = 5000 * 32 * 32  # pixels are enough
-_PATCH, _PATCHES = 2, 32  # px, and patches along a side of a large image
+_PATCH = 2  # px
+_PATCHES, _LARGEST = 32, 8  # patches along a side of a large image, as long as they are no larger than this, in px
 _FORGET = 0.4  # share of a batch in a norm's running statistics: they follow weights that move fast
 _NOISE = 5e-4  # added to the variance of each direction, or the faintest ones would be blown up
 
@@ -47,7 +48,7 @@ class SpeedNet(nn.Module):
         nn.init.normal_(self.fc.weight, std=1 / widths[-1])  # nearly equal logits at first
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalised images, float [B, C, H, W] with H and W of 18 strides or more, to logits, float [B, K]."""
+        """Normalised images, float [B, C, H, W] with H and W of 9 strides or more, to logits, float [B, K]."""
         x = self.groups(F.gelu(self.whiten(x)))
         return cast(Tensor, self.fc(x.amax((2, 3))))
 
@@ -97,6 +98,16 @@ def whiten(model: SpeedNet, images: Tensor) -> None:
     model.whiten.weight.copy_(torch.cat([filters, -filters]))
 
 
+def stride_for(image_size: int) -> int:
+    """px from patch to patch: 1 below 64 px, then even numbers, with which all channels come in eights."""
+    return max(1, min(_LARGEST, 2 * (image_size // (2 * _PATCHES))))
+
+
+def least_side(image_size: int) -> int:
+    """Side in px of the smallest images for a network for `image_size` px: 9 patches, which are halved three times."""
+    return 9 * stride_for(image_size)
+
+
 def build(num_classes: int, channels: int, image_size: int, width: int = 64) -> SpeedNet:
     """A network with fresh weights from torch's generator, in channels-last; `whiten` sets the first layer.
 
@@ -104,10 +115,11 @@ def build(num_classes: int, channels: int, image_size: int, width: int = 64) -> 
         ValueError: the images are too small, or the width is no multiple of 16.
     """
     if image_size < 18:
-        raise ValueError(f"speednet halves the image four times, and {image_size} px are too few: use resnet-small.")
+        raise ValueError(f"speednet is for images of 18 px and more, not of {image_size} px: use resnet-small.")
     if width % 16 or width <= 0:
         raise ValueError(
             f"width is {width}, but speednet needs a multiple of 16: then all its channels come in eights."
         )
-    stride = max(1, image_size // _PATCHES)
-    return cast(Any, SpeedNet(num_classes, channels, width, stride)).to(memory_format=torch.channels_last)
+    return cast(Any, SpeedNet(num_classes, channels, width, stride_for(image_size))).to(
+        memory_format=torch.channels_last
+    )

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainer_classification.outputs import archive
+
 HEAD = ("fc.weight", "fc.bias")
 _PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
 _SUFFIXES = (".pth", ".pt")
@@ -37,7 +39,7 @@ def load_weights(model: nn.Module, source: str, name: str, class_names: Sequence
     Args:
         model: changed in place.
         source: "imagenet", or a file: a checkpoint or `model.pth` of ours, a state dict, a zip or tar that holds one,
-            or a folder with `model.pth`.
+            the platform's `checkpoint.zip`, or a folder with `model.pth`.
         name: of the model, as in the catalogue.
         class_names: that its head is for.
 
@@ -101,6 +103,10 @@ def read(path: Path) -> Weights:
         path = path / "model.pth"
     if not path.is_file():
         raise ValueError(f"There are no weights {path}.")
+    if _is_archive(path):
+        model = archive.read(path)
+        trained_on = f", trained on {model.best['dataset']}" if model.best else ""
+        return Weights(_state_dict(model.weights, path), f"{path} ({model.network}{trained_on})", model.class_names)
     try:
         content = torch.load(io.BytesIO(_bytes(path)), map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, zipfile.BadZipFile, tarfile.TarError) as error:
@@ -112,18 +118,26 @@ def read(path: Path) -> Weights:
     return Weights(_state_dict(content, path), origin, meta.get("class_names", []))
 
 
+def _is_archive(path: Path) -> bool:
+    """Whether it is the platform's `checkpoint.zip`, which says itself which file has the weights."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as file:
+        return archive.CONFIG in file.namelist()
+
+
 def _bytes(path: Path) -> bytes:
     """The file, or the one file of weights within an archive; a file of torch is a zip too, with a `data.pkl`."""
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
+        with zipfile.ZipFile(path) as file:
+            names = file.namelist()
             if not any(name.endswith("data.pkl") for name in names):
-                return archive.read(_member(names, path))
+                return file.read(_member(names, path))
     elif tarfile.is_tarfile(path):
         with tarfile.open(path) as tar:
-            file = tar.extractfile(_member(tar.getnames(), path))
-            assert file is not None
-            return file.read()
+            member = tar.extractfile(_member(tar.getnames(), path))
+            assert member is not None
+            return member.read()
     return path.read_bytes()
 
 

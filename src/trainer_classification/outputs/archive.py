@@ -19,7 +19,8 @@ from typing import Any
 import torch
 
 FILE_NAME = "checkpoint.zip"
-_CONFIG, _WEIGHTS, _CHECKPOINT = "model_config.json", "weights.pth", "checkpoint.pth"
+CONFIG = "model_config.json"
+_WEIGHTS, _CHECKPOINT = "weights.pth", "checkpoint.pth"
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def write(folder: Path, checkpoint: Path, weights: dict[str, torch.Tensor], meta
     temporary = folder / f".{FILE_NAME}.{os.getpid()}.tmp"
     try:
         with zipfile.ZipFile(temporary, "w") as file:
-            file.writestr(_CONFIG, json.dumps(config, indent=1))
+            file.writestr(CONFIG, json.dumps(config, indent=1))
             with file.open(_WEIGHTS, "w", force_zip64=True) as member:
                 torch.save(weights, member)
             file.write(checkpoint, _CHECKPOINT)
@@ -101,13 +102,13 @@ def read(path: Path) -> Archive:
     """
     try:
         with zipfile.ZipFile(path) as file:
-            config = json.loads(file.read(_CONFIG))
+            config = json.loads(file.read(CONFIG))
             with file.open(Path(config["model_weight_path"]).name) as member:
                 weights = torch.load(member, map_location="cpu", weights_only=True)
             names = [entry["name"] for entry in config["task"]["classes"]]
             has_checkpoint = _CHECKPOINT in file.namelist()
     except Exception as error:  # zipfile, json, pickle and torch raise whatever they like on bytes that are not theirs
         raise ValueError(
-            f"{path} is damaged or not a model archive ({_CONFIG} and its weights): {error}. Pick another checkpoint."
+            f"{path} is damaged or not a model archive ({CONFIG} and its weights): {error}. Pick another checkpoint."
         ) from error
     return Archive(path, config["name"], names, weights, config.get("best", {}), has_checkpoint)

@@ -93,11 +93,15 @@ def _end(logger: Any, status: str) -> None:
 
 
 class Silent(Tracker):
-    """Of a process that writes nothing: every rank but the first. A path below its folders cannot be written."""
+    """Of a process that tells nobody: every rank but the first, and a run that is only tried.
 
-    def __init__(self) -> None:
+    Args:
+        folder: for all files; by default none can be written.
+    """
+
+    def __init__(self, folder: Path = Path(os.devnull)) -> None:
         self.failures, self._logger, self._waited = 0, None, 0.0
-        self.model_dir = self.checkpoint_dir = self.artifact_dir = Path(os.devnull)
+        self.model_dir = self.checkpoint_dir = self.artifact_dir = folder
 
 
 def _logger(project_name: str, log_dir: Path) -> Any:

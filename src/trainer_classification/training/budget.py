@@ -56,6 +56,17 @@ def seconds_of(text: str) -> float:
     return seconds
 
 
+def checked(config: TrainConfig) -> float:
+    """Seconds of the budget.
+
+    Raises:
+        ValueError: it is no time, or epochs are given as well.
+    """
+    if config.epochs:
+        raise ValueError(f"--budget plans the epochs: leave --epochs {config.epochs} away, or --budget.")
+    return seconds_of(config.budget)
+
+
 @dataclass(frozen=True)
 class Scheme:
     """What a budget came to: epochs, and steps in each."""
@@ -102,15 +113,21 @@ class Pace:
     def __init__(self, budget: float) -> None:
         self.budget, self._mark = budget, time.perf_counter()
 
-    def __call__(self, run: Run, training: float) -> None:
-        """Plan anew what is left, where the clock says so; `training`: seconds of the steps of the epoch done."""
+    def __call__(self, run: Run, training: float, steps: int) -> None:
+        """Plan anew what is left, where the clock says so.
+
+        Args:
+            run: at the end of an epoch.
+            training: seconds of those steps of the epoch that this process took.
+            steps: so many; in an epoch that was resumed not all.
+        """
         state, now = run.state, time.perf_counter()
         between, self._mark = now - self._mark - training, now
         planned = Scheme(state.epochs, state.limit)
         spent, whole = time.time() - run.began, run.train_loader.steps
 
         def decide() -> tuple[Scheme, Times]:
-            times = learnt(Times(*state.times), planned, state.epoch, training, between, sizes(run.recipe))
+            times = learnt(Times(*state.times), planned, state.epoch, training / steps, between, sizes(run.recipe))
             return mended(planned, state.epoch, self.budget, spent, times, whole, sizes(run.recipe)), times
 
         found, times = run.world.from_main(decide)
@@ -119,18 +136,18 @@ class Pace:
             say(f"Budget: planned anew, {found.epochs - state.epoch} more epochs of {found.limit} steps.")
 
 
-def learnt(times: Times, planned: Scheme, done: int, training: float, between: float, size: Size) -> Times:
+def learnt(times: Times, planned: Scheme, done: int, step: float, between: float, size: Size) -> Times:
     """Times corrected by an epoch: wholly by the first, half of the way by any later one, as one is a noisy measure.
 
     Args:
         times: as believed so far.
-        planned: the epoch's length.
+        planned: as the epoch was.
         done: epochs, this one included.
-        training: seconds of its steps.
+        step: seconds of one of its steps.
         between: seconds of its evaluation, saving and tracking.
         size: as `scheme`.
     """
-    ratio = training / (planned.limit * times.step(size(done - 1, planned.epochs)))
+    ratio = step / times.step(size(done - 1, planned.epochs))
     scale, evaluation = (ratio, between) if done == 1 else ((1 + ratio) / 2, (times.evaluation + between) / 2)
     return Times(scale * times.fixed, scale * times.per_pixel, evaluation, times.finish)
 
@@ -161,9 +178,7 @@ def plan(
     Raises:
         ValueError: the budget is no time, or epochs are given as well.
     """
-    budget = seconds_of(config.budget)
-    if config.epochs:
-        raise ValueError(f"--budget plans the epochs: leave --epochs {config.epochs} away, or --budget.")
+    budget = checked(config)
     trial = min(10.0, max(0.5, 0.02 * budget))
     config, recipe, steps, times = _timed(config, folder, manifest, trial, world)
     left = budget - (time.time() - started)
@@ -221,6 +236,11 @@ def _timed(
         try:
             return config, recipe, steps, _times(run, seconds)
         except torch.OutOfMemoryError:
+            if world.size > 1:  # the others wait in the step for this one
+                raise ValueError(
+                    f"A batch of {recipe.batch_size} does not fit the memory of GPU {world.local_rank}: give a smaller "
+                    "--batch-size, or --accumulate 2."
+                ) from None
             if recipe.batch_size < 2 * _SMALLEST_BATCH:
                 raise
             config = _with_batch(config, recipe, recipe.batch_size // 2)

@@ -40,8 +40,15 @@ def epoch_row(run: Run, before: tuple[float, float, int], trained: tuple[float, 
     return row
 
 
-def close_epoch(run: Run, row: dict[str, Any], points: list[tuple[int, torch.Tensor]]) -> None:
-    """Print and track the epoch, keep the best weights, and save."""
+def close_epoch(run: Run, row: dict[str, Any], points: list[tuple[int, torch.Tensor]], first: int) -> None:
+    """Print and track the epoch, keep the best weights, and save.
+
+    Args:
+        run: at the end of the epoch.
+        row: as of `epoch_row`.
+        points: (step, loss) of those to track.
+        first: step of the epoch with which this process began; not 0 in one that is resumed.
+    """
     state = run.state
     state.history.append(row)
     say(_line(run, row))
@@ -52,10 +59,11 @@ def close_epoch(run: Run, row: dict[str, Any], points: list[tuple[int, torch.Ten
             kind, _, split = name.partition("_")
             run.tracker.scalar(f"{split}/{kind}" if kind in ("loss", "accuracy") else name, value, row["epoch"])
     score = row.get("accuracy_validation", float(row["epoch"]))  # without validation the last epoch is the best
+    steps = state.step - first
     state.before, state.epoch, state.step = run.done, row["epoch"], 0
     run.totals.reset()
     if run.keep_pace is not None:
-        run.keep_pace(run, row["seconds"])
+        run.keep_pace(run, row["seconds"], steps)
     if score > state.best:
         state.best = score
         save_model(run, run.tracker.checkpoint_dir / "best.pth")

@@ -22,6 +22,8 @@ from trainer_classification.training.tta import Views
 def finish(run: Run, folder: Path, started: float) -> dict[str, Any]:
     """Test the best weights once, on all ranks, and write model, summary, metrics and report."""
     best = run.tracker.checkpoint_dir / "best.pth"
+    if not best.is_file():  # of a finished training, whose last checkpoint was copied alone
+        save_model(run, best)
     weights, meta = run.world.from_main(lambda: checkpoint.load(best))
     run.evaluated.load_state_dict(weights["model"])
     save_model(run, run.tracker.model_dir / "model.pth")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import signal
 import sys
 import time
@@ -19,14 +18,15 @@ from trainer_classification.data.manifest import Manifest
 from trainer_classification.loaders.select import formats_needed
 from trainer_classification.outputs.tracking import Silent, Tracker
 from trainer_classification.recipes import recipe_kind
-from trainer_classification.training import budget, checkpoint, distributed, picked
+from trainer_classification.training import distributed, picked
+from trainer_classification.training.beginning import begun
 from trainer_classification.training.distributed import World
 from trainer_classification.training.epoch import close_epoch, epoch_row, pause
 from trainer_classification.training.finish import finish
 from trainer_classification.training.live import Clock, duration, say, shown
 from trainer_classification.training.optimizers import set_learning_rate
-from trainer_classification.training.run import Run, State, build_run, configuration
-from trainer_classification.training.saving import checkpoint_to_resume, restore, save
+from trainer_classification.training.run import Run, configuration
+from trainer_classification.training.saving import save
 from trainer_classification.training.schedule import factor
 from trainer_classification.training.step import choose_device, figures
 
@@ -61,6 +61,7 @@ def train(config: TrainConfig, process_started: float | None = None) -> dict[str
 
 def prepared_folder(config: TrainConfig) -> Path:
     """Prepare the dataset where that is not done; returns its folder."""
+    config = picked.with_its_network(config, picked.find(config)[0])
     from trainer_classification.data.prepare import prepare  # decoders and polars: not needed on a prepared array
 
     options = PrepareConfig(
@@ -87,17 +88,13 @@ def train_prepared(
     config: TrainConfig, folder: Path, manifest: Manifest, started: float, world: World | None = None
 ) -> dict[str, Any]:
     """Train on a prepared dataset; needs torch and numpy alone. As `train`."""
-    world = world or World()
-    log_dir = Path(config.output_dir or ".data")
-    resume, reason = world.from_main(lambda: checkpoint_to_resume(config, log_dir))
-    given = picked.find(config)
-    say(reason) if reason else None
-    run = _planned_run(picked.with_its_network(config, given), folder, manifest, started, world, resume)
+    world, log_dir = world or World(), Path(config.output_dir or ".data")
+
+    def tracker_of() -> Tracker:
+        return Tracker(config.project_name, log_dir) if world.main else Silent()
+
+    run = begun(config, folder, manifest, started, world, tracker_of)
     tracker = run.tracker
-    if resume is not None:
-        restore(run, resume)
-    if given is not None:
-        say(picked.begin_from(run, given))
     tracker.configuration(configuration(run))
     with signals() as received:
         try:
@@ -106,27 +103,6 @@ def train_prepared(
         finally:
             run.close()
             tracker.close()
-
-
-def _planned_run(
-    config: TrainConfig, folder: Path, manifest: Manifest, started: float, world: World, resume: Path | None
-) -> Run:
-    """The run, with its tracker; where there is a budget, planned by it or as the run was that is resumed."""
-    scheme = times = None
-    held = bool(config.budget) and not config.stop_early
-    if held and resume is not None:
-        recipe = world.from_main(lambda: checkpoint.load(resume)[1]["recipe"])
-        config = budget.as_before(config, recipe)
-    elif held:
-        config, scheme, times = budget.plan(config, folder, manifest, started, world)
-    tracker = Tracker(config.project_name, Path(config.output_dir or ".data")) if world.main else Silent()
-    run = build_run(config, folder, manifest, tracker, world)
-    run.began = started
-    if held:
-        run.keep_pace = budget.Pace(budget.seconds_of(config.budget))
-    if scheme is not None and times is not None:
-        run.state = State(epochs=scheme.epochs, limit=scheme.limit, times=dataclasses.astuple(times))
-    return run
 
 
 @contextmanager
@@ -155,13 +131,14 @@ def fit(run: Run, received: list[int], started: float) -> None:
     while state.epoch < run.epochs:
         before = state.seconds_training, state.seconds_waiting, state.images
         _fit_loader(run)
+        first = run.state.step
         points = _train_epoch(run, received, started)
         sums = run.totals.sums.clone()
         run.world.sum(sums)
         trained = figures(sums)  # waits for the device, so the clock stops after it
         pause(run)
         _check_finite(run)
-        close_epoch(run, epoch_row(run, before, trained), points)
+        close_epoch(run, epoch_row(run, before, trained), points, first)
     run.agree.settle()
     state.finished = True
 

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import tempfile
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from torch import nn
@@ -15,32 +15,37 @@ from trainer_classification.config import TrainConfig, in_cloud, options_of
 from trainer_classification.outputs import archive
 from trainer_classification.outputs.archive import Archive
 from trainer_classification.training import checkpoint
-from trainer_classification.training.live import say
 from trainer_classification.training.run import Run
 from trainer_classification.training.saving import difference, restore
 
 
-def find(config: TrainConfig) -> Archive | None:
-    """The archive that lies in the folder of the checkpoints at the start of a run in the cloud.
+def find(config: TrainConfig) -> tuple[Archive | None, str]:
+    """The archive that lies in the folder of the checkpoints at the start of a run in the cloud, and what to say of it.
 
     Raises:
         ValueError: it is no archive of a model.
     """
     if not in_cloud() or config.resume:
-        return None
+        return None, ""
     path, text = archive.find(Path(os.environ.get("MDI_CHECKPOINT_DIR", "/opt/ml/checkpoints")))
-    if path is None:
-        return None
-    say(f"{text}.")
-    return archive.read(path)
+    return (None, "") if path is None else (archive.read(path), f"{text}.")
 
 
 def with_its_network(config: TrainConfig, given: Archive | None) -> TrainConfig:
-    """The config, with the archive's network where the user named none."""
+    """The config, with the archive's network where the user named none, by itself or by its recipe."""
     networks = get_args(options_of(TrainConfig)["model"][0])
-    if given is None or config.model != "auto" or given.network not in networks:
+    if given is None or config.model != "auto" or config.recipe == "speed" or given.network not in networks:
         return config
     return dataclasses.replace(config, model=given.network)  # type: ignore[arg-type]  # looked up in the line above
+
+
+def unfinished(given: Archive) -> dict[str, Any] | None:
+    """Meta of the archive's checkpoint, where its training was not finished."""
+    if not given.has_checkpoint:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        meta = checkpoint.load(given.extract_checkpoint(Path(folder)))[1]
+    return None if meta["finished"] else meta
 
 
 def begin_from(run: Run, given: Archive) -> str:
@@ -66,11 +71,13 @@ def _go_on(run: Run, given: Archive, path: Path) -> str:
     meta = checkpoint.load(path)[1]
     if meta["finished"]:
         return "its training is finished"
-    if reason := difference(run, meta):
+    if run.keep_pace is not None and not meta["state"]["times"]:
+        return "its training had no --budget"
+    if reason := difference(run.manifest, run.recipe, meta):
         return f"it cannot go on: {reason}"
-    restore(run, path)
     if run.world.main:
-        checkpoint.save(run.tracker.checkpoint_dir / "best.pth", {"model": given.weights}, given.best)
+        checkpoint.save(path.with_name("best.pth"), {"model": given.weights}, given.best)
+    restore(run, path)
     return ""
 
 

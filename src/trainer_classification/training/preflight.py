@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,11 +19,12 @@ from trainer_classification.data import manifest
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.outputs.tracking import Silent
 from trainer_classification.training import checkpoint, distributed
+from trainer_classification.training.beginning import begun
 from trainer_classification.training.distributed import World
-from trainer_classification.training.live import duration, say
+from trainer_classification.training.live import duration, say, shown
 from trainer_classification.training.loop import prepared_folder
 from trainer_classification.training.progressive import image_size
-from trainer_classification.training.run import Run, build_run
+from trainer_classification.training.run import Run
 from trainer_classification.training.saving import tensors_of
 from trainer_classification.training.timing import measure
 
@@ -33,14 +35,24 @@ _CLOSING = 3.0  # seconds of report and exit
 
 
 def would_work(config: TrainConfig, started: float) -> bool:
-    """Whether a run of this config would work; prepares the dataset where that is not done, which is kept."""
+    """Whether a run of this config would work; prepares the dataset where that is not done, which is kept.
+
+    Of several processes each answers for itself, as the others may wait for one that ran out of memory.
+    """
     try:
         with distributed.joined(config, lambda: _decoded_and_prepared(config)) as (world, folder):
-            fine = preflight(config, folder, manifest.read(folder), started, world)
-            return bool(world.from_main(lambda: fine))
+            if not preflight(config, folder, manifest.read(folder), started, world):
+                raise _Refused  # past the end of `joined`, which waits for the others
+    except _Refused:
+        return False
     except ValueError as error:
         say(f"preflight: no, {' '.join(str(error).split())}")
         return False
+    return True
+
+
+class _Refused(Exception):  # noqa: N818  (an answer)
+    """A check found what would stop a run."""
 
 
 def _decoded_and_prepared(config: TrainConfig) -> Path:
@@ -72,7 +84,8 @@ def decode_sample(config: TrainConfig) -> str:
 
 def preflight(config: TrainConfig, folder: Path, prepared: Manifest, started: float, world: World) -> bool:
     """Try everything a run of this config does; says each finding in a line, and returns whether it would work."""
-    run = build_run(config, folder, prepared, Silent(), world)
+    with tempfile.TemporaryDirectory(prefix="preflight-") as written:
+        run = begun(config, folder, prepared, started, world, lambda: Silent(Path(written)))
     before, times = time.time() - started, list[float]()
     checks: list[tuple[str, Callable[[], str]]] = [
         ("step", lambda: _try_steps(run, times)),
@@ -92,7 +105,8 @@ def passes(name: str, check: Callable[[], str]) -> bool:
         say(f"preflight {name}: yes, {check()}")
     except (ValueError, OSError, torch.OutOfMemoryError) as error:
         hint = "; try a smaller --batch-size, or --accumulate" if isinstance(error, torch.OutOfMemoryError) else ""
-        say(f"preflight {name}: no, {' '.join(str(error).split())}{hint}")
+        of = "" if shown() else f" on process {os.environ['RANK']}"
+        print(f"preflight {name}{of}: no, {' '.join(str(error).split())}{hint}", file=sys.stderr, flush=True)
         return False
     return True
 
@@ -183,12 +197,12 @@ def _whole_time(run: Run, times: list[float], before: float) -> str:
     recipe = run.recipe
     areas = [
         image_size(epoch, run.epochs, recipe.progressive, recipe.image_size) ** 2 / recipe.image_size**2
-        for epoch in range(run.epochs)
+        for epoch in range(run.state.epoch, run.epochs)
     ]
     training = step * run.steps * sum(areas)
     batches = {name: -(-info.count // recipe.batch_size) for name, info in run.manifest.splits.items()}
-    rest = batch * (batches.get("validation", 0) * run.epochs + batches.get("test", 0)) + _CLOSING + before
+    rest = batch * (batches.get("validation", 0) * len(areas) + batches.get("test", 0)) + _CLOSING + before
     return (
-        f"about {duration(training + rest)} for {run.epochs} epochs of {run.steps} steps, "
+        f"about {duration(training + rest)} for {len(areas)} epochs of {run.steps} steps, "
         f"{duration(training)} of them training"
     )

@@ -17,6 +17,7 @@ from trainer_classification.data.manifest import Manifest
 from trainer_classification.data.table import open_table
 from trainer_classification.loaders.base import Loader
 from trainer_classification.loaders.select import open_loader
+from trainer_classification.models.speednet import least_side
 from trainer_classification.outputs.tracking import Tracker
 from trainer_classification.plan import Plan
 from trainer_classification.recipes import Recipe
@@ -54,7 +55,7 @@ class Run:
     world: World
     agree: Agreement
     opened_size: int  # side in px of train_loader's images
-    keep_pace: Callable[[Run, float], None] | None = None  # after each epoch, with the seconds of its steps
+    keep_pace: Callable[[Run, float, int], None] | None = None  # after each epoch, with seconds and steps of it
     began: float = field(default_factory=time.time)  # of the command, moved back by runs before a resume
     clock: Clock = field(default_factory=Clock)
     loader_reason: str = ""
@@ -185,27 +186,40 @@ def _device(config: TrainConfig, world: World) -> tuple[torch.device, torch.dtyp
     return device, dtype
 
 
-def _recipe(config: TrainConfig, manifest: Manifest, device: torch.device) -> Recipe:
-    """The dataset's recipe with the user's changes.
-
-    Raises:
-        ValueError: what the user set does not fit the dataset.
-    """
-    count = manifest.splits["train"].count
+def recipe_of(config: TrainConfig, manifest: Manifest, device: torch.device) -> tuple[Recipe, str]:
+    """The dataset's recipe with the user's changes, and why this one."""
     recipe, reason = recipes.recipe_for(
         manifest.dataset,
         manifest.train_size,
         manifest.channels,
-        count,
+        manifest.splits["train"].count,
         manifest.resized,
         recipes.recipe_kind(config, manifest.dataset, device.type == "cpu"),
     )
-    recipe = recipes.resolve(config, recipe)
+    return recipes.resolve(config, recipe), reason
+
+
+def _recipe(config: TrainConfig, manifest: Manifest, device: torch.device) -> Recipe:
+    """The recipe, which it says.
+
+    Raises:
+        ValueError: what the user set does not fit the dataset.
+    """
+    recipe, reason = recipe_of(config, manifest, device)
+    count = manifest.splits["train"].count
     say(f"Recipe: {reason}; {recipe.model}, {recipe.image_size} px, {recipe.epochs} epochs of {count:,} images.")
     if recipe.progressive and recipe.policy.crop != "resized":
         raise ValueError(
             f"--progressive needs images that are cropped and resized; these of {manifest.image_size} px are only "
             f"shifted: leave it away, or give a --resize other than their size."
+        )
+    if recipe.model == "speednet" and 0 < recipe.progressive < (least := least_side(recipe.image_size)):
+        raise ValueError(
+            f"--progressive is {recipe.progressive}, but a speednet for {recipe.image_size} px sees {least} px or more."
+        )
+    if recipe.policy.crop == "shift" and recipe.policy.shift >= recipe.image_size:
+        raise ValueError(
+            f"--shift is {recipe.policy.shift}, but must be less than the {recipe.image_size} px of an image."
         )
     check_views(config.tta, recipe.policy)
     return recipe
@@ -222,6 +236,7 @@ def _step(
     """Model, average, optimizer and all that a step does with them; equal on every rank."""
     device = normalise.scale.device
     torch.backends.cudnn.benchmark = True
+    torch.set_float32_matmul_precision("high")  # TF32 from sm_80 on, as cuDNN's convolutions have by themselves
     model = model.to(device)
     world.same_state(model)
     average = Average(model, recipe.ema) if recipe.ema else None

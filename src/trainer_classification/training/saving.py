@@ -12,7 +12,9 @@ from typing import Any
 import torch
 
 from trainer_classification.config import TrainConfig, in_cloud
+from trainer_classification.data.manifest import Manifest
 from trainer_classification.outputs import archive
+from trainer_classification.recipes import Recipe
 from trainer_classification.training import checkpoint
 from trainer_classification.training.run import Run, State
 
@@ -88,9 +90,10 @@ def _write_archive(run: Run, path: Path) -> None:
 _SAME = ("class_names", "manifest_fingerprint", "recipe")
 
 
-def difference(run: Run, meta: dict[str, Any]) -> str:
-    """Why a run cannot go on from a checkpoint with this meta; empty: it can."""
-    mine = _plain(_meta(run))
+def difference(manifest: Manifest, recipe: Recipe, meta: dict[str, Any]) -> str:
+    """Why a run of this dataset and recipe cannot go on from a checkpoint with this meta; empty: it can."""
+    values = (manifest.class_names, manifest.fingerprint, dataclasses.asdict(recipe))
+    mine = _plain(dict(zip(_SAME, values, strict=True)))
     for name in _SAME:
         if meta[name] != mine[name]:
             return f"its {name} differs ({_difference(meta[name], mine[name])})"
@@ -106,7 +109,8 @@ def restore(run: Run, path: Path) -> None:
     tensors, meta = run.world.from_main(lambda: _checked(run, path))
     run.step.model.load_state_dict(tensors["model"])
     run.step.optimizer.load_state_dict(tensors["optimizer"])
-    run.step.scaler.load_state_dict(tensors["scaler"])
+    if tensors["scaler"]:  # of a training in fp16; another precision scales nothing
+        run.step.scaler.load_state_dict(tensors["scaler"])
     if run.step.average is not None:
         run.step.average.model.load_state_dict(tensors["average"])
     _restore_totals(run, tensors["totals"])
@@ -120,11 +124,13 @@ def restore(run: Run, path: Path) -> None:
 
 def _checked(run: Run, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     tensors, meta = checkpoint.load(path)
-    if reason := difference(run, meta):
+    if reason := difference(run.manifest, run.recipe, meta):
         raise ValueError(
             f"{path} cannot be resumed: {reason}. Give the options and the dataset it was trained with, or train anew "
             f"without --resume."
         )
+    if not path.with_name("best.pth").is_file():
+        meta["state"]["best"] = -1.0  # copied alone: the best weights are those of the epochs to come
     return tensors, meta
 
 

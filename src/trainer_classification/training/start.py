@@ -45,7 +45,11 @@ def start(config: TrainConfig, started: float) -> int:
 
 def _train(config: TrainConfig, started: float) -> int:
     if config.preflight:
-        return 0 if would_work(config, started) else 1
+        if would_work(config, started):
+            return 0
+        if launched():  # what a peer waits for keeps this process from its end
+            faulthandler.dump_traceback_later(_EXIT_SECONDS, exit=True)
+        return 1
     try:
         train(config, started)
     except Stopped as stop:

@@ -1,0 +1,90 @@
+"""A run before its first step: new, planned by a budget, or gone on from a checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+from trainer_classification.config import TrainConfig
+from trainer_classification.data.manifest import Manifest
+from trainer_classification.outputs.archive import Archive
+from trainer_classification.outputs.tracking import Tracker
+from trainer_classification.training import budget, checkpoint, picked
+from trainer_classification.training.distributed import World
+from trainer_classification.training.live import say
+from trainer_classification.training.run import Run, State, build_run, recipe_of
+from trainer_classification.training.saving import checkpoint_to_resume, difference, restore
+from trainer_classification.training.step import choose_device
+
+
+def begun(
+    config: TrainConfig,
+    folder: Path,
+    manifest: Manifest,
+    started: float,
+    world: World,
+    tracker_of: Callable[[], Tracker],
+) -> Run:
+    """A run before its first step: planned where it has a budget, restored where it goes on from a checkpoint.
+
+    Raises:
+        ValueError: the options contradict each other, the dataset or the checkpoint.
+    """
+    resume, reason = world.from_main(lambda: checkpoint_to_resume(config, Path(config.output_dir or ".data")))
+    given, text = picked.find(config)
+    for line in filter(None, (reason, text)):
+        say(line)
+    config = picked.with_its_network(config, given)
+    held = bool(config.budget) and not config.stop_early
+    before = world.from_main(lambda: _before(config, manifest, resume, given)) if held else None
+    run = _planned_run(config, folder, manifest, started, world, before, tracker_of)
+    if resume is not None:
+        restore(run, resume)
+    if given is not None:
+        say(picked.begin_from(run, given))
+    return run
+
+
+def _before(config: TrainConfig, manifest: Manifest, resume: Path | None, given: Archive | None) -> TrainConfig | None:
+    """The config of the run with a budget that this one goes on from, as it was planned; None: it is another.
+
+    Raises:
+        ValueError: the run to resume had no budget.
+    """
+    if resume is not None:
+        before = checkpoint.load(resume)[1]
+        if not before["state"]["times"]:
+            raise ValueError(f"{resume} is of a run without --budget: resume it without, too.")
+        return budget.as_before(config, before["recipe"])
+    meta = picked.unfinished(given) if given is not None else None
+    if meta is None or not meta["state"]["times"]:
+        return None
+    planned = budget.as_before(config, meta["recipe"])
+    recipe, _ = recipe_of(planned, manifest, choose_device(config.device)[0])
+    return None if difference(manifest, recipe, meta) else planned
+
+
+def _planned_run(
+    config: TrainConfig,
+    folder: Path,
+    manifest: Manifest,
+    started: float,
+    world: World,
+    before: TrainConfig | None,
+    tracker_of: Callable[[], Tracker],
+) -> Run:
+    """The run, with its tracker; where there is a budget, planned by it or as it was before."""
+    scheme = times = None
+    held = bool(config.budget) and not config.stop_early
+    if held and before is not None:
+        config = before
+    elif held:
+        config, scheme, times = budget.plan(config, folder, manifest, started, world)
+    run = build_run(config, folder, manifest, tracker_of(), world)
+    run.began = started
+    if held:
+        run.keep_pace = budget.Pace(budget.seconds_of(config.budget))
+    if scheme is not None and times is not None:
+        run.state = State(epochs=scheme.epochs, limit=scheme.limit, times=dataclasses.astuple(times))
+    return run
