@@ -10,11 +10,15 @@ import psutil
 import pytest
 import simplejpeg
 import torch
+from helpers import write_dataset
 from PIL import Image
 
 from trainer_classification.augment import oracle
+from trainer_classification.config import PrepareConfig
 from trainer_classification.data.beton import JPEG, Payload, open_beton, raw_payload, write_beton
+from trainer_classification.data.prepare import prepare
 from trainer_classification.loaders.base import Share
+from trainer_classification.loaders.select import open_loader
 from trainer_classification.plan import Plan, Policy
 
 if importlib.util.find_spec("ffcv") is None:
@@ -26,6 +30,7 @@ CROP = Policy(crop="resized", area=(0.1, 1.0), flip="random")
 SIZE = 48
 # Chroma is resized from its own small plane instead of being smoothed up to the image's size first.
 TOLERANCE = 1.0
+STRAY = b"some stray bytes"  # before the end of a JPEG libjpeg-turbo warns of them, and Pillow does not
 
 
 def photo(height, width, seed=0):
@@ -109,7 +114,7 @@ def test_a_crop_far_larger_than_the_batch_is_refused_with_the_file(tmp_path):
         opened(tmp_path / "a", payloads, Policy(crop="none"), size=16)
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "zeros"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "zeros", "stray"])
 def test_a_damaged_jpeg_is_an_error_that_names_the_sample_and_not_a_hang(tmp_path, damage):
     payloads = [jpeg(photo(90, 120, n)) for n in range(8)]
     content = bytearray(payloads[5].data)
@@ -117,12 +122,37 @@ def test_a_damaged_jpeg_is_an_error_that_names_the_sample_and_not_a_hang(tmp_pat
         content[len(content) // 2 :] = bytes(len(content) - len(content) // 2)
     elif damage == "flipped":
         content[0] ^= 0xFF
+    elif damage == "stray":
+        content[-2:-2] = STRAY
     else:
         content[:] = bytes(len(content))
     payloads[5] = Payload(JPEG, 120, 90, bytes(content))
     loader, _ = opened(tmp_path / "a", payloads)
     with loader, pytest.raises(ValueError, match=r"Sample 5 \(data/5\.jpg\) cannot be used: its JPEG is"):
         list(loader.epoch(0))
+
+
+def test_a_jpeg_that_only_pillow_reads_is_prepared_so_that_it_can_be_delivered(tmp_path):
+    data = []
+    for number in range(12):
+        content = jpeg(photo(80, 100, number)).data
+        content = content[:-2] + STRAY + content[-2:] if number % 3 == 0 else content
+        row = {"data": content, "suffix": ".jpg", "label": "ab"[number % 2], "width": 100, "height": 80}
+        data.append(row | {"split": "train" if number < 8 else "test"})
+    dataset = write_dataset(tmp_path / "dataset", data, ["a", "b"])
+    options = {"formats": "beton", "image_size": SIZE, "validation_fraction": 0, "workers": 1}
+    made = prepare(PrepareConfig(dataset=str(dataset), out=str(tmp_path / "out"), **options))
+    for split, first, count in (("train", 0, 8), ("test", 8, 4)):
+        options = {"loader": "ffcv", "plan": None, "batch_size": 4, "image_size": SIZE, "device": torch.device("cpu")}
+        loader, _ = open_loader(made.folder, made.manifest, split, **options)
+        seen = []
+        with loader:
+            for batch in loader.epoch(0):
+                for image, sample in zip(batch.images.numpy(), batch.index.tolist(), strict=True):
+                    shown = oracle.resized_crop(photo(80, 100, first + sample), np.array([0, 0, 1, 1]), SIZE)
+                    assert np.abs(image.astype(int) - shown).mean() < 2 * TOLERANCE
+                    seen.append(sample)
+        assert sorted(seen) == list(range(count))
 
 
 def test_a_jpeg_of_other_colours_is_refused_with_the_reason(tmp_path):

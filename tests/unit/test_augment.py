@@ -101,6 +101,26 @@ def test_a_shift_at_another_size_than_stored_says_how_to_prepare(augment):
         augment(images, index, draws, SHIFTS[2], 12)
 
 
+@pytest.mark.parametrize("augment", [oracle.augment, cpu.augment, on_device])
+@pytest.mark.parametrize("pad", ["reflect", "zero"])
+@pytest.mark.parametrize("shift", [16, 64])
+def test_a_shift_by_all_of_an_image_is_refused_before_it_is_made(augment, pad, shift):
+    policy = Policy(crop="shift", shift=shift, pad=pad)
+    images, index, draws = images_and_draws(16, 3, policy)
+    with pytest.raises(ValueError, match=f"Images of 16 px cannot be shifted by {shift}: use --shift 15 or less"):
+        augment(images, index, draws, policy, 16)
+
+
+def test_a_shift_by_all_but_one_pixel_is_made_as_the_oracle_makes_it():
+    for pad in ("reflect", "zero"):
+        policy = Policy(crop="shift", shift=15, pad=pad, flip="random")
+        images, index, draws = images_and_draws(16, 3, policy)
+        draws.shift[:4] = [(15, 15), (-15, -15), (15, -15), (-15, 0)]
+        expected = oracle.augment(images, index, draws, policy, 16)
+        for fast in (cpu.augment, on_device):
+            np.testing.assert_array_equal(fast(images, index, draws, policy, 16), expected)
+
+
 def test_a_crop_of_one_pixel_and_one_of_the_whole_image_stay_inside():
     policy = Policy(crop="resized")
     images, index, draws = images_and_draws(24, 3, policy)

@@ -10,13 +10,18 @@ from helpers import encoded, noise
 from PIL import Image
 
 from trainer_classification.data import images
-from trainer_classification.data.images import BadImageError, decode, padded, resized
+from trainer_classification.data.images import BadImageError, decode, examine, padded, resized
 
 
 def saved(image: Image.Image, kind: str = "PNG", **options) -> bytes:
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
+
+
+def with_stray_bytes(jpeg: bytes) -> bytes:
+    """Damaged just before its end: more bytes than decoders read ahead, or the damage would go unseen."""
+    return jpeg[:-2] + b"some stray bytes" + jpeg[-2:]
 
 
 @pytest.mark.parametrize(
@@ -53,6 +58,28 @@ def test_transparency_is_laid_over_white_and_not_over_hidden_colours():
     np.testing.assert_array_equal(shown[0, 3], (255, 255, 255))
 
 
+@pytest.mark.parametrize("pixels", [(200, 10, 20), 90])
+def test_a_colour_that_stands_for_transparency_is_laid_over_white(pixels):
+    image = Image.new("RGB" if isinstance(pixels, tuple) else "L", (4, 4), pixels)
+    image.putpixel((1, 2), (1, 2, 3) if isinstance(pixels, tuple) else 7)
+    shown = examine(saved(image, transparency=pixels), ".png")
+    assert shown.pixels[0, 0].tolist() == [255] * shown.head.channels
+    assert shown.pixels[2, 1].tolist() == ([1, 2, 3] if isinstance(pixels, tuple) else [7])
+    assert shown.head.kind == ""
+
+
+def test_a_16_bit_value_that_stands_for_transparency_is_white():
+    values = np.array([[0x1234, 0x1235]], np.uint16)
+    assert decode(saved(Image.fromarray(values), transparency=0x1234), ".png")[0, :, 0].tolist() == [255, 0x12]
+
+
+@pytest.mark.parametrize(("depth", "kind"), [(8, "png"), (16, "")])
+def test_a_png_of_16_bits_a_colour_is_shown_by_the_upper_8_and_does_not_count_as_plain(depth, kind):
+    shown = examine(png(1, 1, depth, 2, b"\0" + bytes([7, 8, 9] if depth == 8 else [7, 99, 8, 99, 9, 99])), ".png")
+    assert shown.pixels[0, 0].tolist() == [7, 8, 9]
+    assert shown.head.kind == kind
+
+
 def test_exif_rotation_is_applied():
     image = Image.fromarray(noise(2, 4, 9, 3))
     exif = Image.Exif()
@@ -80,14 +107,19 @@ def test_padding_puts_the_image_in_the_middle_of_zeros():
     assert (out[2:4, 1:5] == 7).all()
 
 
-def bomb() -> bytes:
-    """A PNG of a few bytes whose header promises 40,000 x 40,000 pixels."""
+def png(width: int, height: int, depth: int, colours: int, rows: bytes) -> bytes:
+    """A PNG whose header says this of its rows."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 40000, 40000, 8, 0, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colours, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def bomb() -> bytes:
+    """A PNG of a few bytes whose header promises 40,000 x 40,000 pixels."""
+    return png(40000, 40000, 8, 0, b"\0" * 100)
 
 
 @pytest.mark.parametrize(
@@ -104,6 +136,32 @@ def bomb() -> bytes:
 def test_bad_files_are_refused_with_the_reason(data, suffix, reason):
     with pytest.raises(BadImageError, match=reason):
         decode(data, suffix)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ""])
+def test_a_jpeg_that_only_pillow_reads_does_not_count_as_plain(suffix):
+    whole = encoded(noise(0, 40, 60, 3), "JPEG")
+    damaged = with_stray_bytes(whole)
+    np.testing.assert_array_equal(decode(damaged, suffix), np.asarray(Image.open(io.BytesIO(whole))))
+    assert examine(whole, suffix).head.kind == "jpeg"
+    assert examine(damaged, suffix).head.kind == ""
+
+
+def test_a_turned_jpeg_counts_as_plain_unless_it_is_damaged():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    whole = encoded(noise(0, 40, 60, 3), "JPEG", exif=exif)
+    assert examine(whole, ".jpg").head.kind == "jpeg"
+    assert examine(with_stray_bytes(whole), ".jpg").head.kind == ""
+
+
+def test_a_sound_jpeg_is_decoded_once_whatever_its_name(monkeypatch):
+    decodings, real = [], images.simplejpeg.decode_jpeg
+    monkeypatch.setattr(images.simplejpeg, "decode_jpeg", lambda *args: decodings.append(1) or real(*args))
+    monkeypatch.setattr(images, "_by_pillow", None)
+    for suffix in (".jpg", ".JPEG", "", ".photo"):
+        decode(encoded(noise(0, 40, 60, 3), "JPEG"), suffix)
+    assert len(decodings) == 4
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"restart_marker_rows": 1}])

@@ -39,6 +39,15 @@ def test_what_is_prepared_already_is_found_wherever_it_is(disks):
     assert place.choose(folders, "mnist-28px", int(2e9))[0] == folders[1] / "prepared"
 
 
+def test_what_an_interrupted_run_has_begun_is_gone_on_with_though_it_takes_the_room_up(disks):
+    folders = disks(a=(9e9, 0.1, "ext4"), b=(1e9, 3.0, "ext4"))
+    (folders[1] / "prepared/mnist-28px.partial").mkdir(parents=True)
+    assert place.choose(folders, "mnist-28px", int(2e9)) == (folders[1] / "prepared", "it has been begun there")
+    assert place.choose(folders, "mnist-32px", int(2e9))[0] == folders[0] / "prepared"
+    (folders[0] / "prepared/mnist-28px").mkdir(parents=True)
+    assert place.choose(folders, "mnist-28px", int(2e9))[0] == folders[0] / "prepared"  # whole: nothing to go on with
+
+
 def test_without_room_the_error_says_what_each_disk_has_and_what_to_do(disks):
     folders = disks(a=(1e9, 0.1, "ext4"), b=(5e8, 0.1, "overlay"))
     with pytest.raises(

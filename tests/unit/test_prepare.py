@@ -17,7 +17,7 @@ from trainer_classification.config import PrepareConfig
 from trainer_classification.data import ahead, array, beton, jobs, manifest, parts, slots, splits, table, tar
 from trainer_classification.data import prepare as prepare_module
 from trainer_classification.data.array import open_array
-from trainer_classification.data.images import decode
+from trainer_classification.data.images import decode, is_sound
 from trainer_classification.data.prepare import prepare
 
 
@@ -239,6 +239,30 @@ def test_too_little_room_is_said_before_the_work(tmp_path, monkeypatch):
         prepared(tmp_path, three_splits())
 
 
+@pytest.mark.parametrize("changed", [False, True])
+def test_room_that_a_killed_run_has_taken_is_not_asked_for_again(tmp_path, monkeypatch, changed):
+    with monkeypatch.context() as patch:
+        patch.setattr(array, "write_split", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            prepared(tmp_path, three_splits(), formats="array")
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})())
+    if changed:  # what was written is of no use, and dropped
+        (tmp_path / "dataset/data/00003.png").write_bytes(encoded(noise(77, channels=3)))
+        with pytest.raises(ValueError, match=r"needs about .* GB"):
+            prepared(tmp_path, None, formats="array")
+    else:
+        assert prepared(tmp_path, None, formats="array").manifest.splits["train"].count == 30
+
+
+def test_a_file_of_two_names_takes_its_room_once(tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    (tmp_path / "a/file").write_bytes(noise(0, 1024, 1024).tobytes())
+    os.link(tmp_path / "a/file", tmp_path / "b/file")
+    folders = [tmp_path / name for name in "ab"] + [tmp_path / "missing"]
+    assert 1 << 20 <= prepare_module._room_taken(folders) < 3 << 19
+
+
 def test_a_manifest_of_another_version_is_refused_with_the_command(tmp_path):
     made = prepared(tmp_path, three_splits())
     path = made.folder / "manifest.json"
@@ -350,6 +374,45 @@ def test_one_pass_writes_every_format_and_each_holds_every_image(tmp_path):
             else:
                 assert bytes(tars.image(sample)) == original
             assert max(betons.widths[sample], betons.heights[sample]) <= 160
+
+
+@pytest.mark.parametrize("suffix", ["", ".my photo"])
+def test_originals_of_any_name_are_in_the_tar_under_the_suffix_of_what_they_hold(tmp_path, suffix):
+    data = [row | {"suffix": suffix} for row in photos()]
+    data[8]["data"] = encoded(noise(8, 80, 90, 3))
+    made = prepared(tmp_path, data, image_size=64)
+    suffixes = {}
+    for split, info in made.manifest.splits.items():
+        tars = tar.open_tars(made.folder / "tar", split, info.count)
+        for sample, name in enumerate(table.open_table(made.folder, made.manifest, split).files):
+            number = int(name[5:10])
+            suffixes[number] = tars.suffixes[sample]
+            assert (bytes(tars.image(sample)) == data[number]["data"]) == (number != 7)  # has transparency: converted
+    assert suffixes == {number: "png" if number in (7, 8) else "jpg" for number in range(24)}
+
+
+@pytest.mark.parametrize("formats", ["array,beton,tar", "beton,tar"])
+def test_a_jpeg_that_only_pillow_reads_is_encoded_anew_where_decoders_are_stricter(tmp_path, formats):
+    data, damaged = photos(), (2, 4)  # of validation and train
+    for number in damaged:
+        content = data[number]["data"]
+        data[number]["data"] = content[:-2] + b"some stray bytes" + content[-2:]
+    made = prepared(tmp_path, data, image_size=64, beton_side=300, formats=formats)
+    seen = []
+    for split, info in made.manifest.splits.items():
+        tars = tar.open_tars(made.folder / "tar", split, info.count)
+        betons = beton.open_beton(made.folder / beton.path(split))
+        for sample, name in enumerate(table.open_table(made.folder, made.manifest, split).files):
+            if int(name[5:10]) in damaged:
+                seen.append(int(name[5:10]))
+                pixels = decode((tmp_path / "dataset" / name).read_bytes(), ".jpg")
+                assert tars.suffixes[sample] == "png"
+                np.testing.assert_array_equal(decode(bytes(tars.image(sample)), ".png"), pixels)
+                assert betons.modes[sample] == beton.JPEG
+                assert is_sound(bytes(betons.image(sample)))
+                again = decode(bytes(betons.image(sample)), ".jpg").astype(int)
+                assert np.abs(again - pixels).mean() < 4
+    assert sorted(seen) == [2, 4]
 
 
 def test_small_images_lie_raw_in_the_beton_as_in_the_array(tmp_path):

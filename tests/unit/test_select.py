@@ -1,6 +1,7 @@
 """`--loader auto`: what is chosen from sizes, memory, device and what is installed; and what is said of it."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -67,6 +68,56 @@ def test_an_engine_that_is_not_installed_says_how_to_install_it(machine, engine,
     machine(GB, installed=())
     with pytest.raises(ValueError, match=f"--loader {engine} is not installed: .*{command}"):
         select.require_installed(engine)
+
+
+@pytest.mark.parametrize(
+    ("below", "limit", "used", "prefix"),
+    [
+        ("", "memory.max", "memory.current", ""),
+        ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+    ],
+)
+def test_in_a_container_its_limit_counts_and_cached_files_are_free(tmp_path, monkeypatch, below, limit, used, prefix):
+    (tmp_path / below).mkdir(exist_ok=True)
+    monkeypatch.setattr(select, "_CGROUP", tmp_path)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=50 * GB))
+
+    def free(most, taken, inactive, active):
+        parts = {"anon": taken, "inactive_file": 1, f"{prefix}inactive_file": inactive, f"{prefix}active_file": active}
+        (tmp_path / below / limit).write_text(f"{most}\n")
+        (tmp_path / below / used).write_text(f"{taken}\n")
+        (tmp_path / below / "memory.stat").write_text("".join(f"{name} {size}\n" for name, size in parts.items()))
+        return select.free_memory()
+
+    assert free(8 * GB, 7 * GB, 2 * GB, 3 * GB) == 6 * GB
+    assert free(8 * GB, 4 * GB, 5 * GB, 3 * GB) == 8 * GB  # no more than the limit
+    assert free(8 * GB, 9 * GB, 0, 0) == 0
+    assert free(90 * GB, 10 * GB, 0, 0) == 50 * GB  # nor than the machine has
+    assert free("max", 10 * GB, 0, 0) == 50 * GB
+
+
+def test_without_cgroups_the_machine_alone_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr(select, "_CGROUP", tmp_path)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=5 * GB))
+    assert select.free_memory() == 5 * GB
+
+
+@pytest.mark.parametrize(("where", "free"), [(CPU, 0), (GPU, 200 * 10**6), (GPU, 10 * GB)])
+@pytest.mark.parametrize("bare", [False, True])
+def test_the_host_holds_the_array_only_where_numba_is_installed(machine, monkeypatch, where, free, bare):
+    machine(4 * GB, free)
+    monkeypatch.setattr(select.importlib.util, "find_spec", lambda name: None if bare else name)
+    opened, reason = select.resident_placement(request(["array"], count=2000, where=where))  # 154 MB
+    fits = free == 10 * GB
+    assert opened is (select._device_resident if bare or fits else select._host_resident)
+    assert ("by torch alone: numba is not installed" in reason) == (bare and not fits)
+
+
+def test_an_array_that_fits_nowhere_without_numba_says_so(machine, monkeypatch):
+    machine(4 * GB, 100 * 10**6)
+    monkeypatch.setattr(select.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"154 MB, does not fit in 100 MB free on the GPU.*pip install numba"):
+        select.resident_placement(request(["array"], count=2000, where=GPU))
 
 
 def request(formats, count=100, where=CPU):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from helpers import encoded, noise
 
-from trainer_classification.data.tar import _header, open_tars, order_of, write_tars
+from trainer_classification.data.tar import _header, open_tars, order_of, suffix_of, write_tars
 
 COUNT = 40
 FILES = [(encoded(noise(i, 20 + i, 30, 3), "JPEG"), ".jpg") for i in range(COUNT)]
@@ -49,6 +49,10 @@ def test_headers_are_those_of_the_standard_library():
         info = tarfile.TarInfo(name)
         info.size, info.mode = size, 0o644
         assert _header(name, size) == info.tobuf(tarfile.USTAR_FORMAT)
+
+
+def test_a_file_is_named_by_its_kind_and_what_is_neither_is_converted_to_png():
+    assert [suffix_of(kind) for kind in ("jpeg", "png", "")] == [".jpg", ".png", ".png"]
 
 
 def test_webdataset_reads_them(folder):

@@ -47,10 +47,12 @@ def resizes(policy: Policy, side: int, size: int) -> bool:
     """Whether pixels are interpolated (True) or only copied.
 
     Raises:
-        ValueError: a shift, which copies, is asked for at another size than the images have.
+        ValueError: a shift, which copies, is asked for at another size than the images have, or by all of it.
     """
     if policy.crop == "shift" and side != size:
         raise ValueError(f"Images stored at {side} px cannot be shifted at {size}: prepare with --image-size {size}.")
+    if policy.crop == "shift" and policy.shift >= side:
+        raise ValueError(f"Images of {side} px cannot be shifted by {policy.shift}: use --shift {side - 1} or less.")
     return policy.crop == "resized" or side != size
 
 

@@ -29,6 +29,7 @@ _ROTATABLE = ("JPEG", "MPO", "PNG", "WEBP", "TIFF")  # formats with an EXIF orie
 
 
 _ORIENTATION = 0x0112  # EXIF
+_PNG_DEPTH = 24  # where a PNG says its bits per channel
 _SHRINK = 4  # from here on Pillow resizes: the kernels' 8-bit weights get coarse
 # Width of the filter for images that are resized again when they are cropped, or they would be blurred twice: crops of
 # caltech-101 come a tenth closer to those of the originals than with 1 (docs/engines.md).
@@ -46,8 +47,8 @@ class Head:
     Attributes:
         width, height: in px, upright.
         channels: 1 (grey) or 3.
-        kind: "jpeg" or "png" where any decoder shows the same pixels of the file: no palette, transparency, CMYK or
-            16 bits; "" else.
+        kind: "jpeg" or "png" where any decoder shows the same pixels of the file: no palette, transparency, CMYK,
+            16 bits or damage; "" else.
         upright: no EXIF rotation was applied.
     """
 
@@ -95,7 +96,7 @@ def examine(data: bytes, suffix: str) -> Decoded:
 
 def plain_jpeg(data: bytes, suffix: str) -> Head | None:
     """The head of a JPEG as nearly all are; None: Pillow has to look, which also says what is wrong."""
-    head = _jpeg_head(data) if suffix.lower() in (".jpg", ".jpeg") else None
+    head = _jpeg_head(data) if "JPEG" in _SUFFIXES.get(suffix.lower(), ("JPEG",)) else None
     return None if head is None or _rotated(data) else head
 
 
@@ -162,9 +163,10 @@ def _by_pillow(data: bytes, suffix: str) -> Decoded:
 
 def _kind(image: Image.Image, data: bytes) -> Literal["jpeg", "png", ""]:
     if image.format in ("JPEG", "MPO"):
-        return "jpeg" if _jpeg_head(data) else ""
+        # Pillow reads over damage that libjpeg-turbo warns of, and for the ffcv loader a warning is an error.
+        return "jpeg" if _jpeg_head(data) and is_sound(data) else ""
     plain = image.format == "PNG" and image.mode in ("L", "RGB") and "transparency" not in image.info
-    return "png" if plain else ""
+    return "png" if plain and data[_PNG_DEPTH] <= 8 else ""
 
 
 def is_grey(path: str) -> bool:
@@ -186,18 +188,19 @@ def _check(image: Image.Image, suffix: str) -> None:
 
 def _pixels(image: Image.Image) -> Uint8:
     mode = image.mode
-    if mode in ("L", "RGB"):
+    if mode.startswith("I"):
+        values = np.asarray(image)
+        pixels = (np.clip(values, 0, 0xFFFF) >> 8).astype(np.uint8)
+        pixels[values == image.info.get("transparency", -1)] = 255  # white
+    elif mode == "F":
+        raise BadImageError("floating-point pixels, whose range is not known")
+    elif mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in image.info:
+        shown = _over_white(image.convert("RGBA"))
+        pixels = np.array(shown.convert("L") if mode in ("1", "L", "LA", "La") else shown)
+    elif mode in ("L", "RGB"):
         pixels = np.array(image)
     elif mode == "1":
         pixels = np.array(image.convert("L"))
-    elif mode.startswith("I"):
-        pixels = (np.clip(np.asarray(image), 0, 0xFFFF) >> 8).astype(np.uint8)
-    elif mode == "F":
-        raise BadImageError("floating-point pixels, whose range is not known")
-    elif mode in ("LA", "La"):
-        pixels = np.array(_over_white(image.convert("RGBA")).convert("L"))
-    elif mode in ("RGBA", "RGBa", "PA") or "transparency" in image.info:
-        pixels = np.array(_over_white(image.convert("RGBA")))
     else:
         pixels = np.array(image.convert("RGB"))
     return pixels.reshape(image.height, image.width, -1)

@@ -40,6 +40,7 @@ from trainer_classification.data.reading import read_file
 from trainer_classification.data.slots import FORMATS, Slots, SlotWriter
 
 SIZE = 500  # images of a part
+VERSION = 2  # of what a part holds and how images are decoded: parts of another are not gone on with
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,7 @@ class Part:
         checks: uint64 [n, 3], xxh3-64 of these bytes.
         payloads: int32 [n, 3], the mode, width and height of the image in the beton.
         converted: bool [n], in the tar it is a PNG of the part, not the original file.
+        suffixes: str [n], of the image's name in the tar; "" where that is not wanted.
         placed: bool [n, 3], it was written to its slot, not to the part.
     """
 
@@ -116,6 +118,7 @@ class Part:
     checks: npt.NDArray[np.uint64]
     payloads: npt.NDArray[np.int32]
     converted: npt.NDArray[np.bool_]
+    suffixes: npt.NDArray[np.str_]
     placed: npt.NDArray[np.bool_]
 
 
@@ -132,6 +135,7 @@ class _Row:
     checks: list[int] = field(default_factory=lambda: [0, 0, 0])
     payload: tuple[int, int, int] = (0, 0, 0)
     converted: bool = False
+    suffix: str = ""
     placed: list[bool] = field(default_factory=lambda: [False, False, False])
 
 
@@ -203,6 +207,7 @@ def _add_file(row: _Row, number: int, head: Head, data: bytes, job: Job, outputs
     if "beton" in outputs:
         _add_payload(row, number, beton.original_payload(head, data), outputs)
     if "tar" in outputs:
+        row.suffix = tar.suffix_of(head.kind)
         _add_original(row, number, data, job, outputs["tar"])
 
 
@@ -221,9 +226,12 @@ def _add_image(row: _Row, number: int, image: Decoded, data: bytes, job: Job, ou
         # Small images as the array has them, so that both engines shift alike.
         stored = beton.payload(image, data, job.work.beton) if geometry.resized else beton.raw_payload(pixels)
         _add_payload(row, number, stored, outputs)
-    if "tar" in outputs and image.head.kind:
+    if "tar" not in outputs:
+        return
+    row.suffix = tar.suffix_of(image.head.kind)
+    if image.head.kind:
         _add_original(row, number, data, job, outputs["tar"])
-    elif "tar" in outputs:
+    else:
         row.converted = True
         outputs["tar"].part.write(outputs["tar"].note(row, _png(image.pixels)))
 
@@ -242,8 +250,7 @@ def _add_original(row: _Row, number: int, data: bytes, job: Job, output: _Output
     """Into the tar as it is; without a slot it is read again when the tar is written."""
     output.note(row, data)
     if slots := job.slots.get("tar"):
-        suffix = tar.suffix_of(job.files[number])
-        blocks = tar.blocks(int(slots.samples[number]), suffix, data, int(job.labels[number]))
+        blocks = tar.blocks(int(slots.samples[number]), row.suffix, data, int(job.labels[number]))
         row.placed[output.column] = output.slots.write(number, memoryview(blocks))
 
 
@@ -274,6 +281,7 @@ def _part(rows: list[_Row]) -> Part:
         checks=np.array([row.checks for row in rows], np.uint64),
         payloads=np.array([row.payload for row in rows], np.int32),
         converted=np.array([row.converted for row in rows]),
+        suffixes=np.array([row.suffix for row in rows]),
         placed=np.array([row.placed for row in rows]),
     )
 

@@ -21,8 +21,9 @@ def candidates() -> list[Path]:
 def choose(folders: Sequence[Path], name: str, need: int) -> tuple[Path, str]:
     """The folder to keep the prepared dataset `name` in, and why.
 
-    One that holds it already; else of those that can be written to, have `need` bytes free and are no memory, the one
-    that takes 32 MB the fastest. Folders of one disk count once, the first of them.
+    One that holds it already, or what an interrupted run has made of it; else of those that can be written to, have
+    `need` bytes free and are no memory, the one that takes 32 MB the fastest. Folders of one disk count once, the first
+    of them.
 
     Raises:
         ValueError: none has room; says what each has.
@@ -30,6 +31,9 @@ def choose(folders: Sequence[Path], name: str, need: int) -> tuple[Path, str]:
     for folder in folders:
         if (folder / "prepared" / name).is_dir():
             return folder / "prepared", "it is there already"
+    for folder in folders:
+        if (folder / "prepared" / f"{name}.partial").is_dir():
+            return folder / "prepared", "it has been begun there"
     disks: dict[int, Path] = {}
     for folder in folders:
         if os.access(folder, os.W_OK) and _file_system(folder) not in _IN_MEMORY:

@@ -194,8 +194,9 @@ def _make(
 ) -> Prepared:
     """Make the formats of `work`; those of `kept` stay as they are."""
     partial = target.with_name(target.name + ".partial")
-    _claim(partial, f"{fingerprint} {work}")
-    _check_room(partial, _room_needed(source, work))
+    _claim(partial, f"{fingerprint} {work} {jobs.VERSION}")
+    there = _room_taken([partial / name for name in ("parts", *work.formats)])
+    _check_room(partial, _room_needed(source, work) - there)
     slots = ahead.slots_for(source, work, config.validation_fraction, partial / "parts", console)
     measured = ahead.measured(source, work.geometry)
     todo = _jobs(source, work, measured, slots, partial / "parts")
@@ -321,6 +322,12 @@ def _room_needed(source: Source, work: jobs.Work) -> int:
     raw = images * side**2 * 3
     need = {"array": raw, "beton": raw if work.beton.mode == "raw" else 2 * original, "tar": original + 2048 * images}
     return 2 * sum(need[name] for name in work.formats)
+
+
+def _room_taken(folders: list[Path]) -> int:
+    """Bytes on the disk of what is below some folders; files with two names count once."""
+    found = (path.stat() for folder in folders for path in folder.rglob("*"))
+    return sum({stat.st_ino: 512 * stat.st_blocks for stat in found}.values())
 
 
 def _claim(partial: Path, fingerprint: str) -> None:

@@ -54,7 +54,7 @@ def write_split(
     """
 
     sizes = parts.found.bytes[rows, 2]
-    suffixes = [suffix_of(parts.originals[row], converted=bool(parts.found.converted[row])) for row in rows.tolist()]
+    suffixes = parts.found.suffixes[rows].tolist()
     plan = layout(sizes, labels)
     there = [in_place(parts, "tar", rows[samples], plan.places[samples]) for samples in plan.shards]
 
@@ -99,10 +99,12 @@ def _take_over(
     return _files(stems)
 
 
-def suffix_of(path: str, converted: bool = False) -> str:
-    """Of an image's name in a tar: one for each kind, as readers ask for it by name."""
-    suffix = os.path.splitext(path)[1].lower()
-    return ".png" if converted else ".jpg" if suffix == ".jpeg" else suffix
+def suffix_of(kind: str) -> str:
+    """Of an image's name in a tar, by the kind of its file: one for each, as readers ask for it by name.
+
+    Not by the file's name, which may have no suffix or a blank in it. What is neither JPEG nor PNG is converted to PNG.
+    """
+    return ".jpg" if kind == "jpeg" else ".png"
 
 
 def stored(folder: Path, split: str, count: int, side: int, channels: int) -> Callable[[int], npt.NDArray[np.uint8]]:

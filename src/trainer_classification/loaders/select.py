@@ -25,6 +25,12 @@ INSTALL = {
     "dali": "pip install nvidia-dali-cuda120 (Linux on x86-64 alone)",
     "torch": "pip install torchvision==0.25.*",
 }
+_CGROUP = Path("/sys/fs/cgroup")
+# Of the two versions of cgroups: folder, limit, use, and what precedes the names of a use's parts.
+_LIMITS = (
+    ("", "memory.max", "memory.current", ""),
+    ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+)
 _MODULES = {"ffcv": "ffcv", "dali": "nvidia.dali", "torch": "torchvision"}
 
 
@@ -156,25 +162,44 @@ def free_memory() -> int:
         import psutil
     except ModuleNotFoundError:  # a bare machine
         return 1 << 62
-    free = int(psutil.virtual_memory().available)
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.is_file() and used.is_file() and (text := limit.read_text().strip()) != "max":
-        free = min(free, max(0, int(text) - int(used.read_text())))
-    return free
+    return min(int(psutil.virtual_memory().available), *(_free_in_container(*names) for names in _LIMITS))
+
+
+def _free_in_container(name: str, limit: str, used: str, prefix: str) -> int:
+    """Bytes up to the limit of one version of cgroups; what memory keeps of files can be dropped, so that is free."""
+    folder = _CGROUP / name
+    try:
+        most, taken = int((folder / limit).read_text()), int((folder / used).read_text())
+        parts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):  # another version, or "max"
+        return 1 << 62
+    files = sum(int(parts.get(f"{prefix}{kind}_file", 0)) for kind in ("inactive", "active"))
+    return max(0, min(most, most - taken + files))
 
 
 def resident_placement(request: Request) -> tuple[Callable[[Request], Loader], str]:
-    """Device placement where the split fits beside the model, else host placement; and why."""
+    """Device placement where the split fits beside the model, else host placement, which needs numba; and why.
+
+    Raises:
+        ValueError: it can be placed nowhere.
+    """
     manifest = request.manifest
     need = manifest.splits[request.split].count * manifest.image_size**2 * manifest.channels
+    bare = importlib.util.find_spec("numba") is None
     if request.device.type == "cuda":
         free = torch.cuda.mem_get_info(request.device)[0]
         if need <= _SHARE_OF_DEVICE * free:
             return _device_resident, f"resident on the GPU: {_mb(need)} of {_mb(free)} free"
-        return _host_resident, f"resident on the host: {_mb(need)} do not fit beside the model in {_mb(free)} free"
-    if importlib.util.find_spec("numba") is None:
-        return _device_resident, f"resident, {_mb(need)}, by torch alone: numba is not installed"
-    return _host_resident, f"resident on the host: {_mb(need)}, memory-mapped"
+        if not bare:
+            return _host_resident, f"resident on the host: {_mb(need)} do not fit beside the model in {_mb(free)} free"
+        if need > free:
+            raise ValueError(
+                f"The array, {_mb(need)}, does not fit in {_mb(free)} free on the GPU, and without numba it cannot be "
+                f"read from the host: pip install numba, or train at a smaller --resize."
+            )
+    elif not bare:
+        return _host_resident, f"resident on the host: {_mb(need)}, memory-mapped"
+    return _device_resident, f"resident, {_mb(need)}, by torch alone: numba is not installed"
 
 
 def _device_resident(request: Request) -> Loader:
