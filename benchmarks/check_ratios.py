@@ -4,7 +4,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from trainer_classification.bench import cases, regression
+from trainer_classification.bench import cases, contestants, regression
 from trainer_classification.bench.loaders import measure_loaders
 from trainer_classification.config import LoaderBenchConfig
 
@@ -13,6 +13,7 @@ LOADERS = "resident,ffcv,dali,torch,ffcv-stock-raw,dali-stock"
 
 def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
+        contestants.share(LOADERS.split(","))
         config = LoaderBenchConfig(loaders=LOADERS, ladder="", device="cpu", scratch=scratch, turns=6, seconds=1.0)
         dataset = cases.datasets("", Path(scratch))[-1]  # caltech-101: every engine has work to do
         workload = cases.workload_for(config, dataset)

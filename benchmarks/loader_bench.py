@@ -5,7 +5,7 @@ from pathlib import Path
 
 from trainer_classification import cli
 from trainer_classification.bench import cases, tables
-from trainer_classification.bench.contestants import CONTESTANTS, OURS
+from trainer_classification.bench.contestants import CONTESTANTS, OURS, share
 from trainer_classification.bench.ladder import ladder
 from trainer_classification.bench.loaders import Measured, measure_loaders
 from trainer_classification.bench.nest import nest
@@ -18,6 +18,7 @@ def main(config: LoaderBenchConfig) -> int:
     content = {"rows": [], "left_out": {}, "ladders": {}, "targets": {}}
     disqualified = []
     nest()  # imports torch while the dataset is prepared
+    share(names)
     for dataset in cases.datasets(config.dataset, Path(config.scratch)):
         workload = cases.workload_for(config, dataset)
         measured = measure_loaders(workload, names, config.seconds, config.turns, config.cold, cases.say)

@@ -91,33 +91,42 @@ def to_accuracy(config: TrainBenchConfig, workload) -> tuple[dict, list[str]]:
     fed = run("ours, fed by the baseline's DataLoader", lambda: ours(True), config.limit)
     baseline = run("the baseline", lambda: accuracy.Baseline(workload), config.limit)
     after = run("ours again", ours, config.limit)
-    seconds = (before.seconds + after.seconds) / 2
-    bound = "" if baseline.reached else "at least "
-    found = {
-        "accuracy": wanted,
-        "ours": seconds,
-        "baseline": baseline.seconds,
-        "ratio": baseline.seconds / seconds,
-        "ratio_is_lower_bound": not baseline.reached,
-        "ours_reached": before.reached and after.reached,
-        "ours_fed_by_dataloader": fed.seconds,
-        "runs": {
-            "ours": dataclasses.asdict(before),
-            "ours_fed_by_dataloader": dataclasses.asdict(fed),
-            "baseline": dataclasses.asdict(baseline),
-            "ours_again": dataclasses.asdict(after),
-        },
-        "limit": config.limit,
-    } | provenance(config.threads)
+    runs = {"ours": before, "ours_fed_by_dataloader": fed, "baseline": baseline, "ours_again": after}
+    figures, verdict = compared(before, after, fed, baseline)
+    about = {"runs": {name: dataclasses.asdict(run) for name, run in runs.items()}, "limit": config.limit}
+    found = {"accuracy": wanted} | figures | about | provenance(config.threads)
     lines = [
         line("ours", before),
         line("ours again", after),
         line("our network and recipe, fed by the baseline's DataLoader", fed),
         line("baseline (torchvision ResNet-18, DataLoader, Adam, fp32, metrics every step)", baseline),
-        f"ratio baseline / ours: {bound}{found['ratio']:.0f}x; of it the data path gives "
-        f"{fed.seconds / seconds:.1f}x, network and recipe {bound}{baseline.seconds / fed.seconds:.1f}x",
+        verdict,
     ]
     return found, lines
+
+
+def compared(
+    before: accuracy.Reached, after: accuracy.Reached, fed: accuracy.Reached, baseline: accuracy.Reached
+) -> tuple[dict, str]:
+    """Seconds and their ratio, and a line on it; there is none where ours did not reach the accuracy both times."""
+    seconds, reached = (before.seconds + after.seconds) / 2, before.reached and after.reached
+    ratio = baseline.seconds / seconds if reached else None
+    figures = {
+        "ours": seconds,
+        "baseline": baseline.seconds,
+        "ratio": ratio,
+        "ratio_is_lower_bound": reached and not baseline.reached,
+        "ours_reached": reached,
+        "ours_fed_by_dataloader": fed.seconds,
+    }
+    if ratio is None:
+        return figures, "ratio baseline / ours: none, as ours did not reach the accuracy"
+    bound = "" if baseline.reached else "at least "
+    verdict = f"ratio baseline / ours: {bound}{ratio:.0f}x"
+    if fed.reached:
+        verdict += f"; of it the data path gives {fed.seconds / seconds:.1f}x, "
+        verdict += f"network and recipe {bound}{baseline.seconds / fed.seconds:.1f}x"
+    return figures, verdict
 
 
 def line(name: str, run: accuracy.Reached) -> str:

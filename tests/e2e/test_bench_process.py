@@ -45,6 +45,33 @@ def test_one_that_hangs_is_killed(tmp_path, monkeypatch):
     assert child.code == -9
 
 
+def test_one_that_does_not_answer_is_killed_and_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench_child, "_LONGEST", 0.2)
+    child = Child("a", "signal:pause", {}, tmp_path / "log")
+    with pytest.raises(Failed, match=r"the process did not answer within 0\.2 seconds, and was killed"):
+        child.answer()
+    child.end()
+    assert child.code == -9
+
+
+def test_what_contestants_are_forked_from_has_no_threads(tmp_path):
+    child = Child("a", "no_such_module:start", {}, tmp_path / "log")  # answers once the nest has imported all
+    with pytest.raises(Failed, match="ModuleNotFoundError"):
+        child.answer()
+    child.end()
+    assert len(os.listdir(f"/proc/{nest().pid}/task")) == 1
+
+
+def test_what_is_shared_is_done_before_the_next_is_forked_and_may_fail(tmp_path):
+    nest().share("no_such_module:function")
+    nest().share("os:setsid")
+    child = Child("a", "no_such_module:start", {}, tmp_path / "log")
+    with pytest.raises(Failed, match="ModuleNotFoundError"):
+        child.answer()
+    assert os.getsid(child.pid) == nest().pid
+    child.end()
+
+
 def test_ctrl_c_ends_those_that_are_measured_and_leaves_who_waits_for_them(tmp_path):
     child = Child("a", "no_such_module:start", {}, tmp_path / "log")
     with pytest.raises(Failed, match="ModuleNotFoundError"):

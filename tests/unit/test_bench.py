@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import sys
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,14 +12,16 @@ import pytest
 import torch
 from helpers import encoded, noise, write_dataset
 
-from trainer_classification.bench import delivery, loaders, regression, tables, targets
+from trainer_classification.bench import contestants, delivery, engines, loaders, regression, tables, targets
 from trainer_classification.bench.child import Failed, Outcome
 from trainer_classification.bench.delivery import Delivery, Expected, Seen, audit, check
 from trainer_classification.bench.intervals import median_interval, ratio_interval
 from trainer_classification.bench.ladder import ladder
-from trainer_classification.bench.measure import Turn, figures, interleave
-from trainer_classification.bench.resources import Usage
-from trainer_classification.bench.workload import repeated
+from trainer_classification.bench.measure import Stopwatch, Turn, figures, interleave
+from trainer_classification.bench.process import Server
+from trainer_classification.bench.resources import Usage, evict
+from trainer_classification.bench.stock import Ffcv
+from trainer_classification.bench.workload import Workload, as_arguments, repeated
 from trainer_classification.data.source import read_folder
 
 NOTHING = Usage(0, 0, 0)
@@ -100,7 +103,7 @@ def test_contestants_take_turns_until_all_have_enough():
 
 
 LABELS = np.arange(64) % 4
-EXPECTED = Expected(8, LABELS, missing=8, mean=127.5, spread=74.0, distinct=1.0, random=True)
+EXPECTED = Expected(8, LABELS, 0, mean=127.5, spread=74.0, distinct=1.0, random=True, brightness=[], fit=0)
 
 
 class Fake:
@@ -148,6 +151,79 @@ def test_an_honest_epoch_passes_with_the_same_checksum_in_both_layouts():
 def test_a_loader_that_skips_work_is_found_out(cheat):
     with pytest.raises(AssertionError):
         audit(Fake(cheat), 0, EXPECTED)
+
+
+class OwnOrder:
+    """A library that shuffles by itself over images that show their class; it can be told to cheat."""
+
+    files = ()
+
+    def __init__(self, count, batch_size, missing, cheat=""):
+        random = np.random.default_rng(0)
+        self.labels = np.sort(random.integers(0, 20, count))
+        noise = random.integers(0, 156, (count, 8, 8, 3))
+        self.images = torch.from_numpy((noise + 5 * self.labels[:, None, None, None]).astype(np.uint8))
+        self.batch_size, self.missing, self.cheat = batch_size, missing, cheat
+
+    def expected(self):
+        kept = delivery.grid(self.images).numpy().reshape(len(self.images), -1)
+        brightness = delivery.class_means(kept.mean(axis=1), self.labels, 20)
+        fit = delivery.fit(kept.mean(axis=1), self.labels, brightness)
+        about = {"mean": kept.mean(), "spread": kept.std(), "distinct": 1.0, "random": True}
+        return Expected(8, self.labels, self.missing, brightness=brightness, fit=fit, **about)
+
+    def planned(self, number):
+        return None
+
+    def epoch(self, number):
+        random = np.random.default_rng(number)
+        order, labels = random.permutation(len(self.labels)), self.labels
+        if self.cheat == "half of the images":
+            order = order[: len(order) // 2]
+        if self.cheat == "half of the images twice":
+            order = np.tile(order[: len(order) // 2], 2)
+        if self.cheat == "one batch too few":
+            order = order[: -self.batch_size]
+        if self.cheat == "the next class":
+            labels = (labels + 1) % 20
+        if self.cheat == "one class":
+            labels = np.zeros_like(labels)
+        if self.cheat == "labels of other images":
+            labels = random.permutation(labels)
+        for index in np.split(order, range(self.batch_size, len(order), self.batch_size)):
+            yield Delivery(len(index), self.images[index], torch.from_numpy(labels[index]))
+
+
+# What the default runs deliver of caltech-101 and cifar100.
+DEFAULTS = [
+    SimpleNamespace(count=512, batch_size=128, threads=2),
+    SimpleNamespace(count=2048, batch_size=512, threads=2),
+]
+CHEATS = [
+    "half of the images",
+    "half of the images twice",
+    "one batch too few",
+    "the next class",
+    "one class",
+    "labels of other images",
+]
+
+
+@pytest.mark.parametrize("work", DEFAULTS, ids=["caltech-101", "cifar100"])
+@pytest.mark.parametrize("name", [name for name, entry in contestants.CONTESTANTS.items() if entry.batches])
+def test_no_contestant_may_skip_images_or_mix_up_labels_in_a_default_run(name, work):
+    common = work.count, work.batch_size, contestants.missing(name, work)
+    honest = OwnOrder(*common)
+    assert audit(honest, 0, honest.expected())["images"] == work.count
+    for cheat in CHEATS:
+        with pytest.raises(AssertionError):
+            audit(OwnOrder(*common, cheat), 0, honest.expected())
+
+
+def test_only_what_does_not_fill_a_batch_may_be_left_out_and_by_webdataset_nothing():
+    work = SimpleNamespace(count=6930, batch_size=128, threads=2)
+    assert contestants.missing("ffcv-stock-raw", work) == contestants.missing("dali-stock", work) == 18
+    assert contestants.missing("webdataset", work) == 0
 
 
 def test_what_is_kept_in_the_timed_part_is_enough_to_find_a_loader_that_skips():
@@ -256,3 +332,97 @@ def test_a_dataset_is_repeated_to_as_many_images_as_asked_for(tmp_path, images):
     assert len(train) == images
     assert len(set(train)) == min(images, 7)  # one is the test split
     assert set(np.unique(train, return_counts=True)[1]) <= {images // 7, images // 7 + 1}
+
+
+def a_file(folder, name="file"):
+    """Of a few megabytes, in the page cache."""
+    path = folder / name
+    path.write_bytes(bytes(4 << 20))
+    return str(path)
+
+
+def test_a_file_leaves_the_page_cache_unless_someone_has_it_mapped(tmp_path):
+    paths = [a_file(tmp_path, "a"), a_file(tmp_path, "b")]
+    mapped = np.memmap(paths[0], mode="r")
+    assert mapped.sum() == 0  # every page is looked at
+    assert not evict(paths)
+    del mapped
+    assert evict(paths)
+
+
+def test_where_no_file_is_read_none_was_dropped():
+    assert not evict([])
+
+
+class Mapping:
+    """A contestant that has its file mapped, and whose close does not let go of it."""
+
+    def __init__(self, path):
+        self.files, self.mapped, self.itself = [path], np.memmap(path, mode="r"), self
+
+    def epoch(self, number):
+        assert self.mapped.sum() == 0
+        yield Delivery(10)
+
+    def close(self):
+        pass
+
+
+def test_a_cold_epoch_is_reported_only_where_the_files_left_the_page_cache(tmp_path):
+    path = a_file(tmp_path)
+    server = Server("")
+    server.opened, server.watch, server.expected = lambda: Mapping(path), Stopwatch(torch.device("cpu")), None
+    server.first()
+    assert server.cold()["rate"] > 0
+    other = np.memmap(path, mode="r")
+    assert other.sum() == 0
+    assert server.cold()["rate"] == 0
+    assert server.contestant is not None  # and it goes on
+
+
+def test_a_rate_that_was_not_measured_is_an_empty_cell():
+    assert tables.LOADER_COLUMNS["from disk"]({"cold_images_per_second": 0.0}) == ""
+    assert tables.LOADER_COLUMNS["from disk"]({"cold_images_per_second": 1234.5}) == "1,234"
+
+
+def test_stock_ffcv_lets_go_of_its_loader_when_it_is_closed():
+    contestant = object.__new__(Ffcv)
+    contestant.loader = Mapping.__new__(Mapping)
+    gone = weakref.ref(contestant.loader)
+    contestant.close()
+    assert gone() is None
+
+
+@pytest.mark.parametrize(("resized", "read"), [(True, "tar/train-0.tar"), (False, "array/train.bin")])
+def test_dali_reads_the_array_of_small_images_and_the_tars_of_large_ones(resized, read):
+    names = ["array/train.bin", "beton/train.beton", "tar/train-0.tar", "tar/test-0.tar"]
+    manifest = SimpleNamespace(resized=resized, files=dict.fromkeys(names))
+    workload = SimpleNamespace(prepared="prepared", manifest=manifest, files=["a.jpg"])
+    assert engines.shards_of("dali", workload) == [f"prepared/{read}"]
+    assert engines.shards_of("torch", workload) == ["a.jpg"]
+
+
+def test_formats_that_are_written_for_each_worker_are_kept_apart_by_threads(tmp_path):
+    two, four = (Workload("", str(tmp_path), 128, threads, "cpu", 128) for threads in (2, 4))
+    assert two.folder("webdataset") != four.folder("webdataset")
+    assert two.folder("litdata") != four.folder("litdata")
+    assert two.folder("ffcv-stock-raw") == four.folder("ffcv-stock-raw")
+
+
+def test_what_may_be_left_out_follows_from_the_batch_of_this_run_whatever_an_earlier_one_kept(monkeypatch):
+    monkeypatch.setattr(Workload, "count", 100)
+    monkeypatch.setattr(Workload, "expected", lambda _, missing: missing)
+    for batch_size, left_out in ((32, 4), (30, 10)):
+        arguments = as_arguments(Workload("", "", batch_size, 2, "cpu", 32))
+        assert contestants.start("resident", arguments)[2] == left_out
+
+
+@pytest.mark.parametrize(
+    ("there", "wanted"), [(True, ["trainer_classification.bench.stock:compile_dictionary"]), (False, [])]
+)
+def test_what_several_contestants_share_is_asked_for_once_and_only_where_they_are_installed(monkeypatch, there, wanted):
+    asked = []
+    monkeypatch.setattr(contestants, "nest", lambda: SimpleNamespace(share=asked.append))
+    monkeypatch.setattr(contestants, "installed", lambda _: there)
+    contestants.share(["resident", "ffcv-stock-raw", "ffcv-stock-jpg", "rung-step"])
+    assert asked == wanted

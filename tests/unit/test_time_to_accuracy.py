@@ -1,11 +1,14 @@
 """Time to an accuracy: reached, ended, or given up in the middle of an epoch."""
 
 import itertools
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from trainer_classification.bench import accuracy
+from trainer_classification.bench.accuracy import Reached
 
 
 class Improving:
@@ -44,3 +47,41 @@ def test_it_is_given_up_within_an_epoch():
     found = accuracy.time_to(training, 0.9, 4, torch.device("cpu"))
     assert training.steps < 10
     assert (found.reached, found.epochs) == (False, 1)
+
+
+def compared(ours=True, again=True, fed=True, baseline=True):
+    """The figures and the line of train_bench for runs of 10, 10, 20 and 100 s that reached the accuracy or did not."""
+    sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+    try:
+        import train_bench
+    finally:
+        sys.path.pop(0)
+    seconds = {10.0: ours, 10.1: again, 20.0: fed, 100.0: baseline}
+    return train_bench.compared(*(Reached(took, reached, 1, []) for took, reached in seconds.items()))
+
+
+def test_the_ratio_is_split_into_data_path_and_network_where_all_reached_the_accuracy():
+    figures, text = compared()
+    assert figures["ratio"] == pytest.approx(100 / 10.05)
+    assert not figures["ratio_is_lower_bound"]
+    assert text == "ratio baseline / ours: 10x; of it the data path gives 2.0x, network and recipe 5.0x"
+
+
+def test_a_baseline_that_was_given_up_makes_the_ratio_a_lower_bound():
+    figures, text = compared(baseline=False)
+    assert figures["ratio_is_lower_bound"]
+    assert text.startswith("ratio baseline / ours: at least 10x; of it the data path gives 2.0x, network and recipe at")
+
+
+@pytest.mark.parametrize("which", ["ours", "again"])
+@pytest.mark.parametrize("baseline", [True, False])
+def test_there_is_no_ratio_where_ours_did_not_reach_the_accuracy(which, baseline):
+    figures, text = compared(**{which: False}, baseline=baseline)
+    assert (figures["ratio"], figures["ratio_is_lower_bound"], figures["ours_reached"]) == (None, False, False)
+    assert text == "ratio baseline / ours: none, as ours did not reach the accuracy"
+
+
+def test_the_ratio_is_not_split_where_ours_did_not_reach_the_accuracy_with_the_baselines_data():
+    figures, text = compared(fed=False)
+    assert figures["ratio"] == pytest.approx(100 / 10.05)
+    assert text == "ratio baseline / ours: 10x"

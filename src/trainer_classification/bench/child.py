@@ -20,6 +20,7 @@ from trainer_classification.bench.resources import Memory, Usage, memory
 
 _POLL = 0.1  # seconds between looks at the memory, in untimed epochs
 _PATIENCE = 20  # seconds in which a process must have ended
+_LONGEST = 900  # seconds in which it must have answered: several times what any epoch here takes
 
 
 class Failed(Exception):  # noqa: N818  (says what became of a contestant)
@@ -33,7 +34,7 @@ class Outcome:
     Attributes:
         first_batch_seconds: from there to the first batch, files in the page cache.
         first_epoch, cold: images a second of the first epoch (compilation included), and of one with a newly opened
-            loader and no file in the page cache.
+            loader and no file in the page cache (0: not measured).
         memory: at the highest, in an untimed epoch.
         memory_before: after the imports.
         checksum: of what the untimed epoch delivered.
@@ -67,7 +68,7 @@ class Child:
             self.pid = nest().fork(spec, (theirs, answered, output.fileno()))
         os.close(theirs)
         os.close(answered)
-        self._answers: IO[str] = os.fdopen(answers)
+        self._answers: IO[bytes] = os.fdopen(answers, "rb", buffering=0)  # so that `select` sees all there is
         self.tell("start", **arguments)
 
     def tell(self, what: str, **details: Any) -> None:
@@ -75,12 +76,15 @@ class Child:
         with suppress(BrokenPipeError):  # the answer says what became of it
             os.write(self._requests, (json.dumps({"what": what} | details) + "\n").encode())
 
-    def answer(self) -> dict[str, Any]:
-        """Wait for what was asked for.
+    def answer(self, seconds: float = 0) -> dict[str, Any]:
+        """Wait for what was asked for, which takes at least so many seconds.
 
         Raises:
-            Failed: it did not succeed.
+            Failed: it did not succeed, or hangs, and is killed then.
         """
+        if not select.select([self._answers], [], [], seconds + _LONGEST)[0]:
+            os.kill(self.pid, signal.SIGKILL)
+            raise Failed(f"the process did not answer within {seconds + _LONGEST:g} seconds, and was killed")
         line = self._answers.readline()
         if not line:
             raise Failed(f"the process ended ({self.code}): {_tail(self.log)}")
@@ -96,7 +100,8 @@ class Child:
 
     def turn(self, seconds: float) -> Turn:
         """One turn of at least so many seconds, checked."""
-        content = self.ask("turn", seconds=seconds)
+        self.tell("turn", seconds=seconds)
+        content = self.answer(seconds)
         return Turn(content["images"], content["seconds"], Usage(**content["usage"]), content["waited"])
 
     def audit(self) -> tuple[str, Memory]:

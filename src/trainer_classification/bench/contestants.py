@@ -6,7 +6,7 @@ import functools
 import importlib
 import importlib.util
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from trainer_classification.bench.delivery import Contestant, Expected
+from trainer_classification.bench.nest import nest
 from trainer_classification.bench.workload import Workload
 
 _HERE = "trainer_classification.bench"
@@ -32,6 +33,8 @@ class Entry:
         written: "module:function" under bench: (workload, folder) writes its format once; empty: none of its own.
         reads: the contestant whose format it reads instead.
         batches: it delivers images; ceilings and the like do not all.
+        partial: its last batch may be smaller, and no image is left out; others leave out those that do not fill one.
+        shared: "module:function" under bench, run before any is started: what each would do when it imports.
         found: must be installed, but is not imported: of FFCV our loader takes the JPEG library alone.
     """
 
@@ -41,6 +44,8 @@ class Entry:
     written: str = ""
     reads: str = ""
     batches: bool = True
+    partial: bool = False
+    shared: str = ""
     found: tuple[str, ...] = ()
 
 
@@ -49,12 +54,18 @@ CONTESTANTS = {
     "ffcv": Entry("engines:ffcv", (), "make ffcv", found=("ffcv",)),
     "dali": Entry("engines:dali", ("nvidia.dali",), "pip install nvidia-dali-cuda120"),
     "torch": Entry("engines:torch", ("torchvision",), "pip install torchvision"),
-    "ffcv-stock-raw": Entry("stock:ffcv_raw", ("ffcv",), "make ffcv", "stock:write_ffcv_raw"),
-    "ffcv-stock-jpg": Entry("stock:ffcv_jpg", ("ffcv",), "make ffcv", "stock:write_ffcv_jpg"),
+    "ffcv-stock-raw": Entry(
+        "stock:ffcv_raw", ("ffcv",), "make ffcv", "stock:write_ffcv_raw", shared="stock:compile_dictionary"
+    ),
+    "ffcv-stock-jpg": Entry(
+        "stock:ffcv_jpg", ("ffcv",), "make ffcv", "stock:write_ffcv_jpg", shared="stock:compile_dictionary"
+    ),
     "ffcv-on-stock-raw": Entry("engines:ffcv_on_raw", (), "make ffcv", reads="ffcv-stock-raw", found=("ffcv",)),
     "ffcv-on-stock-jpg": Entry("engines:ffcv_on_jpg", (), "make ffcv", reads="ffcv-stock-jpg", found=("ffcv",)),
     "dali-stock": Entry("stock:dali", ("nvidia.dali.plugin.pytorch",), "pip install nvidia-dali-cuda120"),
-    "webdataset": Entry("peers:webdataset", ("webdataset", "torchvision"), _PEERS, "peers:write_webdataset"),
+    "webdataset": Entry(
+        "peers:webdataset", ("webdataset", "torchvision"), _PEERS, "peers:write_webdataset", partial=True
+    ),
     "litdata": Entry("peers:litdata", ("litdata", "torchvision"), _PEERS, "peers:write_litdata"),
     "streaming": Entry("peers:streaming", ("streaming", "torchvision"), _PEERS, "peers:write_streaming"),
     "spdl": Entry("peers:spdl", ("spdl.io", "spdl.pipeline"), _PEERS),
@@ -67,11 +78,11 @@ OURS = ("resident", "ffcv", "dali", "torch")
 RUNGS = {
     "rung-step": Entry("rungs:step", batches=False),
     "rung-augment": Entry("rungs:augment", ("numba",), "pip install numba", batches=False),
-} | {
-    f"rung-{kind}-{name}": Entry(f"rungs:{kind}_{name}", CONTESTANTS[name].modules, batches=False)
-    for kind in ("read", "full")
-    for name in OURS
 }
+for _name in OURS:
+    _modules = CONTESTANTS[_name].modules
+    RUNGS[f"rung-read-{_name}"] = Entry(f"rungs:read_{_name}", batches=False, found=_modules)
+    RUNGS[f"rung-full-{_name}"] = Entry(f"rungs:full_{_name}", _modules, batches=False)
 _ALL = CONTESTANTS | RUNGS
 
 
@@ -110,13 +121,26 @@ def write(name: str, workload: Workload) -> None:
     done.touch()
 
 
+def missing(name: str, workload: Workload) -> int:
+    """How many images an epoch of a contestant may leave out, by what its library does with the last batch."""
+    return 0 if _ALL[name].partial else workload.count % workload.batch_size
+
+
+def share(names: Sequence[str]) -> None:
+    """Have the nest do once what several of these would do each when they start; does not wait for it."""
+    entries = [_ALL[name] for name in names]
+    for function in {entry.shared for entry in entries if entry.shared and installed(entry.modules)}:
+        nest().share(f"{_HERE}.{function}")
+
+
 def start(name: str, workload: dict[str, Any]) -> tuple[Callable[[], Contestant], torch.device, Expected | None]:
     """In the contestant's process: import its libraries; see `process.Server`."""
     entry, work = _ALL[name], Workload(**workload)
     function = _function(entry.opened)
     for module in entry.modules:
         importlib.import_module(module)
-    return functools.partial(function, work), work.where, work.expected() if entry.batches else None
+    expected = work.expected(missing(name, work)) if entry.batches else None
+    return functools.partial(function, work), work.where, expected
 
 
 def _function(path: str) -> Any:

@@ -6,7 +6,7 @@ come after. An untimed epoch looks at every pixel.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -16,9 +16,11 @@ import torch
 from torch import Tensor
 
 Int64 = npt.NDArray[np.int64]
+Float64 = npt.NDArray[np.float64]
 
 _GRID = 4  # pixels kept of an image, in each direction
-_MEAN, _SPREAD, _DISTINCT = 8.0, 0.15, 0.8  # see Expected
+_MEAN, _SPREAD, _DISTINCT, _FIT = 8.0, 0.15, 0.8, 0.5  # see Expected
+_TELLS = 0.25  # least fit that says anything: five deviations, of the 500 images that it is computed from
 
 
 @dataclass
@@ -63,11 +65,14 @@ class Expected:
     Attributes:
         image_size: side in px.
         labels: int64 [n], of the split.
-        missing: at most so many samples may be left out, by the last batch of each worker.
+        missing: at most so many samples may be left out, those of a last batch that would not be full.
         mean, spread: of all bytes of the augmented images; a loader may be off by 8 of 255 and by 15 %, for resampling
             filters, what a shift brings in, and JPEG compression differ.
         distinct: share of images whose kept pixels no other has; a loader must reach 80 % of it.
         random: whether two epochs differ.
+        brightness: float [classes], mean of the kept pixels of each class's images; nan: of none that was looked at.
+        fit: of half of the images with the brightness of the other half's classes, see `fit`; a loader must reach half
+            of it, where it says anything.
     """
 
     image_size: int
@@ -77,6 +82,8 @@ class Expected:
     spread: float
     distinct: float
     random: bool
+    brightness: Sequence[float]
+    fit: float
 
 
 @dataclass
@@ -128,6 +135,8 @@ def check(seen: Seen, expected: Expected, planned: Int64 | None) -> int:
     _check_labels(labels, expected)
     pixels = torch.cat(seen.pixels).cpu().numpy().reshape(seen.count, -1)
     _check_pixels(pixels, expected)
+    if planned is None:
+        _check_fit(pixels, labels, expected)
     return int(row_hashes(pixels).sum())
 
 
@@ -136,8 +145,7 @@ def _check_labels(labels: Int64, expected: Expected) -> None:
     assert least <= len(labels) <= most, f"{len(labels)} images delivered of {most}"
     classes = int(max(labels.max(), expected.labels.max())) + 1
     counts, wanted = (np.bincount(of, minlength=classes) for of in (labels, expected.labels))
-    # A reader that goes on with the left-over of the epoch before may show a sample twice in one epoch.
-    assert np.abs(counts - wanted).sum() <= 2 * expected.missing, "the labels are not those of the split"
+    assert (counts <= wanted).all(), "the labels are not those of the split"
 
 
 def _check_pixels(pixels: npt.NDArray[np.uint8], expected: Expected) -> None:
@@ -149,6 +157,29 @@ def _check_pixels(pixels: npt.NDArray[np.uint8], expected: Expected) -> None:
     assert share >= _DISTINCT * expected.distinct, (
         f"{share:.0%} of the images are distinct, not {expected.distinct:.0%}"
     )
+
+
+def _check_fit(pixels: npt.NDArray[np.uint8], labels: Int64, expected: Expected) -> None:
+    """Labels that were shuffled among the images are as many as they should be; but then the classes look alike."""
+    if not expected.fit > _TELLS:
+        return
+    found = fit(pixels.mean(axis=1), labels, np.asarray(expected.brightness))
+    assert found >= _FIT * expected.fit, f"labels fit their images by {found:.2f}, not {expected.fit:.2f}"
+
+
+def fit(brightness: Float64, labels: Int64, of_class: Float64) -> float:
+    """Correlation of each image's brightness with that of its class; nan where nothing can be said."""
+    known = ~np.isnan(of_class[labels])
+    if not known.any():
+        return float("nan")
+    with np.errstate(invalid="ignore"):  # all are alike
+        return float(np.corrcoef(brightness[known], of_class[labels[known]])[0, 1])
+
+
+def class_means(brightness: Float64, labels: Int64, classes: int) -> Float64:
+    """Float [classes]; nan for a class without images."""
+    with np.errstate(invalid="ignore"):
+        return np.bincount(labels, brightness, classes) / np.bincount(labels, minlength=classes)
 
 
 def distinct(pixels: npt.NDArray[np.uint8]) -> float:

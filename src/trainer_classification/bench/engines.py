@@ -14,7 +14,7 @@ from trainer_classification.data.beton import open_beton
 from trainer_classification.loaders.base import Loader, Share
 from trainer_classification.loaders.select import open_loader
 
-_READS = {"resident": "array", "ffcv": "beton", "dali": "tar"}  # torch: the original files
+_READS = {"resident": "array", "ffcv": "beton"}  # torch: the original files
 
 
 class Engine:
@@ -54,6 +54,8 @@ class Engine:
 def shards_of(loader: str, workload: Workload) -> list[str]:
     """The files that a loader reads for training."""
     kind, folder = _READS.get(loader), Path(workload.prepared)
+    if loader == "dali":
+        kind = "tar" if workload.manifest.resized else "array"
     shards = [str(folder / name) for name in workload.manifest.files if kind and name.startswith(f"{kind}/train")]
     return shards or workload.files
 

@@ -46,8 +46,7 @@ def measure_loaders(
         say: gets a line on what is being done.
     """
     result = Measured()
-    if not workload.folder("expected.json").is_file():
-        write_expected(workload)
+    write_expected(workload)
     children: dict[str, Child] = {}
     try:
         # All at once, as importing keeps every core busy; and no clock starts before the last is done.

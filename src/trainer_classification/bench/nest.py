@@ -21,7 +21,16 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 _WANTED = ("trainer_classification.bench.contestants", "trainer_classification.bench.process")
-_ALSO = ("numba", "torchvision", "torch._dynamo")  # where they are installed; the last by the first optimizer
+# Where what they need is installed; torch._dynamo is for the first optimizer. Not ffcv, which sets torch and numba to
+# one thread; nor DALI, which may not meet a GPU before the fork.
+_ALSO = (
+    "numba",
+    "torchvision",
+    "torch._dynamo",
+    "PIL.Image",
+    *(f"trainer_classification.bench.{name}" for name in ("stock", "peers", "engines", "rungs", "ceilings", "steps")),
+    *(f"trainer_classification.loaders.{name}" for name in ("resident", "ffcv", "dali", "torch")),
+)
 _MOST = 4096  # bytes of a request
 
 
@@ -58,6 +67,10 @@ class Nest:
         """Wait for the end of one; its exit code, or minus the signal that ended it."""
         return self._ask(str(pid), ())
 
+    def share(self, spec: str) -> None:
+        """Run "module:function" in it, so that those it forks later find done what that does; does not wait for it."""
+        self._socket.send(spec.encode())
+
     def end(self) -> None:
         """End it, and wait for that; contestants that still run go on."""
         self._socket.close()
@@ -93,9 +106,22 @@ def serve(requests: socket.socket) -> None:
             answer = os.fork() or _become(requests, request.decode(), files)
             for file in files:
                 os.close(file)
-        else:
+        elif request.isdigit():
             answer = os.waitstatus_to_exitcode(os.waitpid(int(request), 0)[1])
+        else:
+            _share(request.decode())
+            continue
         requests.send(str(answer).encode())
+
+
+def _share(spec: str) -> None:
+    """Run a function; what it fails in, each contestant meets by itself."""
+    module, function = spec.split(":")
+    try:
+        getattr(importlib.import_module(module), function)()
+    except Exception:
+        traceback.print_exc()
+    gc.freeze()
 
 
 def _become(requests: socket.socket, spec: str, files: Sequence[int]) -> NoReturn:

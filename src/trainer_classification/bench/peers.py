@@ -92,7 +92,7 @@ def webdataset(workload: Workload) -> Batches:
         .decode("pil")
         .to_tuple("jpg;png;webp;bmp;ppm", "cls")
         .map_tuple(transform(workload), int)
-        .batched(workload.batch_size, partial=False)
+        .batched(workload.batch_size)  # partial ones too: else each worker would leave out up to a batch
     )
     return Batches(wds.WebLoader(dataset, batch_size=None, **_loading(workload)), workload.where, shards)
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+_LEFT = 0.05  # share of the pages that may stay in the page cache when files are dropped from it
 _TICK = os.sysconf("SC_CLK_TCK")
 _PROC = Path("/proc")
 
@@ -97,8 +102,12 @@ def _text(path: Path) -> str:
         return ""
 
 
-def evict(paths: Iterable[str | Path]) -> None:
-    """Drop files from the page cache, so that the next to read them waits for the disk."""
+def evict(paths: Sequence[str | Path]) -> bool:
+    """Drop files from the page cache, so that the next to read them waits for the disk.
+
+    Returns:
+        Whether that worked: pages that any process has mapped stay.
+    """
     for path in paths:
         handle = os.open(path, os.O_RDONLY)
         try:
@@ -106,3 +115,20 @@ def evict(paths: Iterable[str | Path]) -> None:
             os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:
             os.close(handle)
+    return in_page_cache(paths) <= _LEFT
+
+
+def in_page_cache(paths: Iterable[str | Path]) -> float:
+    """Share of the files' pages; 1 where there are none, or the kernel does not say."""
+    mincore = ctypes.CDLL(None).mincore
+    pages = present = 0
+    for path in paths:
+        if not os.path.getsize(path):
+            continue
+        mapped = np.memmap(path, mode="r")  # no page of it is touched
+        flags = np.zeros(-(-mapped.nbytes // mmap.PAGESIZE), np.uint8)
+        arguments = (ctypes.c_void_p(mapped.ctypes.data), ctypes.c_size_t(mapped.nbytes))
+        if mincore(*arguments, ctypes.c_void_p(flags.ctypes.data)) != 0:
+            return 1.0
+        pages, present = pages + len(flags), present + int((flags & 1).sum())
+    return present / pages if pages else 1.0

@@ -25,8 +25,8 @@ LOADER_COLUMNS: dict[str, Callable[[Row], str]] = {
 LOADER_NOTE = (
     "img/s: median over the turns, all loaders in turns; first batch: after the imports, files in the page cache; "
     "first epoch: img/s, compilation included; from disk: img/s of an epoch of a newly opened loader, no file in the "
-    "page cache; peak MB: of the loader's processes, with what is memory-mapped; MB beyond shards: without that, and "
-    "without what the imports took."
+    "page cache; empty where some stay there, as another loader has them memory-mapped; peak MB: of the loader's "
+    "processes, with what is memory-mapped; MB beyond shards: without that, and without what the imports took."
 )
 
 TARGETS_TITLE = "Against what the GPUs consume"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy.typing as npt
 import torch
 
 from trainer_classification import recipes
-from trainer_classification.bench.delivery import Expected, distinct, grid
+from trainer_classification.bench.delivery import Expected, class_means, distinct, fit, grid
 from trainer_classification.data import manifest
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.data.table import open_table
@@ -23,6 +24,7 @@ from trainer_classification.plan import Plan, Policy
 from trainer_classification.recipes import Recipe
 
 _LOOKED_AT = 1000  # images that the expected figures are computed from
+_BY_THREADS = ("webdataset", "litdata")  # their writers make files for each worker
 
 
 @dataclass(frozen=True)
@@ -89,12 +91,17 @@ class Workload:
 
     def folder(self, name: str) -> Path:
         """A contestant's own folder, which it may find filled by an earlier run of the same workload."""
-        return Path(self.scratch) / name
+        return Path(self.scratch) / (f"{name}-{self.threads}" if name in _BY_THREADS else name)
 
-    def expected(self) -> Expected:
-        """What `write_expected` kept."""
-        kept = json.loads(self.folder("expected.json").read_text())
-        return Expected(**kept, image_size=self.image_size, labels=self.labels)
+    @property
+    def kept(self) -> Path:
+        """Where `write_expected` keeps its figures: apart for each recipe's augmentation."""
+        return self.folder(f"expected-{zlib.crc32(f'{self.policy} {self.image_size}'.encode()):08x}.json")
+
+    def expected(self, missing: int) -> Expected:
+        """What `write_expected` kept, for a contestant that may leave out so many images."""
+        kept = json.loads(self.kept.read_text())
+        return Expected(**kept, image_size=self.image_size, labels=self.labels, missing=missing)
 
 
 def scratch_for(root: Path, of: Manifest) -> Path:
@@ -105,20 +112,24 @@ def scratch_for(root: Path, of: Manifest) -> Path:
 
 
 def write_expected(workload: Workload) -> None:
-    """Augment images of the original files by Pillow, as the plan says, and keep what is expected of a loader."""
+    """Augment images of the original files by Pillow, as the plan says, and keep what is expected of any loader."""
+    if workload.kept.is_file():
+        return
     rows = np.unique(np.linspace(0, workload.count - 1, _LOOKED_AT).astype(np.int64))
     boxes = workload.plan.draws(0).box
     images = np.stack([_augmented(workload, int(row), boxes[row]) for row in rows])
     kept = grid(torch.from_numpy(images)).numpy().reshape(len(rows), -1)
     random = workload.policy.crop != "none" or workload.policy.flip != "none"
+    brightness, labels, classes = kept.mean(axis=1), workload.labels[rows], int(workload.labels.max()) + 1
     figures = {
-        "missing": 2 * workload.threads * workload.batch_size,
         "mean": float(images.mean()),
         "spread": float(images.std()),
         "distinct": distinct(kept),
         "random": random,
+        "brightness": class_means(brightness, labels, classes).tolist(),
+        "fit": fit(brightness[::2], labels[::2], class_means(brightness[1::2], labels[1::2], classes)),
     }
-    workload.folder("expected.json").write_text(json.dumps(figures))
+    workload.kept.write_text(json.dumps(figures))
 
 
 def _augmented(workload: Workload, row: int, box: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
