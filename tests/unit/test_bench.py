@@ -380,6 +380,21 @@ def test_a_cold_epoch_is_reported_only_where_the_files_left_the_page_cache(tmp_p
     assert server.contestant is not None  # and it goes on
 
 
+@pytest.mark.parametrize(("ahead", "untimed"), [(True, 1), (False, 0)])
+def test_what_was_made_while_others_ran_is_not_counted(tmp_path, ahead, untimed):
+    contestant = Mapping(a_file(tmp_path))
+    contestant.ahead = ahead
+    server = Server("")
+    server.contestant, server.watch, server.expected, server.last = (
+        contestant,
+        Stopwatch(torch.device("cpu")),
+        None,
+        100.0,
+    )
+    images = server.turn(0.001)["images"]
+    assert server.number - images // 10 == untimed
+
+
 def test_a_rate_that_was_not_measured_is_an_empty_cell():
     assert tables.LOADER_COLUMNS["from disk"]({"cold_images_per_second": 0.0}) == ""
     assert tables.LOADER_COLUMNS["from disk"]({"cold_images_per_second": 1234.5}) == "1,234"

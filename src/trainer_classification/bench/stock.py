@@ -21,9 +21,14 @@ _QUALITY = 90
 
 
 class OwnOrder:
-    """A library that shuffles by itself."""
+    """A library that shuffles by itself.
+
+    Attributes:
+        ahead: at the end of an epoch it goes on with the next by itself, and has batches of it before anyone asks.
+    """
 
     files: list[str]
+    ahead = False
 
     def planned(self, number: int) -> None:
         """Nobody knows in advance."""
@@ -131,6 +136,8 @@ ffcv_raw, ffcv_jpg = partial(Ffcv, "ffcv-stock-raw"), partial(Ffcv, "ffcv-stock-
 
 class Dali(OwnOrder):
     """DALI's readers.file pipeline behind its own iterator for PyTorch."""
+
+    ahead = True
 
     def __init__(self, workload: Workload) -> None:
         from nvidia.dali.plugin.base_iterator import LastBatchPolicy
