@@ -8,8 +8,8 @@ python=${PYTHON:-.venv/bin/python}
 machine=${MACHINE:-$(nproc)core}
 out=benchmarks/results
 for name in mnist cifar100 caltech-101; do
-  "$python" benchmarks/loader_bench.py --dataset "$data/$name" --cold --ladder resident,ffcv,dali,torch --seconds 10 \
-    --turns 9 --json "$out/loader-$name-$machine.json" --markdown "$out/loader-$name-$machine.md" \
+  "$python" benchmarks/loader_bench.py --dataset "$data/$name" --cold --seconds 3 \
+    --json "$out/loader-$name-$machine.json" --markdown "$out/loader-$name-$machine.md" \
     --chart "$out/loader-$name-$machine.png"
 done
 "$python" benchmarks/prepare_bench.py --dataset "$data/caltech-101" --turns 7 \
