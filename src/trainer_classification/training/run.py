@@ -236,7 +236,8 @@ def _step(
     """Model, average, optimizer and all that a step does with them; equal on every rank."""
     device = normalise.scale.device
     torch.backends.cudnn.benchmark = True
-    torch.set_float32_matmul_precision("high")  # TF32 from sm_80 on, as cuDNN's convolutions have by themselves
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32 from sm_80 on, as cuDNN's convolutions have by themselves
     model = model.to(device)
     world.same_state(model)
     average = Average(model, recipe.ema) if recipe.ema else None
