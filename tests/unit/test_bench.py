@@ -19,7 +19,7 @@ from trainer_classification.bench.intervals import median_interval, ratio_interv
 from trainer_classification.bench.ladder import ladder
 from trainer_classification.bench.measure import Stopwatch, Turn, figures, interleave
 from trainer_classification.bench.process import Server
-from trainer_classification.bench.resources import Usage, evict
+from trainer_classification.bench.resources import Usage, evict, in_page_cache, read_through
 from trainer_classification.bench.stock import Ffcv
 from trainer_classification.bench.workload import Workload, as_arguments, repeated
 from trainer_classification.data.source import read_folder
@@ -348,6 +348,14 @@ def test_a_file_leaves_the_page_cache_unless_someone_has_it_mapped(tmp_path):
     assert not evict(paths)
     del mapped
     assert evict(paths)
+
+
+def test_files_that_were_dropped_are_brought_back(tmp_path):
+    paths = [a_file(tmp_path, "a"), a_file(tmp_path, "b")]
+    assert evict(paths)
+    assert in_page_cache(paths) < 0.05
+    read_through(paths)
+    assert in_page_cache(paths) == 1
 
 
 def test_where_no_file_is_read_none_was_dropped():

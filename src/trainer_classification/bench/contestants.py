@@ -148,6 +148,13 @@ def _function(path: str) -> Any:
     return getattr(importlib.import_module(f"{_HERE}.{module}"), function)
 
 
+def files_of(names: Sequence[str], workload: Workload) -> list[str]:
+    """All files that these may read."""
+    written = [workload.folder(_ALL[name].reads or name) for name in names]
+    folders = [Path(workload.prepared), *(folder for folder in dict.fromkeys(written) if folder.is_dir())]
+    return [*workload.files, *(path for folder in folders for path in files_under(folder))]
+
+
 def files_under(folder: Path) -> list[str]:
     """All files in a folder."""
     return [str(path) for path in folder.rglob("*") if path.is_file()]

@@ -10,6 +10,7 @@ from trainer_classification.bench import contestants
 from trainer_classification.bench.child import Child, Failed, Outcome, prelude
 from trainer_classification.bench.measure import Turn, figures, interleave
 from trainer_classification.bench.provenance import provenance
+from trainer_classification.bench.resources import read_through
 from trainer_classification.bench.workload import Workload, as_arguments, write_expected
 
 _START = "trainer_classification.bench.contestants:start"
@@ -54,6 +55,7 @@ def measure_loaders(
             _start(result, children, name, workload)
         say(f"importing: {', '.join(children)}")
         _of_each(result, children, list(children), Child.answer)
+        read_through(contestants.files_of(list(children), workload))
         rungs = [name for name in children if name in contestants.RUNGS]
         loaders = [name for name in children if name not in rungs]
         outcomes = _of_each(result, children, loaders, lambda child: _opened(child, cold, say))

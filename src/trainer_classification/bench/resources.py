@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+_BLOCK = 1 << 20  # bytes
 _LEFT = 0.05  # share of the pages that may stay in the page cache when files are dropped from it
 _TICK = os.sysconf("SC_CLK_TCK")
 _PROC = Path("/proc")
@@ -100,6 +101,15 @@ def _text(path: Path) -> str:
         return path.read_text()
     except OSError:
         return ""
+
+
+def read_through(paths: Iterable[str | Path]) -> None:
+    """Bring files to the page cache; the system may have dropped what nobody read for some minutes."""
+    block = bytearray(_BLOCK)
+    for path in paths:
+        with open(path, "rb", buffering=0) as file:
+            while file.readinto(block):
+                pass
 
 
 def evict(paths: Sequence[str | Path]) -> bool:
