@@ -27,6 +27,10 @@ def test_preflight_says_no_with_exit_code_1_for_a_bad_image_and_for_a_loss_that_
 def test_preflight_tries_what_the_run_is_asked_to_do(runner):
     assert "preflight: no, --budget is 'soon'" in runner("--preflight", "--epochs", "0", "--budget", "soon", code=1)
     assert "preflight: no, There is no checkpoint x.pth" in runner("--preflight", "--resume", "x.pth", code=1)
+
+
+@pytest.mark.slow
+def test_preflight_of_a_budget_says_what_was_planned(runner):
     errors = runner("--preflight", "--epochs", "0", "--budget", "20s")
     assert "Budget: " in errors
     assert "preflight time: yes" in errors
