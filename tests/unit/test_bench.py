@@ -69,7 +69,9 @@ def test_no_clock_starts_while_others_still_import(tmp_path, monkeypatch):
     for name, stand_in in {
         "Child": Child,
         "prelude": prelude,
-        "contestants": SimpleNamespace(reason_left_out=lambda *_: "", write=lambda *_: None, RUNGS=()),
+        "contestants": SimpleNamespace(
+            reason_left_out=lambda *_: "", write=lambda *_: None, files_of=lambda *_: [], RUNGS=()
+        ),
         "write_expected": lambda _: None,
         "as_arguments": lambda _: {},
         "interleave": lambda *_: {},
