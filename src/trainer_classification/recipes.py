@@ -116,8 +116,8 @@ def recipe_kind(config: TrainConfig, name: str, on_cpu: bool) -> Literal["standa
         raise ValueError(f"--recipe speed is for {', '.join(SPEED_RECIPES)}, not for {name}: leave it out.")
     if config.recipe != "auto":
         return config.recipe
-    own = config.model in ("auto", "speednet") and config.optimizer in ("auto", "muon")
-    own = own and config.weights != "imagenet"  # which are there for ResNets
+    resnet = config.model not in ("auto", "speednet") or config.weights == "imagenet"  # which has ResNets alone
+    own = not resnet and config.optimizer in ("auto", "muon")
     return "speed" if on_cpu and own and name in SPEED_RECIPES else "standard"
 
 

@@ -236,6 +236,16 @@ def test_a_width_that_would_break_the_eights_is_refused():
         build("speednet", 10, 1, 28, 24)
 
 
+def formats_prepared(monkeypatch, config, device):
+    """What a training of caltech-101 on such a device has prepared."""
+    asked = []
+    made = type("Prepared", (), {"folder": None})
+    monkeypatch.setattr("trainer_classification.data.prepare.prepare", lambda _, needed: asked.append(needed) or made)
+    monkeypatch.setattr(loop, "choose_device", lambda _: (torch.device(device), ""))
+    loop.prepared_folder(config)
+    return asked[0]("caltech-101", True, 10)
+
+
 @pytest.mark.parametrize(
     ("options", "device", "formats"),
     [
@@ -247,23 +257,13 @@ def test_a_width_that_would_break_the_eights_is_refused():
     ],
 )
 def test_the_array_is_prepared_where_it_whitens_the_first_layer(monkeypatch, options, device, formats):
-    asked = []
-    made = type("Prepared", (), {"folder": None})
-    monkeypatch.setattr("trainer_classification.data.prepare.prepare", lambda _, needed: asked.append(needed) or made)
-    monkeypatch.setattr(loop, "choose_device", lambda _: (torch.device(device), ""))
-    loop.prepared_folder(TrainConfig(loader="dali", **options))
-    assert asked[0]("caltech-101", True, 10) == formats
+    assert formats_prepared(monkeypatch, TrainConfig(loader="dali", **options), device) == formats
 
 
 def test_the_array_is_prepared_for_the_speednet_that_the_user_picked(monkeypatch):
-    asked = []
-    made = type("Prepared", (), {"folder": None})
     picked = Archive(Path("a.zip"), "speednet", [], {}, {}, has_checkpoint=False)
-    monkeypatch.setattr("trainer_classification.data.prepare.prepare", lambda _, needed: asked.append(needed) or made)
-    monkeypatch.setattr(loop, "choose_device", lambda _: (torch.device("cuda"), ""))
     monkeypatch.setattr(loop.picked, "find", lambda _: (picked, ""))
-    loop.prepared_folder(TrainConfig(loader="dali"))
-    assert asked[0]("caltech-101", True, 10) == ("tar", "array")
+    assert formats_prepared(monkeypatch, TrainConfig(loader="dali"), "cuda") == ("tar", "array")
 
 
 def test_a_picked_network_gives_way_to_the_recipe_that_was_asked_for():

@@ -36,9 +36,14 @@ def begun(
     for line in filter(None, (reason, text)):
         say(line)
     config = picked.with_its_network(config, given)
-    held = bool(config.budget) and not config.stop_early
-    before = world.from_main(lambda: _before(config, manifest, resume, given)) if held else None
-    run = _planned_run(config, folder, manifest, started, world, before, tracker_of)
+    held, state = bool(config.budget) and not config.stop_early, State()
+    if held:
+        before = world.from_main(lambda: _before(config, manifest, resume, given))
+        config, state = (before, state) if before else _planned(config, folder, manifest, started, world)
+    run = build_run(config, folder, manifest, tracker_of(), world)
+    run.began, run.state = started, state
+    if held:
+        run.keep_pace = budget.Pace(budget.seconds_of(config.budget))
     if resume is not None:
         restore(run, resume)
     if given is not None:
@@ -65,26 +70,9 @@ def _before(config: TrainConfig, manifest: Manifest, resume: Path | None, given:
     return None if difference(manifest, recipe, meta) else planned
 
 
-def _planned_run(
-    config: TrainConfig,
-    folder: Path,
-    manifest: Manifest,
-    started: float,
-    world: World,
-    before: TrainConfig | None,
-    tracker_of: Callable[[], Tracker],
-) -> Run:
-    """The run, with its tracker; where there is a budget, planned by it or as it was before."""
-    scheme = times = None
-    held = bool(config.budget) and not config.stop_early
-    if held and before is not None:
-        config = before
-    elif held:
-        config, scheme, times = budget.plan(config, folder, manifest, started, world)
-    run = build_run(config, folder, manifest, tracker_of(), world)
-    run.began = started
-    if held:
-        run.keep_pace = budget.Pace(budget.seconds_of(config.budget))
-    if scheme is not None and times is not None:
-        run.state = State(epochs=scheme.epochs, limit=scheme.limit, times=dataclasses.astuple(times))
-    return run
+def _planned(
+    config: TrainConfig, folder: Path, manifest: Manifest, started: float, world: World
+) -> tuple[TrainConfig, State]:
+    """The config as the budget plans it, and the state that holds the plan."""
+    config, scheme, times = budget.plan(config, folder, manifest, started, world)
+    return config, State(epochs=scheme.epochs, limit=scheme.limit, times=dataclasses.astuple(times))

@@ -87,16 +87,16 @@ def _write_archive(run: Run, path: Path) -> None:
     archive.write(path.parent, path, weights, meta, run.manifest.task)
 
 
-_SAME = ("class_names", "manifest_fingerprint", "recipe")
-
-
 def difference(manifest: Manifest, recipe: Recipe, meta: dict[str, Any]) -> str:
     """Why a run of this dataset and recipe cannot go on from a checkpoint with this meta; empty: it can."""
-    values = (manifest.class_names, manifest.fingerprint, dataclasses.asdict(recipe))
-    mine = _plain(dict(zip(_SAME, values, strict=True)))
-    for name in _SAME:
-        if meta[name] != mine[name]:
-            return f"its {name} differs ({_difference(meta[name], mine[name])})"
+    same = {
+        "class_names": manifest.class_names,
+        "manifest_fingerprint": manifest.fingerprint,
+        "recipe": dataclasses.asdict(recipe),
+    }
+    for name, mine in _plain(same).items():
+        if meta[name] != mine:
+            return f"its {name} differs ({_difference(meta[name], mine)})"
     return ""
 
 
