@@ -21,7 +21,7 @@ class Stem:
     """The first layers: a convolution, and in full ResNets a 3x3 max pool of stride 2.
 
     Attributes:
-        padded: by half the kernel, so that its border sees as much as its middle.
+        padded: with zeros by half the kernel, which keeps the size but for the stride.
     """
 
     kernel: int
