@@ -1,17 +1,20 @@
 """tests/gpu and the benches on a CUDA machine with python3, torch and numpy alone: make gpu-check
 
 Prepared arrays of random pixels stand in for the datasets (of their sizes, or fewer images with --images): what the
-device path and the step cost does not depend on what the images show. Writes benchmarks/results/gpu-<card>.json.
+device path and the step cost does not depend on what the images show. Prepared datasets of real images, which were made
+on another machine, are measured too, and their recipes trained. Writes benchmarks/results/gpu-<card>.json and .md.
 """
 
 import argparse
-import dataclasses
 import importlib.util
-import json
+import os
 import re
 import subprocess
 import sys
 import tempfile
+import time
+import traceback
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +22,20 @@ import torch
 
 from trainer_classification.bench import tables
 from trainer_classification.bench.engines import Engine
+from trainer_classification.bench.made_up import write_prepared
 from trainer_classification.bench.measure import COUNT, Stopwatch, Turn, figures, interleave
 from trainer_classification.bench.provenance import provenance
 from trainer_classification.bench.resources import usage
 from trainer_classification.bench.steps import Steps, fitted
 from trainer_classification.bench.targets import read_targets
 from trainer_classification.bench.workload import Workload
-from trainer_classification.data import array, manifest, table
-from trainer_classification.data.manifest import Manifest, SplitInfo, file_info
+from trainer_classification.config import TrainConfig
+from trainer_classification.data import manifest
+from trainer_classification.data.array import open_array
+from trainer_classification.loaders import select
+from trainer_classification.loaders.base import Share
+from trainer_classification.loaders.resident import HostResident
+from trainer_classification.training.loop import train_prepared
 
 ROOT = Path(__file__).parents[1]
 # Name: training images, stored side, training side, channels, classes.
@@ -35,90 +44,161 @@ DATASETS = {
     "cifar100": (45_000, 32, 32, 3, 100),
     "caltech-101": (6_247, 160, 128, 3, 101),
 }
+# What a prepared dataset of this name is trained with, one run each.
+RUNS = {
+    "mnist": [
+        {},
+        *({"epochs": 7, "seed": seed} for seed in range(3)),
+        *({"epochs": 7, "amp": amp} for amp in ("fp16", "off")),
+        *({"epochs": 7, "compile": mode} for mode in ("default", "reduce-overhead")),
+        {"epochs": 7, "batch_size": 512},
+        {"budget": "30s"},
+    ],
+    "cifar100": [
+        *({"recipe": "speed", "seed": seed} for seed in range(3)),
+        {"recipe": "speed", "amp": "fp16"},
+        {"recipe": "standard"},
+        {"recipe": "standard", "amp": "fp16"},
+    ],
+}
+RATES = {
+    "what": lambda row: row["what"],
+    "img/s": lambda row: f"{row['images_per_second']:,.0f}",
+    "95 % interval": lambda row: f"{row['low']:,.0f} to {row['high']:,.0f}",
+    "CPU s per 1k": lambda row: f"{row['cpu_seconds_per_1k']:.4f}",
+}
+TRAININGS = {
+    "options": lambda row: row["options"],
+    "precision": lambda row: row["precision"],
+    "epochs": lambda row: str(row["epochs"]),
+    "test accuracy": lambda row: f"{row['accuracy_test']:.2%}",
+    "training": lambda row: f"{row['seconds_training']:.1f} s",
+    "whole": lambda row: f"{row['seconds_total']:.1f} s",
+    "first step": lambda row: f"{row['seconds_in_first_step']:.1f} s",
+    "img/s": lambda row: f"{row['images_per_second']:,.0f}",
+    "data-wait": lambda row: f"{row['data_wait_fraction']:.2%}",
+}
+NOTE = (
+    "Device time by CUDA events; median over the turns, in turns, with its 95 % interval. whole: with evaluation, test "
+    "and report; first step: of `training`, with tuning or compilation."
+)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", default="cuda", help="cpu only to try this script")
-    parser.add_argument("--images", type=int, default=0, help="of each dataset; 0: as many as it has")
-    parser.add_argument("--seconds", type=float, default=5.0, help="for each measurement")
-    options = parser.parse_args()
+    options = parsed()
     if options.device == "cuda" and not torch.cuda.is_available():
         print("Error: torch finds no CUDA device here.", file=sys.stderr)
         return 2
-    code = tests() if options.device == "cuda" else 0
-    rows = []
+    found = {"tests_gpu": tests() if options.device == "cuda" and options.tests else "not run"}
+    given = [Path(path) for path in options.prepared]
     with tempfile.TemporaryDirectory() as folder:
-        for name in DATASETS:
-            rows += measured(made_up(Path(folder) / name, name, options.images), options)
+        sources = [made_up(Path(folder) / name, name, options.images) for name in still_to_make_up(given)] + given
+        found["rows"], broken = attempted([partial(measured, source, options) for source in sources])
+        runs = [partial(trained, source, run, options, folder) for source in given for run in runs_of(source)]
+        found["trainings"], failed = attempted(runs)
     card = re.sub(r"\W+", "-", torch.cuda.get_device_name().lower()) if options.device == "cuda" else "cpu"
-    path = ROOT / f"benchmarks/results/gpu-{card}.json"
-    tables.write_json(path, {"rows": rows, "tests_gpu": {0: "passed", -1: "not run: no pytest"}.get(code, "failed")})
-    print(json.dumps([{k: row[k] for k in ("dataset", "what", "images_per_second", "note")} for row in rows], indent=1))
-    print(f"Written: {path}")
-    return max(0, code)
+    path = Path(options.out) / f"gpu-{card}.json"
+    tables.write_json(path, found)
+    text = page(found)
+    path.with_suffix(".md").write_text(text)
+    print(text, f"Written: {path}", sep="\n")
+    return int(broken or failed or found["tests_gpu"] == "failed")
 
 
-def tests() -> int:
-    """Run tests/gpu; -1 where there is no pytest to run them."""
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cuda", help="cpu only to try this script")
+    parser.add_argument("--images", type=int, default=0, help="of each made-up dataset; 0: as many as the real one has")
+    parser.add_argument("--seconds", type=float, default=5.0, help="for each measurement")
+    parser.add_argument("--prepared", action="append", default=[], help="folder that prepare.py made; repeatable")
+    parser.add_argument("--no-tests", dest="tests", action="store_false", help="leave out tests/gpu")
+    parser.add_argument("--out", default=str(ROOT / "benchmarks/results"), help="folder for the results")
+    return parser.parse_args()
+
+
+def still_to_make_up(given: list[Path]) -> list[str]:
+    """The datasets that have not been given as arrays of real images."""
+    manifests = [manifest.read(path) for path in given]
+    return [name for name in DATASETS if not any(of.dataset == name and "array" in of.formats for of in manifests)]
+
+
+def runs_of(prepared: Path) -> list[dict]:
+    return RUNS.get(manifest.read(prepared).dataset, [])
+
+
+def attempted(measurements: list) -> tuple[list[dict], bool]:
+    """The rows of all that can be measured, and whether something could not: it is told, and the rest goes on."""
+    rows, broken = [], False
+    for measure in measurements:
+        try:
+            rows += measure()
+        except Exception:
+            traceback.print_exc()
+            broken = True
+    return rows, broken
+
+
+def tests() -> str:
+    """Run tests/gpu, where there is a pytest to run them."""
     if importlib.util.find_spec("pytest") is None:
         print("tests/gpu are left out: pytest is not installed", file=sys.stderr)
-        return -1
+        return "not run: no pytest"
     # Its configuration and the conftest above ask for packages that are not here.
-    command = [sys.executable, "-m", "pytest", "-q", "-c", "/dev/null", "--rootdir", str(ROOT), "tests/gpu"]
-    return subprocess.run(command, cwd=ROOT).returncode
+    command = [sys.executable, "-m", "pytest", "-q", "-rs", "-c", "/dev/null", "--rootdir", str(ROOT), "tests/gpu"]
+    return "failed" if subprocess.run(command, cwd=ROOT).returncode else "passed"
 
 
-def made_up(folder: Path, name: str, images: int) -> Workload:
+def made_up(folder: Path, name: str, images: int) -> Path:
     """A prepared dataset of random pixels, in the layout that prepare writes."""
     count, side, size, channels, classes = DATASETS[name]
     count = min(count, images) if images else count
     random = np.random.default_rng(0)
-    (folder / "array").mkdir(parents=True)
-    with (folder / array.path("train")).open("wb") as file:
-        for start in range(0, count, 4096):
-            rows = min(4096, count - start)
-            file.write(random.integers(0, 256, (rows, side, side, channels), dtype=np.uint8).tobytes())
-    sizes = np.full((count, 2), 300 if size < side else side, np.int32)
-    labels = random.integers(0, classes, count)
-    table.write_table(folder, "train", table.Table(labels, sizes, [f"{row}.jpg" for row in range(count)]))
-    names = [array.path("train"), *table.paths("train")]
-    values = {field.name: "" for field in dataclasses.fields(Manifest)}
-    values |= {"dataset": name, "formats": {"array": {}}, "class_names": [str(number) for number in range(classes)]}
-    values |= {"splits": {"train": SplitInfo(count, "random", np.bincount(labels, minlength=classes).tolist())}}
-    values |= {"channels": channels, "image_size": side, "train_size": size, "resized": size < side}
-    values |= {"layout": "WHC" if size < side else "HWC", "mean": [0.5] * channels, "std": [0.29] * channels}
-    values |= {"files": {name: sized(folder / name) for name in names}, "skipped": [], "unlabelled": 0}
-    values |= {"duplicates": [], "options": {}, "format_version": manifest.FORMAT_VERSION}
-    Manifest(**values).write(folder)
-    return Workload(str(folder), str(folder), 512 if size <= 64 else 128, 0, "cpu", size)
+    pixels = random.integers(0, 256, (count, side, side, channels), dtype=np.uint8)
+    labels = np.concatenate([np.arange(classes), random.integers(0, classes, count - classes)])
+    write_prepared(folder, name, {"train": (pixels, labels)}, size)
+    return folder
 
 
-def sized(path: Path) -> manifest.FileInfo:
-    """Size, and the checksum where xxhash is installed."""
-    if importlib.util.find_spec("xxhash") is not None:
-        return file_info(path)
-    return manifest.FileInfo(path.stat().st_size, "")
-
-
-def measured(workload: Workload, options) -> list[dict]:
-    """The loader alone, the step alone and both, in turns."""
-    work = dataclasses.replace(workload, device=options.device, threads=provenance()["threads"])
-    contestants = {
-        "loader": Engine("resident", work),
-        "step, cached batch": Steps(fitted(work)),
-        "training, fed by the loader": Steps(fitted(work), "resident"),
-    }
+def measured(prepared: Path, options: argparse.Namespace) -> list[dict]:
+    """The loaders alone, the step alone, and training fed by each loader, in turns."""
+    of, threads = manifest.read(prepared), provenance()["threads"]
+    work = Workload(str(prepared), "", 512 if of.train_size <= 64 else 128, threads, options.device, of.train_size)
+    fits, contestants = fitted(work), {}
+    if "array" in of.formats:
+        contestants |= {"loader resident": Engine("resident", work), "step, cached batch": Steps(fits)}
+        contestants["training, fed by resident"] = Steps(fits, "resident")
+        if options.device == "cuda" and importlib.util.find_spec("numba"):
+            contestants["loader resident, on the host"] = OnHost(work)
+    if select.installed("dali") and ("tar" if of.resized else "array") in of.formats:
+        contestants |= {"loader dali": Engine("dali", work), "training, fed by dali": Steps(fits, "dali")}
     takers = {name: Taker(contestant, work.where, options.seconds / COUNT) for name, contestant in contestants.items()}
     turns = interleave(takers, options.seconds)
     for contestant in contestants.values():
         contestant.close()
-    about = {"dataset": work.manifest.dataset, "images": work.count, "image_size": work.image_size}
-    about |= {"network": work.recipe.model, "batch_size": work.batch_size, "device": options.device}
-    _, targets = read_targets()
-    aims = {t.hardware: t.images_per_second for t in targets if t.dataset == work.manifest.dataset}
-    note = "targets of other cards: " + ", ".join(f"{name} {rate:,.0f}" for name, rate in aims.items())
-    return [about | {"what": name, "note": note} | figures(done) | provenance() for name, done in turns.items()]
+    about = {
+        "dataset": of.dataset,
+        "pixels": "real" if prepared in map(Path, options.prepared) else "random",
+        "images": work.count,
+    }
+    about |= {"image_size": work.image_size, "network": work.recipe.model, "device": options.device}
+    return [
+        about
+        | {"what": name, "batch_size": (work if name.startswith("loader") else fits).batch_size}
+        | figures(done)
+        | provenance()
+        for name, done in turns.items()
+    ]
+
+
+class OnHost(Engine):
+    """The resident loader as for a split that does not fit on the GPU: batches are made on the host, and copied."""
+
+    def __init__(self, work: Workload) -> None:
+        store, share = (
+            open_array(Path(work.prepared), work.manifest, "train"),
+            Share(work.plan, work.count, work.batch_size),
+        )
+        self.loader = HostResident(store, share, work.image_size, work.where, work.threads)
 
 
 class Taker:
@@ -129,8 +209,6 @@ class Taker:
         self()
 
     def __call__(self) -> Turn:
-        import os
-
         before, images, taken = usage(os.getpid()), 0, 0.0
         while taken < self.seconds:
             self.watch.start()
@@ -138,6 +216,39 @@ class Taker:
             taken += self.watch.stop()
             self.number += 1
         return Turn(images, taken, usage(os.getpid()) - before)
+
+
+def trained(prepared: Path, run: dict, options: argparse.Namespace, folder: str) -> list[dict]:
+    """One training, from the first step to the report."""
+    of, on_gpu = manifest.read(prepared), options.device == "cuda"
+    cpu, started = time.process_time(), time.time()
+    torch.cuda.reset_peak_memory_stats() if on_gpu else None
+    config = TrainConfig(**run, device=options.device, output_dir=f"{folder}/runs")
+    summary = train_prepared(config, prepared, of, started)
+    shown = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in run.items())
+    about = {"options": shown or "none", "validation": "validation" in of.splits}
+    used = {"cpu_seconds": time.process_time() - cpu}
+    used |= {"gpu_memory_mb": torch.cuda.max_memory_allocated() / 1e6} if on_gpu else {}
+    return [about | summary | used | provenance()]
+
+
+def page(found: dict) -> str:
+    """What was found, as Markdown."""
+    targets, parts = read_targets()[1], [f"# On a GPU\n\ntests/gpu: {found['tests_gpu']}."]
+    for dataset, pixels in dict.fromkeys((row["dataset"], row["pixels"]) for row in found["rows"]):
+        rows = [row for row in found["rows"] if (row["dataset"], row["pixels"]) == (dataset, pixels)]
+        batches = " and ".join(sorted({str(row["batch_size"]) for row in rows}, key=int))
+        title = f"## {rows[0]['network']}, {pixels} pixels: {tables.about(rows[0] | {'batch_size': batches})}"
+        parts += [title, tables.markdown(list(RATES), tables.cells(rows, RATES))]
+        aims = [f"{aim.hardware} {aim.images_per_second:,.0f}" for aim in targets if aim.dataset == dataset]
+        parts += [f"Consumed by other cards (benchmarks/targets.toml): {', '.join(aims)}."] if aims else []
+    for dataset in dict.fromkeys(row["dataset"] for row in found["trainings"]):
+        rows = [row for row in found["trainings"] if row["dataset"] == dataset]
+        parts += [
+            f"## Trained: {dataset}, {rows[0]['device']}",
+            tables.markdown(list(TRAININGS), tables.cells(rows, TRAININGS)),
+        ]
+    return "\n\n".join([*parts, NOTE]) + "\n"
 
 
 if __name__ == "__main__":

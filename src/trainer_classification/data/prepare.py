@@ -277,7 +277,7 @@ def _jobs(
 def _write_tables(partial: Path, source: Source, found: jobs.Part, rows_of: dict[str, Int64]) -> list[str]:
     for name, rows in rows_of.items():
         names = [source.files[row] for row in rows.tolist()]
-        table.write_table(partial, name, Table(source.labels[rows], found.sizes[rows], names))
+        table.save_table(partial, name, Table(source.labels[rows], found.sizes[rows], names))
     return [path for name in rows_of for path in table.paths(name)]
 
 

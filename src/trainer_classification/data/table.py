@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from trainer_classification.data.manifest import FileInfo, Manifest, check_files, file_info
+from trainer_classification.data.manifest import Manifest, check_files
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,13 @@ def paths(split: str) -> tuple[str, str, str]:
     return f"table/{split}.labels.npy", f"table/{split}.sizes.npy", f"table/{split}.files.json"
 
 
-def write_table(folder: Path, split: str, table: Table) -> dict[str, FileInfo]:
-    """Write a split's table; returns path -> FileInfo."""
+def save_table(folder: Path, split: str, table: Table) -> None:
+    """Write a split's table."""
     (folder / "table").mkdir(exist_ok=True)
     labels, sizes, files = (folder / name for name in paths(split))
     np.save(labels, table.labels)
     np.save(sizes, table.sizes)
     files.write_text(json.dumps(table.files, indent=0))
-    return {name: file_info(folder / name) for name in paths(split)}
 
 
 def open_table(folder: Path, manifest: Manifest, split: str) -> Table:

@@ -7,6 +7,8 @@ import os
 import sys
 import time
 
+import torch
+
 from trainer_classification.config import TrainConfig, launched
 from trainer_classification.training import distributed
 from trainer_classification.training.live import say
@@ -55,4 +57,9 @@ def _train(config: TrainConfig, started: float) -> int:
     except Stopped as stop:
         say(str(stop))
         return stop.code
+    except torch.OutOfMemoryError as error:
+        raise ValueError(
+            f"The GPU has too little memory for such batches: give a smaller --batch-size, or --accumulate 2 "
+            f"({str(error).split('. GPU')[0]})."
+        ) from error
     return 0

@@ -1,0 +1,256 @@
+"""Steps and whole trainings on a GPU; needs torch and numpy alone."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+
+from trainer_classification.bench.made_up import write_prepared
+from trainer_classification.config import TrainConfig
+from trainer_classification.data import manifest
+from trainer_classification.loaders.base import Batch
+from trainer_classification.models import build
+from trainer_classification.recipes import RECIPES, SPEED_RECIPES
+from trainer_classification.training import loop
+from trainer_classification.training.distributed import World
+from trainer_classification.training.ema import Average
+from trainer_classification.training.mixing import Mixing
+from trainer_classification.training.optimizers import build_optimizer
+from trainer_classification.training.preflight import preflight
+from trainer_classification.training.start import start
+from trainer_classification.training.step import Normalise, Step, Totals
+
+CUDA = torch.device("cuda")
+CLASSES = 4
+
+
+def images_of(count, side, seed):
+    """Images whose brightness tells the class, with noise."""
+    random = np.random.default_rng(seed)
+    labels = np.arange(count) % CLASSES
+    noise = random.integers(0, 60, (count, side, side, 3))
+    return (noise + 60 * labels[:, None, None, None]).astype(np.uint8), labels
+
+
+def prepared(folder, side, train_size):
+    splits = {
+        name: images_of(count, side, seed)
+        for seed, (name, count) in enumerate({"train": 512, "validation": 130, "test": 130}.items())
+    }
+    return write_prepared(folder, "made-up", splits, train_size) and folder
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """Images of 32 px, kept at their size."""
+    return prepared(tmp_path_factory.mktemp("small") / "p", 32, 32)
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """Images that are cropped and resized."""
+    return prepared(tmp_path_factory.mktemp("large") / "p", 80, 64)
+
+
+def trained(folder, out, **options):
+    options = {"model": "resnet-small", "batch_size": 64, "epochs": 3, "learning_rate": 0.05} | options
+    config = TrainConfig(device="cuda", output_dir=str(out), **options)
+    return loop.train_prepared(config, folder, manifest.read(folder), time.time())
+
+
+PRECISIONS = {"fp16": "float16", "bf16": "bfloat16", "off": "float32"}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"amp": amp} for amp in PRECISIONS),
+        {"amp": "fp16", "optimizer": "adamw", "learning_rate": 0.01, "clip_norm": 1.0},
+        {"amp": "fp16", "accumulate": 2, "ema": 0.9},
+        {"mixup": 0.2, "cutmix": 1.0, "cutout": 8, "tta": "flip"},
+        {"model": "speednet", "amp": "fp16", "optimizer": "muon", "learning_rate": 0.05},
+        {"compile": "default"},
+        {"compile": "reduce-overhead", "ema": 0.9},
+        {"compile": "reduce-overhead", "amp": "fp16", "tta": "flip"},
+    ],
+    ids=lambda options: ",".join(f"{name}={value}" for name, value in options.items()),
+)
+def test_training_learns(small, tmp_path, options):
+    summary = trained(small, tmp_path, **options)
+    assert summary["accuracy_test"] > 0.9
+    assert summary["steps_not_finite"] == 0
+    assert summary["device"] == torch.cuda.get_device_name()
+    assert "on the GPU" in summary["loader"]
+    assert summary["precision"] == PRECISIONS.get(options.get("amp"), summary["precision"])
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": 32}, {"progressive": 32, "compile": "reduce-overhead"}])
+def test_training_on_crops_learns(photographs, tmp_path, options):
+    assert trained(photographs, tmp_path, epochs=4, **options)["accuracy_test"] > 0.9
+
+
+def test_a_split_that_does_not_fit_on_the_gpu_trains_from_the_host(small, tmp_path, monkeypatch):
+    pytest.importorskip("numba", reason="host placement needs numba")
+    monkeypatch.setattr("trainer_classification.loaders.select._SHARE_OF_DEVICE", 0.0)
+    summary = trained(small, tmp_path)
+    assert summary["accuracy_test"] > 0.9
+    assert "on the host" in summary["loader"]
+
+
+def test_dali_trains(small, tmp_path):
+    pytest.importorskip("nvidia.dali", reason="dali is not installed: pip install nvidia-dali-cuda120")
+    assert trained(small, tmp_path, loader="dali")["accuracy_test"] > 0.9
+
+
+STEPS = {
+    "sgd": {},
+    "adamw": {"optimizer": "adamw"},
+    "all": {"optimizer": "sgd", "mixing": Mixing(0, 0.2, 1.0), "accumulate": 2, "clip_norm": 1.0},
+    "muon": {"optimizer": "muon"},
+}
+
+
+@pytest.mark.parametrize("dtype", [None, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", STEPS)
+def test_a_step_never_waits_for_the_gpu(name, dtype):
+    options = dict(STEPS[name])
+    optimizer = options.pop("optimizer", "sgd")
+    network, recipe = "resnet-small", dataclasses.replace(RECIPES["mnist"], optimizer=optimizer, learning_rate=0.01)
+    if optimizer == "muon":
+        network, recipe = "speednet", SPEED_RECIPES["cifar100"]
+    model = build(network, CLASSES, 3, 32).to(CUDA)
+    normalise = Normalise([0.5] * 3, [0.3] * 3, CUDA)
+    step = Step(model, build_optimizer(model, recipe), normalise, 0.1, dtype, Average(model, 0.9), **options)
+    images, labels = (torch.from_numpy(array).to(CUDA) for array in images_of(64, 32, 0))
+    batch, totals = Batch(images, labels, labels, 64), Totals(CUDA)
+    for number in range(3):  # tuning, states of the optimizer
+        step(batch, number, totals)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for number in range(3, 6):
+            step(batch, number, totals)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert np.isfinite(totals.read()[0])
+
+
+def test_an_overflow_skips_the_step_and_is_counted():
+    model = build("resnet-small", CLASSES, 3, 32).to(CUDA)
+    optimizer = build_optimizer(model, RECIPES["mnist"])
+    step = Step(model, optimizer, Normalise([0.5] * 3, [0.3] * 3, CUDA), 0.1, torch.float16, None)
+    images, labels = (torch.from_numpy(array).to(CUDA) for array in images_of(64, 32, 0))
+    totals = Totals(CUDA)
+    step(Batch(images, labels, labels, 64), 0, totals)
+    step.scaler._scale.fill_(2.0**40)
+    before = [parameter.clone() for parameter in model.parameters()]
+    step(Batch(images, labels, labels, 64), 1, totals)
+    assert all(map(torch.equal, before, model.parameters()))
+    assert int(totals.wrong[1]) == 1
+    assert float(step.scaler._scale) == 2.0**39
+
+
+class Signal(list):
+    """Empty until it was looked at so many times; then SIGTERM has come."""
+
+    def __init__(self, looks):
+        super().__init__([signal.SIGTERM])
+        self.looks = looks
+
+    def __bool__(self):
+        self.looks -= 1
+        return self.looks < 0
+
+
+@pytest.mark.parametrize("amp", ["fp16", "bf16"])
+def test_a_stopped_run_goes_on_with_the_same_curve(small, tmp_path, monkeypatch, amp):
+    @contextmanager
+    def soon():
+        yield Signal(10)  # steps, of 8 an epoch
+
+    straight = trained(small, tmp_path / "straight", amp=amp)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "signals", soon)
+        with pytest.raises(loop.Stopped):
+            trained(small, tmp_path / "stopped", amp=amp)
+    resumed = trained(small, tmp_path / "stopped", amp=amp, resume="auto")
+    assert resumed["epochs"] == straight["epochs"] == 3
+    # Convolutions on a GPU add in another order each time.
+    assert resumed["loss_test"] == pytest.approx(straight["loss_test"], rel=0.2, abs=0.02)
+    assert resumed["accuracy_validation"] == pytest.approx(straight["accuracy_validation"], abs=0.05)
+
+
+def test_preflight_tells_the_memory_of_the_gpu(small, tmp_path, capsys):
+    config = TrainConfig(model="resnet18", batch_size=64, device="cuda", output_dir=str(tmp_path))
+    assert preflight(config, small, manifest.read(small), time.time(), World())
+    text = capsys.readouterr().err
+    assert f"of {torch.cuda.mem_get_info()[1] / 1e9:.1f} GB with batches of 64" in text
+    assert text.count(": yes, ") == 4
+
+
+@pytest.fixture
+def little_memory():
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(1e9 / torch.cuda.mem_get_info()[1])
+    yield
+    torch.cuda.set_per_process_memory_fraction(1.0)
+    torch.cuda.empty_cache()
+
+
+TOO_LARGE = {"model": "resnet50", "batch_size": 512, "device": "cuda", "amp": "bf16"}
+
+
+def test_preflight_finds_a_batch_that_is_too_large(photographs, tmp_path, capsys, little_memory):
+    config = TrainConfig(output_dir=str(tmp_path), **TOO_LARGE)
+    assert not preflight(config, photographs, manifest.read(photographs), time.time(), World())
+    assert "try a smaller --batch-size" in capsys.readouterr().err
+
+
+def test_a_batch_that_is_too_large_is_one_sentence(photographs, tmp_path, monkeypatch, little_memory):
+    monkeypatch.setattr("trainer_classification.training.loop.prepared_folder", lambda config: photographs)
+    with pytest.raises(ValueError, match=r"memory .* smaller --batch-size"):
+        start(TrainConfig(output_dir=str(tmp_path), processes=1, **TOO_LARGE), time.time())
+
+
+ONE_OF_ONE = """
+import sys, time
+from pathlib import Path
+import torch
+from trainer_classification.config import TrainConfig
+from trainer_classification.data import manifest
+from trainer_classification.training import distributed, loop
+config = TrainConfig(model="resnet-small", batch_size=64, epochs=3, learning_rate=0.05, device="cuda",
+                     output_dir=sys.argv[2])
+with distributed.joined(config, lambda: Path(sys.argv[1])) as (world, folder):
+    summary = loop.train_prepared(config, folder, manifest.read(folder), time.time(), world)
+    assert summary["accuracy_test"] > 0.9, summary
+    total = torch.ones(3, device="cuda")
+    distributed.dist.all_reduce(total)
+    as_one_of_two = distributed.World(0, 2, 0, 1)
+    wrapped = as_one_of_two.wrapped(torch.nn.Linear(3, 2).cuda(), total.device, static=True)
+    wrapped(total).sum().backward()
+    assert wrapped.module.weight.grad is not None
+"""
+
+
+def test_a_launched_process_joins_over_nccl(small, tmp_path):
+    """One process, as there may be one GPU; with DistributedDataParallel as several have it."""
+    place = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+    place |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port())}
+    command = [sys.executable, "-c", ONE_OF_ONE, str(small), str(tmp_path)]
+    done = subprocess.run(command, env=os.environ | place, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def free_port():
+    import socket
+
+    with socket.socket() as listening:
+        listening.bind(("localhost", 0))
+        return listening.getsockname()[1]
