@@ -294,9 +294,13 @@ class TrainConfig:
         ),
     ] = -1
     compile: Annotated[
-        Literal["off", "default", "reduce-overhead"],
-        Option("torch.compile and its mode. The cost, in the first step, is reported.", "Optimisation"),
-    ] = "off"
+        Literal["auto", "off", "default", "reduce-overhead", "graph"],
+        Option(
+            "graph: the step as one CUDA graph. default, reduce-overhead: torch.compile, whose cost is reported. auto: "
+            "graph on one GPU, else off.",
+            "Optimisation",
+        ),
+    ] = "auto"
     tta: Annotated[
         Literal["none", "flip", "flip-translate"],
         Option("Test also on the mean of several views of each image, reported apart.", "Run"),

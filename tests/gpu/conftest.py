@@ -4,6 +4,10 @@ import pytest
 import torch
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "gpu: needs a CUDA device")  # gpu-check runs these without pyproject.toml
+
+
 def pytest_collection_modifyitems(items):
     for item in items:
         if "tests/gpu" in str(item.path):

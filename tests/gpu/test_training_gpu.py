@@ -21,8 +21,9 @@ from trainer_classification.recipes import RECIPES, SPEED_RECIPES
 from trainer_classification.training import loop
 from trainer_classification.training.distributed import World
 from trainer_classification.training.ema import Average
+from trainer_classification.training.graphed import GraphedStep
 from trainer_classification.training.mixing import Mixing
-from trainer_classification.training.optimizers import build_optimizer
+from trainer_classification.training.optimizers import build_optimizer, set_learning_rate
 from trainer_classification.training.preflight import preflight
 from trainer_classification.training.start import start
 from trainer_classification.training.step import Normalise, Step, Totals
@@ -76,6 +77,7 @@ PRECISIONS = {"fp16": "float16", "bf16": "bfloat16", "off": "float32"}
         {"amp": "fp16", "accumulate": 2, "ema": 0.9},
         {"mixup": 0.2, "cutmix": 1.0, "cutout": 8, "tta": "flip"},
         {"model": "speednet", "amp": "fp16", "optimizer": "muon", "learning_rate": 0.05},
+        {"compile": "off"},
         {"compile": "default"},
         {"compile": "reduce-overhead", "ema": 0.9},
         {"compile": "reduce-overhead", "amp": "fp16", "tta": "flip"},
@@ -86,6 +88,7 @@ def test_training_learns(small, tmp_path, options):
     summary = trained(small, tmp_path, **options)
     assert summary["accuracy_test"] > 0.9
     assert summary["steps_not_finite"] == 0
+    assert summary["compile"] == options.get("compile", "off" if "mixup" in options else "graph")
     assert summary["device"] == torch.cuda.get_device_name()
     assert "on the GPU" in summary["loader"]
     assert summary["precision"] == PRECISIONS.get(options.get("amp"), summary["precision"])
@@ -114,46 +117,116 @@ STEPS = {
     "adamw": {"optimizer": "adamw"},
     "all": {"optimizer": "sgd", "mixing": Mixing(0, 0.2, 1.0), "accumulate": 2, "clip_norm": 1.0},
     "muon": {"optimizer": "muon"},
+    "parts": {"accumulate": 2, "clip_norm": 1.0},
 }
 
 
-@pytest.mark.parametrize("dtype", [None, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("name", STEPS)
-def test_a_step_never_waits_for_the_gpu(name, dtype):
+DTYPES = [None, torch.float16, torch.bfloat16]
+KINDS = [Step, GraphedStep]
+
+
+def step_of(kind, name="sgd", dtype=None, last=None):
+    """A step over a network of its own, always with the same first weights."""
     options = dict(STEPS[name])
     optimizer = options.pop("optimizer", "sgd")
     network, recipe = "resnet-small", dataclasses.replace(RECIPES["mnist"], optimizer=optimizer, learning_rate=0.01)
     if optimizer == "muon":
         network, recipe = "speednet", SPEED_RECIPES["cifar100"]
+    torch.manual_seed(0)
     model = build(network, CLASSES, 3, 32).to(CUDA)
+    model = model if last is None else torch.nn.Sequential(model, last)
     normalise = Normalise([0.5] * 3, [0.3] * 3, CUDA)
-    step = Step(model, build_optimizer(model, recipe), normalise, 0.1, dtype, Average(model, 0.9), **options)
-    images, labels = (torch.from_numpy(array).to(CUDA) for array in images_of(64, 32, 0))
-    batch, totals = Batch(images, labels, labels, 64), Totals(CUDA)
-    for number in range(3):  # tuning, states of the optimizer
+    return kind(model, build_optimizer(model, recipe), normalise, 0.1, dtype, Average(model, 0.9), **options)
+
+
+def batch_of(seed):
+    images, labels = (torch.from_numpy(array).to(CUDA) for array in images_of(64, 32, seed))
+    return Batch(images, labels, labels, 64)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", STEPS)
+def test_a_step_never_waits_for_the_gpu(name, dtype, kind):
+    if kind is GraphedStep and "mixing" in STEPS[name]:
+        pytest.skip("mixing draws on the host, so such a step is never recorded")
+    step, batch, totals = step_of(kind, name, dtype), batch_of(0), Totals(CUDA)
+    for number in range(5):  # tuning, states of the optimizer, recording
         step(batch, number, totals)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        for number in range(3, 6):
+        for number in range(5, 8):
+            set_learning_rate(step.optimizer, 0.01)
             step(batch, number, totals)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert np.isfinite(totals.read()[0])
+    assert step.recorded == (kind is GraphedStep)
 
 
-def test_an_overflow_skips_the_step_and_is_counted():
-    model = build("resnet-small", CLASSES, 3, 32).to(CUDA)
-    optimizer = build_optimizer(model, RECIPES["mnist"])
-    step = Step(model, optimizer, Normalise([0.5] * 3, [0.3] * 3, CUDA), 0.1, torch.float16, None)
-    images, labels = (torch.from_numpy(array).to(CUDA) for array in images_of(64, 32, 0))
-    totals = Totals(CUDA)
-    step(Batch(images, labels, labels, 64), 0, totals)
-    step.scaler._scale.fill_(2.0**40)
-    before = [parameter.clone() for parameter in model.parameters()]
-    step(Batch(images, labels, labels, 64), 1, totals)
-    assert all(map(torch.equal, before, model.parameters()))
-    assert int(totals.wrong[1]) == 1
-    assert float(step.scaler._scale) == 2.0**39
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["sgd", "adamw", "parts", "muon"])
+def test_a_recorded_step_does_what_the_plain_one_does(name, dtype):
+    """With rates that a recording must not keep, and batches that it must read anew."""
+    rates = [0.01, 0.01, 0.01, 0.01, 0.0, 0.03, 0.002, 0.01]
+    found = []
+    for kind in KINDS:
+        step, totals, moved = step_of(kind, name, dtype), Totals(CUDA), []
+        for number, rate in enumerate(rates):
+            set_learning_rate(step.optimizer, rate)
+            before = torch.cat([p.detach().flatten() for p in step.model.parameters()])
+            loss = step(batch_of(number), number, totals)
+            after = torch.cat([p.detach().flatten() for p in step.model.parameters()])
+            moved.append((float(loss), float((after - before).norm())))
+        average = torch.cat([p.flatten() for p in step.average.model.parameters()])
+        found.append((moved, float(average.norm()), totals.read()[:3], step.recorded))
+    (plain, plain_average, plain_totals, _), (recorded, average, totals, is_recorded) = found
+    assert is_recorded
+    for mine, theirs in zip(recorded, plain, strict=True):
+        assert mine == pytest.approx(theirs, rel=0.1, abs=0.01)
+    assert average == pytest.approx(plain_average, rel=0.01)
+    assert totals == pytest.approx(plain_totals, rel=0.1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["sgd", "adamw", "muon"])
+def test_an_overflow_skips_the_step_and_is_counted(name, kind):
+    step, totals = step_of(kind, name, torch.float16), Totals(CUDA)
+    for number in range(5):
+        step(batch_of(0), number, totals)
+    taken = int(totals.wrong[1])  # the first scale may be too large
+    step.scaler._scale.fill_(2.0**120)
+    before = [parameter.clone() for parameter in step.model.parameters()]
+    step(batch_of(1), 5, totals)
+    assert all(map(torch.equal, before, step.model.parameters()))
+    assert int(totals.wrong[1]) == taken + 1
+    assert float(step.scaler._scale) == 2.0**119
+
+
+class Waiting(torch.nn.Module):
+    """Reads from the GPU, which cannot be recorded."""
+
+    def forward(self, x):
+        return x if float(x.detach().sum()) != 0 else -x
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_step_that_cannot_be_recorded_goes_on_without_and_says_so(capsys, dtype):
+    step, totals = step_of(GraphedStep, dtype=dtype, last=Waiting()), Totals(CUDA)
+    losses = [float(step(batch_of(0), number, totals)) for number in range(12)]
+    assert not step.recorded
+    assert losses[-1] < losses[0]
+    assert capsys.readouterr().err.count("could not be recorded") == 1
+
+
+def test_images_of_another_size_are_recorded_anew():
+    step, totals = step_of(GraphedStep), Totals(CUDA)
+    for side in (32, 24, 32):
+        images, labels = (torch.from_numpy(array).to(CUDA) for array in images_of(64, side, 0))
+        for number in range(5):
+            loss = step(Batch(images, labels, labels, 64), number, totals)
+        assert step.recorded
+    assert float(loss) < 1.0
 
 
 class Signal(list):

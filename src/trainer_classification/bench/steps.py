@@ -17,6 +17,7 @@ from trainer_classification.bench.workload import Workload
 from trainer_classification.loaders.base import Batch
 from trainer_classification.models import build, count_macs
 from trainer_classification.training.ema import Average
+from trainer_classification.training.graphed import GraphedStep
 from trainer_classification.training.optimizers import build_optimizer
 from trainer_classification.training.step import Normalise, Step, Totals, precision
 
@@ -45,7 +46,8 @@ class Trainer:
         average = Average(model, recipe.ema) if recipe.ema else None
         normalise = Normalise(of.mean, of.std, device)
         dtype = precision(device, "auto")[0]
-        self.step = Step(model, build_optimizer(model, recipe), normalise, recipe.label_smoothing, dtype, average)
+        kind = GraphedStep if device.type == "cuda" else Step
+        self.step = kind(model, build_optimizer(model, recipe), normalise, recipe.label_smoothing, dtype, average)
         self.totals, self.numbers = Totals(device), count()
 
     def train(self, batch: Batch) -> Delivery:

@@ -21,6 +21,8 @@ from trainer_classification.plan import Draws, Int64
 
 Uint8 = npt.NDArray[np.uint8]
 _CHUNK = 64 << 20  # bytes uploaded at once
+# Bytes of batches that are made at once: on a GPU a batch of small images costs its launches, not its pixels.
+_AT_ONCE = 8 << 20
 
 
 class DeviceResident(Loader):
@@ -46,11 +48,16 @@ class DeviceResident(Loader):
             return
         # One copy an epoch: nothing waits for the host within it.
         indices = torch.from_numpy(np.stack([index for index, _ in batches])).to(self.device, non_blocking=True)
-        for index, (_, count) in zip(indices, batches, strict=True):
+        labels, counts = self.labels[indices], iter([count for _, count in batches])
+        together = max(1, _AT_ONCE // (self.share.rows * self.image_size**2 * self.images.shape[3]))
+        for start in range(0, len(indices), together):
+            some, of = indices[start : start + together], labels[start : start + together]
+            index = some.flatten()
             images = on_device.augment(
                 self.images, index, draws[index], self.share.policy, self.image_size, self.layout
             )
-            yield Batch(images, self.labels[index], index, count)
+            for batch in zip(images.chunk(len(some)), of, some, strict=True):
+                yield Batch(*batch, next(counts))
 
     def close(self) -> None:
         """Free the device's memory."""

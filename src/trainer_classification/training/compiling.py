@@ -11,8 +11,30 @@ from torch import nn
 _SIZES = 64  # of images and parts of batches get kernels of their own; torch's own limit is 8, and then it goes slowly
 
 
-def compiled(model: nn.Module, mode: Literal["off", "default", "reduce-overhead"]) -> nn.Module:
-    """The model as training calls it: with `mode` other than "off" compiled in its first step, sharing all weights.
+Mode = Literal["off", "default", "reduce-overhead", "graph"]
+
+
+def mode_of(asked: Literal["auto"] | Mode, device: torch.device, processes: int, mixes: bool) -> Mode:
+    """What `--compile` means here; auto: graph where that can be.
+
+    Raises:
+        ValueError: a graph is asked for where there can be none.
+    """
+    against = [
+        "trains on a CPU" if device.type != "cuda" else "",
+        f"has {processes} processes" if processes > 1 else "",
+        "draws mixup or cutmix on the host for each step" if mixes else "",
+    ]
+    reasons = " and ".join(filter(None, against))
+    if asked == "graph" and reasons:
+        raise ValueError(f"--compile graph cannot be, as this run {reasons}: leave --compile out.")
+    if asked == "auto":
+        return "off" if reasons else "graph"
+    return asked
+
+
+def compiled(model: nn.Module, mode: Mode) -> nn.Module:
+    """The model as training calls it: with the modes of torch.compile compiled in its first step, sharing all weights.
 
     The model itself stays as it is: it is evaluated, averaged and saved uncompiled, which spares a second compilation
     for evaluation and a third for its last, smaller batch. Each image size gets kernels of its own.
@@ -20,7 +42,7 @@ def compiled(model: nn.Module, mode: Literal["off", "default", "reduce-overhead"
     Raises:
         ValueError: there is no C compiler.
     """
-    if mode == "off":
+    if mode in ("off", "graph"):
         return model
     if not any(shutil.which(name) for name in ("cc", "gcc", "clang")):
         raise ValueError(f"--compile {mode} needs a C compiler: apt-get install g++, or use --compile off.")

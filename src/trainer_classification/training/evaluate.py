@@ -60,7 +60,8 @@ def evaluate(
         with torch.autocast(device.type, dtype, enabled=dtype is not None):
             logits = logits_over(model, normalise(images), views)
         loss += F.cross_entropy(logits.float(), labels, reduction="sum")
-        confusion += torch.bincount(labels * num_classes + logits.argmax(1), minlength=num_classes**2)
+        pairs = labels * num_classes + logits.argmax(1)
+        confusion.scatter_add_(0, pairs, torch.ones_like(pairs))  # bincount would wait for the device
     model.train(training)
     world.sum(loss, confusion)
     matrix = confusion.view(num_classes, num_classes).cpu().numpy()

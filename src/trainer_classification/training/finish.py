@@ -65,6 +65,13 @@ def _with_views(tested: Evaluation | None, views: Views) -> dict[str, Any]:
     return {"tta": views, "accuracy_test_tta": tested.accuracy, "loss_test_tta": tested.loss}
 
 
+def _mode(run: Run) -> str:
+    """How the steps ran in the end."""
+    if run.step.recorded:
+        return "graph"
+    return run.config.compile if run.config.compile in ("default", "reduce-overhead") else "off"
+
+
 def summarise(run: Run, meta: dict[str, Any], tested: Evaluation | None, started: float) -> dict[str, Any]:
     """What `summary.json` says; null where there was nothing to measure.
 
@@ -96,5 +103,5 @@ def summarise(run: Run, meta: dict[str, Any], tested: Evaluation | None, started
         "manifest_fingerprint": run.manifest.fingerprint,
         "steps_not_finite": not_finite,
         "steps_overflowed": overflowed,
-        "compile": run.config.compile,
+        "compile": _mode(run),
     }

@@ -186,7 +186,7 @@ def _first_step(run: Run, loss: torch.Tensor, started: float) -> None:
     loss.item()
     run.state.seconds_first_step = time.time() - started
     run.state.seconds_in_first_step = run.clock.now - run.clock.waiting
-    if run.config.compile != "off":
+    if run.config.compile in ("default", "reduce-overhead"):
         say(f"The first step took {run.state.seconds_in_first_step:.1f} s with --compile {run.config.compile}.")
 
 

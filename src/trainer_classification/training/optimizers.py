@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from trainer_classification.models import SpeedNet
@@ -44,4 +45,25 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
 def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
     """The rate of the coming step, in all groups; some have a multiple of it."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate * group.get("rate", 1.0)
+        rate = learning_rate * group.get("rate", 1.0)
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+def keep_rates_on(device: torch.device, optimizer: Optimizer) -> None:
+    """Keep the rates in memory of a device, where a recorded step looks for them."""
+    for group in optimizer.param_groups:
+        if not isinstance(group["lr"], Tensor):
+            group["lr"] = torch.tensor(group["lr"], device=device)
+        if "capturable" in group:
+            group["capturable"] = True
+
+
+def state_of(optimizer: Optimizer) -> dict[str, Any]:
+    """Its state, with the rates as numbers wherever they are kept."""
+    state = optimizer.state_dict()
+    for group in state["param_groups"]:
+        group["lr"] = float(group["lr"])
+    return state

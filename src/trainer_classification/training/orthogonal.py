@@ -112,4 +112,8 @@ def _move(parameters: list[Tensor], grads: list[Tensor], buffers: list[Tensor], 
         for parameter in parameters:
             parameter.mul_(len(parameter) ** 0.5 / parameter.norm())
         grads = [orthogonalise(grad.flatten(1)).view(grad.shape) for grad in grads]
-    torch._foreach_add_(parameters, grads, alpha=-group["lr"])
+    rate = group["lr"]
+    if isinstance(rate, Tensor):  # of a recorded step
+        torch._foreach_add_(parameters, torch._foreach_mul(grads, -rate))
+    else:
+        torch._foreach_add_(parameters, grads, alpha=-rate)

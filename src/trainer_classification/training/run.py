@@ -22,10 +22,11 @@ from trainer_classification.outputs.tracking import Tracker
 from trainer_classification.plan import Plan
 from trainer_classification.recipes import Recipe
 from trainer_classification.training import progressive
-from trainer_classification.training.compiling import compiled
+from trainer_classification.training.compiling import compiled, mode_of
 from trainer_classification.training.distributed import Agreement, World
 from trainer_classification.training.ema import Average
 from trainer_classification.training.first_weights import first_model
+from trainer_classification.training.graphed import GraphedStep
 from trainer_classification.training.live import Clock, say
 from trainer_classification.training.mixing import Mixing
 from trainer_classification.training.optimizers import build_optimizer
@@ -241,8 +242,12 @@ def _step(
     model = model.to(device)
     world.same_state(model)
     average = Average(model, recipe.ema) if recipe.ema else None
-    forward = compiled(model, config.compile)
-    return Step(
+    mixes = recipe.mixup > 0 or recipe.cutmix > 0
+    mode = mode_of(config.compile, device, world.size, mixes)
+    if mode == "graph":
+        say("Step: recorded as one CUDA graph.")
+    forward = compiled(model, mode)
+    return (GraphedStep if mode == "graph" else Step)(
         model,
         build_optimizer(model, recipe),
         normalise,

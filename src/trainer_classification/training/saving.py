@@ -16,6 +16,7 @@ from trainer_classification.data.manifest import Manifest
 from trainer_classification.outputs import archive
 from trainer_classification.recipes import Recipe
 from trainer_classification.training import checkpoint
+from trainer_classification.training.optimizers import state_of
 from trainer_classification.training.run import Run, State
 
 
@@ -68,7 +69,7 @@ def tensors_of(run: Run, sums: torch.Tensor, not_finite: torch.Tensor) -> dict[s
     step = run.step
     tensors: dict[str, Any] = {
         "model": step.model.state_dict(),
-        "optimizer": step.optimizer.state_dict(),
+        "optimizer": state_of(step.optimizer),
         "scaler": step.scaler.state_dict(),
         "totals": {"sums": sums, "not_finite": not_finite, "wrong": run.totals.wrong},
     }

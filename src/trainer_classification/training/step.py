@@ -79,17 +79,18 @@ class Totals:
 
     def __init__(self, device: torch.device) -> None:
         self.sums = torch.zeros(3, dtype=torch.float64, device=device)
+        self._loss, self._right, self._images = self.sums.unbind()
         self.not_finite = torch.zeros((), dtype=torch.int64, device=device)
         self.wrong = torch.zeros(2, dtype=torch.int64, device=device)
 
     def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Count a step; waits for nothing."""
-        right = (logits.argmax(1) == labels).sum()
-        size = torch.full_like(right, len(labels))
-        self.sums += torch.stack([loss.double() * len(labels), right.double(), size.double()])
-        finite = torch.isfinite(loss)
-        self.not_finite = torch.where(finite, 0, self.not_finite + 1)
-        self.wrong[0] += ~finite
+        """Count a step, in place and in few operations; waits for nothing."""
+        self._loss.add_(loss, alpha=len(labels))
+        self._right.add_((logits.argmax(1) == labels).sum())
+        self._images.add_(len(labels))
+        wrong = torch.isfinite(loss).logical_not_()
+        self.not_finite.add_(1).mul_(wrong)
+        self.wrong[0] += wrong
 
     def read(self) -> tuple[float, float, int, int]:
         """(mean loss, accuracy, images, steps in a row that were not finite): waits for the device."""
@@ -140,18 +141,31 @@ class Step:
         self.label_smoothing, self.dtype, self.average = label_smoothing, dtype, average
         self.forward = model if forward is None else forward
         self.mixing, self.accumulate, self.clip_norm = mixing or Mixing(0), accumulate, clip_norm
+        self.scaler = self._new_scaler()
+
+    def _new_scaler(self) -> Any:
         amp: Any = torch.amp  # its types do not export GradScaler
-        self.scaler = amp.GradScaler("cuda", enabled=dtype is torch.float16)
+        return amp.GradScaler("cuda", enabled=self.dtype is torch.float16)
+
+    @property
+    def recorded(self) -> bool:
+        """Whether steps are played back as a CUDA graph."""
+        return False
 
     def __call__(self, batch: Batch, step: int, totals: Totals) -> Tensor:
         """Train on a batch; returns its mean loss, on the device."""
-        images, targets = self.mixing(self.normalise(batch.images), batch.labels, step)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss, logits = self._backward(images, targets)
-        self._update(totals)
+        loss = self._train(batch.images, batch.labels, step, totals)
         if self.average is not None:
             self.average.update(step)
-        totals.add(loss, logits, batch.labels)
+        return loss
+
+    def _train(self, images: Tensor, labels: Tensor, step: int, totals: Totals) -> Tensor:
+        """All but the average, whose decay is another number in each step."""
+        mixed, targets = self.mixing(self.normalise(images), labels, step)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss, logits = self._backward(mixed, targets)
+        self._update(totals)
+        totals.add(loss, logits, labels)
         return loss
 
     def _backward(self, images: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:

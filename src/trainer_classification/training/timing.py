@@ -12,7 +12,7 @@ import torch
 from trainer_classification.loaders.base import Batch, Loader
 from trainer_classification.training.run import Run
 
-_WARM_STEPS = 3  # tuning, compilation, first allocations
+_WARM_STEPS = 5  # tuning, compilation, first allocations, recording
 
 
 @dataclass(frozen=True)
