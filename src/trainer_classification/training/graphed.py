@@ -30,6 +30,7 @@ class GraphedStep(Step):
 
     _seen = 0
     _failed = False
+    _stream: Any = None
     _graph: Any = None
     _of: tuple[Any, ...] = ()
 
@@ -53,12 +54,12 @@ class GraphedStep(Step):
         return self._loss.clone()
 
     def _aside(self, images: Tensor, labels: Tensor, step: int, totals: Totals) -> Tensor:
-        """A step as ever, on another stream than the default one, where nothing can be recorded."""
-        stream = cuda.Stream(images.device)
-        stream.wait_stream(cuda.current_stream())
-        with cuda.stream(stream):
+        """A step as ever, but not on the default stream, where nothing can be recorded."""
+        self._stream = self._stream or cuda.Stream(images.device)
+        self._stream.wait_stream(cuda.current_stream())
+        with cuda.stream(self._stream):
             loss = super()._train(images, labels, step, totals)
-        cuda.current_stream().wait_stream(stream)
+        cuda.current_stream().wait_stream(self._stream)
         return loss
 
     def _record(self, images: Tensor, labels: Tensor, step: int, totals: Totals) -> None:
@@ -67,7 +68,7 @@ class GraphedStep(Step):
         self._images, self._labels, graph = images.clone(), labels.clone(), cuda.CUDAGraph()
         try:
             # Other threads may go on to allocate and to wait: the loader's, DALI's.
-            with cuda.graph(graph, capture_error_mode="thread_local"):
+            with cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
                 self._loss = super()._train(self._images, self._labels, step, totals)
         except RuntimeError as error:
             self._failed = True
