@@ -1,6 +1,7 @@
 """Steps and whole trainings on a GPU; needs torch and numpy alone."""
 
 import dataclasses
+import gc
 import os
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from trainer_classification.training import loop
 from trainer_classification.training.distributed import World
 from trainer_classification.training.ema import Average
 from trainer_classification.training.graphed import GraphedStep
+from trainer_classification.training.live import Clock
 from trainer_classification.training.mixing import Mixing
 from trainer_classification.training.optimizers import build_optimizer, set_learning_rate
 from trainer_classification.training.preflight import preflight
@@ -219,6 +221,20 @@ def test_a_step_that_cannot_be_recorded_goes_on_without_and_says_so(capsys, dtyp
     assert capsys.readouterr().err.count("could not be recorded") == 1
 
 
+def test_time_in_which_the_gpu_is_busy_is_not_waiting_for_data():
+    clock, matrix = Clock(CUDA), torch.randn(8192, 8192, device=CUDA)
+    for _ in range(50):
+        matrix @ matrix
+    clock.stepped()
+    clock.ask()
+    clock.got()
+    assert clock.waiting == 0
+    torch.cuda.synchronize()
+    clock.ask()
+    clock.got()
+    assert clock.waiting > 0
+
+
 def test_images_of_another_size_are_recorded_anew():
     step, totals = step_of(GraphedStep), Totals(CUDA)
     for side in (32, 24, 32):
@@ -269,8 +285,10 @@ def test_preflight_tells_the_memory_of_the_gpu(small, tmp_path, capsys):
 
 @pytest.fixture
 def little_memory():
+    gc.collect()
     torch.cuda.empty_cache()
-    torch.cuda.set_per_process_memory_fraction(1e9 / torch.cuda.mem_get_info()[1])
+    held = torch.cuda.memory_reserved()  # what cuBLAS keeps for streams, say
+    torch.cuda.set_per_process_memory_fraction((held + 1e9) / torch.cuda.mem_get_info()[1])
     yield
     torch.cuda.set_per_process_memory_fraction(1.0)
     torch.cuda.empty_cache()

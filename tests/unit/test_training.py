@@ -1,6 +1,8 @@
 """Schedule, optimizers, average, checkpoints, step and evaluation."""
 
+import dataclasses
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,11 +13,19 @@ from torch import nn
 
 from trainer_classification.loaders.base import Batch
 from trainer_classification.models import build
-from trainer_classification.recipes import RECIPES
+from trainer_classification.recipes import RECIPES, SPEED_RECIPES
 from trainer_classification.training import checkpoint
+from trainer_classification.training.compiling import mode_of
 from trainer_classification.training.ema import Average
 from trainer_classification.training.evaluate import Evaluation, evaluate
-from trainer_classification.training.optimizers import build_optimizer, parameter_groups
+from trainer_classification.training.live import Clock
+from trainer_classification.training.optimizers import (
+    build_optimizer,
+    keep_rates_on,
+    parameter_groups,
+    set_learning_rate,
+    state_of,
+)
 from trainer_classification.training.schedule import factor
 from trainer_classification.training.step import Normalise, Step, Totals, choose_device, precision
 
@@ -50,8 +60,6 @@ def test_norms_and_biases_do_not_decay_and_every_parameter_is_trained():
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_both_optimizers_learn(name):
-    import dataclasses
-
     torch.manual_seed(0)
     model = build("resnet-small", 2, 1, 28, 8)
     recipe = dataclasses.replace(RECIPES["mnist"], optimizer=name, learning_rate=0.01)
@@ -130,6 +138,64 @@ def test_a_damaged_checkpoint_is_said_to_be_one(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"last\.pth is damaged"):
         checkpoint.load(path)
+
+
+def test_waiting_counts_where_the_device_has_nothing_to_do():
+    clock = Clock(CPU)
+    clock.ask()
+    clock.got()
+    waited = clock.waiting
+    assert waited > 0
+    clock._done = SimpleNamespace(query=lambda: False)  # a GPU that still works
+    clock.ask()
+    clock.got()
+    assert clock.waiting == waited
+    clock._done = SimpleNamespace(query=lambda: True)
+    clock.ask()
+    clock.got()
+    assert clock.waiting > waited
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "processes", "mixes", "found"),
+    [
+        ("auto", "cpu", 1, False, "off"),
+        ("auto", "cuda", 1, False, "graph"),
+        ("auto", "cuda", 4, False, "off"),
+        ("auto", "cuda", 1, True, "off"),
+        ("graph", "cuda", 1, False, "graph"),
+        ("default", "cpu", 2, True, "default"),
+    ],
+)
+def test_a_step_is_recorded_on_one_gpu_alone(asked, device, processes, mixes, found):
+    assert mode_of(asked, torch.device(device), processes, mixes) == found
+
+
+@pytest.mark.parametrize(("device", "processes", "mixes"), [("cpu", 1, False), ("cuda", 2, False), ("cuda", 1, True)])
+def test_a_graph_that_cannot_be_is_refused_with_the_reason(device, processes, mixes):
+    with pytest.raises(ValueError, match=r"as this run (trains on a CPU|has 2 processes|draws mixup).*--compile out"):
+        mode_of("graph", torch.device(device), processes, mixes)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "muon"])
+def test_rates_in_memory_move_the_weights_as_numbers_do_and_are_saved_as_numbers(name):
+    recipe = SPEED_RECIPES["cifar100"] if name == "muon" else dataclasses.replace(RECIPES["mnist"], optimizer=name)
+    found = []
+    for kept in (False, True):
+        torch.manual_seed(0)
+        model = build("speednet" if name == "muon" else "resnet-small", 2, 1, 28)
+        optimizer = build_optimizer(model, recipe)
+        if kept:
+            keep_rates_on(CPU, optimizer)
+        step = Step(model, optimizer, Normalise([0.5], [0.25], CPU), 0.0, None, None)
+        for number, rate in enumerate((0.01, 0.0, 0.03)):
+            set_learning_rate(optimizer, rate)
+            step(batch(number), number, Totals(CPU))
+        found.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+        rates = [group["lr"] for group in state_of(optimizer)["param_groups"]]
+        assert all(isinstance(rate, float) for rate in rates)
+        assert rates[0] == pytest.approx(0.03)
+    torch.testing.assert_close(*found)
 
 
 def test_totals_count_images_and_steps_that_are_not_finite_in_a_row():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Iterator
 from itertools import count
 from typing import Any
@@ -18,6 +17,7 @@ from trainer_classification.loaders.base import Batch
 from trainer_classification.models import build, count_macs
 from trainer_classification.training.ema import Average
 from trainer_classification.training.graphed import GraphedStep
+from trainer_classification.training.live import Clock
 from trainer_classification.training.optimizers import build_optimizer
 from trainer_classification.training.step import Normalise, Step, Totals, precision
 
@@ -59,9 +59,6 @@ class Trainer:
 class Steps(OwnOrder):
     """Steps without end; an epoch is one of them on a CPU, many on a GPU.
 
-    Attributes:
-        waited: seconds spent in asking for a batch so far.
-
     Args:
         workload: gives network, batch and device.
         loader: feeds them; "" for the same batch again and again.
@@ -72,7 +69,7 @@ class Steps(OwnOrder):
         self.trainer = Trainer(workload)
         self.engine = Engine(loader or "resident", workload)
         self.steps = 50 if workload.where.type == "cuda" else 1
-        self.waited = 0.0
+        self.clock = Clock(workload.where)
         self.batches = _endless(self.engine)
         if not loader:
             cached = dataclasses.replace(next(self.batches))
@@ -82,10 +79,17 @@ class Steps(OwnOrder):
     def epoch(self, number: int) -> Iterator[Delivery]:
         """The next of them."""
         for _ in range(self.steps):
-            asked = time.perf_counter()
+            self.clock.ask()
             batch = next(self.batches)
-            self.waited += time.perf_counter() - asked
-            yield self.trainer.train(batch)
+            self.clock.got()
+            done = self.trainer.train(batch)
+            self.clock.stepped()
+            yield done
+
+    @property
+    def waited(self) -> float:
+        """Seconds in which the device had nothing to do but to wait for a batch, so far."""
+        return self.clock.waiting
 
     def close(self) -> None:
         """End the loader."""

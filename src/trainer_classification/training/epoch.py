@@ -17,7 +17,7 @@ def pause(run: Run) -> None:
     run.clock.stop()
     run.state.seconds_training += run.clock.training
     run.state.seconds_waiting += run.clock.waiting
-    run.clock = Clock()
+    run.clock = Clock(run.device)
 
 
 def epoch_row(run: Run, before: tuple[float, float, int], trained: tuple[float, float, int]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -22,6 +23,12 @@ cuda: Any = torch.cuda  # its streams and graphs have no types
 WARM_STEPS = 3  # before a step is recorded: cuDNN tries its algorithms, and optimizer and scaler make their state
 
 
+@cache
+def _stream(device: torch.device) -> Any:
+    """One for all that is recorded in this process: for each stream cuBLAS keeps its own 8 to 32 MB."""
+    return cuda.Stream(device)
+
+
 class GraphedStep(Step):
     """A `Step` on one GPU that is recorded when it has been seen a few times; images of another size anew.
 
@@ -30,7 +37,6 @@ class GraphedStep(Step):
 
     _seen = 0
     _failed = False
-    _stream: Any = None
     _graph: Any = None
     _of: tuple[Any, ...] = ()
 
@@ -55,11 +61,11 @@ class GraphedStep(Step):
 
     def _aside(self, images: Tensor, labels: Tensor, step: int, totals: Totals) -> Tensor:
         """A step as ever, but not on the default stream, where nothing can be recorded."""
-        self._stream = self._stream or cuda.Stream(images.device)
-        self._stream.wait_stream(cuda.current_stream())
-        with cuda.stream(self._stream):
+        stream = _stream(images.device)
+        stream.wait_stream(cuda.current_stream())
+        with cuda.stream(stream):
             loss = super()._train(images, labels, step, totals)
-        cuda.current_stream().wait_stream(self._stream)
+        cuda.current_stream().wait_stream(stream)
         return loss
 
     def _record(self, images: Tensor, labels: Tensor, step: int, totals: Totals) -> None:
@@ -68,7 +74,7 @@ class GraphedStep(Step):
         self._images, self._labels, graph = images.clone(), labels.clone(), cuda.CUDAGraph()
         try:
             # Other threads may go on to allocate and to wait: the loader's, DALI's.
-            with cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+            with cuda.graph(graph, stream=_stream(images.device), capture_error_mode="thread_local"):
                 self._loss = super()._train(self._images, self._labels, step, totals)
         except RuntimeError as error:
             self._failed = True

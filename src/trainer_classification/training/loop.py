@@ -150,7 +150,7 @@ def _train_epoch(run: Run, received: list[int], started: float) -> list[tuple[in
         Stopped: a signal came to any rank; the checkpoint is written.
     """
     points = []
-    run.clock = Clock()
+    run.clock = Clock(run.device)
     run.clock.start()
     saved = looked = time.monotonic()
     for loss in _steps(run, run.state.epoch):
@@ -200,6 +200,7 @@ def _steps(run: Run, epoch: int) -> Iterator[torch.Tensor]:
         share = factor(run.done, run.total, run.recipe.schedule, run.recipe.warmup_fraction)
         set_learning_rate(run.step.optimizer, run.recipe.learning_rate * share)
         loss = run.step(batch, run.done, run.totals)
+        run.clock.stepped()
         run.state.step += 1
         run.state.images += len(batch.labels) * run.world.size
         yield loss

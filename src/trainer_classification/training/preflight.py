@@ -45,8 +45,8 @@ def would_work(config: TrainConfig, started: float) -> bool:
                 raise _Refused  # past the end of `joined`, which waits for the others
     except _Refused:
         return False
-    except ValueError as error:
-        say(f"preflight: no, {' '.join(str(error).split())}")
+    except (ValueError, torch.OutOfMemoryError) as error:
+        say(f"preflight: no, {_reason(error)}")
         return False
     return True
 
@@ -104,11 +104,15 @@ def passes(name: str, check: Callable[[], str]) -> bool:
     try:
         say(f"preflight {name}: yes, {check()}")
     except (ValueError, OSError, torch.OutOfMemoryError) as error:
-        hint = "; try a smaller --batch-size, or --accumulate" if isinstance(error, torch.OutOfMemoryError) else ""
         of = "" if shown() else f" on process {os.environ['RANK']}"
-        print(f"preflight {name}{of}: no, {' '.join(str(error).split())}{hint}", file=sys.stderr, flush=True)
+        print(f"preflight {name}{of}: no, {_reason(error)}", file=sys.stderr, flush=True)
         return False
     return True
+
+
+def _reason(error: Exception) -> str:
+    hint = "; try a smaller --batch-size, or --accumulate" if isinstance(error, torch.OutOfMemoryError) else ""
+    return " ".join(str(error).split()) + hint
 
 
 def _try_steps(run: Run, times: list[float]) -> str:

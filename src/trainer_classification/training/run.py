@@ -58,8 +58,11 @@ class Run:
     opened_size: int  # side in px of train_loader's images
     keep_pace: Callable[[Run, float, int], None] | None = None  # after each epoch, with seconds and steps of it
     began: float = field(default_factory=time.time)  # of the command, moved back by runs before a resume
-    clock: Clock = field(default_factory=Clock)
+    clock: Clock = field(init=False)
     loader_reason: str = ""
+
+    def __post_init__(self) -> None:
+        self.clock = Clock(self.device)
 
     @property
     def steps(self) -> int:
