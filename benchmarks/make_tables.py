@@ -25,8 +25,43 @@ def loader_block(results: Path) -> str:
     return "\n\n".join(parts)
 
 
+TRAININGS = {
+    "trained on": lambda row: row["dataset"],
+    "options": lambda row: "" if row["options"] == "none" else f"`{row['options']}`",
+    "step": lambda row: (
+        f"{row['precision'].replace('float', 'fp').replace('bfp', 'bf')}"
+        + (", one CUDA graph" if row["compile"] == "graph" else "")
+    ),
+    "test accuracy": lambda row: f"{row['accuracy_test']:.2%}",
+    "training": lambda row: f"{row['seconds_training']:.1f} s",
+    "with start, test and report": lambda row: f"{row['seconds_total']:.1f} s",
+}
+RATES = ("step, cached batch", "training, fed by resident", "training, fed by dali", "loader resident", "loader dali")
+
+
+def gpu_block(results: Path) -> str:
+    """Of each card: what its trainings reached, and images a second of loaders, step and both."""
+    parts = []
+    for path in sorted(results.glob("gpu-*.json")):
+        found = json.loads(path.read_text())
+        rows = found["rows"]
+        parts.append(f"{rows[0]['gpu']}, {rows[0]['threads']} CPU cores, torch {rows[0]['versions']['torch']}:")
+        parts.append(tables.markdown(list(TRAININGS), tables.cells(found["trainings"], TRAININGS)))
+        rates = {(row["dataset"], row["what"]): row["images_per_second"] for row in rows}
+        lines = [
+            [dataset, *(f"{rates[dataset, what]:,.0f}" if (dataset, what) in rates else "" for what in RATES)]
+            for dataset in dict.fromkeys(row["dataset"] for row in rows)
+        ]
+        parts.append(tables.markdown(["img/s", *RATES], lines))
+    return "\n\n".join(parts)
+
+
 def main(readme: Path = ROOT / "README.md", results: Path = ROOT / "benchmarks/results") -> int:
-    readme.write_text(tables.replace_block(readme.read_text(), "loader-bench", loader_block(results)))
+    blocks = {"loader-bench": loader_block(results), "gpu": gpu_block(results)}
+    text = readme.read_text()
+    for name, block in blocks.items():
+        text = tables.replace_block(text, name, block)
+    readme.write_text(text)
     return 0
 
 

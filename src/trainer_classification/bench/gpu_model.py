@@ -2,15 +2,17 @@
 
 A step runs on torch's `meta` device, which computes nothing, and each operation that torch dispatches, forward and
 backward, counts its arithmetic and the bytes it reads and writes. An operation takes the longer of the two at the GPU's
-reachable rates (the roofline: Williams, Waterman, Patterson, CACM 2009); a step takes the sum, or the time in which
-Python can launch its operations, if that is longer.
+reachable rates (the roofline: Williams, Waterman, Patterson, CACM 2009), and at least the time in which one can follow
+another; a step takes the sum.
 
 `python -m trainer_classification.bench.gpu_model` prints the tables of docs/gpu-model.md.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +23,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from trainer_classification.models import build
+
+RESULTS = Path(__file__).parents[3] / "benchmarks/results"
 
 
 @dataclass(frozen=True)
@@ -36,12 +40,15 @@ GPUS = {
     "T4": Gpu(65.1, 8.14, 320),
     "V100": Gpu(125.3, 15.7, 900),
     "RTX 3090": Gpu(142.0, 35.6, 936),  # to check the networks against each other
+    "H100": Gpu(989.4, 66.9, 3352),  # measured: benchmarks/results
 }
 
 # Shares of the peaks that large operations reach: round numbers near two published rows, ResNet-50 training on a V100
 # in fp16 and in fp32 (where Winograd saves cuDNN arithmetic). All other rows are a check.
 FP16_SHARE, BANDWIDTH_SHARE, FP32_SHARE = 0.5, 0.8, 0.9
-LAUNCH_SECONDS = 8e-6  # one operation dispatched by Python on a cloud CPU: an assumption, the same for all cards
+# One operation of the network after the other, with what belongs to it (casts, optimizer, counts), however small: an
+# assumption, the same for all cards. A step recorded as a CUDA graph took 6.6 µs on an H100, one launched by Python 66.
+LAUNCH_SECONDS = 8e-6
 # Passes over the first input beyond the one that its arguments show: a norm reads for statistics, then to normalise;
 # its backward pass reads input and gradient twice, as does that of a convolution, once for each of its two gradients.
 _MORE_PASSES = {"native_batch_norm": 1, "native_batch_norm_backward": 2, "convolution_backward": 1}
@@ -103,8 +110,7 @@ def seconds(step: list[Operation], gpu: Gpu, half: bool = True) -> float:
     """Time of a step on one card, its input being there."""
     arithmetic = 1e12 * (gpu.fp16 * FP16_SHARE if half else gpu.fp32 * FP32_SHARE)
     moving = 1e9 * gpu.bandwidth * BANDWIDTH_SHARE
-    busy = sum(max(operation.flops / arithmetic, operation.bytes / moving) for operation in step)
-    return max(busy, len(step) * LAUNCH_SECONDS)
+    return sum(max(operation.flops / arithmetic, operation.bytes / moving, LAUNCH_SECONDS) for operation in step)
 
 
 def rate(
@@ -159,6 +165,20 @@ def check_table() -> str:
     return "\n".join(lines)
 
 
+def measured_table(results: Path = RESULTS) -> str:
+    """Markdown: the model against steps measured by gpu_check.py, each with a cached batch."""
+    lines = ["| training, fp16 or bf16 | card | measured img/s | model | model / measured |", "|---|---|---|---|---|"]
+    for path in sorted(results.glob("gpu-*.json")):
+        for row in json.loads(path.read_text())["rows"]:
+            card = next((name for name in GPUS if name in row["gpu"].split()), None)
+            if row["what"] != "step, cached batch" or card is None:
+                continue
+            ours, found = rate(row["network"], row["image_size"], card, row["batch_size"]), row["images_per_second"]
+            what = f"{row['network']}, {row['image_size']} px, batch {row['batch_size']}"
+            lines.append(f"| {what} | {card} | {found:,.0f} | {ours:,.0f} | {ours / found:.2f} |")
+    return "\n".join(lines)
+
+
 @dataclass(frozen=True)
 class Load:
     """A training of this project: its batch is that of one card."""
@@ -199,12 +219,12 @@ def demand_table() -> str:
 def limit(step: list[Operation], gpu: Gpu) -> str:
     """What most of a step's time goes to: launching, memory or arithmetic."""
     arithmetic, moving = 1e12 * gpu.fp16 * FP16_SHARE, 1e9 * gpu.bandwidth * BANDWIDTH_SHARE
-    times = [(operation.flops / arithmetic, operation.bytes / moving) for operation in step]
-    busy = sum(max(pair) for pair in times)
-    if busy < len(step) * LAUNCH_SECONDS:
-        return f"launches ({len(step)} operations)"
-    memory = sum(moved for computed, moved in times if moved >= computed) / busy
-    return f"memory ({memory:.0%} of the time)" if memory >= 0.5 else f"arithmetic ({1 - memory:.0%} of the time)"
+    spent = dict.fromkeys(("arithmetic", "memory", "launches"), 0.0)
+    for operation in step:
+        times = (operation.flops / arithmetic, operation.bytes / moving, LAUNCH_SECONDS)
+        spent[max(zip(times, spent, strict=True))[1]] += max(times)
+    cause = max(spent, key=lambda name: spent[name])
+    return f"{cause} ({spent[cause] / sum(spent.values()):.0%} of the time)"
 
 
 @dataclass(frozen=True)
@@ -254,4 +274,4 @@ def _wanted() -> dict[str, tuple[bool, int, float]]:
 
 
 if __name__ == "__main__":
-    print(check_table(), demand_table(), supply_table(), sep="\n\n")
+    print(check_table(), measured_table(), demand_table(), supply_table(), sep="\n\n")
