@@ -35,7 +35,7 @@ from trainer_classification.data.array import open_array
 from trainer_classification.loaders import select
 from trainer_classification.loaders.base import Share
 from trainer_classification.loaders.resident import HostResident
-from trainer_classification.training.loop import train_prepared
+from trainer_classification.training.loop import Stopped, train_prepared
 
 ROOT = Path(__file__).parents[1]
 # Name: training images, stored side, training side, channels, classes.
@@ -102,6 +102,9 @@ def main() -> int:
         for kind, measure in steps:
             try:
                 found[kind] += measure()
+            except Stopped as stop:
+                print(stop, file=sys.stderr)
+                return stop.code
             except Exception:  # told, and the rest goes on: such a machine is not at hand every day
                 traceback.print_exc()
                 broken = True
@@ -187,10 +190,8 @@ class OnHost(Engine):
     """The resident loader as for a split that does not fit on the GPU: batches are made on the host, and copied."""
 
     def __init__(self, work: Workload) -> None:
-        store, share = (
-            open_array(Path(work.prepared), work.manifest, "train"),
-            Share(work.plan, work.count, work.batch_size),
-        )
+        store = open_array(Path(work.prepared), work.manifest, "train")
+        share = Share(work.plan, work.count, work.batch_size)
         self.loader = HostResident(store, share, work.image_size, work.where, work.threads)
 
 
