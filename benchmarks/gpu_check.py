@@ -7,6 +7,7 @@ on another machine, are measured too, and their recipes trained. Writes benchmar
 
 import argparse
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -217,13 +218,16 @@ def trained(prepared: Path, run: dict, options: argparse.Namespace, folder: str)
     of, on_gpu = manifest.read(prepared), options.device == "cuda"
     cpu, started = time.process_time(), time.time()
     torch.cuda.reset_peak_memory_stats() if on_gpu else None
-    config = TrainConfig(**run, device=options.device, output_dir=f"{folder}/runs")
-    summary = train_prepared(config, prepared, of, started)
+    with tempfile.TemporaryDirectory(dir=folder) as outputs:
+        config = TrainConfig(**run, device=options.device, output_dir=outputs)
+        summary = train_prepared(config, prepared, of, started)
+        (metrics,) = Path(outputs).rglob("metrics.jsonl")
+        history = [json.loads(line) for line in metrics.read_text().splitlines()]
     shown = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in run.items())
     about = {"options": shown or "none", "validation": "validation" in of.splits}
     used = {"cpu_seconds": time.process_time() - cpu}
     used |= {"gpu_memory_mb": torch.cuda.max_memory_allocated() / 1e6} if on_gpu else {}
-    return [about | summary | used | provenance()]
+    return [about | summary | used | provenance() | {"history": history}]
 
 
 def page(found: dict) -> str:

@@ -49,5 +49,5 @@ def test_all_trainings_of_the_page_are_buildable():
 
 def test_the_page_holds_the_tables_the_command_prints():
     page = PAGE.read_text()
-    for table in (gpu_model.check_table(), gpu_model.measured_table(), gpu_model.demand_table(), gpu_model.supply_table()):
-        assert table in page
+    tables = (gpu_model.check_table, gpu_model.measured_table, gpu_model.demand_table, gpu_model.supply_table)
+    assert all(table() in page for table in tables)
