@@ -62,8 +62,7 @@ RUNS = {
 }
 RATES = {
     "what": lambda row: row["what"],
-    "img/s": lambda row: f"{row['images_per_second']:,.0f}",
-    "95 % interval": lambda row: f"{row['low']:,.0f} to {row['high']:,.0f}",
+    **tables.RATE_COLUMNS,
     "CPU s per 1k": lambda row: f"{row['cpu_seconds_per_1k']:.4f}",
 }
 TRAININGS = {

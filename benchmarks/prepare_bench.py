@@ -16,8 +16,7 @@ from trainer_classification.config import PrepareBenchConfig, cpu_count
 
 COLUMNS = {
     "writer": lambda row: row["writer"],
-    "img/s": lambda row: f"{row['images_per_second']:,.0f}",
-    "95 % interval": lambda row: f"{row['low']:,.0f} to {row['high']:,.0f}",
+    **tables.RATE_COLUMNS,
     "CPU s per 1k": lambda row: f"{row['cpu_seconds_per_1k']:.3f}",
 }
 START = "trainer_classification.bench.preparing:start"

@@ -14,8 +14,7 @@ from trainer_classification.config import TrainBenchConfig
 COLUMNS = {
     "input": lambda row: row["input"],
     "step": lambda row: f"{1000 * row['step_seconds']:.2f} ms",
-    "img/s": lambda row: f"{row['images_per_second']:,.0f}",
-    "95 % interval": lambda row: f"{row['low']:,.0f} to {row['high']:,.0f}",
+    **tables.RATE_COLUMNS,
     "data-wait": lambda row: f"{row['data_wait_fraction']:.2%}",
     "of synthetic": lambda row: f"{row['of_synthetic']:.3f}",
 }

@@ -4,6 +4,7 @@ import dataclasses
 import gc
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -340,8 +341,6 @@ def test_a_launched_process_joins_over_nccl(small, tmp_path):
 
 
 def free_port():
-    import socket
-
     with socket.socket() as listening:
         listening.bind(("localhost", 0))
         return listening.getsockname()[1]

@@ -28,7 +28,7 @@ class Turn:
         images: delivered, decoded, trained on, ...
         seconds: they took.
         usage: CPU and bytes read, children included.
-        waited: of `seconds`, those spent in asking for a batch, where it is a training.
+        waited: of `seconds`, those in which the device had nothing to do but to wait for a batch, where it trains.
     """
 
     images: int

@@ -11,10 +11,13 @@ from typing import Any
 
 Row = Mapping[str, Any]
 
-LOADER_COLUMNS: dict[str, Callable[[Row], str]] = {
-    "loader": lambda row: str(row["loader"]),
+RATE_COLUMNS: dict[str, Callable[[Row], str]] = {
     "img/s": lambda row: f"{row['images_per_second']:,.0f}",
     "95 % interval": lambda row: f"{row['low']:,.0f} to {row['high']:,.0f}",
+}
+LOADER_COLUMNS: dict[str, Callable[[Row], str]] = {
+    "loader": lambda row: str(row["loader"]),
+    **RATE_COLUMNS,
     "first batch": lambda row: f"{row['first_batch_seconds']:.2f} s",
     "first epoch": lambda row: f"{row['first_epoch_images_per_second']:,.0f}",
     "from disk": lambda row: f"{row['cold_images_per_second']:,.0f}" if row["cold_images_per_second"] else "",

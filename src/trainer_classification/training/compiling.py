@@ -12,6 +12,7 @@ _SIZES = 64  # of images and parts of batches get kernels of their own; torch's 
 
 
 Mode = Literal["off", "default", "reduce-overhead", "graph"]
+BY_COMPILER = ("default", "reduce-overhead")  # torch.compile's own
 
 
 def mode_of(asked: Literal["auto"] | Mode, device: torch.device, processes: int, mixes: bool) -> Mode:
@@ -42,7 +43,7 @@ def compiled(model: nn.Module, mode: Mode) -> nn.Module:
     Raises:
         ValueError: there is no C compiler.
     """
-    if mode in ("off", "graph"):
+    if mode not in BY_COMPILER:
         return model
     if not any(shutil.which(name) for name in ("cc", "gcc", "clang")):
         raise ValueError(f"--compile {mode} needs a C compiler: apt-get install g++, or use --compile off.")

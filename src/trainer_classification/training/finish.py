@@ -12,6 +12,7 @@ import torch
 from trainer_classification.loaders.select import open_loader
 from trainer_classification.outputs.finish import write_outputs
 from trainer_classification.training import checkpoint
+from trainer_classification.training.compiling import BY_COMPILER
 from trainer_classification.training.evaluate import Evaluation, evaluate
 from trainer_classification.training.live import say
 from trainer_classification.training.run import Run, configuration
@@ -69,7 +70,7 @@ def _mode(run: Run) -> str:
     """How the steps ran in the end."""
     if run.step.recorded:
         return "graph"
-    return run.config.compile if run.config.compile in ("default", "reduce-overhead") else "off"
+    return run.config.compile if run.config.compile in BY_COMPILER else "off"
 
 
 def summarise(run: Run, meta: dict[str, Any], tested: Evaluation | None, started: float) -> dict[str, Any]:

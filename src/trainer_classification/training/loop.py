@@ -20,6 +20,7 @@ from trainer_classification.outputs.tracking import Silent, Tracker
 from trainer_classification.recipes import recipe_kind
 from trainer_classification.training import distributed, picked
 from trainer_classification.training.beginning import begun
+from trainer_classification.training.compiling import BY_COMPILER
 from trainer_classification.training.distributed import World
 from trainer_classification.training.epoch import close_epoch, epoch_row, pause
 from trainer_classification.training.finish import finish
@@ -186,7 +187,7 @@ def _first_step(run: Run, loss: torch.Tensor, started: float) -> None:
     loss.item()
     run.state.seconds_first_step = time.time() - started
     run.state.seconds_in_first_step = run.clock.now - run.clock.waiting
-    if run.config.compile in ("default", "reduce-overhead"):
+    if run.config.compile in BY_COMPILER:
         say(f"The first step took {run.state.seconds_in_first_step:.1f} s with --compile {run.config.compile}.")
 
 

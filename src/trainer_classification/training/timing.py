@@ -10,9 +10,10 @@ from itertools import count
 import torch
 
 from trainer_classification.loaders.base import Batch, Loader
+from trainer_classification.training.graphed import WARM_STEPS
 from trainer_classification.training.run import Run
 
-_WARM_STEPS = 5  # tuning, compilation, first allocations, recording
+_WARM_STEPS = WARM_STEPS + 2  # tuning, compilation, first allocations; recording, and the first step played back
 
 
 @dataclass(frozen=True)
