@@ -463,11 +463,12 @@ def test_what_a_format_adds_is_only_what_is_needed(tmp_path):
 @pytest.mark.parametrize("module", [parts, slots])
 def test_a_shard_that_reads_back_differently_is_an_error_that_names_the_image(tmp_path, monkeypatch, module):
     write = slots.write_at
-    wrong = lambda descriptor, data, place: write(descriptor, memoryview(bytes(255 - b for b in bytes(data))), place)  # noqa: E731
+    wrong = lambda at, data, place: write(at, [memoryview(bytes(255 - b for b in bytes(one))) for one in data], place)  # noqa: E731
     monkeypatch.setattr(module, "write_at", wrong)
-    with pytest.raises(OSError, match=r"array/train differs .*data/00000\.png"):
-        prepared(tmp_path, three_splits(), formats="array" if module is parts else "array,tar")
-    assert not (tmp_path / "out/tiny-12px").exists()
+    data, size = (three_splits(), 12) if module is parts else (same_kind(), 64)
+    with pytest.raises(OSError, match=r"array/train differs .*data/00000\."):
+        prepared(tmp_path, data, image_size=size, formats="array")
+    assert not (tmp_path / f"out/tiny-{size}px").exists()
 
 
 def same_kind():

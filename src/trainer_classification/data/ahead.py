@@ -7,16 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import xxhash
 
-from trainer_classification.data import array, beton, jobs, pool, splits, tar
-from trainer_classification.data.parts import in_threads
-from trainer_classification.data.reading import read_file
+from trainer_classification.data import array, beton, jobs, splits, tar
 from trainer_classification.data.slots import Slots
 from trainer_classification.data.source import Source
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from trainer_classification.data.pool import Workers
 
 Int64 = npt.NDArray[np.int64]
 
@@ -58,7 +55,7 @@ def measured(source: Source, geometry: jobs.Geometry) -> npt.NDArray[np.bool_]:
 
 
 def slots_for(
-    source: Source, work: jobs.Work, validation_fraction: float, folder: Path, console: Console
+    source: Source, work: jobs.Work, validation_fraction: float, folder: Path, workers: Workers
 ) -> dict[str, Slots]:
     """The slots of all formats but JPEG betons, whose sizes are not known; files for them are made in `folder`.
 
@@ -69,20 +66,26 @@ def slots_for(
         work: what is made of the images.
         validation_fraction: as for `splits.cut_missing`.
         folder: of the parts.
-        console: gets a progress bar.
+        workers: read the files.
     """
     if not work.geometry.resized and "tar" not in work.formats:
         return {}
     raw = work.beton.mode == "raw" or not work.geometry.resized
     wanted = [name for name in work.formats if name != "beton" or raw]
     missing = bool(wanted) and splits.are_missing(source.splits, validation_fraction)
-    hashes = _hashes(source.paths, console) if missing else np.full(len(source.files), "")
+    hashes = _hashes(source.paths, workers) if missing else np.full(len(source.files), "")
     split_of, origin = splits.cut_missing(source.splits, source.labels, hashes, validation_fraction)
     rows_of = {split: np.flatnonzero(split_of == split) for split in origin}
     made = {name: _slots(name, source, work, rows_of, folder) for name in wanted}
     for slots in made.values():
         slots.make_files()
     return made
+
+
+def _hashes(paths: list[str], workers: Workers) -> npt.NDArray[np.str_]:
+    """Content hash of each file, as jobs note it; "" of those that cannot be read."""
+    pieces = [paths[start : start + jobs.SIZE] for start in range(0, len(paths), jobs.SIZE)]
+    return np.concatenate(workers.run("reading", jobs.hashes, pieces))
 
 
 def _slots(name: str, source: Source, work: jobs.Work, rows_of: dict[str, Int64], folder: Path) -> Slots:
@@ -119,23 +122,3 @@ def _tar(source: Source, work: jobs.Work, rows: Int64) -> tuple[Int64, Int64, In
 
 
 _LAID_OUT = {"array": _array, "beton": _beton, "tar": _tar}
-
-
-def _hashes(paths: list[str], console: Console) -> npt.NDArray[np.str_]:
-    """Content hash of each file, as jobs note it; "" of those that cannot be read."""
-
-    with pool.progress("reading", len(paths), 0, console) as advance:
-
-        def some(start: int) -> list[str]:
-            hashes = [_hash(path) for path in paths[start : start + jobs.SIZE]]
-            advance(len(hashes))
-            return hashes
-
-        return np.concatenate(in_threads(some, range(0, len(paths), jobs.SIZE)))
-
-
-def _hash(path: str) -> str:
-    try:
-        return xxhash.xxh3_128_hexdigest(read_file(path))
-    except OSError:
-        return ""  # the job will say why

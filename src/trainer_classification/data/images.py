@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,8 @@ _ROTATABLE = ("JPEG", "MPO", "PNG", "WEBP", "TIFF")  # formats with an EXIF orie
 
 
 _ORIENTATION = 0x0112  # EXIF
+_SEGMENT = struct.Struct(">BBH")  # a JPEG's: 0xFF, its marker, its length without these two
+_APP1, _SCAN = 0xE1, 0xDA
 _PNG_DEPTH = 24  # where a PNG says its bits per channel
 _SHRINK = 4  # from here on Pillow resizes: the kernels' 8-bit weights get coarse
 # Width of the filter for images that are resized again when they are cropped, or they would be blurred twice: crops of
@@ -40,8 +42,7 @@ class BadImageError(ValueError):
     """An image that must not get into the shards; the text is the reason."""
 
 
-@dataclass(frozen=True)
-class Head:
+class Head(NamedTuple):
     """What an image is, and whether the file itself may go into a shard.
 
     Attributes:
@@ -59,8 +60,7 @@ class Head:
     upright: bool = True
 
 
-@dataclass(frozen=True)
-class Decoded:
+class Decoded(NamedTuple):
     """An image: its head, and its pixels, uint8 [H, W, 1] or [H, W, 3], upright."""
 
     head: Head
@@ -88,9 +88,11 @@ def examine(data: bytes, suffix: str) -> Decoded:
     Raises:
         BadImageError: empty, truncated, not an image, larger than MAX_PIXELS, or of another format than its suffix.
     """
-    if not data:
-        raise BadImageError("empty file")
-    head = plain_jpeg(data, suffix)
+    return examine_as(plain_jpeg(data, suffix), data, suffix)
+
+
+def examine_as(head: Head | None, data: bytes, suffix: str) -> Decoded:
+    """As `examine`, where `plain_jpeg` was asked before."""
     return (head and _by_turbo(data, head)) or _by_pillow(data, suffix)
 
 
@@ -131,7 +133,7 @@ def _jpeg_head(data: bytes) -> Head | None:
 
 def _rotated(data: bytes) -> bool:
     """Whether a JPEG is to be turned or mirrored for viewing."""
-    if data.find(b"Exif\0\0", 0, 65536) < 0:
+    if not _may_have_exif(data):
         return False
     try:
         with Image.open(io.BytesIO(data)) as image:
@@ -140,7 +142,22 @@ def _rotated(data: bytes) -> bool:
         return True  # for Pillow to say what is wrong
 
 
+def _may_have_exif(data: bytes) -> bool:
+    """Whether a JPEG has EXIF data, or is not laid out as it should be: by its segments up to the scan (T.81, B.1)."""
+    at = 2
+    while at + _SEGMENT.size <= len(data):
+        start, marker, length = _SEGMENT.unpack_from(data, at)
+        if start != 0xFF or (marker == _APP1 and data.startswith(b"Exif\0\0", at + _SEGMENT.size)):
+            return True
+        if marker == _SCAN:
+            return False
+        at += 2 + length
+    return True
+
+
 def _by_pillow(data: bytes, suffix: str) -> Decoded:
+    if not data:
+        raise BadImageError("empty file")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)

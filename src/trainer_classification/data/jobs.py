@@ -6,13 +6,15 @@ run goes on with the parts that are there. Imports little: every worker process 
     <stem>.array    pixels of the good images that have no slot (slots.py), as the array will hold them
     <stem>.beton    payloads of those that have none
     <stem>.tar      the files that cannot go into a tar as they are, converted to PNG
-    <stem>.npz      the Part; written last, it makes the part whole
+    <stem>.part     the Part; written last, it makes the part whole
 """
 
 from __future__ import annotations
 
+import gc
 import io
 import os
+import pickle
 import signal
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -30,7 +32,7 @@ from trainer_classification.data.images import (
     Decoded,
     Head,
     Uint8,
-    examine,
+    examine_as,
     is_sound,
     padded,
     plain_jpeg,
@@ -88,6 +90,9 @@ class Job:
     stem: Path
     measured: npt.NDArray[np.bool_]
     slots: dict[str, Slots]
+
+    def __len__(self) -> int:
+        return len(self.files)
 
 
 @dataclass(frozen=True)
@@ -157,23 +162,35 @@ class _Output:
     def add(self, row: _Row, number: int, data: bytes | Uint8) -> None:
         """Note the bytes of the image of that number, and write them."""
         content = self.note(row, data)
-        row.placed[self.column] = self.slots.write(number, content)
+        row.placed[self.column] = self.slots.add(number, content)
         if not row.placed[self.column]:
             self.part.write(content)
 
 
-def ignore_interrupts() -> None:
-    """For worker processes: Ctrl-C is for the one that started them."""
+def begin_worker() -> None:
+    """For worker processes: Ctrl-C is for the one that started them, and nothing imported becomes garbage."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.freeze()
 
 
-def run_job(job: Job) -> int:
-    """Write the part of a job, and return how many images it looked at."""
+def hashes(files: Sequence[str]) -> list[str]:
+    """xxh3-128 of each file, as a Part has it."""
+    return [_hash(path) for path in files]
+
+
+def _hash(path: str) -> str:
+    try:
+        return xxhash.xxh3_128_hexdigest(read_file(path))
+    except OSError:
+        return ""  # its job will say why
+
+
+def run_job(job: Job) -> None:
+    """Write the part of a job."""
     with ExitStack() as stack:
         outputs = {name: _Output(job, name, stack) for name in job.work.formats}
         rows = [_one(job, number, outputs) for number in range(len(job.files))]
-    _save(_part(rows), job.stem.with_suffix(".npz"))
-    return len(rows)
+    _save(_part(rows), job.stem)
 
 
 def _one(job: Job, number: int, outputs: dict[str, _Output]) -> _Row:
@@ -190,7 +207,7 @@ def _one(job: Job, number: int, outputs: dict[str, _Output]) -> _Row:
         if head and not job.measured[number] and _bytes_suffice(head, job.work) and is_sound(data):
             _add_file(row, number, head, data, job, outputs)
         else:
-            _add_image(row, number, examine(data, suffix), data, job, outputs)
+            _add_image(row, number, examine_as(head, data, suffix), data, job, outputs)
     except BadImageError as error:
         row.reason = str(error)
     return row
@@ -251,7 +268,7 @@ def _add_original(row: _Row, number: int, data: bytes, job: Job, output: _Output
     output.note(row, data)
     if slots := job.slots.get("tar"):
         blocks = tar.blocks(int(slots.samples[number]), row.suffix, data, int(job.labels[number]))
-        row.placed[output.column] = output.slots.write(number, memoryview(blocks))
+        row.placed[output.column] = output.slots.add(number, memoryview(blocks))
 
 
 def _sums(pixels: Uint8) -> npt.NDArray[np.int64]:
@@ -286,17 +303,21 @@ def _part(rows: list[_Row]) -> Part:
     )
 
 
-def _save(part: Part, path: Path) -> None:
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
-        np.savez(file, **vars(part))
-    temporary.replace(path)
+def _save(part: Part, stem: Path) -> None:
+    temporary = stem.with_suffix(".tmp")
+    temporary.write_bytes(pickle.dumps(part))
+    temporary.replace(stem.with_suffix(".part"))
 
 
-def load(path: Path) -> Part:
+def is_whole(stem: Path) -> bool:
+    """Whether the part is there."""
+    return stem.with_suffix(".part").is_file()
+
+
+def load(stem: Path) -> Part:
     """Read a Part."""
-    with np.load(path) as content:
-        return Part(**content)
+    part: Part = pickle.loads(stem.with_suffix(".part").read_bytes())
+    return part
 
 
 def joined(parts: Sequence[Part]) -> Part:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,7 +104,7 @@ def gather(parts: Parts, name: str, rows: Int64, target: Path, places: Int64) ->
         content = np.memmap(parts.file(name, number), np.uint8, "r")
         for first, last in _runs(starts[mine], sizes[mine], places[mine]):
             start, end = starts[mine[first]], starts[mine[last]] + sizes[mine[last]]
-            write_at(descriptor, content[start:end].data, int(places[mine[first]]))
+            write_at(descriptor, [content[start:end].data], int(places[mine[first]]))
 
     try:
         in_threads(one, np.unique(numbers).tolist())
@@ -132,8 +132,10 @@ def _runs(starts: Int64, sizes: Int64, places: Int64) -> Iterator[tuple[int, int
     yield from zip([0] + [edge + 1 for edge in edges], [*edges, len(starts) - 1], strict=True)
 
 
-def check(parts: Parts, name: str, rows: Int64, stored: Callable[[int], Uint8], what: str) -> None:
-    """Compare what a shard's reader finds with what the jobs made.
+def checks_of(
+    parts: Parts, name: str, rows: Int64, stored: Callable[[int], Uint8], what: str
+) -> list[Callable[[], None]]:
+    """Calls, in any order, that compare what a shard's reader finds with what the jobs made.
 
     Args:
         parts: of the jobs.
@@ -143,16 +145,16 @@ def check(parts: Parts, name: str, rows: Int64, stored: Callable[[int], Uint8], 
         what: names the shard.
 
     Raises:
-        OSError: an image differs: the disk, the memory or this program is at fault.
+        OSError: a call does, if an image differs: the disk, the memory or this program is at fault.
     """
     import xxhash
 
-    checks = parts.found.checks[:, FORMATS.index(name)]
+    noted = parts.found.checks[:, FORMATS.index(name)]
 
-    def one(chunk: range) -> None:
-        for sample in chunk:
+    def check(samples: range) -> None:
+        for sample in samples:
             row = rows[sample]
-            if xxhash.xxh3_64_intdigest(stored(sample).data) != checks[row]:
+            if xxhash.xxh3_64_intdigest(stored(sample).data) != noted[row]:
                 raise OSError(f"{what} differs from what was written, at {parts.originals[row]}: is the disk sound?")
 
-    in_threads(one, [range(first, min(first + 500, len(rows))) for first in range(0, len(rows), 500)])
+    return [partial(check, range(first, min(first + 500, len(rows)))) for first in range(0, len(rows), 500)]

@@ -1,23 +1,27 @@
-"""Running the jobs of `prepare` in processes, with a progress bar."""
+"""The processes of `prepare`, and its progress bar."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Sequence, Sized
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import cache
 from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.context import BaseContext
 from types import ModuleType
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from trainer_classification.config import cpu_count
 from trainer_classification.data import jobs
+
+Piece = TypeVar("Piece", bound=Sized)
+Result = TypeVar("Result")
 
 
 @cache
@@ -37,13 +41,61 @@ def start_server(resized: bool) -> BaseContext:
     return context
 
 
-def run_jobs(everything: list[jobs.Job], workers: int, console: Console) -> None:
-    """Run the jobs whose parts are not there yet."""
-    todo = [job for job in everything if not job.stem.with_suffix(".npz").is_file()]
-    total, left = (sum(len(job.files) for job in some) for some in (everything, todo))
-    with progress("decoding", total, total - left, console) as advance:
-        for count in _results(todo, workers or cpu_count()):
-            advance(count)
+class Workers:
+    """Processes for the work of `prepare`, forked when there is some; a context manager.
+
+    With one of them, or for a single piece of work, this process does it.
+    """
+
+    def __init__(self, count: int, resized: bool, console: Console) -> None:
+        """Args:
+        count: of the processes; 0: as many as there are CPUs.
+        resized: of the images, see `start_server`.
+        console: gets a progress bar.
+        """
+        self._count, self._resized, self._console = count or cpu_count(), resized, console
+        self._executor: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, cancel_futures=True)
+        if isinstance(error, BrokenProcessPool):
+            raise ValueError(
+                "A worker process was killed (out of memory?). The parts done are kept: run the same command again, "
+                "perhaps with fewer --workers."
+            ) from None
+
+    def run(
+        self, what: str, function: Callable[[Piece], Result], pieces: Sequence[Piece], done: int = 0
+    ) -> list[Result]:
+        """What the function makes of each piece of work, in their order.
+
+        Args:
+            what: names the progress bar.
+            function: of a module, as is all that processes are asked for.
+            pieces: begun in this order; the length of each is its images.
+            done: images that were done before.
+
+        Raises:
+            Exception: as the function does.
+        """
+        with progress(what, done + sum(len(piece) for piece in pieces), done, self._console) as advance:
+            results = []
+            for piece, result in zip(pieces, self._map(function, pieces), strict=True):
+                results.append(result)
+                advance(len(piece))
+            return results
+
+    def _map(self, function: Callable[[Piece], Result], pieces: Sequence[Piece]) -> Iterator[Result]:
+        if min(self._count, len(pieces)) <= 1:
+            return map(function, pieces)
+        if self._executor is None:
+            self._executor = ProcessPoolExecutor(self._count, start_server(self._resized), jobs.begin_worker)
+        with _main_hidden():
+            return self._executor.map(function, pieces)
 
 
 @contextmanager
@@ -71,23 +123,3 @@ def _main_hidden() -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
-
-
-def _results(todo: list[jobs.Job], workers: int) -> Iterator[int]:
-    workers = min(workers, len(todo))
-    if workers <= 1:
-        yield from (jobs.run_job(job) for job in todo)
-        return
-    with ProcessPoolExecutor(workers, start_server(todo[0].work.geometry.resized), jobs.ignore_interrupts) as pool:
-        try:
-            with _main_hidden():
-                futures = [pool.submit(jobs.run_job, job) for job in todo]
-            for future in as_completed(futures):
-                yield future.result()
-        except BrokenProcessPool:
-            raise ValueError(
-                "A worker process was killed (out of memory?). The parts done are kept: run the same command again, "
-                "perhaps with fewer --workers."
-            ) from None
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)

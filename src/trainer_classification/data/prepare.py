@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
+import functools
 import json
+import operator
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +31,7 @@ from trainer_classification import recipes
 from trainer_classification.config import PrepareConfig, in_cloud
 from trainer_classification.data import ahead, array, beton, jobs, manifest, place, pool, splits, table, tar
 from trainer_classification.data.manifest import FileInfo, Manifest, SplitInfo
-from trainer_classification.data.parts import Parts, check, in_threads
+from trainer_classification.data.parts import Parts, checks_of, in_threads
 from trainer_classification.data.report import print_table
 from trainer_classification.data.slots import FORMATS as NAMES
 from trainer_classification.data.slots import Slots
@@ -86,7 +89,8 @@ def prepare(config: PrepareConfig, needed: Callable[[str, bool, int], tuple[str,
             return Prepared(target, before)
         wanted = ", ".join(work.formats) or "its table"
         console.print(f"Preparing {source.name} for {train_size} px ({reason}): {wanted}.", highlight=False)
-        prepared = _make(config, source, work, train_size, fingerprint, target, before, console)
+        with pool.Workers(config.workers, geometry.resized, console) as workers:
+            prepared = _make(config, source, work, train_size, fingerprint, target, before, workers, console)
     print_table(console, prepared.folder, prepared.manifest, len(source.files), time.perf_counter() - started)
     return prepared
 
@@ -190,6 +194,7 @@ def _make(
     fingerprint: str,
     target: Path,
     kept: Manifest | None,
+    workers: pool.Workers,
     console: Console,
 ) -> Prepared:
     """Make the formats of `work`; those of `kept` stay as they are."""
@@ -197,18 +202,18 @@ def _make(
     _claim(partial, f"{fingerprint} {work} {jobs.VERSION}")
     there = _room_taken([partial / name for name in ("parts", *work.formats)])
     _check_room(partial, _room_needed(source, work) - there)
-    slots = ahead.slots_for(source, work, config.validation_fraction, partial / "parts", console)
+    slots = ahead.slots_for(source, work, config.validation_fraction, partial / "parts", workers)
     measured = ahead.measured(source, work.geometry)
     todo = _jobs(source, work, measured, slots, partial / "parts")
-    pool.run_jobs(todo, config.workers, console)
-    found = jobs.joined([jobs.load(job.stem.with_suffix(".npz")) for job in todo])
+    _run(todo, source.bytes, workers)
+    found = jobs.joined([jobs.load(job.stem) for job in todo])
     skipped = _bad_images(source, found, config.on_bad_image)
     good = np.flatnonzero(found.reasons == "")
     channels = 1 if found.grey[good].all() else 3
     if channels != work.geometry.channels and "array" in work.formats:
         console.print(f"Note: not all images are {'grey' if channels == 3 else 'coloured'}: the array is begun anew.")
         work = dataclasses.replace(work, geometry=dataclasses.replace(work.geometry, channels=channels))
-        return _make(config, source, work, train_size, fingerprint, target, kept, console)
+        return _make(config, source, work, train_size, fingerprint, target, kept, workers, console)
     split_of, origin = splits.cut_missing(
         source.splits[good], source.labels[good], found.hashes[good], config.validation_fraction
     )
@@ -217,8 +222,10 @@ def _make(
     mean, std = _statistics(found, train[measured[train]], channels, work.geometry.side)
     names = _write_tables(partial, source, found, rows_of)
     parts = Parts([job.stem for job in todo], jobs.SIZE, found, source.paths, slots)
-    names += _write_formats(partial, parts, rows_of, source.labels, work, channels)
-    files = dict(zip(names, in_threads(manifest.file_info, [partial / name for name in names]), strict=True))
+    written, checks = _write_formats(partial, parts, rows_of, source.labels, work, channels)
+    names += written
+    infos = [functools.partial(manifest.file_info, partial / name) for name in names]
+    files = dict(zip(names, in_threads(operator.call, [*infos, *checks])[: len(names)], strict=True))
     formats = {name: _options_of(work, name) for name in work.formats}
     if kept is not None:
         files |= _taken_over(target, partial, kept, work.formats)
@@ -274,6 +281,13 @@ def _jobs(
     ]
 
 
+def _run(everything: list[jobs.Job], sizes: Int64, workers: pool.Workers) -> None:
+    """Run the jobs whose parts are not there yet, the largest first: so all processes are busy until the end."""
+    heavy = {job.stem: sizes[first : first + len(job)].sum() for first, job in zip(count(0, jobs.SIZE), everything)}
+    todo = sorted((job for job in everything if not jobs.is_whole(job.stem)), key=lambda job: -heavy[job.stem])
+    workers.run("decoding", jobs.run_job, todo, done=sum(map(len, everything)) - sum(map(len, todo)))
+
+
 def _write_tables(partial: Path, source: Source, found: jobs.Part, rows_of: dict[str, Int64]) -> list[str]:
     for name, rows in rows_of.items():
         names = [source.files[row] for row in rows.tolist()]
@@ -283,16 +297,16 @@ def _write_tables(partial: Path, source: Source, found: jobs.Part, rows_of: dict
 
 def _write_formats(
     partial: Path, parts: Parts, rows_of: dict[str, Int64], labels: Int64, work: jobs.Work, channels: int
-) -> list[str]:
-    """Write every split in every format, and read it back; returns the paths written."""
-    names = []
+) -> tuple[list[str], list[Callable[[], None]]]:
+    """Write every split in every format; returns the paths written, and what checks them."""
+    names, checks = [], []
     for name in work.formats:
         for split, rows in rows_of.items():
             side = work.geometry.side
             names += FORMATS[name].write_split(partial, split, parts, rows, labels[rows], side, channels)
             read = FORMATS[name].stored(partial, split, len(rows), side, channels)
-            check(parts, name, rows, read, f"{name}/{split}")
-    return names
+            checks += checks_of(parts, name, rows, read, f"{name}/{split}")
+    return names, checks
 
 
 def _statistics(found: jobs.Part, rows: Int64, channels: int, side: int) -> tuple[list[float], list[float]]:
