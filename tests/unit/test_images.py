@@ -155,6 +155,18 @@ def test_a_turned_jpeg_counts_as_plain_unless_it_is_damaged():
     assert examine(with_stray_bytes(whole), ".jpg").head.kind == ""
 
 
+@pytest.mark.parametrize("before", [b"", b"\xff\xe2\0\x06\xff\xda\0\0", b"\xff\xfe\0\x0aExif\0\0\xff\xda", b"\xff"])
+def test_a_jpeg_is_turned_wherever_its_exif_data_lies(before):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    whole = encoded(noise(0, 40, 60, 3), "JPEG", exif=exif)
+    upright = encoded(noise(0, 40, 60, 3), "JPEG")
+    at = whole.index(b"\xff\xe1")
+    assert decode(whole[:at] + before + whole[at:], ".jpg").shape == (60, 40, 3)
+    assert images.plain_jpeg(whole[:at] + before + whole[at:], ".jpg") is None
+    assert images.plain_jpeg(upright[:2] + before + upright[2:], ".jpg") == images.plain_jpeg(upright, ".jpg")
+
+
 def test_a_sound_jpeg_is_decoded_once_whatever_its_name(monkeypatch):
     decodings, real = [], images.simplejpeg.decode_jpeg
     monkeypatch.setattr(images.simplejpeg, "decode_jpeg", lambda *args: decodings.append(1) or real(*args))

@@ -105,6 +105,16 @@ def test_a_file_larger_than_a_shard_has_one_of_its_own(tmp_path):
     assert len(list(tmp_path.glob("*.tar"))) == COUNT
 
 
+def test_a_label_that_is_no_number_is_an_error(folder):
+    first = sorted(folder.glob("*.tar"))[0]
+    place = int(first.with_suffix(".idx").read_text().splitlines()[1].split()[5])
+    content = bytearray(first.read_bytes())
+    content[place] ^= 255
+    first.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{first.name} is damaged"):
+        open_tars(folder, "train", COUNT)
+
+
 def test_a_missing_or_cut_off_shard_is_an_error(folder):
     last = sorted(folder.glob("*.tar"))[-1]
     content = last.read_bytes()

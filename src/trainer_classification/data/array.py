@@ -98,4 +98,4 @@ def places(count: int, size: int) -> npt.NDArray[np.int64]:
 def stored(folder: Path, split: str, count: int, side: int, channels: int) -> Callable[[int], npt.NDArray[np.uint8]]:
     """Sample id -> its bytes as they lie there, to check what was written."""
     images = np.memmap(folder / path(split), np.uint8, "r", shape=(count, side * side * channels))
-    return images.__getitem__
+    return np.asarray(images).__getitem__  # whose rows are made sooner than a memmap's

@@ -147,7 +147,7 @@ def _may_have_exif(data: bytes) -> bool:
     at = 2
     while at + _SEGMENT.size <= len(data):
         start, marker, length = _SEGMENT.unpack_from(data, at)
-        if start != 0xFF or (marker == _APP1 and data.startswith(b"Exif\0\0", at + _SEGMENT.size)):
+        if start != 0xFF or marker == 0xFF or (marker == _APP1 and data.startswith(b"Exif\0\0", at + _SEGMENT.size)):
             return True
         if marker == _SCAN:
             return False

@@ -54,7 +54,7 @@ class Slots:
         for path, end in zip(self.files, ends.tolist(), strict=True):
             with path.open("ab") as file:
                 file.truncate(end)
-                _take_room(file.fileno(), end)
+                _take_room(path, file.fileno(), end)
 
 
 class SlotWriter:
@@ -106,10 +106,14 @@ class _Run:
         self._waiting = []
 
 
-def _take_room(descriptor: int, size: int) -> None:
+def _take_room(path: Path, descriptor: int, size: int) -> None:
     """Give a file its blocks now: sooner than with each write, and a full disk is found before the work."""
-    if size and hasattr(os, "posix_fallocate"):
+    if not size or not hasattr(os, "posix_fallocate"):  # as on macOS
+        return
+    try:
         os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def write_at(descriptor: int, contents: Sequence[memoryview], place: int) -> None:

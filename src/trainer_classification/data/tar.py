@@ -260,7 +260,7 @@ def open_tars(folder: Path, split: str, count: int) -> TarStore:
     """Memory-map the shards of a split, by their indices.
 
     Raises:
-        ValueError: samples are missing, or a shard is shorter than its index says.
+        ValueError: samples are missing, or a shard is damaged or shorter than its index says.
     """
     shard, offsets, sizes, labels = (np.full(count, -1, np.int64) for _ in range(4))
     suffixes = [""] * count
@@ -274,7 +274,10 @@ def open_tars(folder: Path, split: str, count: int) -> TarStore:
                 raise ValueError(f"{index.with_suffix('.tar')} is cut off: prepare the dataset again with --force.")
             sample = int(name.partition(".")[0])
             shard[sample], offsets[sample], sizes[sample], suffixes[sample] = number, int(offset), int(size), suffix
-            labels[sample] = int(bytes(shards[-1][int(label_offset) : end]))
+            label = bytes(shards[-1][int(label_offset) : end])
+            if not label.isdigit():
+                raise ValueError(f"{index.with_suffix('.tar')} is damaged: prepare the dataset again with --force.")
+            labels[sample] = int(label)
     if (shard < 0).any():
         raise ValueError(f"{folder} lacks {int((shard < 0).sum())} of {count} samples of {split}: prepare it again.")
     return TarStore(shards, shard, offsets, sizes, suffixes, labels)

@@ -1,0 +1,81 @@
+import os
+
+import numpy as np
+import pytest
+
+from trainer_classification.data import slots
+from trainer_classification.data.slots import Slots, SlotWriter
+
+
+def layout(folder, sizes, files=2, gap=0):
+    """Slots by turns in some files, each image right behind the one before, or after a gap."""
+    file = np.arange(len(sizes)) % files
+    places = np.zeros(len(sizes), np.int64)
+    for number in range(files):
+        taken = np.array(sizes)[file == number] + gap
+        places[file == number] = np.cumsum(taken) - taken
+    made = Slots(
+        [folder / str(number) for number in range(files)], file, places, np.array(sizes), np.arange(len(sizes))
+    )
+    made.make_files()
+    return made
+
+
+def contents(count, sizes, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.integers(0, 256, sizes[number], np.uint8) for number in range(count)]
+
+
+def written(made, number):
+    start, size = int(made.places[number]), int(made.sizes[number])
+    return made.files[made.file[number]].read_bytes()[start : start + size]
+
+
+@pytest.mark.parametrize("order", ["forward", "backward", "random"])
+@pytest.mark.parametrize(("size", "count", "gap"), [(5000, 700, 0), (5000, 50, 3), (8, 5000, 0), (3_000_000, 5, 0)])
+def test_every_image_lies_in_its_slot_in_whatever_order_it_came(tmp_path, order, size, count, gap):
+    made = layout(tmp_path, [size] * count, gap=gap)
+    images = contents(count, [size] * count)
+    numbers = {"forward": np.arange(count), "backward": np.arange(count)[::-1]}.get(order)
+    numbers = np.random.default_rng(1).permutation(count) if numbers is None else numbers
+    with SlotWriter(made) as writer:
+        assert all(writer.add(number, images[number].data) for number in numbers.tolist())
+    assert all(written(made, number) == images[number].tobytes() for number in range(count))
+
+
+def test_a_disk_that_takes_a_few_bytes_at_a_time_gets_all(tmp_path, monkeypatch):
+    sizes = [7, 7, 30, 1, 40, 2]
+    made, images = layout(tmp_path, sizes), contents(6, sizes)
+    real = os.pwritev
+    monkeypatch.setattr(os, "pwritev", lambda at, buffers, place: real(at, [buffers[0][:4]], place))
+    with SlotWriter(made) as writer:
+        for number, image in enumerate(images):
+            writer.add(number, image.data)
+    assert all(written(made, number) == image.tobytes() for number, image in enumerate(images))
+
+
+def test_an_image_of_another_size_is_refused_and_its_slot_left_as_it_was(tmp_path):
+    made = layout(tmp_path, [10, 10, 10])
+    with SlotWriter(made) as writer:
+        assert not writer.add(0, memoryview(b"eleven byte"))
+        assert writer.add(2, memoryview(b"ten bytes!"))
+    assert written(made, 0) == bytes(10)
+    assert written(made, 2) == b"ten bytes!"
+    assert not SlotWriter(None).add(0, memoryview(b""))
+
+
+def test_files_have_their_room_before_anything_is_written(tmp_path):
+    made = layout(tmp_path, [100_000] * 6)
+    assert all(path.stat().st_blocks * 512 >= path.stat().st_size == 300_000 for path in made.files)
+
+
+def test_a_disk_without_room_is_named_and_one_that_cannot_keep_room_is_written_to(tmp_path, monkeypatch):
+    def full(descriptor, place, size):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(slots.os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space") as error:
+        layout(tmp_path, [10, 10])
+    assert error.value.filename == str(tmp_path / "0")
+    monkeypatch.delattr(slots.os, "posix_fallocate")
+    assert layout(tmp_path, [10], files=1).files[0].stat().st_size == 10
