@@ -171,6 +171,7 @@ def test_a_sound_jpeg_is_decoded_once_whatever_its_name(monkeypatch):
     decodings, real = [], images.simplejpeg.decode_jpeg
     monkeypatch.setattr(images.simplejpeg, "decode_jpeg", lambda *args: decodings.append(1) or real(*args))
     monkeypatch.setattr(images, "_by_pillow", None)
+    monkeypatch.setattr(images.Image, "open", None)
     for suffix in (".jpg", ".JPEG", "", ".photo"):
         decode(encoded(noise(0, 40, 60, 3), "JPEG"), suffix)
     assert len(decodings) == 4
