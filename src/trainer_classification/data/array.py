@@ -8,7 +8,6 @@ Labels and the original sizes are in the split's table (`table.py`).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -17,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer_classification.data.manifest import Manifest, check_files, check_format
+from trainer_classification.data.slots import Extents
 from trainer_classification.data.table import open_table
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def places(count: int, size: int) -> npt.NDArray[np.int64]:
     return np.arange(count, dtype=np.int64) * size
 
 
-def stored(folder: Path, split: str, count: int, side: int, channels: int) -> Callable[[int], npt.NDArray[np.uint8]]:
-    """Sample id -> its bytes as they lie there, to check what was written."""
-    images = np.memmap(folder / path(split), np.uint8, "r", shape=(count, side * side * channels))
-    return np.asarray(images).__getitem__  # whose rows are made sooner than a memmap's
+def extents(folder: Path, split: str, count: int, side: int, channels: int) -> list[Extents]:
+    """Where a reader finds the samples of each file, to check what was written."""
+    image = side * side * channels
+    return [Extents(path(split), np.arange(count), places(count, image), np.full(count, image))]

@@ -12,13 +12,15 @@ All little endian, structures padded as C does. Source: `ffcv/types.py`, `writer
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+
+from trainer_classification.data.slots import Extents
 
 if TYPE_CHECKING:  # who only reads needs neither Pillow nor simplejpeg
     from trainer_classification.data.images import Decoded, Head
@@ -227,9 +229,10 @@ def write_split(
     return [path(split)]
 
 
-def stored(folder: Path, split: str, count: int, side: int, channels: int) -> Callable[[int], Uint8]:
-    """Sample id -> its bytes as they lie there, to check what was written."""
-    return open_beton(folder / path(split)).image
+def extents(folder: Path, split: str, count: int, side: int, channels: int) -> list[Extents]:
+    """Where a reader finds the samples of each file, to check what was written."""
+    store = open_beton(folder / path(split))
+    return [Extents(path(split), np.arange(count), store.places, store.sizes)]
 
 
 def _fields() -> np.ndarray[tuple[int], np.dtype[np.void]]:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer_classification.config import cpu_count
-from trainer_classification.data.slots import FORMATS, Slots, write_at
+from trainer_classification.data.manifest import FileInfo
+from trainer_classification.data.slots import FORMATS, Extents, Slots, write_at
 
 if TYPE_CHECKING:
     from trainer_classification.data.jobs import Part
 
 Int64 = npt.NDArray[np.int64]
-Uint8 = npt.NDArray[np.uint8]
+
+_BLOCK = 1 << 20  # bytes, about, that are read at once
 
 
 @dataclass(frozen=True)
@@ -132,29 +134,36 @@ def _runs(starts: Int64, sizes: Int64, places: Int64) -> Iterator[tuple[int, int
     yield from zip([0] + [edge + 1 for edge in edges], [*edges, len(starts) - 1], strict=True)
 
 
-def checks_of(
-    parts: Parts, name: str, rows: Int64, stored: Callable[[int], Uint8], what: str
-) -> list[Callable[[], None]]:
-    """Calls, in any order, that compare what a shard's reader finds with what the jobs made.
+def read_back(folder: Path, name: str, extents: Extents, rows: Int64, parts: Parts) -> FileInfo:
+    """Size and checksum of a shard, of which each image is compared with what the jobs made: in one pass.
 
     Args:
-        parts: of the jobs.
+        folder: that the shard's path is relative to.
         name: of the format.
-        rows: int64 [n], of the parts: the row of each sample.
-        stored: sample id -> its bytes, by the reader.
-        what: names the shard.
+        extents: of the shard.
+        rows: int64 [n], of the parts: the row of each sample of the split.
+        parts: of the jobs.
 
     Raises:
-        OSError: a call does, if an image differs: the disk, the memory or this program is at fault.
+        OSError: an image differs: the disk, the memory or this program is at fault.
     """
     import xxhash
 
-    noted = parts.found.checks[:, FORMATS.index(name)]
-
-    def check(samples: range) -> None:
-        for sample in samples:
-            row = rows[sample]
-            if xxhash.xxh3_64_intdigest(stored(sample).data) != noted[row]:
-                raise OSError(f"{what} differs from what was written, at {parts.originals[row]}: is the disk sound?")
-
-    return [partial(check, range(first, min(first + 500, len(rows)))) for first in range(0, len(rows), 500)]
+    order = np.argsort(extents.places)
+    rows, starts = rows[extents.samples[order]], extents.places[order]
+    ends, checks = starts + extents.sizes[order], parts.found.checks[rows, FORMATS.index(name)]
+    state, at = xxhash.xxh3_128(), 0
+    with (folder / extents.path).open("rb") as file:
+        for some in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(ends // _BLOCK)) + 1):
+            block = memoryview(file.read(int(ends[some[-1]]) - at))
+            state.update(block)
+            for number in some.tolist():
+                piece = block[starts[number] - at : ends[number] - at]
+                if xxhash.xxh3_64_intdigest(piece) != checks[number]:
+                    original = parts.originals[rows[number]]
+                    raise OSError(f"{extents.path} differs from what was written, at {original}: is the disk sound?")
+            at += len(block)
+        while rest := file.read(_BLOCK):
+            state.update(rest)
+            at += len(rest)
+    return FileInfo(at, state.hexdigest())

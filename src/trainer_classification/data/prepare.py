@@ -31,7 +31,7 @@ from trainer_classification import recipes
 from trainer_classification.config import PrepareConfig, in_cloud
 from trainer_classification.data import ahead, array, beton, jobs, manifest, place, pool, splits, table, tar
 from trainer_classification.data.manifest import FileInfo, Manifest, SplitInfo
-from trainer_classification.data.parts import Parts, checks_of, in_threads
+from trainer_classification.data.parts import Parts, in_threads, read_back
 from trainer_classification.data.report import print_table
 from trainer_classification.data.slots import FORMATS as NAMES
 from trainer_classification.data.slots import Slots
@@ -222,10 +222,8 @@ def _make(
     mean, std = _statistics(found, train[measured[train]], channels, work.geometry.side)
     names = _write_tables(partial, source, found, rows_of)
     parts = Parts([job.stem for job in todo], jobs.SIZE, found, source.paths, slots)
-    written, checks = _write_formats(partial, parts, rows_of, source.labels, work, channels)
-    names += written
-    infos = [functools.partial(manifest.file_info, partial / name) for name in names]
-    files = dict(zip(names, in_threads(operator.call, [*infos, *checks])[: len(names)], strict=True))
+    names += _write_formats(partial, parts, rows_of, source.labels, work, channels)
+    files = _read_back(partial, parts, names, rows_of, work, channels)
     formats = {name: _options_of(work, name) for name in work.formats}
     if kept is not None:
         files |= _taken_over(target, partial, kept, work.formats)
@@ -297,16 +295,28 @@ def _write_tables(partial: Path, source: Source, found: jobs.Part, rows_of: dict
 
 def _write_formats(
     partial: Path, parts: Parts, rows_of: dict[str, Int64], labels: Int64, work: jobs.Work, channels: int
-) -> tuple[list[str], list[Callable[[], None]]]:
-    """Write every split in every format; returns the paths written, and what checks them."""
-    names, checks = [], []
+) -> list[str]:
+    """Write every split in every format; returns the paths written."""
+    names = []
     for name in work.formats:
         for split, rows in rows_of.items():
             side = work.geometry.side
             names += FORMATS[name].write_split(partial, split, parts, rows, labels[rows], side, channels)
-            read = FORMATS[name].stored(partial, split, len(rows), side, channels)
-            checks += checks_of(parts, name, rows, read, f"{name}/{split}")
-    return names, checks
+    return names
+
+
+def _read_back(
+    partial: Path, parts: Parts, names: list[str], rows_of: dict[str, Int64], work: jobs.Work, channels: int
+) -> dict[str, FileInfo]:
+    """Size and checksum of every file written, of which each image is compared with what the jobs made."""
+    calls: dict[str, Callable[[], FileInfo]] = {}
+    for name in work.formats:
+        for split, rows in rows_of.items():
+            for extents in FORMATS[name].extents(partial, split, len(rows), work.geometry.side, channels):
+                calls[extents.path] = functools.partial(read_back, partial, name, extents, rows, parts)
+    for path in names:
+        calls.setdefault(path, functools.partial(manifest.file_info, partial / path))
+    return dict(zip(calls, in_threads(operator.call, calls.values()), strict=True))
 
 
 def _statistics(found: jobs.Part, rows: Int64, channels: int, side: int) -> tuple[list[float], list[float]]:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from trainer_classification.data.parts import in_place, in_threads, link
 from trainer_classification.data.reading import read_file
+from trainer_classification.data.slots import Extents
 
 if TYPE_CHECKING:
     from trainer_classification.data.parts import Parts
@@ -107,9 +108,14 @@ def suffix_of(kind: str) -> str:
     return ".jpg" if kind == "jpeg" else ".png"
 
 
-def stored(folder: Path, split: str, count: int, side: int, channels: int) -> Callable[[int], npt.NDArray[np.uint8]]:
-    """Sample id -> its bytes as they lie there, to check what was written."""
-    return open_tars(folder / "tar", split, count).image
+def extents(folder: Path, split: str, count: int, side: int, channels: int) -> list[Extents]:
+    """Where a reader finds the samples of each file, to check what was written."""
+    store = open_tars(folder / "tar", split, count)
+    there = [np.flatnonzero(store.shard == number) for number in range(len(store.shards))]
+    return [
+        Extents(f"tar/{_name(split, number)}.tar", samples, store.offsets[samples], store.sizes[samples])
+        for number, samples in enumerate(there)
+    ]
 
 
 def write_tars(
@@ -155,7 +161,11 @@ def write_tars(
 
 def _stems(folder: Path, split: str, count: int) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
-    return [folder / f"{split}-{number:06d}" for number in range(count)]
+    return [folder / _name(split, number) for number in range(count)]
+
+
+def _name(split: str, number: int) -> str:
+    return f"{split}-{number:06d}"
 
 
 def _files(stems: Sequence[Path]) -> list[Path]:
