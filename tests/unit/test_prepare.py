@@ -211,6 +211,20 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
     assert len(again) + len(done) == 7
 
 
+def test_the_jobs_with_the_most_bytes_come_first(tmp_path, monkeypatch):
+    begun, run_job = [], jobs.run_job
+    monkeypatch.setattr(jobs, "run_job", lambda job: begun.append(job) or run_job(job))
+    sides = [12, 12, 40, 12, 60, 12, 12, 30]
+    data = [row for number in range(len(sides)) for row in rows(7, seed=7 * number)]
+    for number, row in enumerate(data):
+        side = sides[number // 7]
+        row |= {"data": encoded(noise(number, side, side)), "width": side, "height": side}
+    prepared(tmp_path, data)
+    heavy = [sum(os.path.getsize(path) for path in job.files) for job in begun]
+    assert heavy == sorted(heavy, reverse=True)
+    assert [job.stem.name for job in begun[:3]] == ["000004", "000002", "000007"]
+
+
 def test_parts_of_other_options_are_not_taken_over(tmp_path, monkeypatch):
     monkeypatch.setattr(array, "write_split", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):

@@ -43,6 +43,17 @@ def test_every_image_lies_in_its_slot_in_whatever_order_it_came(tmp_path, order,
     assert all(written(made, number) == images[number].tobytes() for number in range(count))
 
 
+def test_images_of_many_files_do_not_pile_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(slots, "_BYTES_WAITING", 100)
+    made, images = layout(tmp_path, [40] * 60, files=30), contents(60, [40] * 60)
+    with SlotWriter(made) as writer:
+        for number in range(60):
+            writer.add(number, images[number].data)
+            there = sum(written(made, done) == images[done].tobytes() for done in range(number + 1))
+            assert there >= number - 1
+    assert all(written(made, number) == images[number].tobytes() for number in range(60))
+
+
 def test_a_disk_that_takes_a_few_bytes_at_a_time_gets_all(tmp_path, monkeypatch):
     sizes = [7, 7, 30, 1, 40, 2]
     made, images = layout(tmp_path, sizes), contents(6, sizes)

@@ -45,14 +45,14 @@ class Workers:
     """Processes for the work of `prepare`, forked when there is some; a context manager.
 
     With one of them, or for a single piece of work, this process does it.
-    """
 
-    def __init__(self, count: int, resized: bool, console: Console) -> None:
-        """Args:
+    Args:
         count: of the processes; 0: as many as there are CPUs.
         resized: of the images, see `start_server`.
         console: gets a progress bar.
-        """
+    """
+
+    def __init__(self, count: int, resized: bool, console: Console) -> None:
         self._count, self._resized, self._console = count or cpu_count(), resized, console
         self._executor: ProcessPoolExecutor | None = None
 

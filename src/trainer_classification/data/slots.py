@@ -19,6 +19,7 @@ Int64 = npt.NDArray[np.int64]
 # Written by one call. More is a hundredth quicker at best; but the page cache then takes pieces of memory that the
 # kernel may have to make room for first, and now and then all of it takes half as long again.
 _BYTES_AT_ONCE = 1 << 18
+_BYTES_WAITING = 1 << 22  # for all files of a format, as tars have many; or an image more
 _BUFFERS_AT_ONCE = 1024  # the most that Linux takes: IOV_MAX
 
 FORMATS = ("array", "beton", "tar")  # in this order wherever there is a column for each
@@ -81,6 +82,7 @@ class SlotWriter:
     def __init__(self, slots: Slots | None) -> None:
         self._slots = slots
         self._runs: dict[int, _Run] = {}
+        self._waiting = 0  # bytes
 
     def __enter__(self) -> SlotWriter:
         return self
@@ -97,10 +99,16 @@ class SlotWriter:
         slots = self._slots
         if slots is None or slots.sizes[number] != content.nbytes:
             return False
-        file = int(slots.file[number])
+        file, place = int(slots.file[number]), int(slots.places[number])
         if file not in self._runs:
             self._runs[file] = _Run(os.open(slots.files[file], os.O_WRONLY))
-        self._runs[file].add(content, int(slots.places[number]))
+        run = self._runs[file]
+        if not run.goes_on(place):
+            self._waiting -= run.write()
+        run.add(content, place)
+        self._waiting += content.nbytes
+        if self._waiting > _BYTES_WAITING:
+            self._waiting -= sum(run.write() for run in self._runs.values())
         return True
 
 
@@ -112,16 +120,22 @@ class _Run:
         self._waiting: list[memoryview] = []
         self._start = self._end = 0
 
+    def goes_on(self, place: int) -> bool:
+        """Whether an image there can wait with those that do."""
+        full = self._end - self._start >= _BYTES_AT_ONCE or len(self._waiting) == _BUFFERS_AT_ONCE
+        return place == self._end and not full
+
     def add(self, content: memoryview, place: int) -> None:
-        if place != self._end or place - self._start >= _BYTES_AT_ONCE or len(self._waiting) == _BUFFERS_AT_ONCE:
-            self.write()
+        if not self._waiting:
             self._start = place
         self._waiting.append(content)
         self._end = place + content.nbytes
 
-    def write(self) -> None:
+    def write(self) -> int:
+        """Write those that wait; returns their bytes."""
         write_at(self.descriptor, self._waiting, self._start)
-        self._waiting = []
+        self._waiting, written, self._start = [], self._end - self._start, self._end
+        return written
 
 
 def _take_room(path: Path, descriptor: int, size: int) -> None:
