@@ -1,3 +1,4 @@
+import errno
 import os
 
 import numpy as np
@@ -81,12 +82,16 @@ def test_files_have_their_room_before_anything_is_written(tmp_path):
 
 
 def test_a_disk_without_room_is_named_and_one_that_cannot_keep_room_is_written_to(tmp_path, monkeypatch):
-    def full(descriptor, place, size):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(slots.os, "posix_fallocate", full)
+    monkeypatch.setattr(slots, "_fallocate", lambda descriptor, size: errno.ENOSPC)
     with pytest.raises(OSError, match="No space") as error:
         layout(tmp_path, [10, 10])
     assert error.value.filename == str(tmp_path / "0")
-    monkeypatch.delattr(slots.os, "posix_fallocate")
+    monkeypatch.setattr(slots, "_fallocate", lambda descriptor, size: errno.EOPNOTSUPP)
     assert layout(tmp_path, [10], files=1).files[0].stat().st_size == 10
+
+
+def test_what_the_system_says_of_room_comes_back(tmp_path):
+    with (tmp_path / "file").open("wb") as file:
+        assert slots._fallocate(file.fileno(), 5000) == 0
+        assert os.fstat(file.fileno()).st_size == 5000
+        assert slots._fallocate(file.fileno(), -1) == errno.EINVAL

@@ -5,6 +5,8 @@ Only where an image turns out to be bad, or of another size than the table says,
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -140,12 +142,20 @@ class _Run:
 
 def _take_room(path: Path, descriptor: int, size: int) -> None:
     """Give a file its blocks now: sooner than with each write, and a full disk is found before the work."""
-    if not size or not hasattr(os, "posix_fallocate"):  # as on macOS
-        return
-    try:
-        os.posix_fallocate(descriptor, 0, size)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from None
+    error = _fallocate(descriptor, size) if size else 0
+    if error in (errno.ENOSPC, errno.EDQUOT):
+        raise OSError(error, os.strerror(error), str(path))
+
+
+def _fallocate(descriptor: int, size: int) -> int:
+    """Linux's fallocate(2): 0, or the errno.
+
+    Not `os.posix_fallocate`, which writes to every block where the file system (NFS, for one) cannot do it.
+    """
+    call = getattr(ctypes.CDLL(None, use_errno=True), "fallocate", None)  # macOS has none
+    if call is None or call(descriptor, 0, ctypes.c_int64(0), ctypes.c_int64(size)) == 0:
+        return 0
+    return ctypes.get_errno()
 
 
 def write_at(descriptor: int, contents: Sequence[memoryview], place: int) -> None:
