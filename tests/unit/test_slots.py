@@ -22,9 +22,9 @@ def layout(folder, sizes, files=2, gap=0):
     return made
 
 
-def contents(count, sizes, seed=0):
-    rng = np.random.default_rng(seed)
-    return [rng.integers(0, 256, sizes[number], np.uint8) for number in range(count)]
+def contents(sizes):
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, size, np.uint8) for size in sizes]
 
 
 def written(made, number):
@@ -36,7 +36,7 @@ def written(made, number):
 @pytest.mark.parametrize(("size", "count", "gap"), [(5000, 700, 0), (5000, 50, 3), (8, 5000, 0), (3_000_000, 5, 0)])
 def test_every_image_lies_in_its_slot_in_whatever_order_it_came(tmp_path, order, size, count, gap):
     made = layout(tmp_path, [size] * count, gap=gap)
-    images = contents(count, [size] * count)
+    images = contents([size] * count)
     numbers = {"forward": np.arange(count), "backward": np.arange(count)[::-1]}.get(order)
     numbers = np.random.default_rng(1).permutation(count) if numbers is None else numbers
     with SlotWriter(made) as writer:
@@ -46,7 +46,7 @@ def test_every_image_lies_in_its_slot_in_whatever_order_it_came(tmp_path, order,
 
 def test_images_of_many_files_do_not_pile_up(tmp_path, monkeypatch):
     monkeypatch.setattr(slots, "_BYTES_WAITING", 100)
-    made, images = layout(tmp_path, [40] * 60, files=30), contents(60, [40] * 60)
+    made, images = layout(tmp_path, [40] * 60, files=30), contents([40] * 60)
     with SlotWriter(made) as writer:
         for number in range(60):
             writer.add(number, images[number].data)
@@ -57,7 +57,7 @@ def test_images_of_many_files_do_not_pile_up(tmp_path, monkeypatch):
 
 def test_a_disk_that_takes_a_few_bytes_at_a_time_gets_all(tmp_path, monkeypatch):
     sizes = [7, 7, 30, 1, 40, 2]
-    made, images = layout(tmp_path, sizes), contents(6, sizes)
+    made, images = layout(tmp_path, sizes), contents(sizes)
     real = os.pwritev
     monkeypatch.setattr(os, "pwritev", lambda at, buffers, place: real(at, [buffers[0][:4]], place))
     with SlotWriter(made) as writer:

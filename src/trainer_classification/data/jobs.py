@@ -189,7 +189,7 @@ def run_job(job: Job) -> None:
     """Write the part of a job."""
     with ExitStack() as stack:
         outputs = {name: _Output(job, name, stack) for name in job.work.formats}
-        rows = [_one(job, number, outputs) for number in range(len(job.files))]
+        rows = [_one(job, number, outputs) for number in range(len(job))]
     _save(_part(rows), job.stem)
 
 

@@ -8,7 +8,10 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+
+if TYPE_CHECKING:
+    import xxhash
 
 FORMAT_VERSION = 3
 FILE_NAME = "manifest.json"
@@ -148,12 +151,19 @@ def file_info(path: Path) -> FileInfo:
     """Size and checksum of a file."""
     import xxhash  # not needed to read a prepared dataset
 
-    state, size = xxhash.xxh3_128(), 0
+    state = xxhash.xxh3_128()
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            state.update(block)
-            size += len(block)
+        size = hash_rest(file, state)
     return FileInfo(size, state.hexdigest())
+
+
+def hash_rest(file: BinaryIO, state: xxhash.xxh3_128) -> int:
+    """Add what is left of a file to its hash; returns how many bytes that were."""
+    size = 0
+    while block := file.read(1 << 20):
+        state.update(block)
+        size += len(block)
+    return size
 
 
 def verify(folder: Path, manifest: Manifest) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer_classification.config import cpu_count
-from trainer_classification.data.manifest import FileInfo
+from trainer_classification.data.manifest import FileInfo, hash_rest
 from trainer_classification.data.slots import FORMATS, Extents, Slots, write_at
 
 if TYPE_CHECKING:
@@ -163,7 +163,5 @@ def read_back(folder: Path, name: str, extents: Extents, rows: Int64, parts: Par
                     original = parts.originals[rows[number]]
                     raise OSError(f"{extents.path} differs from what was written, at {original}: is the disk sound?")
             at += len(block)
-        while rest := file.read(_BLOCK):
-            state.update(rest)
-            at += len(rest)
+        at += hash_rest(file, state)
     return FileInfo(at, state.hexdigest())

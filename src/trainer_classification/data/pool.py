@@ -82,7 +82,7 @@ class Workers:
         Raises:
             Exception: as the function does.
         """
-        with progress(what, done + sum(len(piece) for piece in pieces), done, self._console) as advance:
+        with _progress(what, done + sum(len(piece) for piece in pieces), done, self._console) as advance:
             results = []
             for piece, result in zip(pieces, self._map(function, pieces), strict=True):
                 results.append(result)
@@ -99,7 +99,7 @@ class Workers:
 
 
 @contextmanager
-def progress(what: str, total: int, done: int, console: Console) -> Iterator[Callable[[int], None]]:
+def _progress(what: str, total: int, done: int, console: Console) -> Iterator[Callable[[int], None]]:
     """A progress bar with its rate of images, on a terminal; yields what counts further images."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}")
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=not sys.stderr.isatty()) as bars:

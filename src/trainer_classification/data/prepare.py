@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -281,8 +280,8 @@ def _jobs(
 
 def _run(everything: list[jobs.Job], sizes: Int64, workers: pool.Workers) -> None:
     """Run the jobs whose parts are not there yet, the largest first: so all processes are busy until the end."""
-    heavy = {job.stem: sizes[first : first + len(job)].sum() for first, job in zip(count(0, jobs.SIZE), everything)}
-    todo = sorted((job for job in everything if not jobs.is_whole(job.stem)), key=lambda job: -heavy[job.stem])
+    heaviest = np.argsort(-np.add.reduceat(sizes, np.arange(0, len(sizes), jobs.SIZE)), kind="stable")
+    todo = [everything[number] for number in heaviest if not jobs.is_whole(everything[number].stem)]
     workers.run("decoding", jobs.run_job, todo, done=sum(map(len, everything)) - sum(map(len, todo)))
 
 
