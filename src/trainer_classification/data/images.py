@@ -32,6 +32,7 @@ _ORIENTATION = 0x0112  # EXIF
 _SEGMENT = struct.Struct(">BBH")  # a JPEG's: 0xFF, its marker, its length without these two
 _APP1, _SCAN = 0xE1, 0xDA
 _PNG_DEPTH = 24  # where a PNG says its bits per channel
+_LEAST = 32  # px of a side: a vector of the kernels
 _SHRINK = 4  # from here on Pillow resizes: the kernels' 8-bit weights get coarse
 # Width of the filter for images that are resized again when they are cropped, or they would be blurred twice: crops of
 # caltech-101 come a tenth closer to those of the originals than with 1 (docs/engines.md).
@@ -244,6 +245,25 @@ def resized_x_first(pixels: Uint8, side: int) -> Uint8:
     from trainer_classification.kernels import resize
 
     return resize.whole_x_first(pixels, side, side, _SHARPER)
+
+
+def jpeg_x_first(data: bytes, head: Head, side: int) -> Uint8 | None:
+    """A JPEG as by `resized_x_first`, sharper still and without the pixels of its own size between.
+
+    Args:
+        data: the file.
+        head: of `plain_jpeg`.
+        side: in px.
+
+    Returns:
+        uint8 [side, side, C], [x, y, c]; None: it is damaged, or of a rare kind that has to be decoded as a whole.
+    """
+    if max(head.width, head.height) > _SHRINK * side or side < _LEAST:
+        return None
+    from trainer_classification.kernels import jpeg, planes
+
+    sound, about, buffer = jpeg.decode(np.frombuffer(data, np.uint8))
+    return planes.whole_x_first(about, buffer, side) if sound else None
 
 
 def _coarse(pixels: Uint8, width: int, height: int) -> bool:

@@ -9,14 +9,13 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from trainer_classification.kernels.planes import NEUTRAL, colours, plane_at
 from trainer_classification.kernels.resize import TAPS, axes, axis, pixels_at, resize, scratch_for
 from trainer_classification.kernels.turbojpeg import close_decoder, decode, open_decoder
-from trainer_classification.kernels.vector import RGB, rgb_vector
 
 JPEG = 0  # mode of a beton's image; 1 is raw RGB
 NO_MEMORY, TOO_LARGE = -3, -4
 _MOST = (TAPS - 1) // 2  # times a crop may be larger than the result
-NEUTRAL = np.uint8(128)  # chroma of grey
 
 
 @njit(nogil=True, cache=True)
@@ -92,46 +91,10 @@ def _from_jpeg(decoder, content, box, flip, buffer, scratch, made, out):  # type
     count = 1 if grey or planes.colours == 0 else 3
     for number in range(count):
         target = pixels_at((out if grey else made).ctypes.data + number * size * size, size, size, size)
-        image, columns, rows = _plane(buffer.ctypes.data, planes, number)
+        image, columns, rows = plane_at(buffer.ctypes.data, planes, number)
         narrow, flat = axis(across[0] / columns, across[1] / columns, flip), axis(down[0] / rows, down[1] / rows, False)
         resize(image, 1, flat, narrow, scratch, target, True, 1.0)
     if not grey:
         made[count:] = NEUTRAL
-        _colours(made, out)
+        colours(made, out)
     return 0, buffer
-
-
-@njit(nogil=True, inline="always")
-def _plane(address, planes, number):  # type: ignore[no-untyped-def]
-    """(Pixels, columns and rows of the image to one of it) of luma, Cb or Cr."""
-    if number == 0:
-        return pixels_at(address, planes.stride, planes.height, planes.width), np.int64(1), np.int64(1)
-    width, height = -(-planes.width // planes.across), -(-planes.height // planes.down)
-    start = planes.blue if number == 1 else planes.red
-    return pixels_at(address + start, planes.chroma_stride, height, width), planes.across, planes.down
-
-
-@njit(nogil=True, cache=True)
-def _colours(planes, out):  # type: ignore[no-untyped-def]
-    """RGB of planes, uint8 [3, T, T] -> [T, T, 3]; the last vector overlaps the one before."""
-    count = out.shape[0] * out.shape[1]
-    luma, blue, red = planes[0].ctypes.data, planes[1].ctypes.data, planes[2].ctypes.data
-    target = out.ctypes.data
-    if count < RGB:
-        _colours_of_few(planes, out)
-        return
-    for at in range(0, count - RGB, RGB):
-        rgb_vector(target + 3 * at, luma + at, blue + at, red + at)
-    at = count - RGB
-    rgb_vector(target + 3 * at, luma + at, blue + at, red + at)
-
-
-@njit(nogil=True, cache=True)
-def _colours_of_few(planes, out):  # type: ignore[no-untyped-def]
-    """As `rgb_vector`, a pixel at a time."""
-    for y in range(out.shape[0]):
-        for x in range(out.shape[1]):
-            luma, b, r = int(planes[0, y, x]), int(planes[1, y, x]) - 128, int(planes[2, y, x]) - 128
-            out[y, x, 0] = min(max(luma + r + ((103 * r + 128) >> 8), 0), 255)
-            out[y, x, 1] = min(max(luma - r + ((73 * r - 88 * b + 128) >> 8), 0), 255)
-            out[y, x, 2] = min(max(luma + 2 * b + ((128 - 58 * b) >> 8), 0), 255)

@@ -125,11 +125,11 @@ def _resize(image, channels, outer, inner, scratch, out, upright, width):  # typ
     first, second = (ahead, step, each, count // 2), (ahead + count // 2 * step, step, each, count - count // 2)
     rows, columns = _pixels_of(scratch.rows, channels), _pixels_of(scratch.columns, channels)
     _weighted_rows(image, outer_at, scratch.outer_weights, outer_taps, low * channels, high * channels, rows, first)
-    _transpose(rows, columns, low, high, outer_size, channels)
+    transpose(rows, columns, low, high, outer_size, channels)
     swapped, end = rows if upright else out, outer_size * channels
     _weighted_rows(columns, inner_at, scratch.inner_weights, inner_taps, int64(0), end, swapped, second)
     if upright:
-        _transpose(swapped, out, int64(0), outer_size, inner_size, channels)
+        transpose(swapped, out, int64(0), outer_size, inner_size, channels)
 
 
 @njit(nogil=True, cache=True)
@@ -289,7 +289,7 @@ def _weighted_bytes(source, at, weights, taps, low, high, target):  # type: igno
 
 
 @njit(nogil=True, cache=True)
-def _transpose(rows, columns, low, high, size, channels):  # type: ignore[no-untyped-def]
+def transpose(rows, columns, low, high, size, channels):  # type: ignore[no-untyped-def]
     """Pixel (i, o) of columns = (o, i) of rows, of `channels` bytes, for low <= i < high and o < size.
 
     By tiles; the last ones overlap those before.

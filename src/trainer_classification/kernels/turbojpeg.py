@@ -8,15 +8,13 @@ Interface: turbojpeg.h of libjpeg-turbo 2.1.
 from __future__ import annotations
 
 import importlib.util
-from collections import namedtuple
 from pathlib import Path
 
 import llvmlite.binding
 import numpy as np
 from numba import njit, types
 
-# A decoded image: planes in one buffer, whose chroma is smaller by `across` and `down`; colours 0: Y alone.
-Planes = namedtuple("Planes", "width height stride chroma_stride blue red across down colours")
+from trainer_classification.kernels.planes import Planes
 
 _SUBSAMPLED = ((1, 1), (2, 1), (2, 2), (1, 1), (1, 2), (4, 1))  # across, down, of each TJSAMP
 _GREY = 3  # TJSAMP_GRAY

@@ -16,6 +16,7 @@ from numba.extending import intrinsic
 COPY = 32  # bytes of `copy_vector`
 MIRROR = 16  # 3-byte pixels of `mirror_vector`
 SUM = 32  # bytes of `sum_vector`
+SHARP_FLOOR = 16384  # where sums of `sharp_vector_of` begin
 TILE = 16  # bytes of a side of `transpose_tile`
 PIXELS = 8  # pixels of a side of `transpose_pixels`
 RGB = 32  # pixels of `rgb_vector`
@@ -182,6 +183,40 @@ def sum_vector_of(typing_context: Any, target: Any, source: Any, step: Any, weig
 
 
 @intrinsic
+def sharp_vector_of(typing_context: Any, target: Any, source: Any, step: Any, weights: Any, taps: Any) -> Any:
+    """As `sum_vector_of`, with signed weights that add up to 128: clipped to 0 and 255.
+
+    Negative ones may add up to -64, so that in unsigned 16 bits, begun at SHARP_FLOOR, no sum runs over.
+    """
+    half = ir.Constant(ir.VectorType(ir.IntType(16), SUM // 2), [SHARP_FLOOR + 64] * (SUM // 2))
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        target, source, step, weights, taps = args
+        totals = [cgutils.alloca_once_value(builder, half) for _ in range(2)]
+        with cgutils.for_range(builder, taps) as loop:
+            at = builder.add(source, builder.mul(loop.index, step))
+            weight_at = builder.add(weights, builder.mul(loop.index, ir.Constant(loop.index.type, 2)))
+            weight = builder.load(_pointer(builder, weight_at, 16, 1))
+            for total, product in zip(totals, _weighted(builder, at, weight), strict=True):
+                builder.store(builder.add(builder.load(total), product), total)
+        even, odd = (_clipped(builder, builder.load(total)) for total in totals)
+        joined = builder.or_(even, builder.shl(odd, ir.Constant(odd.type, [8] * odd.type.count)))
+        builder.store(joined, _pointer(builder, target, 16, SUM // 2), align=1)
+        return context.get_dummy_value()
+
+    return types.void(*[_ADDRESS] * 5), codegen
+
+
+def _clipped(builder: Any, total: Any) -> Any:
+    """A sum of `sharp_vector_of` as a value from 0 to 255, in 16 bits."""
+    numbers = SHARP_FLOOR, SHARP_FLOOR + 32767, 7
+    low, high, bits = (ir.Constant(total.type, [number] * total.type.count) for number in numbers)
+    total = builder.select(builder.icmp_unsigned("<", total, low), low, total)
+    total = builder.select(builder.icmp_unsigned(">", total, high), high, total)
+    return builder.lshr(builder.sub(total, low), bits)
+
+
+@intrinsic
 def transpose_tile(typing_context: Any, target: Any, target_step: Any, source: Any, source_step: Any) -> Any:
     """Transpose TILE x TILE bytes; the steps are bytes from row to row.
 
@@ -337,3 +372,123 @@ def sum_row_of(target, source, step, weights, taps, count):  # type: ignore[no-u
     for at in range(0, count - SUM, SUM):
         sum_vector_of(target + at, source + at, step, weights, taps)
     sum_vector_of(target + count - SUM, source + count - SUM, step, weights, taps)
+
+
+@njit(nogil=True, inline="always")
+def sharp_row_of(target, source, step, weights, taps, count):  # type: ignore[no-untyped-def]
+    """`sharp_vector_of` over `count` bytes, SUM or more; the last vector overlaps the one before."""
+    for at in range(0, count - SUM, SUM):
+        sharp_vector_of(target + at, source + at, step, weights, taps)
+    sharp_vector_of(target + count - SUM, source + count - SUM, step, weights, taps)
+
+
+# 13-bit fixed point: the sines and cosines of libjpeg's jidctint.c.
+_C = {name: round(float(name) * (1 << 13)) for name in (
+    "0.298631336", "0.390180644", "0.541196100", "0.765366865", "0.899976223", "1.175875602", "1.501321110",
+    "1.847759065", "1.961570560", "2.053119869", "2.562915447", "3.072711026")}  # fmt: skip
+
+
+def _idct_1d(builder: Any, x: list[Any], bits: int) -> list[Any]:
+    """Eight values' inverse transform in each lane, rounded by so many bits (jidctint.c of libjpeg)."""
+    kind = x[0].type
+
+    def constant(value: int) -> Any:
+        return ir.Constant(kind, [value] * kind.count)
+
+    def times(value: Any, name: str) -> Any:
+        factor = -_C[name[1:]] if name[0] == "-" else _C[name]
+        return builder.mul(value, constant(factor))
+
+    add, sub = builder.add, builder.sub
+    z = times(add(x[2], x[6]), "0.541196100")
+    t2, t3 = add(z, times(x[6], "-1.847759065")), add(z, times(x[2], "0.765366865"))
+    t0, t1 = builder.shl(add(x[0], x[4]), constant(13)), builder.shl(sub(x[0], x[4]), constant(13))
+    even = [add(t0, t3), add(t1, t2), sub(t1, t2), sub(t0, t3)]
+    z1, z2, z3, z4 = add(x[7], x[1]), add(x[5], x[3]), add(x[7], x[3]), add(x[5], x[1])
+    z5 = times(add(z3, z4), "1.175875602")
+    z1, z2 = times(z1, "-0.899976223"), times(z2, "-2.562915447")
+    z3, z4 = add(times(z3, "-1.961570560"), z5), add(times(z4, "-0.390180644"), z5)
+    odd = [
+        add(add(times(x[1], "1.501321110"), z1), z4),
+        add(add(times(x[3], "3.072711026"), z2), z3),
+        add(add(times(x[5], "2.053119869"), z2), z4),
+        add(add(times(x[7], "0.298631336"), z1), z3),
+    ]
+    half, shift = constant(1 << (bits - 1)), constant(bits)
+    even = [add(value, half) for value in even]
+    out = [add(a, b) for a, b in zip(even, odd, strict=True)] + [
+        sub(a, b) for a, b in reversed(list(zip(even, odd, strict=True)))
+    ]
+    return [builder.ashr(value, shift) for value in out]
+
+
+def _transposed_8(builder: Any, rows: list[Any]) -> list[Any]:
+    """8 x 8 transposed, by three perfect shuffles."""
+    orders = [[lane // 2 + half + 8 * (lane % 2) for lane in range(8)] for half in (0, 4)]
+    for _ in range(3):
+        pairs = zip(rows[:4], rows[4:], strict=True)
+        rows = [_shuffled(builder, a, b, order) for a, b in pairs for order in orders]
+    return rows
+
+
+@intrinsic
+def idct_8x8(typing_context: Any, target: Any, step: Any, source: Any) -> Any:
+    """8 x 8 pixels, rows `step` bytes apart, from 64 int16 coefficients: libjpeg's "islow", bit for bit."""
+    wide = ir.VectorType(ir.IntType(32), 8)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        target, step, source = args
+        rows = []
+        for row in range(8):
+            at = builder.add(source, ir.Constant(source.type, 16 * row))
+            rows.append(builder.sext(builder.load(_pointer(builder, at, 16, 8), align=2), wide))
+        columns = _transposed_8(builder, _idct_1d(builder, rows, 11))
+        values = _idct_1d(builder, columns, 18)
+        low, high, middle = (ir.Constant(wide, [value] * 8) for value in (0, 255, 128))
+        narrow = []
+        for value in values:
+            value = builder.add(value, middle)
+            value = builder.select(builder.icmp_signed("<", value, low), low, value)
+            value = builder.select(builder.icmp_signed(">", value, high), high, value)
+            narrow.append(builder.trunc(value, ir.VectorType(ir.IntType(8), 8)))
+        for row, value in enumerate(_transposed_8(builder, narrow)):
+            at = builder.add(target, builder.mul(step, ir.Constant(step.type, row)))
+            builder.store(value, _pointer(builder, at, 8, 8), align=1)
+        return context.get_dummy_value()
+
+    return types.void(*[_ADDRESS] * 3), codegen
+
+
+@intrinsic
+def fill_8x8(typing_context: Any, target: Any, step: Any, value: Any) -> Any:
+    """8 x 8 pixels of one value."""
+    lanes = ir.VectorType(ir.IntType(8), 8)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        target, step, value = args
+        value = _everywhere(builder, value, lanes)
+        for row in range(8):
+            at = builder.add(target, builder.mul(step, ir.Constant(step.type, row)))
+            builder.store(value, _pointer(builder, at, 8, 8), align=1)
+        return context.get_dummy_value()
+
+    return types.void(_ADDRESS, _ADDRESS, types.uint8), codegen
+
+
+@intrinsic
+def short_at(typing_context: Any, address: Any) -> Any:
+    """The int16 at an address."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.load(_pointer(builder, args[0], 16, 1))
+
+    return types.int16(_ADDRESS), codegen
+
+
+@njit(nogil=True, inline="always")
+def idct_block(target, step, source, flat):  # type: ignore[no-untyped-def]
+    """`idct_8x8`; with `flat`, of the first coefficient alone."""
+    if flat:
+        fill_8x8(target, step, types.uint8(min(max(((types.int64(short_at(source)) + 4) >> 3) + 128, 0), 255)))
+    else:
+        idct_8x8(target, step, source)

@@ -1,0 +1,386 @@
+"""Baseline JPEG to planes of Y, Cb and Cr (ITU-T T.81), for `prepare`: half the time of a decoding to RGB.
+
+The planes are those of libjpeg-turbo, bit for bit: its inverse transform ("islow", of Loeffler, Ligtenberg and
+Moschytz) is defined in integers. What is not as nearly all JPEGs are (progressive, restart markers, other subsampling,
+any damage) is refused, for libjpeg to decode or to say what is wrong.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import int64, njit, types, uint64
+from numba.extending import intrinsic
+
+from trainer_classification.kernels.planes import Planes
+from trainer_classification.kernels.vector import idct_block, put_byte
+
+_BITS = 10  # of a code that is looked up at once, with the value behind it where that fits too
+_LIMIT, _OFFSET, _VALUES = 1 << _BITS, (1 << _BITS) + 17, (1 << _BITS) + 34  # parts of a table behind the first
+_TABLE = _VALUES + 256
+_END = 200  # run of an end of block: behind any
+_LATER = 1 << 7  # of an entry: the value is not in it, but its size
+_SLACK = 512  # bytes behind the codes that a block may read: 64 values of at most 31 bits, and what is read ahead
+
+_ZIGZAG = np.array(
+    [
+        0, 1, 8, 16, 9, 2, 3, 10, 17, 24, 32, 25, 18, 11, 4, 5,
+        12, 19, 26, 33, 40, 48, 41, 34, 27, 20, 13, 6, 7, 14, 21, 28,
+        35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51,
+        58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63,
+    ],
+    np.int64,
+)  # fmt: skip
+
+
+def _loader(bits: int, signed: Any, swapped: bool = False) -> Any:
+    @intrinsic
+    def load(typing_context: Any, address: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            value = builder.load(builder.inttoptr(args[0], ir.IntType(bits).as_pointer()), align=1)
+            if swapped:
+                return builder.bswap(value)
+            return value if bits == 64 else builder.sext(value, ir.IntType(64))
+
+        return signed(types.int64), codegen
+
+    return load
+
+
+_word_at = _loader(64, types.uint64, swapped=True)  # eight bytes, the first uppermost
+_raw_at = _loader(64, types.uint64)
+_entry_at = _loader(32, types.int64)
+_short_at = _loader(16, types.int64)
+
+
+def _storer(bits: int) -> Any:
+    @intrinsic
+    def store(typing_context: Any, address: Any, value: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            value = args[1] if bits == 64 else builder.trunc(args[1], ir.IntType(bits))
+            builder.store(value, builder.inttoptr(args[0], ir.IntType(bits).as_pointer()), align=1)
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.uint64 if bits == 64 else types.int64), codegen
+
+    return store
+
+
+_put_raw, _put_short = _storer(64), _storer(16)
+
+
+@njit(nogil=True, cache=True)
+def decode(data):  # type: ignore[no-untyped-def]
+    """Decode a JPEG to planes.
+
+    Args:
+        data: uint8 [n], the file.
+
+    Returns:
+        (whether it was decoded, Planes, uint8: these, Y first)
+    """
+    nothing, empty = Planes(0, 0, 0, 0, 0, 0, 1, 1, 0), np.empty(0, np.uint8)
+    tables = np.empty((8, _TABLE), np.int32)  # four for DC, four for AC
+    quants = np.empty((4, 64), np.int16)
+    about = np.zeros((3, 4), np.int64)  # of a component: its id, and the numbers of its quants, DC and AC table
+    start, width, height, count, across, down = _head(data, tables, quants, about)
+    if start == 0:
+        return False, nothing, empty
+    codes = np.empty(len(data) - start + _SLACK, np.uint8)
+    length = _unstuffed(data, start, codes)
+    if length < 0:
+        return False, nothing, empty
+    columns, rows = -(-width // (8 * across)), -(-height // (8 * down))  # of MCUs
+    stride, chroma_stride = columns * 8 * across, columns * 8
+    blue = stride * rows * 8 * down
+    chroma = chroma_stride * rows * 8 if count == 3 else 0
+    planes = Planes(width, height, stride, chroma_stride, blue, blue + chroma, across, down, 1 if count == 3 else 0)
+    buffer = np.empty(blue + 2 * chroma, np.uint8)
+    return _scan(codes, length, tables, quants, about, planes, columns, rows, buffer), planes, buffer
+
+
+@njit(nogil=True, cache=True)
+def _head(data, tables, quants, about):  # type: ignore[no-untyped-def]
+    """Read all up to the codes: (where these start; 0: refused, width, height, components, across, down)."""
+    refused = 0, 0, 0, 0, 1, 1
+    known = np.zeros(12, np.bool_)  # DC, AC and quants
+    n, at = len(data), 2
+    width, height, count, across, down = 0, 0, 0, 1, 1
+    while at + 4 <= n:
+        marker, length = int64(data[at + 1]), int64(data[at + 2]) * 256 + int64(data[at + 3])
+        end = at + 2 + length
+        if data[at] != 0xFF or length < 2 or end > n:
+            return refused
+        at += 4
+        if marker == 0xDB:
+            while at < end:
+                number = int64(data[at])
+                if number > 3 or at + 65 > end:  # 16 bits, or a table of another number
+                    return refused
+                for k in range(64):
+                    quants[number, k] = data[at + 1 + k]
+                known[8 + number] = True
+                at += 65
+        elif marker == 0xC4:
+            while at < end:
+                kind, number = int64(data[at]) >> 4, int64(data[at]) & 15
+                if kind > 1 or number > 3 or at + 17 > end:
+                    return refused
+                total = int64(0)
+                for k in range(16):
+                    total += int64(data[at + 1 + k])
+                if total > 256 or at + 17 + total > end:
+                    return refused
+                if not _table(
+                    data[at + 1 : at + 17], data[at + 17 : at + 17 + total], kind == 0, tables[kind * 4 + number]
+                ):
+                    return refused
+                known[kind * 4 + number] = True
+                at += 17 + total
+        elif marker == 0xC0 or marker == 0xC1:
+            if count != 0 or length < 11 or data[at] != 8:
+                return refused
+            height, width = (
+                int64(data[at + 1]) * 256 + int64(data[at + 2]),
+                int64(data[at + 3]) * 256 + int64(data[at + 4]),
+            )
+            count = int64(data[at + 5])
+            if (count != 1 and count != 3) or length != 8 + 3 * count or width == 0 or height == 0:
+                return refused
+            for c in range(count):
+                sampling = int64(data[at + 7 + 3 * c])
+                if c == 0 and count == 3:
+                    across, down = sampling >> 4, sampling & 15
+                    if across < 1 or across > 2 or down < 1 or down > 2:
+                        return refused
+                elif count == 3 and sampling != 0x11:
+                    return refused
+                about[c, 0], about[c, 1] = data[at + 6 + 3 * c], data[at + 8 + 3 * c]
+                if about[c, 1] > 3:
+                    return refused
+        elif marker == 0xDA:
+            if count == 0 or data[at] != count or length != 6 + 2 * count:
+                return refused
+            for c in range(count):
+                dc, ac = int64(data[at + 2 + 2 * c]) >> 4, int64(data[at + 2 + 2 * c]) & 15
+                if about[c, 0] != data[at + 1 + 2 * c] or dc > 3 or ac > 3:
+                    return refused
+                if not (known[dc] and known[4 + ac] and known[8 + about[c, 1]]):
+                    return refused
+                about[c, 2], about[c, 3] = dc, 4 + ac
+            if data[end - 3] != 0 or data[end - 2] != 63 or data[end - 1] != 0:
+                return refused
+            return end, width, height, count, across, down
+        elif marker == 0xE0 or marker == 0xEE:
+            if _is_odd(data[at:end], marker):
+                return refused
+        elif not (0xE0 <= marker <= 0xEF or marker == 0xFE):  # also another kind of frame, and restarts
+            return refused
+        at = end
+    return refused
+
+
+@njit(nogil=True, cache=True)
+def _is_odd(content, marker):  # type: ignore[no-untyped-def]
+    """Whether libjpeg warns of what JFIF's or Adobe's segment says: of its version, or of its colours."""
+    if marker == 0xE0:
+        return len(content) >= 14 and content[0] == 0x4A and content[1] == 0x46 and content[5] != 1
+    return len(content) >= 12 and content[0] == 0x41 and content[11] > 1
+
+
+@njit(nogil=True, cache=True)
+def _table(counts, symbols, direct, table):  # type: ignore[no-untyped-def]
+    """Write the table of a Huffman code (T.81, C and F.2.2.3); False: there is no such code.
+
+    An entry has, from the top, 16 bits of value (or its size, with _LATER), 8 of run, and the bits that it took.
+    """
+    table[:] = 0
+    code, s = int64(0), int64(0)
+    for length in range(1, 17):
+        table[_OFFSET + length] = s - code
+        for _ in range(counts[length - 1]):
+            symbol = int64(symbols[s])
+            table[_VALUES + s] = symbol
+            if code >= 1 << length or (direct and symbol > 15):
+                return False
+            if length <= _BITS:
+                _enter(table, code, int64(length), symbol, direct)
+            code += 1
+            s += 1
+        if code > 1 << length:
+            return False
+        table[_LIMIT + length] = code << (16 - length)
+        code <<= 1
+    return True
+
+
+@njit(nogil=True, cache=True)
+def _enter(table, code, length, symbol, direct):  # type: ignore[no-untyped-def]
+    run, size = symbol >> 4, symbol & 15
+    first, left = code << (_BITS - length), _BITS - length
+    for index in range(1 << left):
+        if size == 0 and not direct:
+            if symbol == 0xF0:
+                entry = (15 << 8) | length
+            elif symbol == 0:
+                entry = (_END << 8) | length
+            else:
+                entry = int64(0)
+        elif size <= left:
+            value = (index >> (left - size)) & ((1 << size) - 1)
+            if size > 0 and value < 1 << (size - 1):
+                value -= (1 << size) - 1
+            entry = (value << 16) | (run << 8) | (length + size)
+        else:
+            entry = (size << 16) | (run << 8) | _LATER | length
+        table[first + index] = entry
+
+
+@njit(nogil=True, cache=True)
+def _unstuffed(data, start, codes):  # type: ignore[no-untyped-def]
+    """Copy the codes without the zeros behind 0xFF; returns their bytes, -1 if not the image's end follows."""
+    n, source, target, at, to = len(data), data.ctypes.data, codes.ctypes.data, int64(start), int64(0)
+    low, high = uint64(0x0101010101010101), uint64(0x8080808080808080)
+    while at < n:
+        while at + 8 <= n:
+            word = _raw_at(source + at)
+            if ((~word - low) & word & high) != uint64(0):
+                break
+            _put_raw(target + to, word)
+            at += 8
+            to += 8
+        stop = min(at + 8, n)
+        while at < stop:
+            value = data[at]
+            if value == 0xFF:
+                if at + 1 >= n:
+                    return -1
+                if data[at + 1] != 0:
+                    if data[at + 1] != 0xD9:
+                        return -1
+                    for k in range(_SLACK):
+                        put_byte(target + to + k, np.uint8(0))
+                    return to
+                at += 1
+            codes[to] = value
+            to += 1
+            at += 1
+    return -1
+
+
+@njit(nogil=True, cache=True)
+def _scan(codes, length, tables, quants, about, planes, columns, rows, buffer):  # type: ignore[no-untyped-def]
+    """Decode all blocks; False: damaged."""
+    coefficients, places = np.zeros(64 + 8, np.int16), _places()
+    first, block, to, order = codes.ctypes.data, coefficients.ctypes.data, buffer.ctypes.data, places.ctypes.data
+    table, step, quant = tables.ctypes.data, 4 * _TABLE, quants.ctypes.data
+    last = np.zeros(3, np.int64)
+    bits, count, at = uint64(0), int64(0), int64(first)
+    components = 3 if planes.colours else 1
+    for my in range(rows):
+        for mx in range(columns):
+            for c in range(components):
+                across, down = (planes.across, planes.down) if c == 0 else (1, 1)
+                stride = planes.stride if c == 0 else planes.chroma_stride
+                plane = to + (0 if c == 0 else planes.blue if c == 1 else planes.red)
+                quanta = quant + 128 * about[c, 1]
+                dc, ac = table + about[c, 2] * step, table + about[c, 3] * step
+                for v in range(down):
+                    for h in range(across):
+                        bits, count, at, last[c], flat = _block(bits, count, at, dc, ac, quanta, block, order, last[c])
+                        if at == 0 or at - first > length + 8:
+                            return False
+                        address = plane + (my * down + v) * 8 * stride + (mx * across + h) * 8
+                        idct_block(address, stride, block, flat)
+    return at - first - count // 8 == length  # no bytes are left, nor missing
+
+
+@njit(nogil=True, cache=True)
+def _places():  # type: ignore[no-untyped-def]
+    """Byte offset in a block of each coefficient, then, for those behind the last, of a place that is not used."""
+    out = np.full(64 + 256, 128, np.int16)
+    for k in range(64):
+        out[k] = 2 * _ZIGZAG[k]
+    return out
+
+
+@njit(nogil=True, inline="always")
+def _slow(bits, table, direct):  # type: ignore[no-untyped-def]
+    """(entry, of _LATER's kind) of a code longer than _BITS; 0: there is none."""
+    code = int64(bits >> uint64(48))
+    for length in range(_BITS + 1, 17):
+        if code < _entry_at(table + 4 * (_LIMIT + length)):
+            s = (code >> (16 - length)) + _entry_at(table + 4 * (_OFFSET + length))
+            symbol = _entry_at(table + 4 * (_VALUES + s))
+            run, size = symbol >> 4, symbol & 15
+            if size == 0 and not direct:
+                return (15 << 8) | length if symbol == 0xF0 else (_END << 8) | length if symbol == 0 else int64(0)
+            return (size << 16) | (run << 8) | _LATER | length
+    return int64(0)
+
+
+@njit(nogil=True, inline="always")
+def _value(bits, entry):  # type: ignore[no-untyped-def]
+    """The value of an entry of _LATER's kind (T.81, F.2.2.1: EXTEND)."""
+    size, used = entry >> 16, entry & 63
+    if size == 0:
+        return int64(0)
+    value = int64((bits << uint64(used)) >> uint64(64 - size))
+    return value if value >= 1 << (size - 1) else value - (1 << size) + 1
+
+
+@njit(nogil=True, inline="always")
+def _filled(bits, count, at):  # type: ignore[no-untyped-def]
+    """As many further bytes as there is room for: more than a code with its value takes."""
+    if count < 32:
+        bits |= _word_at(at) >> uint64(count)
+        more = (63 - count) >> 3
+        at += more
+        count += more << 3
+    return bits, count, at
+
+
+@njit(nogil=True, inline="always")
+def _block(bits, count, at, dc, ac, quanta, block, order, last):  # type: ignore[no-untyped-def]
+    """Decode a block's coefficients.
+
+    Args:
+        bits, count, at: the next codes uppermost, how many bits of them there are, and the address of the rest.
+        dc, ac, quanta, block, order: addresses of the tables, of the 64 coefficients and of `_places`.
+        last: the DC of the block before.
+
+    Returns:
+        (bits, count, at; 0: damaged, its DC, whether that is all there is)
+    """
+    for k in range(16):
+        _put_raw(block + 8 * k, uint64(0))
+    bits, count, at = _filled(bits, count, at)
+    entry = _entry_at(dc + 4 * int64(bits >> uint64(64 - _BITS)))
+    if entry == 0:
+        entry = _slow(bits, dc, True)
+    used, value = entry & 63, entry >> 16
+    if entry & _LATER:
+        used, value = used + value, _value(bits, entry)
+    bits <<= uint64(used)
+    count -= used
+    last += value
+    _put_short(block, last * _short_at(quanta))
+    k = int64(1)
+    while entry != 0 and k < 64:
+        bits, count, at = _filled(bits, count, at)
+        entry = _entry_at(ac + 4 * int64(bits >> uint64(64 - _BITS)))
+        if entry == 0:
+            entry = _slow(bits, ac, False)
+        used, value = entry & 63, entry >> 16
+        if entry & _LATER:
+            used, value = used + value, _value(bits, entry)
+        bits <<= uint64(used)
+        count -= used
+        k += (entry >> 8) & 255
+        _put_short(block + _short_at(order + 2 * k), value * _short_at(quanta + 2 * (k & 63)))
+        k += 1
+    if entry == 0 or 64 < k < _END:
+        at = int64(0)
+    return bits, count, at, last, k == _END + 2
