@@ -93,30 +93,45 @@ def test_damage_is_never_taken_for_an_image_that_libjpeg_refuses():
     assert 0 < taken < 3000
 
 
+def planar(data):
+    return images.examine_to_resize(images.plain_jpeg(data, ".jpg"), data, ".jpg")
+
+
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("size", [(250, 180), (181, 259), (100, 90), (600, 400)])
-def test_small_ones_are_close_to_the_whole_image_resized(size, channels):
-    pixels = photograph(*size, channels)
-    data = saved(pixels, quality=95)
-    small = images.jpeg_x_first(data, images.plain_jpeg(data, ".jpg"), 160)
-    shown = Image.open(io.BytesIO(data)).resize((160, 160), Image.Resampling.BICUBIC)
-    expected = np.asarray(shown).reshape(160, 160, channels).swapaxes(0, 1).astype(int)
+@pytest.mark.parametrize("size", [(250, 180), (181, 259), (100, 90), (600, 400), (33, 20), (20, 300)])
+def test_planes_resized_are_close_to_the_whole_image_resized(size, channels):
+    data = saved(photograph(*size, channels), quality=95)
+    image, original = planar(data), Image.open(io.BytesIO(data))
+    assert isinstance(image, images.Planar)
+    shown = np.asarray(original.resize((160, 160), Image.Resampling.BICUBIC)).reshape(160, 160, channels)
+    small = image.x_first(160)
     assert small.shape == (160, 160, channels)
-    assert np.abs(small - expected).mean() < 6
+    assert np.abs(small - shown.swapaxes(0, 1).astype(int)).mean() < 6
+    width, height = size[0] * 2 // 3, size[1] * 2 // 3
+    expected = np.asarray(original.resize((width, height), Image.Resampling.BILINEAR)).reshape(height, width, channels)
+    assert np.abs(image.resized(width, height) - expected.astype(int)).mean() < 3
 
 
-def test_small_ones_keep_black_and_white():
+def test_what_is_sharpened_keeps_black_and_white():
     """Beside an edge a cubic runs over both ends: it must stay there, not come round."""
     pixels = np.zeros((200, 300, 3), np.uint8)
     pixels[:, 150:] = 255
-    data = saved(pixels, quality=100)
-    small = images.jpeg_x_first(data, images.plain_jpeg(data, ".jpg"), 160)
+    small = planar(saved(pixels, quality=100)).x_first(160)
     assert small[:78].max() < 40
     assert small[82:].min() > 215
 
 
-def test_too_large_and_damaged_ones_have_to_be_decoded_as_a_whole():
+def test_an_image_that_shrinks_much_is_resized_by_pillow():
     data = saved(photograph(700, 40))
-    assert images.jpeg_x_first(data, images.plain_jpeg(data, ".jpg"), 160) is None
-    data = saved(photograph(100, 80))
-    assert images.jpeg_x_first(data[:-40], images.plain_jpeg(data, ".jpg"), 160) is None
+    expected = images.resized_x_first(images.decode(data, ".jpg"), 160)
+    assert np.array_equal(planar(data).x_first(160), expected)
+
+
+def test_pixels_are_there_where_they_are_wanted_after_all():
+    data = saved(photograph(70, 40))
+    assert np.array_equal(planar(data).pixels, images.decode(data, ".jpg"))
+
+
+def test_damage_is_for_the_decoder_that_names_it():
+    with pytest.raises(images.BadImageError, match="truncated"):
+        planar(saved(photograph(100, 80))[:-400])

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from trainer_classification.data.slots import Extents
 
 if TYPE_CHECKING:  # who only reads needs neither Pillow nor simplejpeg
-    from trainer_classification.data.images import Decoded, Head
+    from trainer_classification.data.images import Decoded, Head, Planar
     from trainer_classification.data.parts import Parts
 
 Uint8 = npt.NDArray[np.uint8]
@@ -80,7 +80,7 @@ def raw_payload(pixels: Uint8) -> Payload:
     return Payload(RAW, pixels.shape[1], pixels.shape[0], np.ascontiguousarray(pixels))
 
 
-def payload(image: Decoded, original: bytes, storage: Storage) -> Payload:
+def payload(image: Decoded | Planar, original: bytes, storage: Storage) -> Payload:
     """An image as `storage` says; a JPEG that fits already keeps its bytes.
 
     Args:
@@ -92,7 +92,7 @@ def payload(image: Decoded, original: bytes, storage: Storage) -> Payload:
         return original_payload(image.head, original)
     width, height = bounded(image.head.width, image.head.height, storage)
     fits = (width, height) == (image.head.width, image.head.height)
-    raw = raw_payload(image.pixels if fits else _resized(image.pixels, width, height))
+    raw = raw_payload(image.pixels if fits else image.resized(width, height))
     if storage.mode == "raw":
         return raw
     import simplejpeg  # a bare machine that only reads has none
@@ -118,12 +118,6 @@ def bounded(width: int, height: int, storage: Storage) -> tuple[int, int]:
     if storage.side == 0 or scale >= 1:
         return width, height
     return max(1, round(width * scale)), max(1, round(height * scale))
-
-
-def _resized(pixels: Uint8, width: int, height: int) -> Uint8:
-    from trainer_classification.data.images import resized
-
-    return resized(pixels, width, height)
 
 
 @dataclass(frozen=True)

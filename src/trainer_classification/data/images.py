@@ -5,12 +5,18 @@ from __future__ import annotations
 import io
 import struct
 import warnings
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+if TYPE_CHECKING:
+    from trainer_classification.kernels.planes import Planes
 
 Uint8 = npt.NDArray[np.uint8]
 
@@ -32,7 +38,7 @@ _ORIENTATION = 0x0112  # EXIF
 _SEGMENT = struct.Struct(">BBH")  # a JPEG's: 0xFF, its marker, its length without these two
 _APP1, _SCAN = 0xE1, 0xDA
 _PNG_DEPTH = 24  # where a PNG says its bits per channel
-_LEAST = 32  # px of a side: a vector of the kernels
+_LEAST = 32  # px: a vector of the kernel that sharpens
 _SHRINK = 4  # from here on Pillow resizes: the kernels' 8-bit weights get coarse
 # Width of the filter for images that are resized again when they are cropped, or they would be blurred twice: crops of
 # caltech-101 come a tenth closer to those of the originals than with 1 (docs/engines.md).
@@ -67,6 +73,54 @@ class Decoded(NamedTuple):
     head: Head
     pixels: Uint8
 
+    def resized(self, width: int, height: int) -> Uint8:
+        """The whole image at another size, antialiased bilinear: uint8 [height, width, C]."""
+        return resized(self.pixels, width, height)
+
+    def x_first(self, side: int) -> Uint8:
+        """The whole image as the array has it: a square, x before y, sharper: uint8 [side, side, C], [x, y, c]."""
+        return resized_x_first(self.pixels, side)
+
+
+@dataclass
+class Planar:
+    """As Decoded, of a JPEG that is resized as it is stored, as Y, Cb and Cr: quicker and, for the array, sharper.
+
+    Args:
+        head: of the image.
+        about, buffer: of `kernels.jpeg.decode`.
+        whole: gives its pixels, where they are wanted after all.
+    """
+
+    head: Head
+    about: Planes
+    buffer: Uint8
+    whole: Callable[[], Decoded]
+
+    @cached_property
+    def pixels(self) -> Uint8:
+        """As of Decoded; only now the image is decoded to RGB."""
+        return self.whole().pixels
+
+    def resized(self, width: int, height: int) -> Uint8:
+        """As of Decoded."""
+        if self._is_coarse(width, height):
+            return resized(self.pixels, width, height)
+        from trainer_classification.kernels import planes
+
+        return planes.whole(self.about, self.buffer, width, height)
+
+    def x_first(self, side: int) -> Uint8:
+        """As of Decoded."""
+        if self._is_coarse(side, side) or min(self.head.width, side) < _LEAST:
+            return resized_x_first(self.pixels, side)
+        from trainer_classification.kernels import planes
+
+        return planes.whole_x_first(self.about, self.buffer, side)
+
+    def _is_coarse(self, width: int, height: int) -> bool:
+        return self.head.width > _SHRINK * width or self.head.height > _SHRINK * height
+
 
 def decode(data: bytes, suffix: str) -> Uint8:
     """The pixels of `examine`, uint8 [H, W, C]."""
@@ -95,6 +149,17 @@ def examine(data: bytes, suffix: str) -> Decoded:
 def examine_as(head: Head | None, data: bytes, suffix: str) -> Decoded:
     """As `examine`, where `plain_jpeg` was asked before."""
     return (head and _by_turbo(data, head)) or _by_pillow(data, suffix)
+
+
+def examine_to_resize(head: Head | None, data: bytes, suffix: str) -> Decoded | Planar:
+    """As `examine_as`, for an image of which other sizes are wanted first of all."""
+    whole = partial(examine_as, head, data, suffix)
+    if head is None:
+        return whole()
+    from trainer_classification.kernels import jpeg  # numba: only who prepares needs it
+
+    sound, about, buffer = jpeg.decode(np.frombuffer(data, np.uint8))
+    return Planar(head, about, buffer, whole) if sound else whole()
 
 
 def plain_jpeg(data: bytes, suffix: str) -> Head | None:
@@ -245,25 +310,6 @@ def resized_x_first(pixels: Uint8, side: int) -> Uint8:
     from trainer_classification.kernels import resize
 
     return resize.whole_x_first(pixels, side, side, _SHARPER)
-
-
-def jpeg_x_first(data: bytes, head: Head, side: int) -> Uint8 | None:
-    """A JPEG as by `resized_x_first`, sharper still and without the pixels of its own size between.
-
-    Args:
-        data: the file.
-        head: of `plain_jpeg`.
-        side: in px.
-
-    Returns:
-        uint8 [side, side, C], [x, y, c]; None: it is damaged, or of a rare kind that has to be decoded as a whole.
-    """
-    if max(head.width, head.height) > _SHRINK * side or side < _LEAST:
-        return None
-    from trainer_classification.kernels import jpeg, planes
-
-    sound, about, buffer = jpeg.decode(np.frombuffer(data, np.uint8))
-    return planes.whole_x_first(about, buffer, side) if sound else None
 
 
 def _coarse(pixels: Uint8, width: int, height: int) -> bool:

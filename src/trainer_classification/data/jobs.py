@@ -31,13 +31,13 @@ from trainer_classification.data.images import (
     BadImageError,
     Decoded,
     Head,
+    Planar,
     Uint8,
     examine_as,
+    examine_to_resize,
     is_sound,
-    jpeg_x_first,
     padded,
     plain_jpeg,
-    resized_x_first,
 )
 from trainer_classification.data.reading import read_file
 from trainer_classification.data.slots import FORMATS, Slots, SlotWriter
@@ -203,30 +203,26 @@ def _one(job: Job, number: int, outputs: dict[str, _Output]) -> _Row:
         return row
     row.hash = xxhash.xxh3_128_hexdigest(data)
     suffix = os.path.splitext(job.files[number])[1]
+    examined = examine_to_resize if job.work.geometry.resized else examine_as
     head = plain_jpeg(data, suffix)
-    shown = job.measured[number] or "array" in outputs  # in the array, or for its statistics
-    small = jpeg_x_first(data, head, job.work.geometry.side) if head and shown and job.work.geometry.resized else None
     try:
-        if head and _bytes_suffice(head, job.work) and (small is not None if shown else is_sound(data)):
-            _add_file(row, number, head, small, data, job, outputs)
+        if head and not job.measured[number] and _bytes_suffice(head, job.work) and is_sound(data):
+            _add_file(row, number, head, data, job, outputs)
         else:
-            _add_image(row, number, examine_as(head, data, suffix), small, data, job, outputs)
+            _add_image(row, number, examined(head, data, suffix), data, job, outputs)
     except BadImageError as error:
         row.reason = str(error)
     return row
 
 
 def _bytes_suffice(head: Head, work: Work) -> bool:
-    """Whether no wanted format but the array needs the image's pixels."""
-    return work.geometry.resized and ("beton" not in work.formats or beton.keeps_bytes(head, work.beton))
+    """Whether no wanted format needs the image's pixels."""
+    kept = "beton" not in work.formats or beton.keeps_bytes(head, work.beton)
+    return work.geometry.resized and "array" not in work.formats and kept
 
 
-def _add_file(
-    row: _Row, number: int, head: Head, small: Uint8 | None, data: bytes, job: Job, outputs: dict[str, _Output]
-) -> None:
+def _add_file(row: _Row, number: int, head: Head, data: bytes, job: Job, outputs: dict[str, _Output]) -> None:
     _note(row, head)
-    if small is not None:
-        _add_pixels(row, number, small, job, outputs)
     if "beton" in outputs:
         _add_payload(row, number, beton.original_payload(head, data), outputs)
     if "tar" in outputs:
@@ -235,24 +231,16 @@ def _add_file(
 
 
 def _add_image(
-    row: _Row,
-    number: int,
-    image: Decoded,
-    small: Uint8 | None,
-    data: bytes,
-    job: Job,
-    outputs: dict[str, _Output],
+    row: _Row, number: int, image: Decoded | Planar, data: bytes, job: Job, outputs: dict[str, _Output]
 ) -> None:
     geometry = job.work.geometry
-    _note(row, image.head)
     if job.measured[number] or "array" in outputs or not geometry.resized:
-        if small is not None:
-            pixels = small
-        elif geometry.resized:
-            pixels = resized_x_first(image.pixels, geometry.side)
-        else:
-            pixels = padded(image.pixels, geometry.side)
-        _add_pixels(row, number, pixels, job, outputs)
+        pixels = image.x_first(geometry.side) if geometry.resized else padded(image.pixels, geometry.side)
+    _note(row, image.head)
+    if job.measured[number]:
+        row.sums[:, : pixels.shape[2]] = _sums(pixels)
+    if "array" in outputs and pixels.shape[2] <= geometry.channels:
+        outputs["array"].add(row, number, np.repeat(pixels, 3, 2) if pixels.shape[2] < geometry.channels else pixels)
     if "beton" in outputs:
         # Small images as the array has them, so that both engines shift alike.
         stored = beton.payload(image, data, job.work.beton) if geometry.resized else beton.raw_payload(pixels)
@@ -265,15 +253,6 @@ def _add_image(
     else:
         row.converted = True
         outputs["tar"].part.write(outputs["tar"].note(row, _png(image.pixels)))
-
-
-def _add_pixels(row: _Row, number: int, pixels: Uint8, job: Job, outputs: dict[str, _Output]) -> None:
-    """Into the array, where that is wanted, and the statistics."""
-    if job.measured[number]:
-        row.sums[:, : pixels.shape[2]] = _sums(pixels)
-    channels = job.work.geometry.channels
-    if "array" in outputs and pixels.shape[2] <= channels:
-        outputs["array"].add(row, number, np.repeat(pixels, 3, 2) if pixels.shape[2] < channels else pixels)
 
 
 def _note(row: _Row, head: Head) -> None:

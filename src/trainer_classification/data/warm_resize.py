@@ -6,6 +6,8 @@ import simplejpeg
 from trainer_classification.data import images, warm  # noqa: F401  (what every worker needs)
 
 _pixels = np.zeros((40, 40, 3), np.uint8)
+_data = simplejpeg.encode_jpeg(_pixels)
 images.resized_x_first(_pixels, 32)
-_file = simplejpeg.encode_jpeg(_pixels)
-images.jpeg_x_first(_file, images.Head(40, 40, 3, "jpeg"), 32)
+_image = images.examine_to_resize(images.plain_jpeg(_data, ".jpg"), _data, ".jpg")
+_image.x_first(32)
+_image.resized(32, 32)

@@ -18,6 +18,29 @@ _CUBIC = 0.8  # width of the cubic where it shrinks; 1: Pillow's
 
 
 @njit(nogil=True, cache=True)
+def whole(planes, buffer, width, height):  # type: ignore[no-untyped-def]
+    """The whole image at another size, antialiased bilinear: uint8 [height, width, C], C as the image has.
+
+    Args:
+        planes, buffer: of a decoder.
+        width, height: px; the image is at most 8 times as large.
+    """
+    count = 3 if planes.colours else 1
+    made, out = np.empty((count, height, width), np.uint8), np.empty((height, width, count), np.uint8)
+    longest = max(width, height)
+    scratch = scratch_for(planes.width, longest, longest, np.int64(1))
+    for number in range(count):
+        image, columns, rows = plane_at(buffer.ctypes.data, planes, number)
+        target = pixels_at(made[number].ctypes.data, width, height, width)
+        down, across = axis(0, planes.height / rows, False), axis(0, planes.width / columns, False)
+        resize(image, 1, down, across, scratch, target, True, 1.0)
+    if count == 1:
+        return made.reshape(height, width, 1)
+    colours(made, out)
+    return out
+
+
+@njit(nogil=True, cache=True)
 def whole_x_first(planes, buffer, side):  # type: ignore[no-untyped-def]
     """The whole image as a square with x before y: uint8 [side, side, C], C as the image has.
 
@@ -25,7 +48,7 @@ def whole_x_first(planes, buffer, side):  # type: ignore[no-untyped-def]
 
     Args:
         planes, buffer: of a decoder.
-        side: px, SUM at least; the image is at most 4 times as large.
+        side: px, SUM at least, as the image's width; the image is at most 4 times as large.
     """
     count = 3 if planes.colours else 1
     made, out = np.empty((count, side, side), np.uint8), np.empty((side, side, count), np.uint8)
