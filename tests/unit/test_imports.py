@@ -29,11 +29,14 @@ HEAVY = {
     "torchvision": set(),
     "nvidia": set(),
     "ffcv": set(),
-    "numba": {"augment/cpu.py", "kernels/vector.py", "kernels/resize.py", "kernels/crops.py", "kernels/turbojpeg.py"},
+    "numba": {
+        "augment/cpu.py",
+        *(f"kernels/{name}.py" for name in ("vector", "resize", "planes", "jpeg", "crops", "turbojpeg")),
+    },
     "cyclopts": {"cli.py"},
     "PIL": {"data/images.py"},
     "rich": {"data/prepare.py", "data/report.py", "data/pool.py"},
-    "simplejpeg": {"data/images.py"},
+    "simplejpeg": {"data/warm_resize.py", "data/images.py"},
 }
 FILES = [path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py" and path.parent != PACKAGE / "bench"]
 

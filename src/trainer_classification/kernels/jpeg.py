@@ -1,7 +1,8 @@
 """Baseline JPEG to planes of Y, Cb and Cr (ITU-T T.81), for `prepare`: half the time of a decoding to RGB.
 
 The planes are those of libjpeg-turbo, bit for bit: its inverse transform ("islow", of Loeffler, Ligtenberg and
-Moschytz) is defined in integers. What is not as nearly all JPEGs are (progressive, restart markers, other subsampling,
+Moschytz) is defined in integers (only of values that no
+encoder makes may it differ, where those run over). What is not as nearly all JPEGs are (progressive, restart markers, other subsampling,
 any damage) is refused, for libjpeg to decode or to say what is wrong.
 """
 
@@ -104,82 +105,101 @@ def decode(data):  # type: ignore[no-untyped-def]
 @njit(nogil=True, cache=True)
 def _head(data, tables, quants, about):  # type: ignore[no-untyped-def]
     """Read all up to the codes: (where these start; 0: refused, width, height, components, across, down)."""
-    refused = 0, 0, 0, 0, 1, 1
-    known = np.zeros(12, np.bool_)  # DC, AC and quants
-    n, at = len(data), 2
-    width, height, count, across, down = 0, 0, 0, 1, 1
-    while at + 4 <= n:
-        marker, length = int64(data[at + 1]), int64(data[at + 2]) * 256 + int64(data[at + 3])
-        end = at + 2 + length
-        if data[at] != 0xFF or length < 2 or end > n:
-            return refused
-        at += 4
-        if marker == 0xDB:
-            while at < end:
-                number = int64(data[at])
-                if number > 3 or at + 65 > end:  # 16 bits, or a table of another number
-                    return refused
-                for k in range(64):
-                    quants[number, k] = data[at + 1 + k]
-                known[8 + number] = True
-                at += 65
+    known = np.zeros(12, np.bool_)  # tables: four each of DC, AC and quants
+    frame, at = (0, 0, 0, 1, 1), 2
+    while at + 4 <= len(data):
+        marker, end = int64(data[at + 1]), at + 2 + _pair(data, at + 2)
+        content = data[at + 4 : end]
+        if data[at] != 0xFF or end < at + 4 or end > len(data):
+            break
+        if marker == 0xDA:
+            return (end if frame[2] and _is_scan(content, frame[2], about, known) else 0, *frame)
+        if marker == 0xC0 or marker == 0xC1:
+            frame = _frame(content, about) if frame[2] == 0 else (0, 0, 0, 1, 1)
+            fine = frame[2] != 0
+        elif marker == 0xDB:
+            fine = _read_quants(content, quants, known)
         elif marker == 0xC4:
-            while at < end:
-                kind, number = int64(data[at]) >> 4, int64(data[at]) & 15
-                if kind > 1 or number > 3 or at + 17 > end:
-                    return refused
-                total = int64(0)
-                for k in range(16):
-                    total += int64(data[at + 1 + k])
-                if total > 256 or at + 17 + total > end:
-                    return refused
-                if not _table(
-                    data[at + 1 : at + 17], data[at + 17 : at + 17 + total], kind == 0, tables[kind * 4 + number]
-                ):
-                    return refused
-                known[kind * 4 + number] = True
-                at += 17 + total
-        elif marker == 0xC0 or marker == 0xC1:
-            if count != 0 or length < 11 or data[at] != 8:
-                return refused
-            height, width = (
-                int64(data[at + 1]) * 256 + int64(data[at + 2]),
-                int64(data[at + 3]) * 256 + int64(data[at + 4]),
-            )
-            count = int64(data[at + 5])
-            if (count != 1 and count != 3) or length != 8 + 3 * count or width == 0 or height == 0:
-                return refused
-            for c in range(count):
-                sampling = int64(data[at + 7 + 3 * c])
-                if c == 0 and count == 3:
-                    across, down = sampling >> 4, sampling & 15
-                    if across < 1 or across > 2 or down < 1 or down > 2:
-                        return refused
-                elif count == 3 and sampling != 0x11:
-                    return refused
-                about[c, 0], about[c, 1] = data[at + 6 + 3 * c], data[at + 8 + 3 * c]
-                if about[c, 1] > 3:
-                    return refused
-        elif marker == 0xDA:
-            if count == 0 or data[at] != count or length != 6 + 2 * count:
-                return refused
-            for c in range(count):
-                dc, ac = int64(data[at + 2 + 2 * c]) >> 4, int64(data[at + 2 + 2 * c]) & 15
-                if about[c, 0] != data[at + 1 + 2 * c] or dc > 3 or ac > 3:
-                    return refused
-                if not (known[dc] and known[4 + ac] and known[8 + about[c, 1]]):
-                    return refused
-                about[c, 2], about[c, 3] = dc, 4 + ac
-            if data[end - 3] != 0 or data[end - 2] != 63 or data[end - 1] != 0:
-                return refused
-            return end, width, height, count, across, down
+            fine = _read_codes(content, tables, known)
         elif marker == 0xE0 or marker == 0xEE:
-            if _is_odd(data[at:end], marker):
-                return refused
-        elif not (0xE0 <= marker <= 0xEF or marker == 0xFE):  # also another kind of frame, and restarts
-            return refused
+            fine = not _is_odd(content, marker)
+        else:  # not another kind of frame, nor restarts
+            fine = 0xE0 <= marker <= 0xEF or marker == 0xFE
+        if not fine:
+            break
         at = end
-    return refused
+    return 0, 0, 0, 0, 1, 1
+
+
+@njit(nogil=True, inline="always")
+def _pair(data, at):  # type: ignore[no-untyped-def]
+    """The number of two bytes."""
+    return int64(data[at]) * 256 + int64(data[at + 1])
+
+
+@njit(nogil=True, cache=True)
+def _read_quants(content, quants, known):  # type: ignore[no-untyped-def]
+    """Read the 8-bit tables of a DQT segment (B.2.4.1)."""
+    for at in range(0, len(content), 65):
+        number = int64(content[at])
+        if number > 3 or at + 65 > len(content):  # 16 bits, or there is no such number
+            return False
+        quants[number] = content[at + 1 : at + 65]
+        known[8 + number] = True
+    return True
+
+
+@njit(nogil=True, cache=True)
+def _read_codes(content, tables, known):  # type: ignore[no-untyped-def]
+    """Read the tables of a DHT segment (B.2.4.2)."""
+    at = 0
+    while at < len(content):
+        kind, number = int64(content[at]) >> 4, int64(content[at]) & 15
+        if kind > 1 or number > 3 or at + 17 > len(content):
+            return False
+        counts = content[at + 1 : at + 17]
+        total = int64(0)
+        for length in range(16):
+            total += int64(counts[length])
+        symbols, at = content[at + 17 : at + 17 + total], at + 17 + total
+        if total > 256 or len(symbols) < total or not _table(counts, symbols, kind == 0, tables[kind * 4 + number]):
+            return False
+        known[kind * 4 + number] = True
+    return True
+
+
+@njit(nogil=True, cache=True)
+def _frame(content, about):  # type: ignore[no-untyped-def]
+    """(width, height, components; 0: refused, across, down) of a baseline frame's SOF segment (B.2.2)."""
+    refused = 0, 0, 0, 1, 1
+    if len(content) < 9 or content[0] != 8:
+        return refused
+    height, width, count = _pair(content, 1), _pair(content, 3), int64(content[5])
+    across, down = (int64(content[7]) >> 4, int64(content[7]) & 15) if count == 3 else (1, 1)  # alone, a block is all
+    if (count != 1 and count != 3) or len(content) != 6 + 3 * count or width == 0 or height == 0:
+        return refused
+    for c in range(count):
+        about[c, 0], about[c, 1] = content[6 + 3 * c], content[8 + 3 * c]
+        if about[c, 1] > 3 or (c > 0 and content[7 + 3 * c] != 0x11):
+            return refused
+    if not (1 <= across <= 2 and 1 <= down <= 2):
+        return refused
+    return width, height, count, across, down
+
+
+@njit(nogil=True, cache=True)
+def _is_scan(content, count, about, known):  # type: ignore[no-untyped-def]
+    """Read an SOS segment (B.2.3): whether it is of all components, at full precision, and their tables are known."""
+    if len(content) != 4 + 2 * count or content[0] != count:
+        return False
+    for c in range(count):
+        dc, ac = int64(content[2 + 2 * c]) >> 4, int64(content[2 + 2 * c]) & 15
+        if about[c, 0] != content[1 + 2 * c] or dc > 3 or ac > 3:
+            return False
+        if not (known[dc] and known[4 + ac] and known[8 + about[c, 1]]):
+            return False
+        about[c, 2], about[c, 3] = dc, 4 + ac
+    return content[1 + 2 * count] == 0 and content[2 + 2 * count] == 63 and content[3 + 2 * count] == 0
 
 
 @njit(nogil=True, cache=True)
