@@ -1,9 +1,9 @@
-"""Baseline JPEG to planes of Y, Cb and Cr (ITU-T T.81), for `prepare`: half the time of a decoding to RGB.
+"""Baseline JPEG to planes of Y, Cb and Cr (ITU-T T.81), for `prepare`: two thirds of the time of a decoding to RGB.
 
 The planes are those of libjpeg-turbo, bit for bit: its inverse transform ("islow", of Loeffler, Ligtenberg and
-Moschytz) is defined in integers (only of values that no
-encoder makes may it differ, where those run over). What is not as nearly all JPEGs are (progressive, restart markers, other subsampling,
-any damage) is refused, for libjpeg to decode or to say what is wrong.
+Moschytz) is defined in integers. Only values that no encoder makes may run over another way. What is not as nearly all
+JPEGs are (progressive, restart markers, other subsampling, any damage) is refused, for libjpeg to decode or to say what
+is wrong.
 """
 
 from __future__ import annotations
