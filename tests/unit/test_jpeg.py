@@ -117,8 +117,8 @@ def test_what_is_sharpened_keeps_black_and_white():
     pixels = np.zeros((200, 300, 3), np.uint8)
     pixels[:, 150:] = 255
     small = planar(saved(pixels, quality=100)).x_first(160)
-    assert small[:78].max() < 40
-    assert small[82:].min() > 215
+    assert small[:79].max() < 40
+    assert small[81:].min() > 215
 
 
 def test_an_image_that_shrinks_much_is_resized_by_pillow():
