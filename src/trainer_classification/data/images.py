@@ -104,7 +104,7 @@ class Planar:
 
     def resized(self, width: int, height: int) -> Uint8:
         """As of Decoded."""
-        if self._is_coarse(width, height):
+        if _coarse(self.head.width, self.head.height, width, height):
             return resized(self.pixels, width, height)
         from trainer_classification.kernels import planes
 
@@ -112,14 +112,11 @@ class Planar:
 
     def x_first(self, side: int) -> Uint8:
         """As of Decoded."""
-        if self._is_coarse(side, side) or min(self.head.width, side) < _LEAST:
+        if _coarse(self.head.width, self.head.height, side, side) or min(self.head.width, side) < _LEAST:
             return resized_x_first(self.pixels, side)
         from trainer_classification.kernels import planes
 
         return planes.whole_x_first(self.about, self.buffer, side)
-
-    def _is_coarse(self, width: int, height: int) -> bool:
-        return self.head.width > _SHRINK * width or self.head.height > _SHRINK * height
 
 
 def decode(data: bytes, suffix: str) -> Uint8:
@@ -295,7 +292,7 @@ def _over_white(image: Image.Image) -> Image.Image:
 
 def resized(pixels: Uint8, width: int, height: int) -> Uint8:
     """The whole image at another size, antialiased bilinear: uint8 [H, W, C] -> [height, width, C]."""
-    if _coarse(pixels, width, height):
+    if _coarse(pixels.shape[1], pixels.shape[0], width, height):
         return _resized_by_pillow(pixels, width, height)
     from trainer_classification.kernels import resize  # numba: only who prepares needs it
 
@@ -304,7 +301,7 @@ def resized(pixels: Uint8, width: int, height: int) -> Uint8:
 
 def resized_x_first(pixels: Uint8, side: int) -> Uint8:
     """As `resized` to a square, but x before y and sharper: uint8 [H, W, C] -> [side, side, C], [x, y, c]."""
-    if _coarse(pixels, side, side):
+    if _coarse(pixels.shape[1], pixels.shape[0], side, side):
         sharper = Image.Resampling.HAMMING
         return np.ascontiguousarray(_resized_by_pillow(pixels, side, side, sharper).swapaxes(0, 1))
     from trainer_classification.kernels import resize
@@ -312,8 +309,8 @@ def resized_x_first(pixels: Uint8, side: int) -> Uint8:
     return resize.whole_x_first(pixels, side, side, _SHARPER)
 
 
-def _coarse(pixels: Uint8, width: int, height: int) -> bool:
-    return pixels.shape[0] > _SHRINK * height or pixels.shape[1] > _SHRINK * width
+def _coarse(width: int, height: int, to_width: int, to_height: int) -> bool:
+    return width > _SHRINK * to_width or height > _SHRINK * to_height
 
 
 def _resized_by_pillow(

@@ -16,7 +16,7 @@ from numba import int64, njit, types, uint64
 from numba.extending import intrinsic
 
 from trainer_classification.kernels.planes import Planes
-from trainer_classification.kernels.vector import idct_block, put_byte
+from trainer_classification.kernels.vector import fill_8x8, idct_8x8, put_byte
 
 _BITS = 10  # of a code that is looked up at once, with the value behind it where that fits too
 _LIMIT, _OFFSET, _VALUES = 1 << _BITS, (1 << _BITS) + 17, (1 << _BITS) + 34  # parts of a table behind the first
@@ -241,21 +241,22 @@ def _enter(table, code, length, symbol, direct):  # type: ignore[no-untyped-def]
     run, size = symbol >> 4, symbol & 15
     first, left = code << (_BITS - length), _BITS - length
     for index in range(1 << left):
-        if size == 0 and not direct:
-            if symbol == 0xF0:
-                entry = (15 << 8) | length
-            elif symbol == 0:
-                entry = (_END << 8) | length
-            else:
-                entry = int64(0)
-        elif size <= left:
+        entry = _entry(symbol, length, direct)
+        if entry & _LATER and size <= left:
             value = (index >> (left - size)) & ((1 << size) - 1)
             if size > 0 and value < 1 << (size - 1):
                 value -= (1 << size) - 1
             entry = (value << 16) | (run << 8) | (length + size)
-        else:
-            entry = (size << 16) | (run << 8) | _LATER | length
         table[first + index] = entry
+
+
+@njit(nogil=True, inline="always")
+def _entry(symbol, length, direct):  # type: ignore[no-untyped-def]
+    """The entry of a code whose value is not looked up with it; 0: no baseline JPEG has it (F.1.2.2.1)."""
+    run, size = symbol >> 4, symbol & 15
+    if size == 0 and not direct:
+        return (15 << 8) | length if symbol == 0xF0 else (_END << 8) | length if symbol == 0 else int64(0)
+    return (size << 16) | (run << 8) | _LATER | length
 
 
 @njit(nogil=True, cache=True)
@@ -313,8 +314,17 @@ def _scan(codes, length, tables, quants, about, planes, columns, rows, buffer): 
                         if at == 0 or at - first > length + 8:
                             return False
                         address = plane + (my * down + v) * 8 * stride + (mx * across + h) * 8
-                        idct_block(address, stride, block, flat)
+                        if flat:
+                            fill_8x8(address, stride, _level(_short_at(block)))
+                        else:
+                            idct_8x8(address, stride, block)
     return at - first - count // 8 == length  # no bytes are left, nor missing
+
+
+@njit(nogil=True, inline="always")
+def _level(dc):  # type: ignore[no-untyped-def]
+    """The one value of a block that has no other coefficient: as `idct_8x8` would make it."""
+    return np.uint8(min(max(((dc + 4) >> 3) + 128, 0), 255))
 
 
 @njit(nogil=True, cache=True)
@@ -328,16 +338,12 @@ def _places():  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, inline="always")
 def _slow(bits, table, direct):  # type: ignore[no-untyped-def]
-    """(entry, of _LATER's kind) of a code longer than _BITS; 0: there is none."""
+    """The entry of a code longer than _BITS; 0: there is none."""
     code = int64(bits >> uint64(48))
     for length in range(_BITS + 1, 17):
         if code < _entry_at(table + 4 * (_LIMIT + length)):
             s = (code >> (16 - length)) + _entry_at(table + 4 * (_OFFSET + length))
-            symbol = _entry_at(table + 4 * (_VALUES + s))
-            run, size = symbol >> 4, symbol & 15
-            if size == 0 and not direct:
-                return (15 << 8) | length if symbol == 0xF0 else (_END << 8) | length if symbol == 0 else int64(0)
-            return (size << 16) | (run << 8) | _LATER | length
+            return _entry(_entry_at(table + 4 * (_VALUES + s)), length, direct)
     return int64(0)
 
 
@@ -363,6 +369,19 @@ def _filled(bits, count, at):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, inline="always")
+def _next(bits, count, at, table, direct):  # type: ignore[no-untyped-def]
+    """Read a code and its value: (bits, count, at, entry; 0: damaged, value)."""
+    bits, count, at = _filled(bits, count, at)
+    entry = _entry_at(table + 4 * int64(bits >> uint64(64 - _BITS)))
+    if entry == 0:
+        entry = _slow(bits, table, direct)
+    used, value = entry & 63, entry >> 16
+    if entry & _LATER:
+        used, value = used + value, _value(bits, entry)
+    return bits << uint64(used), count - used, at, entry, value
+
+
+@njit(nogil=True, inline="always")
 def _block(bits, count, at, dc, ac, quanta, block, order, last):  # type: ignore[no-untyped-def]
     """Decode a block's coefficients.
 
@@ -376,28 +395,12 @@ def _block(bits, count, at, dc, ac, quanta, block, order, last):  # type: ignore
     """
     for k in range(16):
         _put_raw(block + 8 * k, uint64(0))
-    bits, count, at = _filled(bits, count, at)
-    entry = _entry_at(dc + 4 * int64(bits >> uint64(64 - _BITS)))
-    if entry == 0:
-        entry = _slow(bits, dc, True)
-    used, value = entry & 63, entry >> 16
-    if entry & _LATER:
-        used, value = used + value, _value(bits, entry)
-    bits <<= uint64(used)
-    count -= used
+    bits, count, at, entry, value = _next(bits, count, at, dc, True)
     last += value
     _put_short(block, last * _short_at(quanta))
     k = int64(1)
     while entry != 0 and k < 64:
-        bits, count, at = _filled(bits, count, at)
-        entry = _entry_at(ac + 4 * int64(bits >> uint64(64 - _BITS)))
-        if entry == 0:
-            entry = _slow(bits, ac, False)
-        used, value = entry & 63, entry >> 16
-        if entry & _LATER:
-            used, value = used + value, _value(bits, entry)
-        bits <<= uint64(used)
-        count -= used
+        bits, count, at, entry, value = _next(bits, count, at, ac, False)
         k += (entry >> 8) & 255
         _put_short(block + _short_at(order + 2 * k), value * _short_at(quanta + 2 * (k & 63)))
         k += 1

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import namedtuple
 
 import numpy as np
-from numba import njit
+from numba import int64, njit
 
-from trainer_classification.kernels.resize import axis, pixels_at, resize, scratch_for, transpose
+from trainer_classification.kernels.resize import axis, pixels_at, pixels_of, resize, scratch_for, transpose
 from trainer_classification.kernels.vector import RGB, rgb_vector, sharp_row_of
 
 # A decoded image: planes in one buffer, whose chroma is smaller by `across` and `down`; colours 0: Y alone.
@@ -25,19 +25,7 @@ def whole(planes, buffer, width, height):  # type: ignore[no-untyped-def]
         planes, buffer: of a decoder.
         width, height: px; the image is at most 8 times as large.
     """
-    count = 3 if planes.colours else 1
-    made, out = np.empty((count, height, width), np.uint8), np.empty((height, width, count), np.uint8)
-    longest = max(width, height)
-    scratch = scratch_for(planes.width, longest, longest, np.int64(1))
-    for number in range(count):
-        image, columns, rows = plane_at(buffer.ctypes.data, planes, number)
-        target = pixels_at(made[number].ctypes.data, width, height, width)
-        down, across = axis(0, planes.height / rows, False), axis(0, planes.width / columns, False)
-        resize(image, 1, down, across, scratch, target, True, 1.0)
-    if count == 1:
-        return made.reshape(height, width, 1)
-    colours(made, out)
-    return out
+    return _whole(planes, buffer, int64(width), int64(height), False)
 
 
 @njit(nogil=True, cache=True)
@@ -50,19 +38,25 @@ def whole_x_first(planes, buffer, side):  # type: ignore[no-untyped-def]
         planes, buffer: of a decoder.
         side: px, SUM at least, as the image's width; the image is at most 4 times as large.
     """
+    return _whole(planes, buffer, int64(side), int64(side), True)
+
+
+@njit(nogil=True, cache=True)
+def _whole(planes, buffer, width, height, x_first):  # type: ignore[no-untyped-def]
     count = 3 if planes.colours else 1
-    made, out = np.empty((count, side, side), np.uint8), np.empty((side, side, count), np.uint8)
-    scratch = scratch_for(planes.width, side, side, np.int64(1))
+    made, out = np.empty((count, height, width), np.uint8), np.empty((height, width, count), np.uint8)
+    longest = max(width, height)
+    scratch = scratch_for(planes.width, longest, longest, int64(1))
     for number in range(count):
         image, columns, rows = plane_at(buffer.ctypes.data, planes, number)
-        target = pixels_at(made[number].ctypes.data, side, side, side)
+        target = pixels_at(made[number].ctypes.data, width, height, width)
         down, across = planes.height / rows, planes.width / columns
-        if number == 0:
+        if x_first and number == 0:
             _sharp(image, down, across, scratch, target)
         else:
-            resize(image, 1, axis(0, down, False), axis(0, across, False), scratch, target, False, 1.0)
+            resize(image, 1, axis(0, down, False), axis(0, across, False), scratch, target, not x_first, 1.0)
     if count == 1:
-        return made.reshape(side, side, 1)
+        return made.reshape(height, width, 1)
     colours(made, out)
     return out
 
@@ -72,10 +66,9 @@ def _sharp(image, height, width, scratch, out):  # type: ignore[no-untyped-def]
     """`resize` of a whole plane, by a cubic."""
     size = out.rows
     taps = _cubic(height, image.rows, scratch.outer_at, scratch.outer_weights)
-    rows = pixels_at(scratch.rows.ctypes.data, scratch.rows.strides[0], size, image.columns)
+    rows, columns = pixels_of(scratch.rows, int64(1)), pixels_of(scratch.columns, int64(1))
     _sharp_rows(image, scratch.outer_at, scratch.outer_weights, taps, image.columns, rows)
-    columns = pixels_at(scratch.columns.ctypes.data, scratch.columns.strides[0], image.columns, size)
-    transpose(rows, columns, np.int64(0), image.columns, size, np.int64(1))
+    transpose(rows, columns, int64(0), image.columns, size, int64(1))
     taps = _cubic(width, image.columns, scratch.inner_at, scratch.inner_weights)
     _sharp_rows(columns, scratch.inner_at, scratch.inner_weights, taps, size, out)
 

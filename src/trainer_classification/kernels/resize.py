@@ -108,7 +108,7 @@ def resize(image, channels, outer, inner, scratch, out, upright, width):  # type
 
 
 @njit(nogil=True, inline="always")
-def _pixels_of(rows, channels):  # type: ignore[no-untyped-def]
+def pixels_of(rows, channels):  # type: ignore[no-untyped-def]
     """The Pixels of uint8 [rows, columns * channels]."""
     return pixels_at(rows.ctypes.data, rows.strides[0], len(rows), rows.shape[1] // channels)
 
@@ -123,7 +123,7 @@ def _resize(image, channels, outer, inner, scratch, out, upright, width):  # typ
     high = max(inner_at[0], inner_at[-1]) + inner_taps
     ahead, step, each, count = scratch.ahead
     first, second = (ahead, step, each, count // 2), (ahead + count // 2 * step, step, each, count - count // 2)
-    rows, columns = _pixels_of(scratch.rows, channels), _pixels_of(scratch.columns, channels)
+    rows, columns = pixels_of(scratch.rows, channels), pixels_of(scratch.columns, channels)
     _weighted_rows(image, outer_at, scratch.outer_weights, outer_taps, low * channels, high * channels, rows, first)
     transpose(rows, columns, low, high, outer_size, channels)
     swapped, end = rows if upright else out, outer_size * channels

@@ -162,21 +162,25 @@ def sum_vector(typing_context: Any, target: Any, source: Any, step: Any, weights
     return types.void(*[_ADDRESS] * 3, types.UniTuple(types.uintp, len(weights))), codegen
 
 
+def _sums_of_rows(builder: Any, start: Any, source: Any, step: Any, weights: Any, taps: Any) -> list[Any]:
+    """The even and the odd ones of SUM bytes, weighted and added over `taps` rows to what they start with."""
+    totals = [cgutils.alloca_once_value(builder, start) for _ in range(2)]
+    with cgutils.for_range(builder, taps) as loop:
+        at = builder.add(source, builder.mul(loop.index, step))
+        weight_at = builder.add(weights, builder.mul(loop.index, ir.Constant(loop.index.type, 2)))
+        weight = builder.load(_pointer(builder, weight_at, 16, 1))
+        for total, product in zip(totals, _weighted(builder, at, weight), strict=True):
+            builder.store(builder.add(builder.load(total), product), total)
+    return [builder.load(total) for total in totals]
+
+
 @intrinsic
 def sum_vector_of(typing_context: Any, target: Any, source: Any, step: Any, weights: Any, taps: Any) -> Any:
     """As `sum_vector` for `taps` rows that lie `step` bytes apart, with uint16 weights at the address `weights`."""
     half = ir.Constant(ir.VectorType(ir.IntType(16), SUM // 2), [128] * (SUM // 2))
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        target, source, step, weights, taps = args
-        totals = [cgutils.alloca_once_value(builder, half) for _ in range(2)]
-        with cgutils.for_range(builder, taps) as loop:
-            at = builder.add(source, builder.mul(loop.index, step))
-            weight_at = builder.add(weights, builder.mul(loop.index, ir.Constant(loop.index.type, 2)))
-            weight = builder.load(_pointer(builder, weight_at, 16, 1))
-            for total, product in zip(totals, _weighted(builder, at, weight), strict=True):
-                builder.store(builder.add(builder.load(total), product), total)
-        _store_rounded(builder, target, *(builder.load(total) for total in totals))
+        _store_rounded(builder, args[0], *_sums_of_rows(builder, half, *args[1:]))
         return context.get_dummy_value()
 
     return types.void(*[_ADDRESS] * 5), codegen
@@ -191,17 +195,9 @@ def sharp_vector_of(typing_context: Any, target: Any, source: Any, step: Any, we
     half = ir.Constant(ir.VectorType(ir.IntType(16), SUM // 2), [SHARP_FLOOR + 64] * (SUM // 2))
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        target, source, step, weights, taps = args
-        totals = [cgutils.alloca_once_value(builder, half) for _ in range(2)]
-        with cgutils.for_range(builder, taps) as loop:
-            at = builder.add(source, builder.mul(loop.index, step))
-            weight_at = builder.add(weights, builder.mul(loop.index, ir.Constant(loop.index.type, 2)))
-            weight = builder.load(_pointer(builder, weight_at, 16, 1))
-            for total, product in zip(totals, _weighted(builder, at, weight), strict=True):
-                builder.store(builder.add(builder.load(total), product), total)
-        even, odd = (_clipped(builder, builder.load(total)) for total in totals)
+        even, odd = (_clipped(builder, total) for total in _sums_of_rows(builder, half, *args[1:]))
         joined = builder.or_(even, builder.shl(odd, ir.Constant(odd.type, [8] * odd.type.count)))
-        builder.store(joined, _pointer(builder, target, 16, SUM // 2), align=1)
+        builder.store(joined, _pointer(builder, args[0], 16, SUM // 2), align=1)
         return context.get_dummy_value()
 
     return types.void(*[_ADDRESS] * 5), codegen
@@ -216,13 +212,23 @@ def _clipped(builder: Any, total: Any) -> Any:
     return builder.lshr(builder.sub(total, low), bits)
 
 
+def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
+    """A square of vectors, transposed; its side is a power of two.
+
+    For each bit of it, rows i and i + half are interleaved to rows 2 i and 2 i + 1: the perfect shuffle, which turns
+    the address (row, column) by one bit.
+    """
+    side, half = len(rows), len(rows) // 2
+    orders = [[lane // 2 + start + side * (lane % 2) for lane in range(side)] for start in (0, half)]
+    for _ in range(half.bit_length()):
+        pairs = zip(rows[:half], rows[half:], strict=True)
+        rows = [_shuffled(builder, a, b, order) for a, b in pairs for order in orders]
+    return rows
+
+
 @intrinsic
 def transpose_tile(typing_context: Any, target: Any, target_step: Any, source: Any, source_step: Any) -> Any:
-    """Transpose TILE x TILE bytes; the steps are bytes from row to row.
-
-    Four times, rows i and i + 8 are interleaved to rows 2 i and 2 i + 1: the perfect shuffle, which turns the address
-    (row, column) of 4 + 4 bits by one bit.
-    """
+    """Transpose TILE x TILE bytes; the steps are bytes from row to row."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         target, target_step, source, source_step = args
@@ -230,12 +236,8 @@ def transpose_tile(typing_context: Any, target: Any, target_step: Any, source: A
         def row_at(base: Any, step: Any, row: int) -> Any:
             return _pointer(builder, builder.add(base, builder.mul(step, ir.Constant(step.type, row))), 8, TILE)
 
-        orders = [[lane // 2 + half + TILE * (lane % 2) for lane in range(TILE)] for half in (0, TILE // 2)]
         rows = [builder.load(row_at(source, source_step, row), align=1) for row in range(TILE)]
-        for _ in range(4):
-            pairs = zip(rows[: TILE // 2], rows[TILE // 2 :], strict=True)
-            rows = [_shuffled(builder, a, b, order) for a, b in pairs for order in orders]
-        for row, value in enumerate(rows):
+        for row, value in enumerate(_transposed(builder, rows)):
             builder.store(value, row_at(target, target_step, row), align=1)
         return context.get_dummy_value()
 
@@ -422,15 +424,6 @@ def _idct_1d(builder: Any, x: list[Any], bits: int) -> list[Any]:
     return [builder.ashr(value, shift) for value in out]
 
 
-def _transposed_8(builder: Any, rows: list[Any]) -> list[Any]:
-    """8 x 8 transposed, by three perfect shuffles."""
-    orders = [[lane // 2 + half + 8 * (lane % 2) for lane in range(8)] for half in (0, 4)]
-    for _ in range(3):
-        pairs = zip(rows[:4], rows[4:], strict=True)
-        rows = [_shuffled(builder, a, b, order) for a, b in pairs for order in orders]
-    return rows
-
-
 @intrinsic
 def idct_8x8(typing_context: Any, target: Any, step: Any, source: Any) -> Any:
     """8 x 8 pixels, rows `step` bytes apart, from 64 int16 coefficients: libjpeg's "islow", bit for bit."""
@@ -442,7 +435,7 @@ def idct_8x8(typing_context: Any, target: Any, step: Any, source: Any) -> Any:
         for row in range(8):
             at = builder.add(source, ir.Constant(source.type, 16 * row))
             rows.append(builder.sext(builder.load(_pointer(builder, at, 16, 8), align=2), wide))
-        columns = _transposed_8(builder, _idct_1d(builder, rows, 11))
+        columns = _transposed(builder, _idct_1d(builder, rows, 11))
         values = _idct_1d(builder, columns, 18)
         low, high, middle = (ir.Constant(wide, [value] * 8) for value in (0, 255, 128))
         narrow = []
@@ -451,7 +444,7 @@ def idct_8x8(typing_context: Any, target: Any, step: Any, source: Any) -> Any:
             value = builder.select(builder.icmp_signed("<", value, low), low, value)
             value = builder.select(builder.icmp_signed(">", value, high), high, value)
             narrow.append(builder.trunc(value, ir.VectorType(ir.IntType(8), 8)))
-        for row, value in enumerate(_transposed_8(builder, narrow)):
+        for row, value in enumerate(_transposed(builder, narrow)):
             at = builder.add(target, builder.mul(step, ir.Constant(step.type, row)))
             builder.store(value, _pointer(builder, at, 8, 8), align=1)
         return context.get_dummy_value()
@@ -473,22 +466,3 @@ def fill_8x8(typing_context: Any, target: Any, step: Any, value: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(_ADDRESS, _ADDRESS, types.uint8), codegen
-
-
-@intrinsic
-def short_at(typing_context: Any, address: Any) -> Any:
-    """The int16 at an address."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.load(_pointer(builder, args[0], 16, 1))
-
-    return types.int16(_ADDRESS), codegen
-
-
-@njit(nogil=True, inline="always")
-def idct_block(target, step, source, flat):  # type: ignore[no-untyped-def]
-    """`idct_8x8`; with `flat`, of the first coefficient alone."""
-    if flat:
-        fill_8x8(target, step, types.uint8(min(max(((types.int64(short_at(source)) + 4) >> 3) + 128, 0), 255)))
-    else:
-        idct_8x8(target, step, source)
