@@ -4,9 +4,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from trainer_classification.bench import cases, contestants, regression
-from trainer_classification.bench.loaders import measure_loaders
-from trainer_classification.config import LoaderBenchConfig
+from harness import cases, regression
+from harness import registry as contestants
+from harness.loader_timing import measure_loaders
+from harness.options import LoaderBenchConfig
 
 LOADERS = "resident,ffcv,dali,torch,ffcv-stock-raw,dali-stock"
 

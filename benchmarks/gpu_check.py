@@ -21,20 +21,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from trainer_classification.bench import tables
-from trainer_classification.bench.engines import Engine
-from trainer_classification.bench.made_up import write_prepared
-from trainer_classification.bench.measure import COUNT, Stopwatch, Turn, figures, interleave
-from trainer_classification.bench.provenance import provenance
-from trainer_classification.bench.resources import usage
-from trainer_classification.bench.steps import Steps, fitted
-from trainer_classification.bench.targets import read_targets
-from trainer_classification.bench.workload import Workload
+from harness import tables
+from harness.measure import COUNT, Stopwatch, Turn, figures, interleave
+from harness.own_loaders import Engine
+from harness.provenance import provenance
+from harness.resources import usage
+from harness.step_timing import Steps, fitted
+from harness.synthetic import write_prepared
+from harness.targets import read_targets
+from harness.workload import Workload
 from trainer_classification.config import TrainConfig
 from trainer_classification.data import manifest
 from trainer_classification.data.array import open_array
-from trainer_classification.loaders import select
-from trainer_classification.loaders.base import Share
+from trainer_classification.loaders import registry as select
+from trainer_classification.loaders.base import BatchSchedule
 from trainer_classification.loaders.resident import HostResident
 from trainer_classification.training.loop import Stopped, train_prepared
 
@@ -191,7 +191,7 @@ class OnHost(Engine):
 
     def __init__(self, work: Workload) -> None:
         store = open_array(Path(work.prepared), work.manifest, "train")
-        share = Share(work.plan, work.count, work.batch_size)
+        share = BatchSchedule(work.plan, work.count, work.batch_size)
         self.loader = HostResident(store, share, work.image_size, work.where, work.threads)
 
 

@@ -3,14 +3,14 @@
 import sys
 from pathlib import Path
 
+from harness import cases, tables
+from harness.bottleneck import ladder
+from harness.fork_server import nest
+from harness.loader_timing import Measured, measure_loaders
+from harness.options import LoaderBenchConfig
+from harness.registry import CONTESTANTS, OURS, share
+from harness.targets import projections, read_targets
 from trainer_classification import cli
-from trainer_classification.bench import cases, tables
-from trainer_classification.bench.contestants import CONTESTANTS, OURS, share
-from trainer_classification.bench.ladder import ladder
-from trainer_classification.bench.loaders import Measured, measure_loaders
-from trainer_classification.bench.nest import nest
-from trainer_classification.bench.targets import projections, read_targets
-from trainer_classification.config import LoaderBenchConfig
 
 
 def main(config: LoaderBenchConfig) -> int:

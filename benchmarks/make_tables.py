@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-from trainer_classification.bench import tables
+from harness import tables
 
 ROOT = Path(__file__).parents[1]
 COLUMNS = {"loader": tables.LOADER_COLUMNS["loader"], "img/s": tables.LOADER_COLUMNS["img/s"]} | {

@@ -5,21 +5,24 @@ import shutil
 import sys
 from pathlib import Path
 
+from harness import cases, tables
+from harness import prepare_timing as preparing
+from harness import registry as contestants
+from harness.intervals import ratio_interval
+from harness.measure import Turn, figures, interleave
+from harness.options import PrepareBenchConfig
+from harness.provenance import provenance
+from harness.worker_client import WorkerClient
+from harness.workload import as_arguments, repeated
 from trainer_classification import cli
-from trainer_classification.bench import cases, contestants, preparing, tables
-from trainer_classification.bench.child import Child
-from trainer_classification.bench.intervals import ratio_interval
-from trainer_classification.bench.measure import Turn, figures, interleave
-from trainer_classification.bench.provenance import provenance
-from trainer_classification.bench.workload import as_arguments, repeated
-from trainer_classification.config import PrepareBenchConfig, cpu_count
+from trainer_classification.environment import cpu_count
 
 COLUMNS = {
     "writer": lambda row: row["writer"],
     **tables.RATE_COLUMNS,
     "CPU s per 1k": lambda row: f"{row['cpu_seconds_per_1k']:.3f}",
 }
-START = "trainer_classification.bench.preparing:start"
+START = "harness.prepare_timing:start"
 # What is asked for: (a, b, at least a / b).
 RATIOS = [("array", "ffcv-raw", 4), ("beton-raw", "ffcv-raw", 2), ("beton-jpg", "ffcv-jpg", 2), ("tar", "ffcv-jpg", 4)]
 
@@ -70,7 +73,7 @@ def measured(config: PrepareBenchConfig, dataset: str, names: list[str]) -> dict
         for name in names:
             cases.say(f"opening {name}")
             arguments = common | {"name": name, "folder": str(folders[name])}
-            child = Child(name, START, arguments, workload.folder(f"{name}.log"))
+            child = WorkerClient(name, START, arguments, workload.folder(f"{name}.log"))
             children[name] = child
             child.answer()
             child.ask("first")
@@ -82,7 +85,7 @@ def measured(config: PrepareBenchConfig, dataset: str, names: list[str]) -> dict
             child.end()
 
 
-def turn(child: Child, folder: Path) -> Turn:
+def turn(child: WorkerClient, folder: Path) -> Turn:
     """Write once, into an empty folder on an idle disk: nobody waits for what another has written or deletes it."""
     shutil.rmtree(folder, ignore_errors=True)
     os.sync()

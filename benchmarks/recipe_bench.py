@@ -16,10 +16,11 @@ from typing import Any
 
 import torch
 
+from harness import caltech_protocol as protocol
+from harness.options import RecipeBenchConfig
+from harness.provenance import provenance
 from trainer_classification import cli
-from trainer_classification.bench import protocol
-from trainer_classification.bench.provenance import provenance
-from trainer_classification.config import RecipeBenchConfig, TrainConfig
+from trainer_classification.config import TrainConfig
 from trainer_classification.data.source import find_dataset
 from trainer_classification.training.loop import train
 

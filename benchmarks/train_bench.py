@@ -4,12 +4,15 @@ import dataclasses
 import sys
 from pathlib import Path
 
+from harness import bottleneck as ladder
+from harness import cases, tables
+from harness import registry as contestants
+from harness import time_to_accuracy as accuracy
+from harness.intervals import median_interval, ratio_interval
+from harness.loader_timing import measure_loaders
+from harness.options import TrainBenchConfig
+from harness.provenance import provenance
 from trainer_classification import cli
-from trainer_classification.bench import accuracy, cases, contestants, ladder, tables
-from trainer_classification.bench.intervals import median_interval, ratio_interval
-from trainer_classification.bench.loaders import measure_loaders
-from trainer_classification.bench.provenance import provenance
-from trainer_classification.config import TrainBenchConfig
 
 COLUMNS = {
     "input": lambda row: row["input"],
@@ -47,7 +50,7 @@ def main(config: TrainBenchConfig) -> int:
 
 def steps(config: TrainBenchConfig, workload) -> tuple[list[dict], list[str]]:
     """Step time, data-wait and the share of the loader, in turns."""
-    from trainer_classification.bench.steps import fitted
+    from harness.step_timing import fitted
 
     names = [name for name in config.loaders.split(",") if name]
     cases.check_names("--loaders", names, contestants.OURS)

@@ -6,7 +6,7 @@ from trainer_classification.config import PrepareConfig
 
 
 def main(config: PrepareConfig) -> None:
-    from trainer_classification.data.prepare import prepare
+    from trainer_classification.preparation.pipeline import prepare
 
     prepare(config)
 

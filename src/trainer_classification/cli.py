@@ -15,7 +15,8 @@ from typing import Annotated, Any, NoReturn, TypeVar, get_args
 
 from cyclopts import App, CycloptsError, Group, Parameter
 
-from trainer_classification.config import Option, launched, options_of
+from trainer_classification.environment import launched
+from trainer_classification.options import Option, options_of
 
 Config = TypeVar("Config")
 

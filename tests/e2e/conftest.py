@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from helpers import encoded, noise, write_dataset
 
 ROOT = Path(__file__).parents[2]

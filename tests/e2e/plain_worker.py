@@ -10,7 +10,8 @@ from torch import nn
 
 from trainer_classification import cli
 from trainer_classification.config import TrainConfig
-from trainer_classification.training import first_weights, loop, start
+from trainer_classification.training import initial_weights as first_weights
+from trainer_classification.training import loop, start
 
 
 def plain(name, num_classes, channels, image_size, width=16):

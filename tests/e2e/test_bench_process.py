@@ -5,9 +5,9 @@ import signal
 
 import pytest
 
-from trainer_classification.bench import child as bench_child
-from trainer_classification.bench.child import Child, Failed
-from trainer_classification.bench.nest import nest
+from harness import worker_client as bench_child
+from harness.fork_server import nest
+from harness.worker_client import Failed, WorkerClient
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -19,18 +19,18 @@ def _no_nest_stays():
 
 
 def test_a_process_that_dies_is_named_with_its_exit_code_and_ends_once_more_without_harm(tmp_path):
-    child = Child("a", "os:_exit", {"status": 3}, tmp_path / "log")
+    child = WorkerClient("a", "os:_exit", {"status": 3}, tmp_path / "log")
     with pytest.raises(Failed, match=r"the process ended \(3\): it printed nothing"):
         child.answer()
     child.end()
-    other = Child("b", "os:_exit", {"status": 4}, tmp_path / "log")
+    other = WorkerClient("b", "os:_exit", {"status": 4}, tmp_path / "log")
     with pytest.raises(Failed, match=r"\(4\)"):
         other.answer()
     other.end()
 
 
 def test_one_that_cannot_start_says_why_and_still_ends(tmp_path):
-    child = Child("a", "no_such_module:start", {}, tmp_path / "log")
+    child = WorkerClient("a", "no_such_module:start", {}, tmp_path / "log")
     with pytest.raises(Failed, match="ModuleNotFoundError: No module named 'no_such_module'"):
         child.answer()
     child.end()
@@ -40,14 +40,14 @@ def test_one_that_cannot_start_says_why_and_still_ends(tmp_path):
 
 def test_one_that_hangs_is_killed(tmp_path, monkeypatch):
     monkeypatch.setattr(bench_child, "_PATIENCE", 0.1)
-    child = Child("a", "signal:pause", {}, tmp_path / "log")
+    child = WorkerClient("a", "signal:pause", {}, tmp_path / "log")
     child.end()
     assert child.code == -9
 
 
 def test_one_that_does_not_answer_is_killed_and_named(tmp_path, monkeypatch):
     monkeypatch.setattr(bench_child, "_LONGEST", 0.2)
-    child = Child("a", "signal:pause", {}, tmp_path / "log")
+    child = WorkerClient("a", "signal:pause", {}, tmp_path / "log")
     with pytest.raises(Failed, match=r"the process did not answer within 0\.2 seconds, and was killed"):
         child.answer()
     child.end()
@@ -55,7 +55,7 @@ def test_one_that_does_not_answer_is_killed_and_named(tmp_path, monkeypatch):
 
 
 def test_what_contestants_are_forked_from_has_no_threads(tmp_path):
-    child = Child("a", "no_such_module:start", {}, tmp_path / "log")  # answers once the nest has imported all
+    child = WorkerClient("a", "no_such_module:start", {}, tmp_path / "log")  # answers once the nest has imported all
     with pytest.raises(Failed, match="ModuleNotFoundError"):
         child.answer()
     child.end()
@@ -65,7 +65,7 @@ def test_what_contestants_are_forked_from_has_no_threads(tmp_path):
 def test_what_is_shared_is_done_before_the_next_is_forked_and_may_fail(tmp_path):
     nest().share("no_such_module:function")
     nest().share("os:setsid")
-    child = Child("a", "no_such_module:start", {}, tmp_path / "log")
+    child = WorkerClient("a", "no_such_module:start", {}, tmp_path / "log")
     with pytest.raises(Failed, match="ModuleNotFoundError"):
         child.answer()
     assert os.getsid(child.pid) == nest().pid
@@ -73,7 +73,7 @@ def test_what_is_shared_is_done_before_the_next_is_forked_and_may_fail(tmp_path)
 
 
 def test_ctrl_c_ends_those_that_are_measured_and_leaves_who_waits_for_them(tmp_path):
-    child = Child("a", "no_such_module:start", {}, tmp_path / "log")
+    child = WorkerClient("a", "no_such_module:start", {}, tmp_path / "log")
     with pytest.raises(Failed, match="ModuleNotFoundError"):
         child.answer()
     for pid in (nest().pid, child.pid):

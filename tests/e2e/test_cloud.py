@@ -13,11 +13,11 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from helpers import TASK, encoded, noise, write_dataset
 from stub_mlflow import tracking
 
-from trainer_classification.outputs import archive
-from trainer_classification.training import checkpoint
+from helpers import TASK, encoded, noise, write_dataset
+from trainer_classification.checkpoint import archive
+from trainer_classification.checkpoint import file as checkpoint
 
 METRIC = re.compile(r"step=\d+ ts='[\dT:.-]+' name='[\w/]+' ent_type='(scalar|metric)' value=\S+")
 CAN_BE_PROCESS_1 = subprocess.run(["unshare", "--pid", "--fork", "true"], capture_output=True).returncode == 0

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from helpers import tree
 
 ROOT = Path(__file__).parents[2]

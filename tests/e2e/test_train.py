@@ -7,11 +7,12 @@ import subprocess
 
 import pytest
 import torch
-from helpers import rows, write_dataset
 
+from helpers import rows, write_dataset
+from trainer_classification.checkpoint import file as checkpoint
 from trainer_classification.config import TrainConfig
 from trainer_classification.outputs.summary import REQUIRED
-from trainer_classification.training import checkpoint, loop
+from trainer_classification.training import loop
 
 
 def test_a_training_leaves_model_checkpoints_summary_and_metrics(runner):

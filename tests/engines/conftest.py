@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from helpers import encoded, write_dataset
 from PIL import Image
 
+from helpers import encoded, write_dataset
 from trainer_classification.config import PrepareConfig
-from trainer_classification.data.prepare import prepare
+from trainer_classification.preparation.pipeline import prepare
 
 COUNTS = {"train": 53, "test": 10}
 ROTATED = Image.Exif()

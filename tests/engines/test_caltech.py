@@ -9,10 +9,10 @@ import torch
 from test_contract import engines, originals, tolerance
 
 from trainer_classification.config import PrepareConfig
-from trainer_classification.data.prepare import prepare
 from trainer_classification.data.table import open_table
-from trainer_classification.loaders.select import Request
+from trainer_classification.loaders.registry import LoaderRequest
 from trainer_classification.plan import Plan, Policy
+from trainer_classification.preparation.pipeline import prepare
 from trainer_classification.recipes import RECIPES
 
 FOLDER = Path(os.environ.get("TC_DATA", "")) / "caltech-101"
@@ -40,7 +40,7 @@ def test_crops_of_photographs_are_those_of_the_originals(engine, policy, caltech
     table = open_table(folder, manifest, "train")
     plan = Plan(len(table.labels), 0, policy, table.sizes)
     seen = []
-    with engine(Request(folder, manifest, "train", plan, 128, 128, torch.device("cpu"), 2)) as loader:
+    with engine(LoaderRequest(folder, manifest, "train", plan, 128, 128, torch.device("cpu"), 2)) as loader:
         for batch, _ in zip(loader.epoch(0), range(5), strict=False):
             ids = batch.index.numpy()
             expected = originals(caltech, "train", ids, plan.draws(0), 128)

@@ -11,14 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
-from trainer_classification.augment import oracle
+from trainer_classification.augment import reference as oracle
 from trainer_classification.data import array, table
 from trainer_classification.data.array import open_array
-from trainer_classification.data.images import decode
+from trainer_classification.data.decode import decode
 from trainer_classification.loaders import resident
 from trainer_classification.loaders.dali import open_dali
-from trainer_classification.loaders.select import INSTALL, Request, installed, open_loader
-from trainer_classification.loaders.torch import open_torch
+from trainer_classification.loaders.registry import INSTALL, LoaderRequest, installed, open_loader
+from trainer_classification.loaders.torch_dataloader import open_torch
 from trainer_classification.plan import Plan, Policy, identity
 
 CPU = torch.device("cpu")
@@ -80,7 +80,7 @@ def plan_of(prepared, policy, seed=7):
 def opened(engine, prepared, policy=None, batch_size=8, split="train", **more):
     plan = plan_of(prepared, policy) if policy is not None else None
     folder, manifest = prepared
-    return engine(Request(folder, manifest, split, plan, batch_size, manifest.train_size, CPU, threads=2, **more))
+    return engine(LoaderRequest(folder, manifest, split, plan, batch_size, manifest.train_size, CPU, threads=2, **more))
 
 
 def collected(batches):

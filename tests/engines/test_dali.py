@@ -8,7 +8,7 @@ from test_contract import CROP, SHIFT, opened
 
 from trainer_classification.data.tar import open_tars
 from trainer_classification.loaders.dali import open_dali
-from trainer_classification.loaders.dali_graph import Graph, build
+from trainer_classification.loaders.dali_pipeline import Graph, build
 
 pytest.importorskip("nvidia.dali", reason="dali is not installed: pip install nvidia-dali-cuda120")
 

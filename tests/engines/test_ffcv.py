@@ -10,16 +10,16 @@ import psutil
 import pytest
 import simplejpeg
 import torch
-from helpers import write_dataset
 from PIL import Image
 
-from trainer_classification.augment import oracle
+from helpers import write_dataset
+from trainer_classification.augment import reference as oracle
 from trainer_classification.config import PrepareConfig
 from trainer_classification.data.beton import JPEG, Payload, open_beton, raw_payload, write_beton
-from trainer_classification.data.prepare import prepare
-from trainer_classification.loaders.base import Share
-from trainer_classification.loaders.select import open_loader
+from trainer_classification.loaders.base import BatchSchedule
+from trainer_classification.loaders.registry import open_loader
 from trainer_classification.plan import Plan, Policy
+from trainer_classification.preparation.pipeline import prepare
 
 if importlib.util.find_spec("ffcv") is None:
     pytest.skip("FFCV is not installed (the extra `ffcv`)", allow_module_level=True)
@@ -52,7 +52,7 @@ def opened(path, payloads, policy=CROP, size=SIZE, channels=3, batch_size=4, thr
     sizes = np.stack([store.widths, store.heights], 1).astype(np.int64)
     plan = Plan(len(payloads), 3, policy, sizes)
     files = [f"data/{number}.jpg" for number in range(len(payloads))]
-    share = Share(plan, len(payloads), batch_size)
+    share = BatchSchedule(plan, len(payloads), batch_size)
     return FfcvLoader(store, files, share, size, channels, False, torch.device("cpu"), threads), plan
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from test_contract import CROP, SHIFT, collected, opened
 
-from trainer_classification.loaders import torch as engine
-from trainer_classification.loaders.torch import open_torch
+from trainer_classification.loaders import torch_dataloader as engine
+from trainer_classification.loaders.torch_dataloader import open_torch
 
 
 def test_with_little_shared_memory_the_same_batches_come_through_a_pipe(photos, monkeypatch):

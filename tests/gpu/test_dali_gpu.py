@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from trainer_classification.augment import oracle
+from trainer_classification.augment import reference as oracle
 from trainer_classification.data.array import ArrayStore
 from trainer_classification.data.table import Table
 from trainer_classification.data.tar import open_tars, write_tars
-from trainer_classification.loaders.base import Share
+from trainer_classification.loaders.base import BatchSchedule
 from trainer_classification.loaders.dali import DaliLoader
 from trainer_classification.plan import Plan, Policy
 
@@ -41,7 +41,7 @@ def test_small_images_are_exact():
     images = np.random.default_rng(0).integers(0, 256, (COUNT, 24, 24, 3), dtype=np.uint8)
     table, plan = table_of([(24, 24)] * COUNT), Plan(COUNT, 0, SHIFT)
     store = ArrayStore(images, table.labels, table.sizes)
-    for ids, got in delivered(DaliLoader(store, table, Share(plan, COUNT, 8), 24, 3, CUDA, 2)):
+    for ids, got in delivered(DaliLoader(store, table, BatchSchedule(plan, COUNT, 8), 24, 3, CUDA, 2)):
         assert np.array_equal(got, oracle.augment(images, ids, plan.draws(1)[ids], SHIFT, 24))
 
 
@@ -61,7 +61,7 @@ def test_photographs_are_close_to_those_of_pillow(tmp_path):
     write_tars(tmp_path, "train", files.__getitem__, np.array([*map(len, files)]), [".jpg"] * COUNT, table.labels)
     plan, store = Plan(COUNT, 0, CROP, table.sizes), open_tars(tmp_path, "train", COUNT)
     draws = plan.draws(1)
-    for ids, got in delivered(DaliLoader(store, table, Share(plan, COUNT, 8), 32, 3, CUDA, 2)):
+    for ids, got in delivered(DaliLoader(store, table, BatchSchedule(plan, COUNT, 8), 32, 3, CUDA, 2)):
         for i, image in zip(ids.tolist(), got, strict=True):
             expected = oracle.resized_crop(np.asarray(Image.open(io.BytesIO(files[i]))), draws.box[i], 32)
             expected = expected[:, ::-1] if draws.flip[i] else expected

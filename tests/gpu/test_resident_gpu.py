@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from trainer_classification.augment import device, oracle
+from trainer_classification.augment import device
+from trainer_classification.augment import reference as oracle
 from trainer_classification.data.array import ArrayStore
-from trainer_classification.loaders.base import Share
+from trainer_classification.loaders.base import BatchSchedule
 from trainer_classification.loaders.resident import DeviceResident, HostResident
 from trainer_classification.plan import Plan, Policy
 
@@ -32,7 +33,7 @@ def test_batches_on_the_gpu_are_those_of_the_reference(engine, name):
         pytest.importorskip("numba", reason="host placement needs numba")
     store, plan = store_and_plan(name)
     size = 32 if name == "crop" else 40
-    with engine(store, Share(plan, 70, 16), size, torch.device("cuda")) as loader:
+    with engine(store, BatchSchedule(plan, 70, 16), size, torch.device("cuda")) as loader:
         seen = 0
         for batch in loader.epoch(1):
             ids = batch.index.cpu().numpy()
@@ -48,7 +49,7 @@ def test_batches_on_the_gpu_are_those_of_the_reference(engine, name):
 
 def test_an_epoch_of_the_device_placement_never_waits_for_the_gpu():
     store, plan = store_and_plan("crop")
-    with DeviceResident(store, Share(plan, 70, 16), 32, torch.device("cuda")) as loader:
+    with DeviceResident(store, BatchSchedule(plan, 70, 16), 32, torch.device("cuda")) as loader:
         list(loader.epoch(0))
         torch.cuda.set_sync_debug_mode("error")
         try:

@@ -14,22 +14,24 @@ import numpy as np
 import pytest
 import torch
 
-from trainer_classification.bench.made_up import write_prepared
+from harness.synthetic import write_prepared
+from trainer_classification.augment.mixup import Mixing
 from trainer_classification.config import TrainConfig
 from trainer_classification.data import manifest
 from trainer_classification.loaders.base import Batch
 from trainer_classification.models import build
+from trainer_classification.models.normalize import Normalize
+from trainer_classification.optim.ema import ModelEma
+from trainer_classification.optim.parameter_groups import build_optimizer, set_learning_rate
 from trainer_classification.recipes import RECIPES, SPEED_RECIPES
 from trainer_classification.training import loop
+from trainer_classification.training.cuda_graph import CudaGraphStep
 from trainer_classification.training.distributed import World
-from trainer_classification.training.ema import Average
-from trainer_classification.training.graphed import GraphedStep
-from trainer_classification.training.live import Clock
-from trainer_classification.training.mixing import Mixing
-from trainer_classification.training.optimizers import build_optimizer, set_learning_rate
+from trainer_classification.training.metrics import Metrics
 from trainer_classification.training.preflight import preflight
 from trainer_classification.training.start import start
-from trainer_classification.training.step import Normalise, Step, Totals
+from trainer_classification.training.step import Step
+from trainer_classification.training.step_timer import StepTimer
 
 CUDA = torch.device("cuda")
 CLASSES = 4
@@ -104,7 +106,7 @@ def test_training_on_crops_learns(photographs, tmp_path, options):
 
 def test_a_split_that_does_not_fit_on_the_gpu_trains_from_the_host(small, tmp_path, monkeypatch):
     pytest.importorskip("numba", reason="host placement needs numba")
-    monkeypatch.setattr("trainer_classification.loaders.select._SHARE_OF_DEVICE", 0.0)
+    monkeypatch.setattr("trainer_classification.loaders.registry._SHARE_OF_DEVICE", 0.0)
     summary = trained(small, tmp_path)
     assert summary["accuracy_test"] > 0.9
     assert "on the host" in summary["loader"]
@@ -125,7 +127,7 @@ STEPS = {
 
 
 DTYPES = [None, torch.float16, torch.bfloat16]
-KINDS = [Step, GraphedStep]
+KINDS = [Step, CudaGraphStep]
 
 
 def step_of(kind, name="sgd", dtype=None, last=None):
@@ -138,8 +140,8 @@ def step_of(kind, name="sgd", dtype=None, last=None):
     torch.manual_seed(0)
     model = build(network, CLASSES, 3, 32).to(CUDA)
     model = model if last is None else torch.nn.Sequential(model, last)
-    normalise = Normalise([0.5] * 3, [0.3] * 3, CUDA)
-    return kind(model, build_optimizer(model, recipe), normalise, 0.1, dtype, Average(model, 0.9), **options)
+    normalize = Normalize([0.5] * 3, [0.3] * 3, CUDA)
+    return kind(model, build_optimizer(model, recipe), normalize, 0.1, dtype, ModelEma(model, 0.9), **options)
 
 
 def batch_of(seed):
@@ -151,9 +153,9 @@ def batch_of(seed):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", STEPS)
 def test_a_step_never_waits_for_the_gpu(name, dtype, kind):
-    if kind is GraphedStep and "mixing" in STEPS[name]:
+    if kind is CudaGraphStep and "mixing" in STEPS[name]:
         pytest.skip("mixing draws on the host, so such a step is never recorded")
-    step, batch, totals = step_of(kind, name, dtype), batch_of(0), Totals(CUDA)
+    step, batch, totals = step_of(kind, name, dtype), batch_of(0), Metrics(CUDA)
     for number in range(5):  # tuning, states of the optimizer, recording
         step(batch, number, totals)
     torch.cuda.set_sync_debug_mode("error")
@@ -164,7 +166,7 @@ def test_a_step_never_waits_for_the_gpu(name, dtype, kind):
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert np.isfinite(totals.read()[0])
-    assert step.recorded == (kind is GraphedStep)
+    assert step.recorded == (kind is CudaGraphStep)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -174,7 +176,7 @@ def test_a_recorded_step_does_what_the_plain_one_does(name, dtype):
     rates = [0.01, 0.01, 0.01, 0.01, 0.0, 0.03, 0.002, 0.01]
     found = []
     for kind in KINDS:
-        step, totals, moved = step_of(kind, name, dtype), Totals(CUDA), []
+        step, totals, moved = step_of(kind, name, dtype), Metrics(CUDA), []
         for number, rate in enumerate(rates):
             set_learning_rate(step.optimizer, rate)
             before = torch.cat([p.detach().flatten() for p in step.model.parameters()])
@@ -194,7 +196,7 @@ def test_a_recorded_step_does_what_the_plain_one_does(name, dtype):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["sgd", "adamw", "muon"])
 def test_an_overflow_skips_the_step_and_is_counted(name, kind):
-    step, totals = step_of(kind, name, torch.float16), Totals(CUDA)
+    step, totals = step_of(kind, name, torch.float16), Metrics(CUDA)
     for number in range(5):
         step(batch_of(0), number, totals)
     taken = int(totals.wrong[1])  # the first scale may be too large
@@ -215,7 +217,7 @@ class Waiting(torch.nn.Module):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_step_that_cannot_be_recorded_goes_on_without_and_says_so(capsys, dtype):
-    step, totals = step_of(GraphedStep, dtype=dtype, last=Waiting()), Totals(CUDA)
+    step, totals = step_of(CudaGraphStep, dtype=dtype, last=Waiting()), Metrics(CUDA)
     losses = [float(step(batch_of(0), number, totals)) for number in range(12)]
     assert not step.recorded
     assert losses[-1] < losses[0]
@@ -223,7 +225,7 @@ def test_a_step_that_cannot_be_recorded_goes_on_without_and_says_so(capsys, dtyp
 
 
 def test_time_in_which_the_gpu_is_busy_is_not_waiting_for_data():
-    clock, matrix = Clock(CUDA), torch.randn(8192, 8192, device=CUDA)
+    clock, matrix = StepTimer(CUDA), torch.randn(8192, 8192, device=CUDA)
     for _ in range(50):
         matrix @ matrix
     clock.stepped()
@@ -237,7 +239,7 @@ def test_time_in_which_the_gpu_is_busy_is_not_waiting_for_data():
 
 
 def test_images_of_another_size_are_recorded_anew():
-    step, totals = step_of(GraphedStep), Totals(CUDA)
+    step, totals = step_of(CudaGraphStep), Metrics(CUDA)
     for side in (32, 24, 32):
         images, labels = (torch.from_numpy(array).to(CUDA) for array in images_of(64, side, 0))
         for number in range(5):

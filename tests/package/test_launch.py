@@ -12,7 +12,8 @@ from stub_platform import platform
 from test_zip import ALLOWED, NEEDED
 
 from trainer_classification import cli
-from trainer_classification.config import PrepareConfig, TrainConfig, options_of
+from trainer_classification.config import PrepareConfig, TrainConfig
+from trainer_classification.options import options_of
 
 COMMAND = "python scripts/train.py --epochs 1"
 CONFIGS = {"scripts/train.py": TrainConfig, "scripts/prepare.py": PrepareConfig}

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from trainer_classification.augment import cpu, device, oracle
+from trainer_classification.augment import cpu, device
+from trainer_classification.augment import reference as oracle
 from trainer_classification.plan import Plan, Policy
 
 SHIFTS = [

@@ -10,18 +10,21 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from helpers import encoded, noise, write_dataset
 
-from trainer_classification.bench import contestants, delivery, engines, loaders, regression, tables, targets
-from trainer_classification.bench.child import Failed, Outcome
-from trainer_classification.bench.delivery import Delivery, Expected, Seen, audit, check
-from trainer_classification.bench.intervals import median_interval, ratio_interval
-from trainer_classification.bench.ladder import ladder
-from trainer_classification.bench.measure import Stopwatch, Turn, figures, interleave
-from trainer_classification.bench.process import Server
-from trainer_classification.bench.resources import Usage, evict, in_page_cache, read_through
-from trainer_classification.bench.stock import Ffcv
-from trainer_classification.bench.workload import Workload, as_arguments, repeated
+from harness import delivery, regression, tables, targets
+from harness import loader_timing as loaders
+from harness import own_loaders as engines
+from harness import registry as contestants
+from harness.bottleneck import ladder
+from harness.delivery import Delivery, Expected, Seen, audit, check
+from harness.intervals import median_interval, ratio_interval
+from harness.measure import Stopwatch, Turn, figures, interleave
+from harness.resources import Usage, evict, in_page_cache, read_through
+from harness.vendor_defaults import Ffcv
+from harness.worker import Server
+from harness.worker_client import Failed, Outcome
+from harness.workload import Workload, as_arguments, repeated
+from helpers import encoded, noise, write_dataset
 from trainer_classification.data.source import read_folder
 
 NOTHING = Usage(0, 0, 0)
@@ -50,7 +53,7 @@ def test_the_interval_holds_the_true_median_as_often_as_it_says():
 def test_no_clock_starts_while_others_still_import(tmp_path, monkeypatch):
     events = []
 
-    class Child:
+    class WorkerClient:
         def __init__(self, name, *_):
             self.name = name
 
@@ -67,7 +70,7 @@ def test_no_clock_starts_while_others_still_import(tmp_path, monkeypatch):
         return Outcome()
 
     for name, stand_in in {
-        "Child": Child,
+        "WorkerClient": WorkerClient,
         "prelude": prelude,
         "contestants": SimpleNamespace(
             reason_left_out=lambda *_: "", write=lambda *_: None, files_of=lambda *_: [], RUNGS=()
@@ -140,13 +143,13 @@ class Fake:
 
 
 def test_an_honest_epoch_passes_with_the_same_checksum_in_both_layouts():
-    class Planar(Fake):
+    class YCbCrImage(Fake):
         def epoch(self, number):
             for batch in super().epoch(number):
                 batch.images = batch.images.permute(0, 3, 1, 2)
                 yield batch
 
-    assert audit(Fake(), 0, EXPECTED) == audit(Planar(), 0, EXPECTED)
+    assert audit(Fake(), 0, EXPECTED) == audit(YCbCrImage(), 0, EXPECTED)
 
 
 @pytest.mark.parametrize("cheat", ["skips", "another order", "one image", "black", "labels", "small", "float"])
@@ -442,9 +445,7 @@ def test_what_may_be_left_out_follows_from_the_batch_of_this_run_whatever_an_ear
         assert contestants.start("resident", arguments)[2] == left_out
 
 
-@pytest.mark.parametrize(
-    ("there", "wanted"), [(True, ["trainer_classification.bench.stock:compile_dictionary"]), (False, [])]
-)
+@pytest.mark.parametrize(("there", "wanted"), [(True, ["harness.vendor_defaults:compile_dictionary"]), (False, [])])
 def test_what_several_contestants_share_is_asked_for_once_and_only_where_they_are_installed(monkeypatch, there, wanted):
     asked = []
     monkeypatch.setattr(contestants, "nest", lambda: SimpleNamespace(share=asked.append))

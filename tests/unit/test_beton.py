@@ -7,11 +7,11 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import encoded, noise
 from PIL import Image
 
+from helpers import encoded, noise
 from trainer_classification.data.beton import JPEG, RAW, Storage, open_beton, payload, raw_payload, write_beton
-from trainer_classification.data.images import examine
+from trainer_classification.data.decode import decode_checked
 
 
 def smooth(height, width):
@@ -20,7 +20,7 @@ def smooth(height, width):
 
 
 def jpeg_payload(original, side, mode="jpg"):
-    return payload(examine(original, ".jpg"), original, Storage(mode, side))
+    return payload(decode_checked(original, ".jpg"), original, Storage(mode, side))
 
 
 def written(path, payloads):

@@ -6,11 +6,11 @@ import types
 import pytest
 
 from trainer_classification.recipes import RECIPES
-from trainer_classification.training.budget import Pace, Scheme, learnt, mended, scheme, seconds_of
+from trainer_classification.training.budget import BudgetController, EpochPlan, replan, scheme, seconds_of, update_times
 from trainer_classification.training.distributed import World
 from trainer_classification.training.progressive import image_size
 from trainer_classification.training.run import State
-from trainer_classification.training.timing import Times
+from trainer_classification.training.step_times import Times
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("10min", 600), ("1.5h", 5400), (" 45 ", 45), ("2 M", 120)])
@@ -48,8 +48,8 @@ class Machine:
             training = planned.limit * slow * self.step(side)
             self.now += training + self.evaluation
             self.epochs += 1
-            times = learnt(times, planned, self.epochs, training / planned.limit, self.evaluation, size)
-            planned = mended(planned, self.epochs, budget, self.now, times, steps, size)
+            times = update_times(times, planned, self.epochs, training / planned.limit, self.evaluation, size)
+            planned = replan(planned, self.epochs, budget, self.now, times, steps, size)
         self.now += self.finish
         return self.now
 
@@ -78,7 +78,7 @@ def test_it_is_kept_where_the_machine_gets_slower_or_faster_half_way(factor):
 
 def test_time_for_less_than_ten_epochs_is_cut_into_ten_short_ones():
     found = scheme(100.0, Times(1.0, 0.0, 0.0, 0.0), 60, full)
-    assert found == Scheme(10, 10)
+    assert found == EpochPlan(10, 10)
 
 
 def test_evaluation_that_is_dear_is_done_less_often():
@@ -88,13 +88,13 @@ def test_evaluation_that_is_dear_is_done_less_often():
 
 def test_what_fits_is_not_planned_anew():
     times = Times(1.0, 0.0, 0.0, 0.0)
-    assert mended(Scheme(10, 10), 4, 100.0, 40.5, times, 60, full) == Scheme(10, 10)
-    assert mended(Scheme(10, 10), 4, 100.0, 45.0, times, 60, full) == Scheme(10, 9)
-    assert mended(Scheme(10, 10), 10, 100.0, 140.0, times, 60, full) == Scheme(10, 10)
+    assert replan(EpochPlan(10, 10), 4, 100.0, 40.5, times, 60, full) == EpochPlan(10, 10)
+    assert replan(EpochPlan(10, 10), 4, 100.0, 45.0, times, 60, full) == EpochPlan(10, 9)
+    assert replan(EpochPlan(10, 10), 10, 100.0, 140.0, times, 60, full) == EpochPlan(10, 10)
 
 
 def test_a_budget_spent_before_it_begins_still_takes_a_step():
-    assert scheme(-5.0, Times(1.0, 0.0, 1.0, 1.0), 60, full) == Scheme(1, 1)
+    assert scheme(-5.0, Times(1.0, 0.0, 1.0, 1.0), 60, full) == EpochPlan(1, 1)
 
 
 def test_of_an_epoch_that_was_resumed_the_steps_taken_since_are_measured():
@@ -108,5 +108,5 @@ def test_of_an_epoch_that_was_resumed_the_steps_taken_since_are_measured():
         train_loader=types.SimpleNamespace(steps=100),
         began=0.0,
     )
-    Pace(budget=1e9)(run, training=5.0, steps=5)
+    BudgetController(budget=1e9)(run, training=5.0, steps=5)
     assert Times(*state.times).step(28) == pytest.approx(1.0)

@@ -10,7 +10,8 @@ import sys
 import pytest
 
 from trainer_classification import cli, forms
-from trainer_classification.config import PrepareConfig, TrainConfig, options_of
+from trainer_classification.config import PrepareConfig, TrainConfig
+from trainer_classification.options import options_of
 
 
 def parsed(config, argv):

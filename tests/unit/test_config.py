@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from trainer_classification.config import PrepareConfig, TrainConfig, options_of
+from trainer_classification.config import PrepareConfig, TrainConfig
+from trainer_classification.options import options_of
 from trainer_classification.recipes import RECIPES, resolve
 
 OLD_NAMES = [

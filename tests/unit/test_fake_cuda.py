@@ -11,10 +11,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 
 from trainer_classification.augment import device as on_device
+from trainer_classification.augment.mixup import Mixing
 from trainer_classification.models import build
+from trainer_classification.models.normalize import Normalize
 from trainer_classification.plan import Policy
-from trainer_classification.training.mixing import Mixing
-from trainer_classification.training.step import Normalise
 from trainer_classification.training.tta import logits_over
 
 CUDA = torch.device("cuda", 0)
@@ -81,7 +81,7 @@ def test_augmentation_hands_over_contiguous_uint8(fake, name, channels):
 
 
 def test_normalising_hands_over_float_in_channels_last_as_a_view_of_the_layout(fake):
-    out = Normalise([0.5] * 3, [0.2] * 3, CUDA)(augmented(*POLICIES["crop"]))
+    out = Normalize([0.5] * 3, [0.2] * 3, CUDA)(augmented(*POLICIES["crop"]))
     handed_over(out, (ROWS, 3, 32, 32), torch.float32)
     assert out.is_contiguous(memory_format=torch.channels_last)
     assert not out.is_contiguous()
@@ -115,7 +115,7 @@ def test_every_convolution_and_norm_sees_channels_last_in_the_type_of_autocast(n
         module._forward_hooks.clear()
         if isinstance(module, torch.nn.Conv2d | torch.nn.BatchNorm2d):
             module.register_forward_hook(look)
-    images = Normalise([0.5] * 3, [0.2] * 3, CUDA)(augmented(*POLICIES["crop"]))
+    images = Normalize([0.5] * 3, [0.2] * 3, CUDA)(augmented(*POLICIES["crop"]))
     with torch.autocast("cuda", dtype, enabled=dtype is not None):
         logits = functional_call(model, on_the_gpu(weights), images)
         labels = torch.zeros(ROWS, dtype=torch.int64, device=CUDA)

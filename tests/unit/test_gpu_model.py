@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from trainer_classification.bench import gpu_model
-from trainer_classification.bench.gpu_model import GPUS, LOADS, Operation, limit, operations, seconds
+from harness import gpu_model
+from harness.gpu_model import GPUS, LOADS, Operation, limit, operations, seconds
 from trainer_classification.models import build, count_macs
 
 PAGE = Path(__file__).parents[2] / "docs/gpu-model.md"

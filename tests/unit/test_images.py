@@ -6,11 +6,11 @@ import zlib
 
 import numpy as np
 import pytest
-from helpers import encoded, noise
 from PIL import Image
 
-from trainer_classification.data import images
-from trainer_classification.data.images import BadImageError, decode, examine, padded, resized
+from helpers import encoded, noise
+from trainer_classification.data import decode as images
+from trainer_classification.data.decode import BadImageError, decode, decode_checked, padded, resized
 
 
 def saved(image: Image.Image, kind: str = "PNG", **options) -> bytes:
@@ -62,7 +62,7 @@ def test_transparency_is_laid_over_white_and_not_over_hidden_colours():
 def test_a_colour_that_stands_for_transparency_is_laid_over_white(pixels):
     image = Image.new("RGB" if isinstance(pixels, tuple) else "L", (4, 4), pixels)
     image.putpixel((1, 2), (1, 2, 3) if isinstance(pixels, tuple) else 7)
-    shown = examine(saved(image, transparency=pixels), ".png")
+    shown = decode_checked(saved(image, transparency=pixels), ".png")
     assert shown.pixels[0, 0].tolist() == [255] * shown.head.channels
     assert shown.pixels[2, 1].tolist() == ([1, 2, 3] if isinstance(pixels, tuple) else [7])
     assert shown.head.kind == ""
@@ -75,7 +75,9 @@ def test_a_16_bit_value_that_stands_for_transparency_is_white():
 
 @pytest.mark.parametrize(("depth", "kind"), [(8, "png"), (16, "")])
 def test_a_png_of_16_bits_a_colour_is_shown_by_the_upper_8_and_does_not_count_as_plain(depth, kind):
-    shown = examine(png(1, 1, depth, 2, b"\0" + bytes([7, 8, 9] if depth == 8 else [7, 99, 8, 99, 9, 99])), ".png")
+    shown = decode_checked(
+        png(1, 1, depth, 2, b"\0" + bytes([7, 8, 9] if depth == 8 else [7, 99, 8, 99, 9, 99])), ".png"
+    )
     assert shown.pixels[0, 0].tolist() == [7, 8, 9]
     assert shown.head.kind == kind
 
@@ -143,16 +145,16 @@ def test_a_jpeg_that_only_pillow_reads_does_not_count_as_plain(suffix):
     whole = encoded(noise(0, 40, 60, 3), "JPEG")
     damaged = with_stray_bytes(whole)
     np.testing.assert_array_equal(decode(damaged, suffix), np.asarray(Image.open(io.BytesIO(whole))))
-    assert examine(whole, suffix).head.kind == "jpeg"
-    assert examine(damaged, suffix).head.kind == ""
+    assert decode_checked(whole, suffix).head.kind == "jpeg"
+    assert decode_checked(damaged, suffix).head.kind == ""
 
 
 def test_a_turned_jpeg_counts_as_plain_unless_it_is_damaged():
     exif = Image.Exif()
     exif[0x0112] = 6
     whole = encoded(noise(0, 40, 60, 3), "JPEG", exif=exif)
-    assert examine(whole, ".jpg").head.kind == "jpeg"
-    assert examine(with_stray_bytes(whole), ".jpg").head.kind == ""
+    assert decode_checked(whole, ".jpg").head.kind == "jpeg"
+    assert decode_checked(with_stray_bytes(whole), ".jpg").head.kind == ""
 
 
 @pytest.mark.parametrize("before", [b"", b"\xff\xe2\0\x06\xff\xda\0\0", b"\xff\xfe\0\x0aExif\0\0\xff\xda", b"\xff"])

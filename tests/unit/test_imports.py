@@ -90,9 +90,8 @@ assert summary["accuracy_test"] is not None
 
 def test_a_prepared_array_trains_with_torch_and_numpy_alone(tmp_path):
     from helpers import rows, write_dataset
-
     from trainer_classification.config import PrepareConfig
-    from trainer_classification.data.prepare import prepare
+    from trainer_classification.preparation.pipeline import prepare
 
     dataset = write_dataset(tmp_path / "d", rows(40) + rows(9, "test", seed=90), ["a", "b"])
     folder = prepare(PrepareConfig(dataset=str(dataset), out=str(tmp_path / "out"), workers=1)).folder

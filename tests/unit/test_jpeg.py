@@ -7,7 +7,7 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from trainer_classification.data import images
+from trainer_classification.data import decode as images
 from trainer_classification.kernels import jpeg
 
 RNG = np.random.default_rng(3)
@@ -94,7 +94,7 @@ def test_damage_is_never_taken_for_an_image_that_libjpeg_refuses():
 
 
 def planar(data):
-    return images.examine_to_resize(images.plain_jpeg(data, ".jpg"), data, ".jpg")
+    return images.decode_for_resize(images.plain_jpeg(data, ".jpg"), data, ".jpg")
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -102,7 +102,7 @@ def planar(data):
 def test_planes_resized_are_close_to_the_whole_image_resized(size, channels):
     data = saved(photograph(*size, channels), quality=95)
     image, original = planar(data), Image.open(io.BytesIO(data))
-    assert isinstance(image, images.Planar)
+    assert isinstance(image, images.YCbCrImage)
     shown = np.asarray(original.resize((160, 160), Image.Resampling.BICUBIC)).reshape(160, 160, channels)
     small = image.x_first(160)
     assert small.shape == (160, 160, channels)

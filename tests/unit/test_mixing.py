@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from trainer_classification.augment.mixup import Mixing, Targets
 from trainer_classification.plan import Policy
-from trainer_classification.training.mixing import Mixing, Targets
 from trainer_classification.training.progressive import image_size, mean_pixels
 from trainer_classification.training.tta import check_views, logits_over
 

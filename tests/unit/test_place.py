@@ -2,7 +2,7 @@
 
 import pytest
 
-from trainer_classification.data import place
+from trainer_classification.preparation import disk as place
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import signal
 import pytest
 from rich.console import Console
 
-from trainer_classification.data.pool import Workers
+from trainer_classification.preparation.workers import Workers
 
 
 def process_of(piece):

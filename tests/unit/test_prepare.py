@@ -10,15 +10,20 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import encoded, noise, rows, tree, write_dataset
 from PIL import Image
 
+from helpers import encoded, noise, rows, tree, write_dataset
 from trainer_classification.config import PrepareConfig
-from trainer_classification.data import ahead, array, beton, jobs, manifest, parts, slots, splits, table, tar
-from trainer_classification.data import prepare as prepare_module
+from trainer_classification.data import array, beton, manifest, table, tar
 from trainer_classification.data.array import open_array
-from trainer_classification.data.images import decode, is_sound
-from trainer_classification.data.prepare import prepare
+from trainer_classification.data.decode import decode, is_sound
+from trainer_classification.preparation import assemble as parts
+from trainer_classification.preparation import inspect as ahead
+from trainer_classification.preparation import job as jobs
+from trainer_classification.preparation import pipeline as prepare_module
+from trainer_classification.preparation import preallocated as slots
+from trainer_classification.preparation import splits
+from trainer_classification.preparation.pipeline import prepare
 
 
 @pytest.fixture(autouse=True)
@@ -212,17 +217,17 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
 
 
 def test_the_jobs_with_the_most_bytes_come_first(tmp_path, monkeypatch):
-    begun, run_job = [], jobs.run_job
-    monkeypatch.setattr(jobs, "run_job", lambda job: begun.append(job) or run_job(job))
+    start_run, run_job = [], jobs.run_job
+    monkeypatch.setattr(jobs, "run_job", lambda job: start_run.append(job) or run_job(job))
     sides = [12, 12, 40, 12, 60, 12, 12, 30]
     data = [row for number in range(len(sides)) for row in rows(7, seed=7 * number)]
     for number, row in enumerate(data):
         side = sides[number // 7]
         row |= {"data": encoded(noise(number, side, side)), "width": side, "height": side}
     prepared(tmp_path, data)
-    heavy = [sum(os.path.getsize(path) for path in job.files) for job in begun]
+    heavy = [sum(os.path.getsize(path) for path in job.files) for job in start_run]
     assert heavy == sorted(heavy, reverse=True)
-    assert [job.stem.name for job in begun[:3]] == ["000004", "000002", "000007"]
+    assert [job.stem.name for job in start_run[:3]] == ["000004", "000002", "000007"]
 
 
 def test_parts_of_other_options_are_not_taken_over(tmp_path, monkeypatch):

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from helpers import encoded, noise, write_dataset
 
-from trainer_classification.bench import protocol
+from harness import caltech_protocol as protocol
+from helpers import encoded, noise, write_dataset
 from trainer_classification.data.source import read_folder
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from trainer_classification.data.manifest import Manifest, SplitInfo
-from trainer_classification.loaders import select
+from trainer_classification.loaders import registry as select
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 GB = 10**9
@@ -125,7 +125,7 @@ def request(formats, count=100, where=CPU):
         "made", "1.0.0", "task", "", {name: {} for name in formats}, ["a"], {"train": SplitInfo(count, "dataset", [])},
         3, 160, 128, True, "WHC", [0.5] * 3, [0.5] * 3, {}, [], 0, [], {}, "0",
     )  # fmt: skip
-    return select.Request(Path("prepared"), manifest, "train", None, 8, 128, where)
+    return select.LoaderRequest(Path("prepared"), manifest, "train", None, 8, 128, where)
 
 
 def test_auto_takes_another_engine_where_only_its_format_is_prepared(machine):

@@ -4,8 +4,8 @@ import os
 import numpy as np
 import pytest
 
-from trainer_classification.data import slots
-from trainer_classification.data.slots import Slots, SlotWriter
+from trainer_classification.preparation import preallocated as slots
+from trainer_classification.preparation.preallocated import PreallocatedRegions, RegionWriter
 
 
 def layout(folder, sizes, files=2, gap=0):
@@ -15,7 +15,7 @@ def layout(folder, sizes, files=2, gap=0):
     for number in range(files):
         taken = np.array(sizes)[file == number] + gap
         places[file == number] = np.cumsum(taken) - taken
-    made = Slots(
+    made = PreallocatedRegions(
         [folder / str(number) for number in range(files)], file, places, np.array(sizes), np.arange(len(sizes))
     )
     made.make_files()
@@ -39,7 +39,7 @@ def test_every_image_lies_in_its_slot_in_whatever_order_it_came(tmp_path, order,
     images = contents([size] * count)
     numbers = {"forward": np.arange(count), "backward": np.arange(count)[::-1]}.get(order)
     numbers = np.random.default_rng(1).permutation(count) if numbers is None else numbers
-    with SlotWriter(made) as writer:
+    with RegionWriter(made) as writer:
         assert all(writer.add(number, images[number].data) for number in numbers.tolist())
     assert all(written(made, number) == images[number].tobytes() for number in range(count))
 
@@ -47,7 +47,7 @@ def test_every_image_lies_in_its_slot_in_whatever_order_it_came(tmp_path, order,
 def test_images_of_many_files_do_not_pile_up(tmp_path, monkeypatch):
     monkeypatch.setattr(slots, "_BYTES_WAITING", 100)
     made, images = layout(tmp_path, [40] * 60, files=30), contents([40] * 60)
-    with SlotWriter(made) as writer:
+    with RegionWriter(made) as writer:
         for number in range(60):
             writer.add(number, images[number].data)
             there = sum(written(made, done) == images[done].tobytes() for done in range(number + 1))
@@ -60,7 +60,7 @@ def test_a_disk_that_takes_a_few_bytes_at_a_time_gets_all(tmp_path, monkeypatch)
     made, images = layout(tmp_path, sizes), contents(sizes)
     real = os.pwritev
     monkeypatch.setattr(os, "pwritev", lambda at, buffers, place: real(at, [buffers[0][:4]], place))
-    with SlotWriter(made) as writer:
+    with RegionWriter(made) as writer:
         for number, image in enumerate(images):
             writer.add(number, image.data)
     assert all(written(made, number) == image.tobytes() for number, image in enumerate(images))
@@ -68,12 +68,12 @@ def test_a_disk_that_takes_a_few_bytes_at_a_time_gets_all(tmp_path, monkeypatch)
 
 def test_an_image_of_another_size_is_refused_and_its_slot_left_as_it_was(tmp_path):
     made = layout(tmp_path, [10, 10, 10])
-    with SlotWriter(made) as writer:
+    with RegionWriter(made) as writer:
         assert not writer.add(0, memoryview(b"eleven byte"))
         assert writer.add(2, memoryview(b"ten bytes!"))
     assert written(made, 0) == bytes(10)
     assert written(made, 2) == b"ten bytes!"
-    assert not SlotWriter(None).add(0, memoryview(b""))
+    assert not RegionWriter(None).add(0, memoryview(b""))
 
 
 def test_files_have_their_room_before_anything_is_written(tmp_path):

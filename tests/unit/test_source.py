@@ -6,8 +6,8 @@ import warnings
 import numpy as np
 import polars as pl
 import pytest
-from helpers import TASK, encoded, noise, rows, write_dataset
 
+from helpers import TASK, encoded, noise, rows, write_dataset
 from trainer_classification.data import source
 from trainer_classification.data.source import find_dataset, read_folder
 

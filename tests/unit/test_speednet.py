@@ -9,19 +9,21 @@ import pytest
 import torch
 from torch import nn
 
+from trainer_classification.checkpoint.archive import Archive
 from trainer_classification.config import TrainConfig
 from trainer_classification.data.array import ArrayStore
 from trainer_classification.loaders.base import Batch
 from trainer_classification.models import build, count_macs, count_parameters
+from trainer_classification.models.normalize import Normalize
 from trainer_classification.models.speednet import SpeedNet, whiten
-from trainer_classification.outputs.archive import Archive
+from trainer_classification.optim.muon import Muon, orthogonalise, parameter_groups
+from trainer_classification.optim.parameter_groups import build_optimizer, set_learning_rate
 from trainer_classification.plan import Plan, Policy
 from trainer_classification.recipes import RECIPES, SPEED_RECIPES, recipe_for, recipe_kind
 from trainer_classification.training import loop
-from trainer_classification.training.first_weights import whiten_first_layer
-from trainer_classification.training.optimizers import build_optimizer, set_learning_rate
-from trainer_classification.training.orthogonal import Muon, orthogonalise, parameter_groups
-from trainer_classification.training.step import Normalise, Step, Totals
+from trainer_classification.training.initial_weights import whiten_first_layer
+from trainer_classification.training.metrics import Metrics
+from trainer_classification.training.step import Step
 
 CPU = torch.device("cpu")
 
@@ -190,9 +192,9 @@ def test_the_speed_recipe_learns_bright_from_dark():
     model = build("speednet", 2, 3, 32)
     labels = torch.arange(8) % 2
     images = (torch.randint(0, 100, (8, 20, 20, 3)) + 150 * labels[:, None, None, None]).to(torch.uint8)
-    step = Step(model, build_optimizer(model, recipe), Normalise([0.5] * 3, [0.25] * 3, CPU), 0.0, None, None)
+    step = Step(model, build_optimizer(model, recipe), Normalize([0.5] * 3, [0.25] * 3, CPU), 0.0, None, None)
     set_learning_rate(step.optimizer, recipe.learning_rate)
-    losses = [float(step(Batch(images, labels, torch.arange(8), 8), i, Totals(CPU))) for i in range(8)]
+    losses = [float(step(Batch(images, labels, torch.arange(8), 8), i, Metrics(CPU))) for i in range(8)]
     assert losses[-1] < 0.5 * losses[0]
 
 
@@ -240,7 +242,9 @@ def formats_prepared(monkeypatch, config, device):
     """What a training of caltech-101 on such a device has prepared."""
     asked = []
     made = type("Prepared", (), {"folder": None})
-    monkeypatch.setattr("trainer_classification.data.prepare.prepare", lambda _, needed: asked.append(needed) or made)
+    monkeypatch.setattr(
+        "trainer_classification.preparation.pipeline.prepare", lambda _, needed: asked.append(needed) or made
+    )
     monkeypatch.setattr(loop, "choose_device", lambda _: (torch.device(device), ""))
     loop.prepared_folder(config)
     return asked[0]("caltech-101", True, 10)

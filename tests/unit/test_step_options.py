@@ -6,14 +6,16 @@ import pytest
 import torch
 from torch import nn
 
+from trainer_classification.augment.mixup import Mixing
 from trainer_classification.loaders.base import Batch
+from trainer_classification.models.normalize import Normalize
+from trainer_classification.optim.parameter_groups import build_optimizer
 from trainer_classification.recipes import RECIPES
-from trainer_classification.training.compiling import compiled
 from trainer_classification.training.distributed import World
-from trainer_classification.training.mixing import Mixing
-from trainer_classification.training.optimizers import build_optimizer
+from trainer_classification.training.metrics import Metrics
 from trainer_classification.training.preflight import passes, same
-from trainer_classification.training.step import Normalise, Step, Totals
+from trainer_classification.training.step import Step
+from trainer_classification.training.torch_compile import compiled
 
 CPU = torch.device("cpu")
 RECIPE = dataclasses.replace(RECIPES["mnist"], momentum=0.0, weight_decay=0.0, learning_rate=1.0)
@@ -32,8 +34,8 @@ def batch(size=12):
 def stepped(model=None, **options):
     """(weights, loss, totals) after one step of rate 1."""
     model = model or plain()
-    step = Step(model, build_optimizer(model, RECIPE), Normalise([0.5], [0.25], CPU), 0.1, None, None, **options)
-    totals = Totals(CPU)
+    step = Step(model, build_optimizer(model, RECIPE), Normalize([0.5], [0.25], CPU), 0.1, None, None, **options)
+    totals = Metrics(CPU)
     loss = step(batch(), 0, totals)
     return torch.cat([p.detach().flatten() for p in model.parameters()]), loss, totals
 
@@ -79,9 +81,9 @@ class Overflowing:
 
 def test_steps_skipped_for_overflow_and_losses_not_finite_are_counted_for_the_run():
     model = plain()
-    step = Step(model, build_optimizer(model, RECIPE), Normalise([0.5], [0.25], CPU), 0.0, None, None)
+    step = Step(model, build_optimizer(model, RECIPE), Normalize([0.5], [0.25], CPU), 0.0, None, None)
     step.scaler = Overflowing()
-    totals = Totals(CPU)
+    totals = Metrics(CPU)
     for number in range(3):
         step(batch(), number, totals)
     assert totals.wrong.tolist() == [0, 1]
@@ -111,11 +113,11 @@ def test_compiling_without_a_compiler_says_what_to_install(monkeypatch):
 def test_one_process_needs_no_process_group():
     world, tensor = World(), torch.ones(3)
     world.sum(tensor)
-    world.same_state(plain())
+    world.broadcast_state(plain())
     assert torch.equal(world.gather(tensor), torch.ones(1, 3))
-    assert world.from_main(lambda: 5) == 5
+    assert world.broadcast_object(lambda: 5) == 5
     model = plain()
-    assert world.wrapped(model, CPU, True) is model
+    assert world.wrap_ddp(model, CPU, True) is model
 
 
 def test_states_are_compared_down_to_the_last_tensor():

@@ -5,8 +5,8 @@ import warnings
 
 import numpy as np
 import pytest
-from helpers import encoded, noise
 
+from helpers import encoded, noise
 from trainer_classification.data.tar import _header, open_tars, order_of, suffix_of, write_tars
 
 COUNT = 40

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainer_classification.bench import accuracy
-from trainer_classification.bench.accuracy import Reached
+from harness import time_to_accuracy as accuracy
+from harness.time_to_accuracy import Reached
 
 
 class Improving:

@@ -11,23 +11,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from trainer_classification.checkpoint import file as checkpoint
+from trainer_classification.device import choose_device, precision
 from trainer_classification.loaders.base import Batch
 from trainer_classification.models import build
-from trainer_classification.recipes import RECIPES, SPEED_RECIPES
-from trainer_classification.training import checkpoint
-from trainer_classification.training.compiling import mode_of
-from trainer_classification.training.ema import Average
-from trainer_classification.training.evaluate import Evaluation, evaluate
-from trainer_classification.training.live import Clock
-from trainer_classification.training.optimizers import (
+from trainer_classification.models.normalize import Normalize
+from trainer_classification.optim.ema import ModelEma
+from trainer_classification.optim.lr_schedule import factor
+from trainer_classification.optim.parameter_groups import (
     build_optimizer,
     keep_rates_on,
     parameter_groups,
     set_learning_rate,
     state_of,
 )
-from trainer_classification.training.schedule import factor
-from trainer_classification.training.step import Normalise, Step, Totals, choose_device, precision
+from trainer_classification.recipes import RECIPES, SPEED_RECIPES
+from trainer_classification.training.evaluate import Evaluation, evaluate
+from trainer_classification.training.metrics import Metrics
+from trainer_classification.training.step import Step
+from trainer_classification.training.step_timer import StepTimer
+from trainer_classification.training.torch_compile import mode_of
 
 CPU = torch.device("cpu")
 
@@ -63,8 +66,8 @@ def test_both_optimizers_learn(name):
     torch.manual_seed(0)
     model = build("resnet-small", 2, 1, 28, 8)
     recipe = dataclasses.replace(RECIPES["mnist"], optimizer=name, learning_rate=0.01)
-    step = Step(model, build_optimizer(model, recipe), Normalise([0.5], [0.25], CPU), 0.0, None, None)
-    losses = [float(step(batch(i % 2), i, Totals(CPU))) for i in range(30)]
+    step = Step(model, build_optimizer(model, recipe), Normalize([0.5], [0.25], CPU), 0.0, None, None)
+    losses = [float(step(batch(i % 2), i, Metrics(CPU))) for i in range(30)]
     assert losses[-1] < 0.5 * losses[0]
 
 
@@ -81,12 +84,12 @@ def test_five_steps_on_the_cpu_have_the_losses_they_always_had():
     """Golden, to 1 %: another number means another network, loss, optimizer or normalisation."""
     torch.manual_seed(0)
     model = build("resnet-small", 10, 1, 28, 16)
-    step = Step(model, build_optimizer(model, RECIPES["mnist"]), Normalise([0.13], [0.31], CPU), 0.05, None, None)
+    step = Step(model, build_optimizer(model, RECIPES["mnist"]), Normalize([0.13], [0.31], CPU), 0.05, None, None)
     losses = []
     for number in range(5):
         for group in step.optimizer.param_groups:
             group["lr"] = 0.05
-        losses.append(float(step(batch(number, 32), number, Totals(CPU))))
+        losses.append(float(step(batch(number, 32), number, Metrics(CPU))))
     assert losses == pytest.approx(GOLDEN_LOSSES, rel=0.01)
 
 
@@ -96,7 +99,7 @@ GOLDEN_LOSSES = [2.4069, 1.8106, 1.2279, 0.7571, 0.4623]
 def test_normalising_gives_the_floats_of_the_plain_formula_in_channels_last():
     images = torch.randint(0, 256, (4, 6, 5, 3), dtype=torch.uint8)
     mean, std = [0.1, 0.5, 0.9], [0.2, 0.3, 0.0]
-    out = Normalise(mean, std, CPU)(images)
+    out = Normalize(mean, std, CPU)(images)
     expected = (images.permute(0, 3, 1, 2) / 255 - torch.tensor(mean)[:, None, None]) / torch.tensor([0.2, 0.3, 1e-3])[
         :, None, None
     ]
@@ -106,7 +109,7 @@ def test_normalising_gives_the_floats_of_the_plain_formula_in_channels_last():
 
 def test_the_average_follows_by_its_decay_statistics_included():
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
-    average = Average(model, 0.9)
+    average = ModelEma(model, 0.9)
     start = model[0].weight.detach().clone()
     with torch.no_grad():
         model[0].weight += 1
@@ -141,7 +144,7 @@ def test_a_damaged_checkpoint_is_said_to_be_one(tmp_path, content):
 
 
 def test_waiting_counts_where_the_device_has_nothing_to_do():
-    clock = Clock(CPU)
+    clock = StepTimer(CPU)
     clock.ask()
     clock.got()
     waited = clock.waiting
@@ -187,10 +190,10 @@ def test_rates_in_memory_move_the_weights_as_numbers_do_and_are_saved_as_numbers
         optimizer = build_optimizer(model, recipe)
         if kept:
             keep_rates_on(CPU, optimizer)
-        step = Step(model, optimizer, Normalise([0.5], [0.25], CPU), 0.0, None, None)
+        step = Step(model, optimizer, Normalize([0.5], [0.25], CPU), 0.0, None, None)
         for number, rate in enumerate((0.01, 0.0, 0.03)):
             set_learning_rate(optimizer, rate)
-            step(batch(number), number, Totals(CPU))
+            step(batch(number), number, Metrics(CPU))
         found.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
         rates = [group["lr"] for group in state_of(optimizer)["param_groups"]]
         assert all(isinstance(rate, float) for rate in rates)
@@ -199,7 +202,7 @@ def test_rates_in_memory_move_the_weights_as_numbers_do_and_are_saved_as_numbers
 
 
 def test_totals_count_images_and_steps_that_are_not_finite_in_a_row():
-    totals = Totals(CPU)
+    totals = Metrics(CPU)
     logits, labels = torch.tensor([[2.0, 0.0], [0.0, 2.0]]), torch.tensor([0, 0])
     totals.add(torch.tensor(0.5), logits, labels)
     totals.add(torch.tensor(1.5), logits, labels)
@@ -230,7 +233,7 @@ def test_evaluation_counts_real_rows_alone():
     batches = [batch(0, 8), batch(1, 8, count=3)]
     batches[1].labels[1] = 0  # a wrong label among the real rows
     batches[1].labels[5] = 0  # and one in the padding
-    result = evaluate(Brightness(), Fixed(batches), Normalise([0.5], [0.2], CPU), 2, None)
+    result = evaluate(Brightness(), Fixed(batches), Normalize([0.5], [0.2], CPU), 2, None)
     assert result.accuracy == pytest.approx(10 / 11)
     assert result.confusion.tolist() == [[6, 1], [0, 4]]
     assert result.balanced_accuracy == pytest.approx((6 / 7 + 4 / 4) / 2)

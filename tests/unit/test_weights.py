@@ -7,10 +7,10 @@ import zipfile
 import pytest
 import torch
 
+from trainer_classification.checkpoint import archive
+from trainer_classification.checkpoint import file as checkpoint
+from trainer_classification.checkpoint.weights import imagenet, load_weights, read
 from trainer_classification.models import build
-from trainer_classification.models.weights import imagenet, load_weights, read
-from trainer_classification.outputs import archive
-from trainer_classification.training import checkpoint
 
 
 def trained(classes=3):

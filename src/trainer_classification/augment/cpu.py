@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from trainer_classification.augment.oracle import Layout, Uint8, resizes
+from trainer_classification.augment.reference import Layout, Uint8, resizes
 from trainer_classification.kernels.resize import axes, look_ahead, pixels_at, resize, scratch_for
 from trainer_classification.kernels.vector import copy_row, fetch, mirror_row
 from trainer_classification.plan import Draws, Int64, Policy

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainer_classification.augment.oracle import Layout, resizes
+from trainer_classification.augment.reference import Layout, resizes
 from trainer_classification.plan import Draws, Policy
 
 

@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer_classification.data.manifest import Manifest, check_files, check_format
-from trainer_classification.data.slots import Extents
 from trainer_classification.data.table import open_table
+from trainer_classification.preparation.preallocated import Extents
 
 if TYPE_CHECKING:
-    from trainer_classification.data.parts import Parts
+    from trainer_classification.preparation.assemble import JobOutputs
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def open_array(folder: Path, manifest: Manifest, split: str) -> ArrayStore:
 def write_split(
     folder: Path,
     split: str,
-    parts: Parts,
+    parts: JobOutputs,
     rows: npt.NDArray[np.int64],
     labels: npt.NDArray[np.int64],
     side: int,
@@ -82,7 +82,7 @@ def write_split(
     Returns:
         Paths of the files written, relative to `folder`.
     """
-    from trainer_classification.data.parts import gather
+    from trainer_classification.preparation.assemble import gather
 
     image = side * side * channels
     gather(parts, "array", rows, folder / path(split), places(len(rows), image))

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from trainer_classification.data.slots import Extents
+from trainer_classification.preparation.preallocated import Extents
 
 if TYPE_CHECKING:  # who only reads needs neither Pillow nor simplejpeg
-    from trainer_classification.data.images import Decoded, Head, Planar
-    from trainer_classification.data.parts import Parts
+    from trainer_classification.data.decode import DecodedImage, ImageInfo, YCbCrImage
+    from trainer_classification.preparation.assemble import JobOutputs
 
 Uint8 = npt.NDArray[np.uint8]
 
@@ -80,7 +80,7 @@ def raw_payload(pixels: Uint8) -> Payload:
     return Payload(RAW, pixels.shape[1], pixels.shape[0], np.ascontiguousarray(pixels))
 
 
-def payload(image: Decoded | Planar, original: bytes, storage: Storage) -> Payload:
+def payload(image: DecodedImage | YCbCrImage, original: bytes, storage: Storage) -> Payload:
     """An image as `storage` says; a JPEG that fits already keeps its bytes.
 
     Args:
@@ -101,13 +101,13 @@ def payload(image: Decoded | Planar, original: bytes, storage: Storage) -> Paylo
     return Payload(JPEG, raw.width, raw.height, content)
 
 
-def keeps_bytes(head: Head, storage: Storage) -> bool:
+def keeps_bytes(head: ImageInfo, storage: Storage) -> bool:
     """Whether a beton holds the file itself."""
     fits = bounded(head.width, head.height, storage) == (head.width, head.height)
     return storage.mode == "jpg" and fits and head.kind == "jpeg" and head.upright and head.channels == 3
 
 
-def original_payload(head: Head, original: bytes) -> Payload:
+def original_payload(head: ImageInfo, original: bytes) -> Payload:
     """A JPEG as it is."""
     return Payload(JPEG, head.width, head.height, original)
 
@@ -204,14 +204,14 @@ def path(split: str) -> str:
 def write_split(
     folder: Path,
     split: str,
-    parts: Parts,
+    parts: JobOutputs,
     rows: npt.NDArray[np.int64],
     labels: npt.NDArray[np.int64],
     side: int,
     channels: int,
 ) -> list[str]:
     """Write a split from the parts of the jobs, as `array.write_split`."""
-    from trainer_classification.data.parts import gather
+    from trainer_classification.preparation.assemble import gather
 
     plan = layout(parts.found.payloads[rows], parts.found.bytes[rows, 1], labels)
     gather(parts, "beton", rows, folder / path(split), plan.places)

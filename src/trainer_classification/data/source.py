@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from trainer_classification.config import in_cloud
+from trainer_classification.environment import in_cloud
 
 if TYPE_CHECKING:
     import polars as pl

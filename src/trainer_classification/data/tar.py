@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from trainer_classification.data.parts import in_place, in_threads, link
-from trainer_classification.data.reading import read_file
-from trainer_classification.data.slots import Extents
+from trainer_classification.files import read_file
+from trainer_classification.preparation.assemble import in_place, in_threads, link
+from trainer_classification.preparation.preallocated import Extents
 
 if TYPE_CHECKING:
-    from trainer_classification.data.parts import Parts
+    from trainer_classification.preparation.assemble import JobOutputs
 
 Int64 = npt.NDArray[np.int64]
 
@@ -42,7 +42,7 @@ def order_of(count: int) -> npt.NDArray[np.int64]:
 def write_split(
     folder: Path,
     split: str,
-    parts: Parts,
+    parts: JobOutputs,
     rows: npt.NDArray[np.int64],
     labels: npt.NDArray[np.int64],
     side: int,

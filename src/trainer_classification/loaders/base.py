@@ -31,7 +31,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Share:
+class BatchSchedule:
     """Which samples a rank sees in which step, and how they are augmented: the same for every engine.
 
     Attributes:
@@ -85,7 +85,7 @@ class Loader(ABC):
     An engine implements `_batches` and `close`.
     """
 
-    def __init__(self, share: Share) -> None:
+    def __init__(self, share: BatchSchedule) -> None:
         self.share = share
         self._running: Iterator[Batch] | None = None
 

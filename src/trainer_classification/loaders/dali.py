@@ -19,18 +19,18 @@ import torch
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
-from trainer_classification.augment.oracle import resizes
-from trainer_classification.config import cpu_count
+from trainer_classification.augment.reference import resizes
 from trainer_classification.data.array import ArrayStore, open_array
 from trainer_classification.data.manifest import check_files, check_format
 from trainer_classification.data.table import Table, open_table
 from trainer_classification.data.tar import TarStore, open_tars
-from trainer_classification.loaders.base import Batch, Loader, Share
-from trainer_classification.loaders.dali_graph import Graph, build, inputs_of
+from trainer_classification.environment import cpu_count
+from trainer_classification.loaders.base import Batch, BatchSchedule, Loader
+from trainer_classification.loaders.dali_pipeline import Graph, build, inputs_of
 from trainer_classification.plan import Draws, Int64
 
 if TYPE_CHECKING:
-    from trainer_classification.loaders.select import Request
+    from trainer_classification.loaders.registry import LoaderRequest
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class DaliLoader(Loader):
         self,
         store: TarStore | ArrayStore,
         table: Table,
-        share: Share,
+        share: BatchSchedule,
         image_size: int,
         channels: int,
         device: torch.device,
@@ -122,7 +122,7 @@ class DaliLoader(Loader):
 
     def _reason(self, error: RuntimeError) -> str:
         """Which image DALI could not decode. It names none, so those that it was given are looked at again."""
-        from trainer_classification.data.images import BadImageError, decode
+        from trainer_classification.data.decode import BadImageError, decode
 
         for job in self._running_jobs if self.graph.encoded else ():
             for sample in np.maximum(job.index, 0).tolist():
@@ -169,7 +169,7 @@ def _images_of(store: TarStore | ArrayStore) -> Callable[[int], npt.NDArray[np.u
     return image
 
 
-def open_dali(request: Request) -> DaliLoader:
+def open_dali(request: LoaderRequest) -> DaliLoader:
     """Open a split for DALI: the tars of images that were resized, the array of those kept at their size.
 
     Raises:

@@ -16,9 +16,9 @@ from trainer_classification.data.beton import BetonStore, open_beton
 from trainer_classification.data.manifest import check_files, check_format
 from trainer_classification.data.table import open_table
 from trainer_classification.kernels import crops, turbojpeg
-from trainer_classification.loaders.base import Loader, Share
-from trainer_classification.loaders.ring import RingLoader
-from trainer_classification.loaders.select import Request
+from trainer_classification.loaders.base import BatchSchedule, Loader
+from trainer_classification.loaders.registry import LoaderRequest
+from trainer_classification.loaders.ring_buffer import RingBufferLoader
 from trainer_classification.plan import Draws, Int64
 
 _REASONS = {
@@ -29,7 +29,7 @@ _REASONS = {
 }
 
 
-def open_ffcv(request: Request) -> Loader:
+def open_ffcv(request: LoaderRequest) -> Loader:
     """Open the loader of a split.
 
     Raises:
@@ -53,7 +53,7 @@ def open_ffcv(request: Request) -> Loader:
     )
 
 
-class FfcvLoader(RingLoader):
+class FfcvLoader(RingBufferLoader):
     """Batches of a beton.
 
     Args:
@@ -72,7 +72,7 @@ class FfcvLoader(RingLoader):
         self,
         store: BetonStore,
         files: list[str],
-        share: Share,
+        share: BatchSchedule,
         image_size: int,
         channels: int,
         kept: bool,

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from trainer_classification.augment import device as on_device
 from trainer_classification.data.array import ArrayStore
-from trainer_classification.loaders.base import Batch, Loader, Share
-from trainer_classification.loaders.ring import RingLoader
+from trainer_classification.loaders.base import Batch, BatchSchedule, Loader
+from trainer_classification.loaders.ring_buffer import RingBufferLoader
 from trainer_classification.plan import Draws, Int64
 
 Uint8 = npt.NDArray[np.uint8]
@@ -35,7 +35,7 @@ class DeviceResident(Loader):
         device: where the split goes.
     """
 
-    def __init__(self, store: ArrayStore, share: Share, image_size: int, device: torch.device) -> None:
+    def __init__(self, store: ArrayStore, share: BatchSchedule, image_size: int, device: torch.device) -> None:
         super().__init__(share)
         self.image_size, self.device, self.layout = image_size, device, store.layout
         self.images = _uploaded(store.images, device)
@@ -74,7 +74,7 @@ def _uploaded(images: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], device: t
     return there
 
 
-class HostResident(RingLoader):
+class HostResident(RingBufferLoader):
     """The split is memory-mapped; threads make batches ahead.
 
     Args:
@@ -86,7 +86,7 @@ class HostResident(RingLoader):
     """
 
     def __init__(
-        self, store: ArrayStore, share: Share, image_size: int, device: torch.device, threads: int = 0
+        self, store: ArrayStore, share: BatchSchedule, image_size: int, device: torch.device, threads: int = 0
     ) -> None:
         from trainer_classification.augment import cpu  # numba: not on a bare machine
 

@@ -92,7 +92,7 @@ def _end(logger: Any, status: str) -> None:
     logger.end_run()
 
 
-class Silent(Tracker):
+class NullTracker(Tracker):
     """Of a process that tells nobody: every rank but the first, and a run that is only tried.
 
     Args:

@@ -20,14 +20,14 @@ from typing import Any
 import torch
 
 from trainer_classification.config import TrainConfig
+from trainer_classification.console import duration, log
 from trainer_classification.data.manifest import Manifest
-from trainer_classification.outputs.tracking import Silent
+from trainer_classification.outputs.tracking import NullTracker
 from trainer_classification.recipes import Recipe
 from trainer_classification.training.distributed import World
-from trainer_classification.training.live import duration, say
 from trainer_classification.training.progressive import image_size
 from trainer_classification.training.run import Run, build_run
-from trainer_classification.training.timing import Times, measure
+from trainer_classification.training.step_times import Times, measure
 
 _UNITS = {"": 1.0, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 _CLOSING = 3.0  # seconds for report, tracker and exit
@@ -68,7 +68,7 @@ def checked(config: TrainConfig) -> float:
 
 
 @dataclass(frozen=True)
-class Scheme:
+class EpochPlan:
     """What a budget came to: epochs, and steps in each."""
 
     epochs: int
@@ -78,7 +78,7 @@ class Scheme:
 Size = Callable[[int, int], int]
 
 
-def scheme(left: float, times: Times, steps: int, size: Size, done: int = 0) -> Scheme:
+def scheme(left: float, times: Times, steps: int, size: Size, done: int = 0) -> EpochPlan:
     """As many whole epochs as fit, each cut by the same share so that the last step falls on the end.
 
     Args:
@@ -95,7 +95,7 @@ def scheme(left: float, times: Times, steps: int, size: Size, done: int = 0) -> 
     epochs = done + more
     each = _steps_seconds(epochs, times, size, done)
     limit = math.floor((working - more * times.evaluation) / each)
-    return Scheme(epochs, min(steps, max(1, limit)))
+    return EpochPlan(epochs, min(steps, max(1, limit)))
 
 
 def _steps_seconds(epochs: int, times: Times, size: Size, done: int = 0) -> float:
@@ -103,7 +103,7 @@ def _steps_seconds(epochs: int, times: Times, size: Size, done: int = 0) -> floa
     return sum(times.step(size(epoch, epochs)) for epoch in range(done, epochs))
 
 
-class Pace:
+class BudgetController:
     """Holds a run to its time: called after each epoch, before its checkpoint, so that this knows what comes.
 
     Args:
@@ -123,20 +123,22 @@ class Pace:
         """
         state, now = run.state, time.perf_counter()
         between, self._mark = now - self._mark - training, now
-        planned = Scheme(state.epochs, state.limit)
+        planned = EpochPlan(state.epochs, state.limit)
         spent, whole = time.time() - run.began, run.train_loader.steps
 
-        def decide() -> tuple[Scheme, Times]:
-            times = learnt(Times(*state.times), planned, state.epoch, training / steps, between, sizes(run.recipe))
-            return mended(planned, state.epoch, self.budget, spent, times, whole, sizes(run.recipe)), times
+        def decide() -> tuple[EpochPlan, Times]:
+            times = update_times(
+                Times(*state.times), planned, state.epoch, training / steps, between, sizes(run.recipe)
+            )
+            return replan(planned, state.epoch, self.budget, spent, times, whole, sizes(run.recipe)), times
 
-        found, times = run.world.from_main(decide)
+        found, times = run.world.broadcast_object(decide)
         state.epochs, state.limit, state.times = found.epochs, found.limit, dataclasses.astuple(times)
         if found != planned:
-            say(f"Budget: planned anew, {found.epochs - state.epoch} more epochs of {found.limit} steps.")
+            log(f"Budget: planned anew, {found.epochs - state.epoch} more epochs of {found.limit} steps.")
 
 
-def learnt(times: Times, planned: Scheme, done: int, step: float, between: float, size: Size) -> Times:
+def update_times(times: Times, planned: EpochPlan, done: int, step: float, between: float, size: Size) -> Times:
     """Times corrected by an epoch: wholly by the first, half of the way by any later one, as one is a noisy measure.
 
     Args:
@@ -152,7 +154,9 @@ def learnt(times: Times, planned: Scheme, done: int, step: float, between: float
     return Times(scale * times.fixed, scale * times.per_pixel, evaluation, times.finish)
 
 
-def mended(planned: Scheme, done: int, budget: float, spent: float, times: Times, steps: int, size: Size) -> Scheme:
+def replan(
+    planned: EpochPlan, done: int, budget: float, spent: float, times: Times, steps: int, size: Size
+) -> EpochPlan:
     """The scheme for what is left: the same while it fits to a hundredth of the budget.
 
     Args:
@@ -172,7 +176,7 @@ def mended(planned: Scheme, done: int, budget: float, spent: float, times: Times
 
 def plan(
     config: TrainConfig, folder: Path, manifest: Manifest, started: float, world: World
-) -> tuple[TrainConfig, Scheme, Times]:
+) -> tuple[TrainConfig, EpochPlan, Times]:
     """The config with epochs, batch and first size for its budget, and the plan, which it says.
 
     Raises:
@@ -192,9 +196,9 @@ def plan(
         first = max(16, round(_FIRST_SIZE * recipe.image_size / 16) * 16)
         config = dataclasses.replace(config, progressive=first)
         recipe = dataclasses.replace(recipe, progressive=first)
-    found = world.from_main(lambda: scheme(left, times, steps, sizes(recipe), 0))
+    found = world.broadcast_object(lambda: scheme(left, times, steps, sizes(recipe), 0))
     growing = f", {recipe.progressive} px growing to {recipe.image_size}" if recipe.progressive else ""
-    say(
+    log(
         f"Budget: {found.epochs} epochs of {found.limit} steps (a whole one has {steps}) of {recipe.batch_size} images"
         f"{growing}, in the {duration(max(0.0, left))} that are left of {config.budget}."
     )
@@ -231,7 +235,7 @@ def _timed(
 ) -> tuple[TrainConfig, Recipe, int, Times]:
     """Times of a throw-away run, with the batch halved until it fits the memory."""
     while True:
-        run = build_run(config, folder, manifest, Silent(), world)
+        run = build_run(config, folder, manifest, NullTracker(), world)
         recipe, steps = run.recipe, run.train_loader.steps
         try:
             return config, recipe, steps, _times(run, seconds)
@@ -244,7 +248,7 @@ def _timed(
             if recipe.batch_size < 2 * _SMALLEST_BATCH:
                 raise
             config = _with_batch(config, recipe, recipe.batch_size // 2)
-            say(f"A batch of {recipe.batch_size} does not fit the memory: trying {config.batch_size}.")
+            log(f"A batch of {recipe.batch_size} does not fit the memory: trying {config.batch_size}.")
         finally:
             run.close()
             del run
@@ -274,4 +278,4 @@ def _times(run: Run, seconds: float) -> Times:
         _SAVING + batch * batches.get("validation", 0),
         _CLOSING + batch * batches.get("test", 0),
     )
-    return run.world.from_main(lambda: found)
+    return run.world.broadcast_object(lambda: found)

@@ -28,8 +28,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from trainer_classification.config import TrainConfig, cpu_count, launched
-from trainer_classification.training.live import say
+from trainer_classification.config import TrainConfig
+from trainer_classification.console import log
+from trainer_classification.environment import cpu_count, launched
 
 dist: Any = torch.distributed  # much of it has no types
 _SHM = 1 << 30  # bytes of /dev/shm from which NCCL may use it
@@ -70,13 +71,13 @@ class World:
         dist.all_gather(rows, tensor)
         return torch.stack(rows)
 
-    def same_state(self, model: nn.Module, buffers_only: bool = False) -> None:
+    def broadcast_state(self, model: nn.Module, buffers_only: bool = False) -> None:
         """Give every rank the parameters and buffers of rank 0, or the buffers alone."""
         if self.size > 1:
             for tensor in model.buffers() if buffers_only else model.state_dict().values():
                 dist.broadcast(tensor.detach(), 0)
 
-    def from_main(self, make: Callable[[], Any]) -> Any:
+    def broadcast_object(self, make: Callable[[], Any]) -> Any:
         """What rank 0 makes, on every rank; tensors in it must lie on the CPU."""
         if self.size == 1:
             return make()
@@ -84,7 +85,7 @@ class World:
         dist.broadcast_object_list(box, 0, device=torch.device("cpu"))
         return box[0]
 
-    def wrapped(self, model: nn.Module, device: torch.device, static: bool) -> nn.Module:
+    def wrap_ddp(self, model: nn.Module, device: torch.device, static: bool) -> nn.Module:
         """The model as it is called in training: its backward pass averages the gradients over all ranks."""
         if self.size == 1:
             return model
@@ -98,7 +99,7 @@ class World:
         return cast(nn.Module, parallel)
 
 
-class Agreement:
+class StopConsensus:
     """What any rank wishes, known to all of them in one and the same step, without waiting for a device.
 
     The greatest wish of a step is found in the background while the next step runs, and answered then. A rank whose
@@ -199,7 +200,7 @@ def _explain(failed: Any, count: int, quiet: bool) -> int:
         how = f"ended with code {code}; its message is above"
     if code - 128 in (signal.SIGTERM, signal.SIGINT) or (quiet and code == 1):
         return code  # stopped as asked
-    say(f"Process {rank} of {count} {how}. The training is over; --resume auto goes on from its last checkpoint.")
+    log(f"Process {rank} of {count} {how}. The training is over; --resume auto goes on from its last checkpoint.")
     return code
 
 
@@ -238,7 +239,7 @@ def lost_peer(error: BaseException) -> bool:
     return isinstance(error, dist.DistError) or any(sign in str(error) for sign in signs)
 
 
-def end_if_stuck(received: list[int]) -> Callable[[], None]:
+def start_watchdog(received: list[int]) -> Callable[[], None]:
     """Watch over the answer to signals; returns what ends the watch.
 
     A peer's death leaves a rank waiting for the GPU for ever, and Python runs no handler in a thread that waits in C.

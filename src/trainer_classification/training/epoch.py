@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 
+from trainer_classification.console import duration, log
 from trainer_classification.training.evaluate import evaluate
-from trainer_classification.training.live import Clock, duration, say
 from trainer_classification.training.run import Run
-from trainer_classification.training.saving import save, save_model
+from trainer_classification.training.save import save, save_model
+from trainer_classification.training.step_timer import StepTimer
 
 
 def pause(run: Run) -> None:
@@ -17,7 +18,7 @@ def pause(run: Run) -> None:
     run.clock.stop()
     run.state.seconds_training += run.clock.training
     run.state.seconds_waiting += run.clock.waiting
-    run.clock = Clock(run.device)
+    run.clock = StepTimer(run.device)
 
 
 def epoch_row(run: Run, before: tuple[float, float, int], trained: tuple[float, float, int]) -> dict[str, Any]:
@@ -35,7 +36,7 @@ def epoch_row(run: Run, before: tuple[float, float, int], trained: tuple[float, 
     }
     if run.validation_loader is not None:
         classes = len(run.manifest.class_names)
-        result = evaluate(run.evaluated, run.validation_loader, run.normalise, classes, run.dtype, run.world)
+        result = evaluate(run.evaluated, run.validation_loader, run.normalize, classes, run.dtype, run.world)
         row |= {"loss_validation": result.loss, "accuracy_validation": result.accuracy}
     return row
 
@@ -51,7 +52,7 @@ def close_epoch(run: Run, row: dict[str, Any], points: list[tuple[int, torch.Ten
     """
     state = run.state
     state.history.append(row)
-    say(_line(run, row))
+    log(_line(run, row))
     for step, loss in points:
         run.tracker.scalar("train/loss_step", loss.item(), step)
     for name, value in row.items():
@@ -62,8 +63,8 @@ def close_epoch(run: Run, row: dict[str, Any], points: list[tuple[int, torch.Ten
     steps = state.step - first
     state.before, state.epoch, state.step = run.done, row["epoch"], 0
     run.totals.reset()
-    if run.keep_pace is not None:
-        run.keep_pace(run, row["seconds"], steps)
+    if run.budget_controller is not None:
+        run.budget_controller(run, row["seconds"], steps)
     if score > state.best:
         state.best = score
         save_model(run, run.tracker.checkpoint_dir / "best.pth")

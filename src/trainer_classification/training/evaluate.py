@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from trainer_classification.loaders.base import Loader
+from trainer_classification.models.normalize import Normalize
 from trainer_classification.training.distributed import World
-from trainer_classification.training.step import Normalise
 from trainer_classification.training.tta import Views, logits_over
 
 
@@ -36,7 +36,7 @@ class Evaluation:
 def evaluate(
     model: nn.Module,
     loader: Loader,
-    normalise: Normalise,
+    normalize: Normalize,
     num_classes: int,
     dtype: torch.dtype | None,
     world: World | None = None,
@@ -47,18 +47,18 @@ def evaluate(
     Every rank evaluates its share by the running statistics of rank 0, and all get the same figures, of all images.
     """
     world = world or World()
-    device = normalise.scale.device
+    device = normalize.scale.device
     confusion = torch.zeros(num_classes**2, dtype=torch.int64, device=device)
     loss = torch.zeros((), dtype=torch.float64, device=device)
     training = model.training
     model.eval()
-    world.same_state(model, buffers_only=True)
+    world.broadcast_state(model, buffers_only=True)
     for batch in loader.epoch(0):
         if batch.count == 0:  # the last batch may leave nothing for the last ranks
             continue
         images, labels = batch.images[: batch.count], batch.labels[: batch.count]
         with torch.autocast(device.type, dtype, enabled=dtype is not None):
-            logits = logits_over(model, normalise(images), views)
+            logits = logits_over(model, normalize(images), views)
         loss += F.cross_entropy(logits.float(), labels, reduction="sum")
         pairs = labels * num_classes + logits.argmax(1)
         confusion.scatter_add_(0, pairs, torch.ones_like(pairs))  # bincount would wait for the device

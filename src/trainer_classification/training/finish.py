@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
-from trainer_classification.loaders.select import open_loader
-from trainer_classification.outputs.finish import write_outputs
-from trainer_classification.training import checkpoint
-from trainer_classification.training.compiling import BY_COMPILER
+from trainer_classification.checkpoint import file as checkpoint
+from trainer_classification.console import log
+from trainer_classification.loaders.registry import open_loader
+from trainer_classification.outputs.model_card import write_outputs
 from trainer_classification.training.evaluate import Evaluation, evaluate
-from trainer_classification.training.live import say
 from trainer_classification.training.run import Run, configuration
-from trainer_classification.training.saving import save_model
+from trainer_classification.training.save import save_model
+from trainer_classification.training.torch_compile import BY_COMPILER
 from trainer_classification.training.tta import Views
 
 
@@ -25,11 +25,11 @@ def finish(run: Run, folder: Path, started: float) -> dict[str, Any]:
     best = run.tracker.checkpoint_dir / "best.pth"
     if not best.is_file():  # of a finished training, whose last checkpoint was copied alone
         save_model(run, best)
-    weights, meta = run.world.from_main(lambda: checkpoint.load(best))
+    weights, meta = run.world.broadcast_object(lambda: checkpoint.load(best))
     run.evaluated.load_state_dict(weights["model"])
     save_model(run, run.tracker.model_dir / "model.pth")
     tested = _test(run, folder, "none")
-    summary = summarise(run, meta, tested, started)
+    summary = build_summary(run, meta, tested, started)
     if run.config.tta != "none" and tested is not None:
         summary |= _with_views(_test(run, folder, run.config.tta), run.config.tta)
     if run.world.main:
@@ -56,13 +56,13 @@ def _test(run: Run, folder: Path, views: Views) -> Evaluation | None:
     )
     with loader:
         classes = len(run.manifest.class_names)
-        return evaluate(run.evaluated, loader, run.normalise, classes, run.dtype, run.world, views)
+        return evaluate(run.evaluated, loader, run.normalize, classes, run.dtype, run.world, views)
 
 
 def _with_views(tested: Evaluation | None, views: Views) -> dict[str, Any]:
     """What test-time augmentation gives, apart from the single view's figures; said in a line."""
     assert tested is not None
-    say(f"Test accuracy with --tta {views}: {tested.accuracy:.2%}.")
+    log(f"Test accuracy with --tta {views}: {tested.accuracy:.2%}.")
     return {"tta": views, "accuracy_test_tta": tested.accuracy, "loss_test_tta": tested.loss}
 
 
@@ -73,7 +73,7 @@ def _mode(run: Run) -> str:
     return run.config.compile if run.config.compile in BY_COMPILER else "off"
 
 
-def summarise(run: Run, meta: dict[str, Any], tested: Evaluation | None, started: float) -> dict[str, Any]:
+def build_summary(run: Run, meta: dict[str, Any], tested: Evaluation | None, started: float) -> dict[str, Any]:
     """What `summary.json` says; null where there was nothing to measure.
 
     seconds_training is the time of the steps and of waiting for their batches, without evaluation, checkpoints and

@@ -12,24 +12,28 @@ from typing import Any
 
 import torch
 
-from trainer_classification.config import PrepareConfig, TrainConfig, launched
+from trainer_classification.config import PrepareConfig, TrainConfig
+from trainer_classification.console import duration, is_main_process, log
 from trainer_classification.data import manifest as manifests
 from trainer_classification.data.manifest import Manifest
-from trainer_classification.loaders.select import formats_needed
-from trainer_classification.outputs.tracking import Silent, Tracker
+from trainer_classification.device import choose_device
+from trainer_classification.environment import launched
+from trainer_classification.loaders.registry import formats_needed
+from trainer_classification.optim.lr_schedule import factor
+from trainer_classification.optim.parameter_groups import set_learning_rate
+from trainer_classification.outputs.tracking import NullTracker, Tracker
 from trainer_classification.recipes import recipe_kind
-from trainer_classification.training import distributed, picked
-from trainer_classification.training.beginning import begun
-from trainer_classification.training.compiling import BY_COMPILER
+from trainer_classification.training import distributed
+from trainer_classification.training import resume as picked
 from trainer_classification.training.distributed import World
 from trainer_classification.training.epoch import close_epoch, epoch_row, pause
 from trainer_classification.training.finish import finish
-from trainer_classification.training.live import Clock, duration, say, shown
-from trainer_classification.training.optimizers import set_learning_rate
+from trainer_classification.training.metrics import summarize
 from trainer_classification.training.run import Run, configuration
-from trainer_classification.training.saving import save
-from trainer_classification.training.schedule import factor
-from trainer_classification.training.step import choose_device, figures
+from trainer_classification.training.save import save
+from trainer_classification.training.start_run import start_run
+from trainer_classification.training.step_timer import StepTimer
+from trainer_classification.training.torch_compile import BY_COMPILER
 
 SAVE_SECONDS = 120.0  # a killed run loses at most this much
 _NOT_FINITE = 20  # steps in a row before a run is given up
@@ -63,7 +67,9 @@ def train(config: TrainConfig, process_started: float | None = None) -> dict[str
 def prepared_folder(config: TrainConfig) -> Path:
     """Prepare the dataset where that is not done; returns its folder."""
     config = picked.with_its_network(config, picked.find(config)[0])
-    from trainer_classification.data.prepare import prepare  # decoders and polars: not needed on a prepared array
+    from trainer_classification.preparation.pipeline import (
+        prepare,  # decoders and polars: not needed on a prepared array
+    )
 
     options = PrepareConfig(
         dataset=config.dataset,
@@ -92,9 +98,9 @@ def train_prepared(
     world, log_dir = world or World(), Path(config.output_dir or ".data")
 
     def tracker_of() -> Tracker:
-        return Tracker(config.project_name, log_dir) if world.main else Silent()
+        return Tracker(config.project_name, log_dir) if world.main else NullTracker()
 
-    run = begun(config, folder, manifest, started, world, tracker_of)
+    run = start_run(config, folder, manifest, started, world, tracker_of)
     tracker = run.tracker
     tracker.configuration(configuration(run))
     with signals() as received:
@@ -117,7 +123,7 @@ def signals() -> Iterator[list[int]]:
         received.append(number)
 
     before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
-    end_watch = distributed.end_if_stuck(received) if launched() else None
+    end_watch = distributed.start_watchdog(received) if launched() else None
     try:
         yield received
     finally:
@@ -136,7 +142,7 @@ def fit(run: Run, received: list[int], started: float) -> None:
         points = _train_epoch(run, received, started)
         sums = run.totals.sums.clone()
         run.world.sum(sums)
-        trained = figures(sums)  # waits for the device, so the clock stops after it
+        trained = summarize(sums)  # waits for the device, so the clock stops after it
         pause(run)
         _check_finite(run)
         close_epoch(run, epoch_row(run, before, trained), points, first)
@@ -151,7 +157,7 @@ def _train_epoch(run: Run, received: list[int], started: float) -> list[tuple[in
         Stopped: a signal came to any rank; the checkpoint is written.
     """
     points = []
-    run.clock = Clock(run.device)
+    run.clock = StepTimer(run.device)
     run.clock.start()
     saved = looked = time.monotonic()
     for loss in _steps(run, run.state.epoch):
@@ -179,7 +185,7 @@ def _fit_loader(run: Run) -> None:
         run.train_loader.close()
         run.train_loader, _ = run.open_train(run.image_size)
         run.opened_size = run.image_size
-        say(f"Images of {run.image_size} px from here on.")
+        log(f"Images of {run.image_size} px from here on.")
 
 
 def _first_step(run: Run, loss: torch.Tensor, started: float) -> None:
@@ -188,7 +194,7 @@ def _first_step(run: Run, loss: torch.Tensor, started: float) -> None:
     run.state.seconds_first_step = time.time() - started
     run.state.seconds_in_first_step = run.clock.now - run.clock.waiting
     if run.config.compile in BY_COMPILER:
-        say(f"The first step took {run.state.seconds_in_first_step:.1f} s with --compile {run.config.compile}.")
+        log(f"The first step took {run.state.seconds_in_first_step:.1f} s with --compile {run.config.compile}.")
 
 
 def _steps(run: Run, epoch: int) -> Iterator[torch.Tensor]:
@@ -217,7 +223,7 @@ def _due(run: Run, looked: float) -> bool:
 def _look(run: Run, epoch: int) -> None:
     """The one place within an epoch that waits for the device: the live line, and whether the loss is finite."""
     _check_finite(run)
-    if not sys.stderr.isatty() or not shown():
+    if not sys.stderr.isatty() or not is_main_process():
         return
     loss, accuracy, images, _ = run.totals.read()  # of rank 0's share
     seconds = run.clock.now

@@ -14,19 +14,20 @@ from typing import Any
 import numpy as np
 import torch
 
+from trainer_classification.checkpoint import file as checkpoint
 from trainer_classification.config import TrainConfig
+from trainer_classification.console import duration, is_main_process, log
 from trainer_classification.data import manifest
 from trainer_classification.data.manifest import Manifest
-from trainer_classification.outputs.tracking import Silent
-from trainer_classification.training import checkpoint, distributed
-from trainer_classification.training.beginning import begun
+from trainer_classification.outputs.tracking import NullTracker
+from trainer_classification.training import distributed
 from trainer_classification.training.distributed import World
-from trainer_classification.training.live import duration, say, shown
 from trainer_classification.training.loop import prepared_folder
 from trainer_classification.training.progressive import image_size
 from trainer_classification.training.run import Run
-from trainer_classification.training.saving import tensors_of
-from trainer_classification.training.timing import measure
+from trainer_classification.training.save import tensors_of
+from trainer_classification.training.start_run import start_run
+from trainer_classification.training.step_times import measure
 
 _SAMPLE = 16  # images decoded
 _SECONDS = 3.0  # of timed steps
@@ -46,7 +47,7 @@ def would_work(config: TrainConfig, started: float) -> bool:
     except _Refused:
         return False
     except (ValueError, torch.OutOfMemoryError) as error:
-        say(f"preflight: no, {_reason(error)}")
+        log(f"preflight: no, {_reason(error)}")
         return False
     return True
 
@@ -56,7 +57,7 @@ class _Refused(Exception):  # noqa: N818  (an answer)
 
 
 def _decoded_and_prepared(config: TrainConfig) -> Path:
-    say(f"preflight sample: yes, {decode_sample(config)}")
+    log(f"preflight sample: yes, {decode_sample(config)}")
     return prepared_folder(config)
 
 
@@ -66,7 +67,7 @@ def decode_sample(config: TrainConfig) -> str:
     Raises:
         ValueError: one of them cannot be read.
     """
-    from trainer_classification.data.images import decode
+    from trainer_classification.data.decode import decode
     from trainer_classification.data.source import find_dataset
 
     source = find_dataset(config.dataset, config.task)
@@ -85,7 +86,7 @@ def decode_sample(config: TrainConfig) -> str:
 def preflight(config: TrainConfig, folder: Path, prepared: Manifest, started: float, world: World) -> bool:
     """Try everything a run of this config does; says each finding in a line, and returns whether it would work."""
     with tempfile.TemporaryDirectory(prefix="preflight-") as written:
-        run = begun(config, folder, prepared, started, world, lambda: Silent(Path(written)))
+        run = start_run(config, folder, prepared, started, world, lambda: NullTracker(Path(written)))
     before, times = time.time() - started, list[float]()
     checks: list[tuple[str, Callable[[], str]]] = [
         ("step", lambda: _try_steps(run, times)),
@@ -102,9 +103,9 @@ def preflight(config: TrainConfig, folder: Path, prepared: Manifest, started: fl
 def passes(name: str, check: Callable[[], str]) -> bool:
     """Run a check, and say what came out; False where it found what would stop a run."""
     try:
-        say(f"preflight {name}: yes, {check()}")
+        log(f"preflight {name}: yes, {check()}")
     except (ValueError, OSError, torch.OutOfMemoryError) as error:
-        of = "" if shown() else f" on process {os.environ['RANK']}"
+        of = "" if is_main_process() else f" on process {os.environ['RANK']}"
         print(f"preflight {name}{of}: no, {_reason(error)}", file=sys.stderr, flush=True)
         return False
     return True

@@ -12,25 +12,29 @@ from typing import Any
 import torch
 
 from trainer_classification import recipes
+from trainer_classification.augment.mixup import Mixing
 from trainer_classification.config import TrainConfig
+from trainer_classification.console import log
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.data.table import open_table
+from trainer_classification.device import choose_device, precision
 from trainer_classification.loaders.base import Loader
-from trainer_classification.loaders.select import open_loader
+from trainer_classification.loaders.registry import open_loader
+from trainer_classification.models.normalize import Normalize
 from trainer_classification.models.speednet import least_side
+from trainer_classification.optim.ema import ModelEma
+from trainer_classification.optim.parameter_groups import build_optimizer
 from trainer_classification.outputs.tracking import Tracker
 from trainer_classification.plan import Plan
 from trainer_classification.recipes import Recipe
 from trainer_classification.training import progressive
-from trainer_classification.training.compiling import compiled, mode_of
-from trainer_classification.training.distributed import Agreement, World
-from trainer_classification.training.ema import Average
-from trainer_classification.training.first_weights import first_model
-from trainer_classification.training.graphed import GraphedStep
-from trainer_classification.training.live import Clock, say
-from trainer_classification.training.mixing import Mixing
-from trainer_classification.training.optimizers import build_optimizer
-from trainer_classification.training.step import Normalise, Step, Totals, choose_device, precision
+from trainer_classification.training.cuda_graph import CudaGraphStep
+from trainer_classification.training.distributed import StopConsensus, World
+from trainer_classification.training.initial_weights import build_initial_model
+from trainer_classification.training.metrics import Metrics
+from trainer_classification.training.step import Step
+from trainer_classification.training.step_timer import StepTimer
+from trainer_classification.training.torch_compile import compiled, mode_of
 from trainer_classification.training.tta import check_views
 
 _DRY_STEPS = 2
@@ -50,19 +54,19 @@ class Run:
     train_loader: Loader
     validation_loader: Loader | None
     step: Step
-    normalise: Normalise
+    normalize: Normalize
     state: State
-    totals: Totals
+    totals: Metrics
     world: World
-    agree: Agreement
+    agree: StopConsensus
     opened_size: int  # side in px of train_loader's images
-    keep_pace: Callable[[Run, float, int], None] | None = None  # after each epoch, with seconds and steps of it
+    budget_controller: Callable[[Run, float, int], None] | None = None  # after each epoch, with seconds and steps of it
     began: float = field(default_factory=time.time)  # of the command, moved back by runs before a resume
-    clock: Clock = field(init=False)
+    clock: StepTimer = field(init=False)
     loader_reason: str = ""
 
     def __post_init__(self) -> None:
-        self.clock = Clock(self.device)
+        self.clock = StepTimer(self.device)
 
     @property
     def steps(self) -> int:
@@ -155,12 +159,12 @@ def build_run(
 
     first = progressive.image_size(0, recipe.epochs, recipe.progressive, recipe.image_size)
     train_loader, loader_reason = open_train(first)
-    say(f"Loader: {loader_reason}.")
+    log(f"Loader: {loader_reason}.")
     validation_loader = None
     if "validation" in manifest.splits:
         whole: dict[str, Any] = {"plan": None, "image_size": recipe.image_size}
         validation_loader = open_loader(folder, manifest, "validation", **whole, **common)[0]
-    normalise = Normalise(manifest.mean, manifest.std, device)
+    normalize = Normalize(manifest.mean, manifest.std, device)
     return Run(
         config,
         recipe,
@@ -171,12 +175,12 @@ def build_run(
         open_train,
         train_loader,
         validation_loader,
-        _step(config, recipe, first_model(config, recipe, folder, manifest, plan), normalise, dtype, world),
-        normalise,
+        _step(config, recipe, build_initial_model(config, recipe, folder, manifest, plan), normalize, dtype, world),
+        normalize,
         State(),
-        Totals(device),
+        Metrics(device),
         world,
-        Agreement(world),
+        StopConsensus(world),
         first,
         loader_reason=loader_reason,
     )
@@ -186,7 +190,7 @@ def _device(config: TrainConfig, world: World) -> tuple[torch.device, torch.dtyp
     device, device_reason = choose_device(config.device)
     dtype, precision_reason = precision(device, config.amp)
     many = f"{world.size} processes, each on " if world.size > 1 else ""
-    say(f"Device: {many}{device} ({device_reason}); {precision_reason}.")
+    log(f"Device: {many}{device} ({device_reason}); {precision_reason}.")
     return device, dtype
 
 
@@ -211,7 +215,7 @@ def _recipe(config: TrainConfig, manifest: Manifest, device: torch.device) -> Re
     """
     recipe, reason = recipe_of(config, manifest, device)
     count = manifest.splits["train"].count
-    say(f"Recipe: {reason}; {recipe.model}, {recipe.image_size} px, {recipe.epochs} epochs of {count:,} images.")
+    log(f"Recipe: {reason}; {recipe.model}, {recipe.image_size} px, {recipe.epochs} epochs of {count:,} images.")
     if recipe.progressive and recipe.policy.crop != "resized":
         raise ValueError(
             f"--progressive needs images that are cropped and resized; these of {manifest.image_size} px are only "
@@ -233,31 +237,31 @@ def _step(
     config: TrainConfig,
     recipe: Recipe,
     model: torch.nn.Module,
-    normalise: Normalise,
+    normalize: Normalize,
     dtype: torch.dtype | None,
     world: World,
 ) -> Step:
     """Model, average, optimizer and all that a step does with them; equal on every rank."""
-    device = normalise.scale.device
+    device = normalize.scale.device
     torch.backends.cudnn.benchmark = True
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32 from sm_80 on, as cuDNN's convolutions have by themselves
     model = model.to(device)
-    world.same_state(model)
-    average = Average(model, recipe.ema) if recipe.ema else None
+    world.broadcast_state(model)
+    average = ModelEma(model, recipe.ema) if recipe.ema else None
     mixes = recipe.mixup > 0 or recipe.cutmix > 0
     mode = mode_of(config.compile, device, world.size, mixes)
     if mode == "graph":
-        say("Step: recorded as one CUDA graph.")
+        log("Step: recorded as one CUDA graph.")
     forward = compiled(model, mode)
-    return (GraphedStep if mode == "graph" else Step)(
+    return (CudaGraphStep if mode == "graph" else Step)(
         model,
         build_optimizer(model, recipe),
-        normalise,
+        normalize,
         recipe.label_smoothing,
         dtype,
         average,
-        forward=world.wrapped(forward, device, static=config.accumulate == 1),
+        forward=world.wrap_ddp(forward, device, static=config.accumulate == 1),
         mixing=Mixing(config.seed, recipe.mixup, recipe.cutmix, world.rank, world.size),
         accumulate=config.accumulate,
         clip_norm=recipe.clip_norm,

@@ -9,9 +9,10 @@ import time
 
 import torch
 
-from trainer_classification.config import TrainConfig, launched
+from trainer_classification.config import TrainConfig
+from trainer_classification.console import log
+from trainer_classification.environment import launched
 from trainer_classification.training import distributed
-from trainer_classification.training.live import say
 from trainer_classification.training.loop import Stopped, train
 from trainer_classification.training.preflight import would_work
 
@@ -30,7 +31,7 @@ def start(config: TrainConfig, started: float) -> int:
     if not launched():
         count, reason = distributed.processes(config)
         if count > 1:
-            say(f"Starting {count} processes ({reason}).")
+            log(f"Starting {count} processes ({reason}).")
             return distributed.launch(count, sys.argv, started, quiet=config.preflight)
         return _train(config, started)
     try:
@@ -40,7 +41,7 @@ def start(config: TrainConfig, started: float) -> int:
         faulthandler.dump_traceback_later(_EXIT_SECONDS, exit=True)
         if not distributed.lost_peer(error):
             raise
-        say("Another process is gone; this one ends with it.")
+        log("Another process is gone; this one ends with it.")
         time.sleep(_PATIENCE)
         return _LOST_PEER
 
@@ -55,7 +56,7 @@ def _train(config: TrainConfig, started: float) -> int:
     try:
         train(config, started)
     except Stopped as stop:
-        say(str(stop))
+        log(str(stop))
         return stop.code
     except torch.OutOfMemoryError as error:
         raise ValueError(
