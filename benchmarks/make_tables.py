@@ -1,4 +1,4 @@
-"""Write the README's benchmark tables anew from benchmarks/results/*.json: python benchmarks/make_tables.py"""
+"""Write the tables of docs/benchmarks.md from benchmarks/results/*.json: python benchmarks/make_tables.py"""
 
 import json
 import sys
@@ -56,12 +56,12 @@ def gpu_block(results: Path) -> str:
     return "\n\n".join(parts)
 
 
-def main(readme: Path = ROOT / "README.md", results: Path = ROOT / "benchmarks/results") -> int:
+def main(page: Path = ROOT / "docs/benchmarks.md", results: Path = ROOT / "benchmarks/results") -> int:
     blocks = {"loader-bench": loader_block(results), "gpu": gpu_block(results)}
-    text = readme.read_text()
+    text = page.read_text()
     for name, block in blocks.items():
         text = tables.replace_block(text, name, block)
-    readme.write_text(text)
+    page.write_text(text)
     return 0
 
 
