@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_MIX = 6  # a purpose of its own beside those of `plan.py`
+from trainer_classification.plan import Stream, random_stream
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Mixing:
         A row that draws cutmix has share 1; one that draws mixup has an empty box.
         """
         count = rows * self.world_size
-        random = np.random.Generator(np.random.Philox(key=np.array([self.seed, _MIX << 32 | step], np.uint64)))
+        random = random_stream(self.seed, Stream.MIX, step)
         pastes = random.random(count) < (0.5 if self.mixup and self.cutmix else float(self.cutmix > 0))
         blend = random.beta(self.mixup or 1, self.mixup or 1, count)
         length = np.sqrt(1 - random.beta(self.cutmix or 1, self.cutmix or 1, count)) * pastes
