@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from trainer_classification.models import count_macs, count_parameters
+from trainer_classification.models import count_macs, count_parameters, efficientnet
 from trainer_classification.models.efficientnet import (
     MEAN,
     SCALES,
@@ -105,10 +105,12 @@ def same_convolution(x: np.ndarray, kernel: np.ndarray, stride: int) -> np.ndarr
     return result
 
 
+@pytest.mark.parametrize("pads_input", [False, True], ids=["cpu", "gpu"])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("kernel", [1, 3, 5])
 @pytest.mark.parametrize("shape", [(8, 8), (7, 7), (9, 12), (12, 9), (1, 2)])
-def test_padding_is_tensorflows_on_odd_and_even_sizes(shape, kernel, stride):
+def test_padding_is_tensorflows_on_odd_and_even_sizes(shape, kernel, stride, pads_input, monkeypatch):
+    monkeypatch.setattr(efficientnet, "_pads_input", lambda x: pads_input)
     layer = SameConv2d(1, 1, kernel, stride).double()
     x = torch.randn(1, 1, *shape, dtype=torch.float64)
     expected = same_convolution(x[0, 0].numpy(), layer.weight[0, 0].detach().numpy(), stride)

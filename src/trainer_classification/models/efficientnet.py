@@ -99,15 +99,22 @@ class SameConv2d(nn.Conv2d):
         rows = _same_padding(x.shape[2], kernel, stride)
         columns = _same_padding(x.shape[3], kernel, stride)
 
-        # Equal sides need no copy of the input.
-        if rows % 2 == 0 and columns % 2 == 0:
-            padding = (rows // 2, columns // 2)
-            return F.conv2d(x, self.weight, self.bias, self.stride, padding, groups=self.groups)
+        odd = (columns % 2, 0, rows % 2, 0)
+        weight = self.weight
+        padding = ((rows + 1) // 2, (columns + 1) // 2)
 
-        left = columns // 2
-        top = rows // 2
-        x = F.pad(x, (left, columns - left, top, rows - top))
-        return F.conv2d(x, self.weight, self.bias, self.stride, groups=self.groups)
+        if any(odd) and _pads_input(x):
+            x = F.pad(x, (0, columns % 2, 0, rows % 2))
+            padding = (rows // 2, columns // 2)
+        elif any(odd):
+            # Symmetric padding, and a kernel with zeros above and to the left: the images need not be copied.
+            weight = F.pad(weight, odd)
+        return F.conv2d(x, weight, self.bias, self.stride, padding, groups=self.groups)
+
+
+def _pads_input(x: Tensor) -> bool:
+    """Return True off the CPU: the depthwise kernels of GPUs are made for odd sides."""
+    return x.device.type != "cpu"
 
 
 def _same_padding(size: int, kernel: int, stride: int) -> int:
