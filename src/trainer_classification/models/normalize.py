@@ -5,21 +5,25 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+_SMALLEST_STD = 1e-3  # a channel that never changes has std 0
+
 
 class Normalize:
-    """uint8 [B, H, W, C] to normalised float [B, C, H, W] in channels-last, which the permuted batch already is.
+    """Map uint8 [B, H, W, C] to normalized float [B, C, H, W] in channels-last.
+
+    The permuted batch is in channels-last already, so that nothing is copied for it.
 
     Args:
-        mean, std: per channel, of 0..1.
+        mean: of each channel, for pixels of 0..1.
+        std: of each channel, for pixels of 0..1.
         device: of the batches.
     """
 
     def __init__(self, mean: list[float], std: list[float], device: torch.device) -> None:
-        # A channel that never changes has std 0.
-        scale = [1 / (255 * max(value, 1e-3)) for value in std]
+        scale = [1 / (255 * max(value, _SMALLEST_STD)) for value in std]
         self.scale = torch.tensor(scale, device=device)[:, None, None]
         self.offset = -torch.tensor(mean, device=device)[:, None, None] * 255 * self.scale
 
     def __call__(self, images: Tensor) -> Tensor:
-        """The images as a network wants them."""
+        """Return the normalized images, float [B, C, H, W]."""
         return images.permute(0, 3, 1, 2).to(self.scale.dtype).mul_(self.scale).add_(self.offset)
