@@ -1,4 +1,4 @@
-"""Command lines from the config dataclasses: parse, call, exit code."""
+"""Make command lines from the config dataclasses: parse the arguments, call a function, return an exit code."""
 
 from __future__ import annotations
 
@@ -20,45 +20,62 @@ from trainer_classification.options import Option, options_of
 
 Config = TypeVar("Config")
 
-USER_ERROR, INTERRUPTED, TERMINATED = 2, 130, 128 + signal.SIGTERM
-_NAMES, _WIDTH = 25, 120  # columns of the names of options in --help, and of all of it
+# Exit codes
+USER_ERROR = 2
+INTERRUPTED = 130
+TERMINATED = 128 + signal.SIGTERM
+
+# Columns of --help
+_NAME_COLUMNS = 25
+_MAX_COLUMNS = 120
+
+_UNSET_TEXTS = ("None", "null")  # values of a web form's empty fields
+_UNSET_DEFAULTS = ("", 0, -1, "auto")
 
 
-def run(config_class: type[Config], function: Callable[[Config], int | None], argv: Sequence[str] | None = None) -> int:
-    """Call `function` with the config that the command line asks for.
+def run(
+    config_class: type[Config],
+    function: Callable[[Config], int | None],
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Call `function` with the config that the command line describes.
 
-    Errors a user can mend (ValueError, OSError) end in one line on stderr; others are ours and keep their traceback.
+    Errors that a user can fix (ValueError, OSError) become one line on stderr. Others are bugs of ours and keep their
+    traceback.
 
     Args:
         config_class: a dataclass of `config.py`.
         function: returns its exit code, or None for 0.
-        argv: arguments; those of the process if None.
+        argv: arguments; None for those of the process.
 
     Returns:
-        0, the function's own code, 2 for an error of the user's, 130 when interrupted, or 143 at SIGTERM.
+        The function's exit code, 2 after a user's error, 130 after Ctrl-C, or 143 after SIGTERM.
     """
-    tokens = without_unset(unquoted(sys.argv[1:] if argv is None else argv))
+    tokens = sys.argv[1:] if argv is None else argv
+    tokens = drop_unset(join_quoted(tokens))
     try:
-        with _sigterm():
-            return int(_app(config_class, function)(tokens, exit_on_error=False, print_error=True) or 0)
+        with _raise_on_sigterm():
+            app = _build_app(config_class, function)
+            return int(app(tokens, exit_on_error=False, print_error=True) or 0)
     except CycloptsError:
-        return USER_ERROR  # printed already
+        return USER_ERROR  # cyclopts has printed it
     except KeyboardInterrupt:
-        print("Interrupted. Nothing is lost: the same command goes on from here.", file=sys.stderr)
+        print("Interrupted. Nothing is lost: run the same command to continue.", file=sys.stderr)
         return INTERRUPTED
     except _Terminated:
-        print("Terminated. Nothing is lost: the same command goes on from here.", file=sys.stderr)
+        print("Terminated. Nothing is lost: run the same command to continue.", file=sys.stderr)
         return TERMINATED
     except (ValueError, OSError) as error:
-        print(f"Error: {_sentence(error)}", file=sys.stderr)
+        print(f"Error: {_describe_error(error)}", file=sys.stderr)
         return USER_ERROR
 
 
 def leave(code: int) -> NoReturn:
-    """End the process, with everything closed and written before; one of several without tearing Python down.
+    """End the process. Everything must be closed and written before.
 
-    Gloo's threads may hold a tensor of the last step a little longer. Letting go of it they want the interpreter, and
-    where that is going down, the process ends by SIGABRT after all its work is done (pytorch/pytorch#179291).
+    One of several processes ends without tearing Python down. Gloo's threads may hold a tensor of the last step a
+    little longer, and need the interpreter to release it. If it is shutting down by then, the process ends by SIGABRT
+    although all its work is done (pytorch/pytorch#179291).
     """
     if launched():
         sys.stdout.flush()
@@ -68,45 +85,49 @@ def leave(code: int) -> NoReturn:
 
 
 class _Terminated(BaseException):
-    """SIGTERM came while nothing waited for it."""
+    """SIGTERM came while the function had no handler for it."""
 
 
 @contextmanager
-def _sigterm() -> Iterator[None]:
-    """Let SIGTERM unwind the stack as Ctrl-C does, wherever the function has no handler of its own.
+def _raise_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM unwind the stack as Ctrl-C does, unless the function sets a handler of its own.
 
-    A container's command is process 1, and to that the kernel delivers no signal without a handler: without this, a
+    A container's command is process 1, to which the kernel delivers no signal that has no handler. Without this one, a
     run that is stopped before its first step would go on until it is killed.
     """
 
     def terminate(*_: object) -> None:
         raise _Terminated
 
-    before = signal.signal(signal.SIGTERM, terminate)
+    previous = signal.signal(signal.SIGTERM, terminate)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous)
 
 
-def unquoted(tokens: Sequence[str]) -> list[str]:
-    """The command line with the values in quotes joined: `'two`, `words'` is `two words`.
+def join_quoted(tokens: Sequence[str]) -> list[str]:
+    """Join the tokens of quoted values: `'two`, `words'` becomes `two words`.
 
-    The SDK's form builder puts strings in quotes, and `hafnia runc launch-local` cuts the command at blanks without a
-    shell that would read them.
+    The SDK's form builder quotes strings, but `hafnia runc launch-local` splits the command at blanks, without a shell
+    that would read the quotes.
     """
-    joined, rest = list[str](), list(tokens)
+    joined = []
+    rest = list(tokens)
     while rest:
-        value, count = _first(rest)
+        value, count = _take_value(rest)
         joined.append(value)
         del rest[:count]
     return joined
 
 
-def _first(tokens: list[str]) -> tuple[str, int]:
-    """The first value, and how many tokens it was cut into."""
+def _take_value(tokens: list[str]) -> tuple[str, int]:
+    """Return the first value, and the number of tokens it was split into."""
     quote = tokens[0][:1]
-    for count in range(1, len(tokens) + 1) if quote in ("'", '"') else ():
+    if quote not in ("'", '"'):
+        return tokens[0], 1
+
+    for count in range(1, len(tokens) + 1):
         text = " ".join(tokens[:count])
         if len(text) > 1 and text.endswith(quote):
             with suppress(SyntaxError):
@@ -114,25 +135,29 @@ def _first(tokens: list[str]) -> tuple[str, int]:
     return tokens[0], 1
 
 
-def without_unset(tokens: Sequence[str]) -> list[str]:
-    """The command line without options that a web form left empty: `--epochs None`, `--epochs=null`."""
-    unset, kept = ("None", "null"), list[str]()
+def drop_unset(tokens: Sequence[str]) -> list[str]:
+    """Drop the options that a web form left empty: `--epochs None`, `--epochs=null`."""
+    kept: list[str] = []
     for token in tokens:
-        if token in unset and kept and kept[-1].startswith("--"):
+        is_option = token.startswith("--")
+        follows_option = bool(kept) and kept[-1].startswith("--")
+        if token in _UNSET_TEXTS and follows_option:
             kept.pop()
-        elif not (token.startswith("--") and token.partition("=")[2] in unset):
+        elif not (is_option and token.partition("=")[2] in _UNSET_TEXTS):
             kept.append(token)
     return kept
 
 
-def _app(config_class: type[Config], function: Callable[[Config], int | None]) -> App:
+def _build_app(config_class: type[Config], function: Callable[[Config], int | None]) -> App:
+    """Return an app whose one command has the options of a config."""
     options = options_of(config_class)
     names = dict.fromkeys(option.group for _, option, _ in options.values())
-    groups = {name: Group(name, sort_key=place) for place, name in enumerate(names)}
+    groups = {name: Group(name, sort_key=position) for position, name in enumerate(names)}
 
     def command(**values: Any) -> int | None:
         return function(config_class(**values))
 
+    # cyclopts reads the parameters from the signature.
     parameters = [
         inspect.Parameter(
             name,
@@ -144,11 +169,12 @@ def _app(config_class: type[Config], function: Callable[[Config], int | None]) -
     ]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+
     app = App(
         name=f"python {sys.argv[0]}",
         help=config_class.__doc__,
         help_format="plaintext",
-        help_formatter=_compact(options),
+        help_formatter=_make_help_formatter(options),
         version_flags=[],
         result_action="return_value",
         suppress_keyboard_interrupt=False,
@@ -157,28 +183,39 @@ def _app(config_class: type[Config], function: Callable[[Config], int | None]) -
     return app
 
 
-def _compact(options: dict[str, tuple[Any, Option, Any]]) -> Any:
-    """What shows a group of options in --help: a line or two for each, in columns."""
+def _make_help_formatter(options: dict[str, tuple[Any, Option, Any]]) -> Any:
+    """Return a function that prints a group of options in two columns, a line or two each."""
 
-    def show(console: Any, _: Any, panel: Any) -> None:
+    def print_group(console: Any, _: Any, panel: Any) -> None:
         console.print(f"{panel.title}:", highlight=False, markup=False)
+        width = min(console.width, _MAX_COLUMNS) - _NAME_COLUMNS
         for entry in panel.entries:
-            name = entry.positive_names[0]
-            kind, text, default = options.get(name[2:].replace("-", "_"), (None, "Show this.", ""))
-            wrapped = textwrap.wrap(_described(kind, text, default), min(console.width, _WIDTH) - _NAMES)
-            lines = [f"  {name:{_NAMES - 2}}{wrapped[0]}", *(" " * _NAMES + line for line in wrapped[1:])]
+            flag = entry.positive_names[0]
+            name = flag[2:].replace("-", "_")
+            kind, text, default = options.get(name, (None, "Show this help.", ""))
+            first, *others = textwrap.wrap(_describe_option(kind, text, default), width)
+
+            lines = [f"  {flag:{_NAME_COLUMNS - 2}}{first}"]
+            lines += [" " * _NAME_COLUMNS + line for line in others]
             console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
 
-    return show
+    return print_group
 
 
-def _described(kind: Any, text: str, default: Any) -> str:
-    """Help, choices and default of an option; what counts as unset is explained by its help."""
-    choices = f" {{{', '.join(map(str, get_args(kind)))}}}" if get_args(kind) else ""
-    return text + choices + ("" if default in ("", 0, -1, "auto") else f" [{default}]")
+def _describe_option(kind: Any, text: str, default: Any) -> str:
+    """Return help text, choices and default of an option. The help text explains a default that means unset."""
+    choices = get_args(kind)
+    parts = [text]
+    if choices:
+        parts.append("{" + ", ".join(map(str, choices)) + "}")
+    if default not in _UNSET_DEFAULTS:
+        parts.append(f"[{default}]")
+    return " ".join(parts)
 
 
-def _sentence(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
+    """Return an error's message in one line."""
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"The disk is full ({error.filename or 'while writing'}). Free some space, or choose another folder."
+        file = error.filename or "while writing"
+        return f"The disk is full ({file}). Free some space, or choose another folder."
     return " ".join(str(error).split())

@@ -1,7 +1,7 @@
-"""Every option of every command: type, default, help and check live here once.
+"""The options of every command: type, default, help text and check of each are here and nowhere else.
 
-From these frozen dataclasses come the command line (`cli.py`), the Hafnia launch form (`scripts/*.schema.json`) and the
-logged configuration. "", 0, -1 or "auto" mean unset: the recipe of the dataset decides (`recipes.py`).
+The command line (`cli.py`), the Hafnia launch form (`scripts/*.schema.json`) and the logged configuration are made from
+these frozen dataclasses. "", 0, -1 and "auto" mean unset: then the dataset's recipe decides (`recipes.py`).
 """
 
 from dataclasses import dataclass
@@ -11,21 +11,38 @@ from trainer_classification.options import Option, check
 
 Device = Literal["auto", "cpu", "cuda"]
 Loader = Literal["auto", "resident", "ffcv", "dali", "torch"]
+ModelName = Literal[
+    "resnet-small",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "speednet",
+    "efficientnet-lite0",
+    "efficientnet-lite1",
+    "efficientnet-lite2",
+]
 
-# Options that several commands have.
+_FORMATS = ("array", "beton", "tar")
+
+# Options of several commands.
 DatasetOption = Annotated[
     str,
     Option(
-        "Name (mnist, cifar10, cifar100, caltech-101, caltech-256, ...) or folder of a Hafnia dataset, or of "
-        "images as <split>/<class>/*. Empty: the dataset mounted by Training-aaS, else mnist.",
+        "Hafnia dataset: a name (mnist, cifar10, cifar100, caltech-101, caltech-256, ...) or a folder; or a folder of "
+        "images as <split>/<class>/*. Empty: the dataset that Training-aaS mounted, else mnist.",
         "Data",
     ),
 ]
 TaskOption = Annotated[
-    str, Option("Which classification task, where the dataset has several. Empty: the only one.", "Data")
+    str,
+    Option("Classification task, if the dataset has several. Empty: the only one.", "Data"),
 ]
 PreparedOption = Annotated[
-    str, Option("Folder to keep prepared datasets in. Empty: .data/prepared, or local disk in the cloud.", "Data")
+    str,
+    Option(
+        "Folder of the prepared datasets. Empty: .data/prepared, or a local disk in the cloud.",
+        "Data",
+    ),
 ]
 
 
@@ -39,8 +56,8 @@ class PrepareConfig:
     image_size: Annotated[
         int,
         Option(
-            "Side in px of the images that the network will see. 0: the recipe's. Images of up to 64 px keep their "
-            "size unless another is given; larger ones are stored at 1.25 times this size.",
+            "Side in px of the images that the network will see. 0: the recipe's. Images of up to 64 px are stored at "
+            "their own size unless this is set; larger ones are stored at 1.25 times this size.",
             "Images",
             at_least=0,
             at_most=2048,
@@ -49,8 +66,8 @@ class PrepareConfig:
     validation_fraction: Annotated[
         float,
         Option(
-            "Share of train cut off as validation where the dataset has none. 0: none, and the dataset's own "
-            "validation images join train.",
+            "Fraction of train to use for validation if the dataset has no validation split. 0: no validation; the "
+            "dataset's own validation images join train.",
             "Data",
             at_least=0,
             at_most=0.9,
@@ -59,210 +76,329 @@ class PrepareConfig:
     on_bad_image: Annotated[
         Literal["auto", "fail", "skip"],
         Option(
-            "What to do with images that cannot be read: fail, skip, or auto (skip up to 1 % bad, fail above). "
-            "They are named in the table and in the manifest either way.",
+            "What to do with unreadable images: fail, skip, or auto (skip up to 1 %, fail above). The table and the "
+            "manifest name them.",
             "Images",
         ),
     ] = "auto"
     formats: Annotated[
         str,
         Option(
-            "What to write, of array (the resident loader), beton (ffcv) and tar (dali). What was prepared before is "
-            "kept. Training by itself prepares what its loader needs.",
+            "Formats to write, separated by commas: array (for the resident loader), beton (ffcv) and tar (dali). "
+            "Existing ones are kept. Training prepares the format that its loader needs.",
             "Formats",
         ),
-    ] = "array,beton,tar"
+    ] = ",".join(_FORMATS)
     beton_mode: Annotated[
         Literal["auto", "raw", "jpg"],
-        Option("Images in the beton: raw pixels or JPEG. auto: raw for images kept at their size.", "Formats"),
+        Option(
+            "Images in the beton: raw pixels or JPEG. auto: raw if images keep their size.",
+            "Formats",
+        ),
     ] = "auto"
     beton_side: Annotated[
         int,
         Option(
-            "Longest side in px of images in the beton; larger ones are resized. 0: 2.5 times the image size, -1: no "
-            "bound.",
+            "Longest side in px of images in the beton; larger images are resized. 0: 2.5 times the image size, -1: "
+            "unlimited.",
             "Formats",
-            -1,
-            65535,
+            at_least=-1,
+            at_most=65535,
         ),
     ] = 0
-    workers: Annotated[int, Option("Processes. 0: one for each CPU.", "Run", at_least=0, at_most=1024)] = 0
-    force: Annotated[bool, Option("Prepare again, even where it is already done.", "Run")] = False
-    verify: Annotated[bool, Option("Only check the prepared files against their checksums.", "Run")] = False
+    workers: Annotated[int, Option("Number of processes. 0: one for each CPU.", "Run", at_least=0, at_most=1024)] = 0
+    force: Annotated[bool, Option("Prepare again, even if the prepared files are complete.", "Run")] = False
+    verify: Annotated[bool, Option("Only compare the prepared files with their checksums.", "Run")] = False
 
     def __post_init__(self) -> None:
         check(self)
-        known = ("array", "beton", "tar")
-        unknown = [name for name in self.formats.split(",") if name and name not in known]
+        unknown = [name for name in self.formats.split(",") if name and name not in _FORMATS]
         if unknown:
-            raise ValueError(f"--formats has {', '.join(map(repr, unknown))}, but may list: {','.join(known)}.")
+            raise ValueError(f"--formats has {', '.join(map(repr, unknown))}, but may list: {','.join(_FORMATS)}.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Train an image classifier on a Hafnia dataset, preparing it first where that is not done."""
+    """Train an image classifier on a Hafnia dataset. The dataset is prepared first if that is not done."""
 
     project_name: Annotated[str, Option("Name of the project in the experiment tracker.", "Run")] = (
         "trainer-classification"
     )
+
     # Data
     dataset: DatasetOption = ""
     task: TaskOption = ""
     prepared: PreparedOption = ""
     resize: Annotated[
-        int, Option("Side in px of the images the network sees. 0: the recipe's.", "Data", at_least=0, at_most=2048)
+        int,
+        Option(
+            "Side in px of the images that the network sees. 0: the recipe's.",
+            "Data",
+            at_least=0,
+            at_most=2048,
+        ),
     ] = 0
     validation_fraction: Annotated[
         float,
         Option(
-            "Share of train cut off as validation where the dataset has none. 0: train on everything but test, and "
-            "keep the last epoch.",
+            "Fraction of train to use for validation if the dataset has no validation split. 0: train on everything "
+            "but test, and keep the last epoch.",
             "Data",
             at_least=0,
             at_most=0.9,
         ),
     ] = 0.1
+    on_bad_image: Annotated[
+        Literal["auto", "fail", "skip"],
+        Option(
+            "What to do with unreadable images when preparing: fail, skip, or auto (skip up to 1 %).",
+            "Data",
+        ),
+    ] = "auto"
     loader: Annotated[
-        Loader, Option("What delivers the batches. auto: the fastest that fits; it says why.", "Data")
+        Loader,
+        Option("Loader of the batches. auto: the fastest one that fits; the log says why.", "Data"),
     ] = "auto"
     num_workers: Annotated[
-        int, Option("Threads or processes that load. 0: one for each CPU.", "Data", at_least=0, at_most=1024)
+        int,
+        Option(
+            "Threads or processes of the loader. 0: one for each CPU.",
+            "Data",
+            at_least=0,
+            at_most=1024,
+        ),
     ] = 0
+
     # Augmentation
     flip: Annotated[
         Literal["auto", "none", "random", "alternating"],
         Option(
-            "Horizontal flip: none, random, or alternating (every image is flipped every other epoch).", "Augmentation"
+            "Horizontal flip: none, random, or alternating (each image is flipped every other epoch).",
+            "Augmentation",
         ),
     ] = "auto"
     shift: Annotated[
-        int, Option("Largest random shift in px, for small images. -1: the recipe's.", "Augmentation", -1, 64)
+        int,
+        Option(
+            "Largest random shift in px, for small images. -1: the recipe's.",
+            "Augmentation",
+            at_least=-1,
+            at_most=64,
+        ),
     ] = -1
     cutout: Annotated[
-        int, Option("Side in px of the square blanked at random. 0: none, -1: the recipe's.", "Augmentation", -1, 512)
+        int,
+        Option(
+            "Side in px of a randomly placed blank square. 0: none, -1: the recipe's.",
+            "Augmentation",
+            at_least=-1,
+            at_most=512,
+        ),
     ] = -1
-    # Model and optimisation
+    mixup: Annotated[
+        float,
+        Option(
+            "Alpha of mixup, which blends pairs of images. 0: none, -1: the recipe's.",
+            "Augmentation",
+            at_least=-1,
+        ),
+    ] = -1.0
+    cutmix: Annotated[
+        float,
+        Option(
+            "Alpha of cutmix, which pastes a box of one image into another. 0: none, -1: the recipe's.",
+            "Augmentation",
+            at_least=-1,
+        ),
+    ] = -1.0
+
+    # Model
     model: Annotated[
-        Literal["auto", "resnet-small", "resnet18", "resnet34", "resnet50", "speednet"],
+        Literal["auto", ModelName],
         Option("Network. auto: the recipe's.", "Model"),
     ] = "auto"
     recipe: Annotated[
         Literal["auto", "standard", "speed"],
         Option(
-            "What the dataset trains with. speed: speednet in few epochs, for cifar10, cifar100, caltech-101 and "
-            "caltech-256. auto: speed there on a CPU, else standard.",
+            "Recipe of the dataset. speed: speednet in few epochs, for cifar10, cifar100, caltech-101 and "
+            "caltech-256. auto: speed for these on a CPU, else standard.",
             "Model",
         ),
     ] = "auto"
     weights: Annotated[
         str,
         Option(
-            "Begin with trained weights: a model.pth, checkpoint, state dict, zip or tar, or imagenet (torchvision's, "
-            "downloaded). A head of other classes begins anew.",
+            "Trained weights to start from: a model.pth, checkpoint, state dict, zip or tar, or imagenet (downloaded "
+            "by torchvision). A head for other classes is initialized again.",
             "Model",
         ),
     ] = ""
-    epochs: Annotated[int, Option("Passes over the training images. 0: the recipe's.", "Optimisation", 0, 100000)] = 0
+
+    # Optimization
+    epochs: Annotated[
+        int,
+        Option(
+            "Passes over the training images. 0: the recipe's.",
+            "Optimization",
+            at_least=0,
+            at_most=100000,
+        ),
+    ] = 0
     batch_size: Annotated[
-        int, Option("Images a step, over all GPUs together. 0: the recipe's.", "Optimisation", 0, 1 << 20)
+        int,
+        Option(
+            "Images per step, over all GPUs together. 0: the recipe's.",
+            "Optimization",
+            at_least=0,
+            at_most=1 << 20,
+        ),
     ] = 0
     optimizer: Annotated[
         Literal["auto", "sgd", "adamw", "muon"],
-        Option("SGD with Nesterov momentum, AdamW, or Muon (orthogonal steps; for speednet).", "Optimisation"),
+        Option(
+            "SGD with Nesterov momentum, AdamW, or Muon (orthogonal steps, for speednet).",
+            "Optimization",
+        ),
     ] = "auto"
-    learning_rate: Annotated[float, Option("Peak learning rate. 0: the recipe's.", "Optimisation", 0)] = 0.0
+    learning_rate: Annotated[float, Option("Peak learning rate. 0: the recipe's.", "Optimization", at_least=0)] = 0.0
     weight_decay: Annotated[
-        float, Option("Not applied to norms and biases. -1: the recipe's.", "Optimisation", -1)
+        float,
+        Option("Weight decay, except for norms and biases. -1: the recipe's.", "Optimization", at_least=-1),
     ] = -1.0
     schedule: Annotated[
         Literal["auto", "cosine", "triangular", "constant"],
-        Option("Learning rate after the warm-up: down a cosine, down a line, or level.", "Optimisation"),
+        Option(
+            "Learning rate after the warm-up: falling along a cosine or a line, or constant.",
+            "Optimization",
+        ),
     ] = "auto"
     warmup_fraction: Annotated[
-        float, Option("Share of the steps over which the rate rises. -1: the recipe's.", "Optimisation", -1, 1)
+        float,
+        Option(
+            "Fraction of the steps in which the learning rate rises. -1: the recipe's.",
+            "Optimization",
+            at_least=-1,
+            at_most=1,
+        ),
     ] = -1.0
     label_smoothing: Annotated[
-        float, Option("Probability spread over the other classes. -1: the recipe's.", "Optimisation", -1, 0.9)
+        float,
+        Option(
+            "Probability that is spread over the other classes. -1: the recipe's.",
+            "Optimization",
+            at_least=-1,
+            at_most=0.9,
+        ),
     ] = -1.0
     ema: Annotated[
         float,
         Option(
-            "Decay of the averaged weights that are evaluated and kept. 0: none, -1: the recipe's.",
-            "Optimisation",
-            -1,
-            1,
+            "Decay of the averaged weights, which are evaluated and kept. 0: none, -1: the recipe's.",
+            "Optimization",
+            at_least=-1,
+            at_most=1,
         ),
     ] = -1.0
     amp: Annotated[
         Literal["auto", "fp16", "bf16", "off"],
-        Option("Mixed precision. auto: fp16 on T4 and V100, bf16 on newer GPUs, off on a CPU.", "Optimisation"),
+        Option(
+            "Mixed precision. auto: fp16 on T4 and V100, bf16 on newer GPUs, off on a CPU.",
+            "Optimization",
+        ),
     ] = "auto"
-    # Run
-    device: Annotated[Device, Option("Where to train. auto: the GPU where there is one.", "Run")] = "auto"
-    seed: Annotated[int, Option("Fixes the order, the augmentation and the first weights.", "Run", 0, 2**31 - 1)] = 0
-    resume: Annotated[
-        str,
-        Option("Go on from a checkpoint: its path, or auto (the newest of this project, where there is one).", "Run"),
-    ] = ""
-    output_dir: Annotated[str, Option("Folder for experiments. Empty: .data.", "Run")] = ""
-    log_interval: Annotated[int, Option("Steps between updates of the live line. 0: about one a second.", "Run", 0)] = 0
-    max_steps_per_epoch: Annotated[int, Option("Cut each epoch short. 0: the whole epoch.", "Run", 0)] = 0
-    stop_early: Annotated[
-        bool, Option("A dry run: two steps of one epoch through the whole path, outputs included.", "Run")
-    ] = False
-    on_bad_image: Annotated[
-        Literal["auto", "fail", "skip"],
-        Option("When preparing: fail on images that cannot be read, skip them, or auto (skip up to 1 %).", "Data"),
-    ] = "auto"
-
-    # The loop: step, processes, planning
     accumulate: Annotated[
-        int, Option("Parts in which a batch is computed, to save memory; norms see a part.", "Optimisation", 1, 4096)
+        int,
+        Option(
+            "Compute each batch in this many parts, to save memory. Norms see one part at a time.",
+            "Optimization",
+            at_least=1,
+            at_most=4096,
+        ),
     ] = 1
     clip_norm: Annotated[
-        float, Option("Largest norm of the gradient. 0: any, -1: the recipe's.", "Optimisation", -1)
-    ] = -1.0
-    mixup: Annotated[
-        float, Option("Alpha of mixup: images are blended in pairs. 0: none, -1: the recipe's.", "Augmentation", -1)
-    ] = -1.0
-    cutmix: Annotated[
-        float, Option("Alpha of cutmix: boxes are pasted in pairs. 0: none, -1: the recipe's.", "Augmentation", -1)
+        float,
+        Option(
+            "Largest norm of the gradient. 0: unlimited, -1: the recipe's.",
+            "Optimization",
+            at_least=-1,
+        ),
     ] = -1.0
     progressive: Annotated[
         int,
         Option(
-            "Side in px to begin with, growing to --resize; large images only. 0: none, -1: the recipe's.",
-            "Optimisation",
-            -1,
-            2048,
+            "Side in px of the first epochs' images, which grows to --resize; for large images only. 0: none, -1: the "
+            "recipe's.",
+            "Optimization",
+            at_least=-1,
+            at_most=2048,
         ),
     ] = -1
     compile: Annotated[
         Literal["auto", "off", "default", "reduce-overhead", "graph"],
         Option(
-            "graph: the step as one CUDA graph. default, reduce-overhead: torch.compile, whose cost is reported. auto: "
-            "graph on one GPU, else off.",
-            "Optimisation",
+            "graph: record the step as one CUDA graph. default, reduce-overhead: torch.compile; its cost is reported. "
+            "auto: graph on one GPU, else off.",
+            "Optimization",
         ),
     ] = "auto"
+
+    # Run
+    device: Annotated[Device, Option("Device to train on. auto: a GPU if there is one.", "Run")] = "auto"
+    processes: Annotated[
+        int,
+        Option(
+            "Processes on this machine. 0: one for each visible GPU, else one.",
+            "Run",
+            at_least=0,
+            at_most=1024,
+        ),
+    ] = 0
+    seed: Annotated[
+        int,
+        Option(
+            "Seed of the order, the augmentation and the initial weights.",
+            "Run",
+            at_least=0,
+            at_most=2**31 - 1,
+        ),
+    ] = 0
+    resume: Annotated[
+        str,
+        Option(
+            "Checkpoint to continue from: a path, or auto (the newest of this project, if there is one).",
+            "Run",
+        ),
+    ] = ""
+    output_dir: Annotated[str, Option("Folder of the experiments. Empty: .data.", "Run")] = ""
+    log_interval: Annotated[
+        int,
+        Option("Steps between updates of the live line. 0: about one a second.", "Run", at_least=0),
+    ] = 0
+    max_steps_per_epoch: Annotated[int, Option("Most steps of an epoch. 0: the whole epoch.", "Run", at_least=0)] = 0
+    stop_early: Annotated[
+        bool,
+        Option("Dry run: two steps of one epoch, then validation, test and all outputs.", "Run"),
+    ] = False
     tta: Annotated[
         Literal["none", "flip", "flip-translate"],
-        Option("Test also on the mean of several views of each image, reported apart.", "Run"),
+        Option("Test again with the mean over several views of each image, reported separately.", "Run"),
     ] = "none"
-    processes: Annotated[
-        int, Option("Processes on this machine. 0: one for each visible GPU, else one.", "Run", 0, 1024)
-    ] = 0
     budget: Annotated[
-        str, Option("Time for the whole command, as 90s, 10min or 1h: plans epochs, sizes and batch to fit.", "Run")
+        str,
+        Option(
+            "Time for the whole command, such as 90s, 10min or 1h. Epochs, sizes and batch are planned to fit.",
+            "Run",
+        ),
     ] = ""
     preflight: Annotated[
-        bool, Option("Only check data, step, memory and checkpoint, and say how long it will take.", "Run")
+        bool,
+        Option("Only check data, step, memory and checkpoint, and estimate the time.", "Run"),
     ] = False
 
     def __post_init__(self) -> None:
         check(self)
         if self.compile == "reduce-overhead" and self.accumulate > 1:
             raise ValueError(
-                "--compile reduce-overhead records a step in one piece, which --accumulate cuts into parts: use "
-                "--compile default, or --accumulate 1."
+                f"--compile reduce-overhead records a step as a whole, but --accumulate {self.accumulate} cuts it into "
+                f"parts: use --compile default, or --accumulate 1."
             )

@@ -1,6 +1,6 @@
-"""`python -m trainer_classification.forms`: make the launch forms `scripts/*.schema.json` from the configs.
+"""Make the launch forms `scripts/*.schema.json` from the configs: `python -m trainer_classification.forms`.
 
-For developers, never at run time: the platform reads the committed files. A test fails on a stale one.
+Only developers run this. The platform reads the committed files, and a test fails if one is out of date.
 """
 
 from __future__ import annotations
@@ -12,23 +12,34 @@ from typing import Any
 from trainer_classification.config import PrepareConfig, TrainConfig
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-FORMS: dict[str, tuple[type[Any], int]] = {"train": (TrainConfig, 0), "prepare": (PrepareConfig, 1)}  # lower is first
+
+# Config and position of each script in the platform's list.
+FORMS: dict[str, tuple[type[Any], int]] = {
+    "train": (TrainConfig, 0),
+    "prepare": (PrepareConfig, 1),
+}
 
 
 def schema(script: str) -> Any:
-    """The SDK's CommandBuilderSchema of a script, from the class: from `main` it would nest the options."""
+    """Build the SDK's CommandBuilderSchema of a script.
+
+    It is built from the config class, because from the script's `main` the SDK would nest the options.
+    """
     from hafnia.experiment.command_builder import CommandBuilderSchema
 
     config, order = FORMS[script]
-    built = CommandBuilderSchema.from_function(
-        config, name=f"scripts/{script}.py", cmd=f"python scripts/{script}.py", cli_tool="cyclopts"
+    form = CommandBuilderSchema.from_function(
+        config,
+        name=f"scripts/{script}.py",
+        cmd=f"python scripts/{script}.py",
+        cli_tool="cyclopts",
     )
-    built.order = order
-    return built
+    form.order = order
+    return form
 
 
 def text(script: str) -> str:
-    """What the committed file holds."""
+    """Return the content of the file to commit."""
     return json.dumps(schema(script).model_dump(mode="json"), indent=2) + "\n"
 
 
@@ -36,4 +47,5 @@ if __name__ == "__main__":
     for name in FORMS:
         path = SCRIPTS / f"{name}.schema.json"
         path.write_text(text(name))
-        print(f"{path.name}: {len(json.loads(path.read_text())['json_schema']['properties'])} options")
+        options = json.loads(path.read_text())["json_schema"]["properties"]
+        print(f"{path.name}: {len(options)} options")

@@ -1,8 +1,8 @@
-"""How an option of a command is declared, listed and checked.
+"""Declare, list and check the options of a command.
 
 An option is a field of a frozen dataclass (`config.py`), annotated with an `Option`. Fields are int, float, str, bool
-or Literal with a default that is not None; "", 0, -1 or "auto" mean unset. Annotations must not be deferred, because
-the SDK's form builder reads them.
+or Literal, and no default is None; "", 0, -1 and "auto" mean unset. Annotations must not be deferred (no `from
+__future__ import annotations`), because the SDK's form builder reads them.
 """
 
 import dataclasses
@@ -13,35 +13,64 @@ from typing import Any, Self, get_args, get_type_hints
 class Option(str):
     """The help text of a field, with its group in `--help` and the values it may take.
 
-    A str, because the SDK's form builder takes the description of a field from a str in its annotation.
+    It is a str because the SDK's form builder takes a field's description from a str in its annotation.
+
+    Attributes:
+        group: heading in `--help`.
+        at_least: smallest value of a number.
+        at_most: largest value of a number.
     """
 
     group: str
     at_least: float
     at_most: float
 
-    def __new__(cls, help: str, group: str = "Run", at_least: float = -math.inf, at_most: float = math.inf) -> Self:
-        option = super().__new__(cls, help)
-        option.group, option.at_least, option.at_most = group, at_least, at_most
+    def __new__(
+        cls,
+        text: str,
+        group: str = "Run",
+        at_least: float = -math.inf,
+        at_most: float = math.inf,
+    ) -> Self:
+        """Make an option with this help text."""
+        option = super().__new__(cls, text)
+        option.group = group
+        option.at_least = at_least
+        option.at_most = at_most
         return option
 
 
 def options_of(config: type[Any]) -> dict[str, tuple[Any, Option, Any]]:
-    """Name -> (type, option, default) of each field of a config dataclass, in order."""
+    """Return (type, option, default) of each field of a config dataclass by name, in order."""
     hints = get_type_hints(config, include_extras=True)
-    return {field.name: (*get_args(hints[field.name])[:2], field.default) for field in dataclasses.fields(config)}
+    options = {}
+    for field in dataclasses.fields(config):
+        kind, option = get_args(hints[field.name])[:2]
+        options[field.name] = (kind, option, field.default)
+    return options
 
 
 def check(config: Any) -> None:
-    """Raise ValueError that names the option, what it got and what it may be."""
+    """Check every value of a config.
+
+    Raises:
+        ValueError: a value is not one of the choices, or is out of bounds.
+    """
     for name, (kind, option, _) in options_of(type(config)).items():
-        value, flag = getattr(config, name), "--" + name.replace("_", "-")
-        if get_args(kind) and value not in get_args(kind):
-            raise ValueError(f"{flag} is {value!r}, but must be one of: {', '.join(map(str, get_args(kind)))}.")
-        if isinstance(value, int | float) and not option.at_least <= value <= option.at_most:
-            bounds = (
-                f"between {option.at_least:g} and {option.at_most:g}"
-                if option.at_most < math.inf
-                else (f"{option.at_least:g} or more")
-            )
-            raise ValueError(f"{flag} is {value}, but must be {bounds}.")
+        flag = "--" + name.replace("_", "-")
+        value = getattr(config, name)
+
+        choices = get_args(kind)
+        if choices and value not in choices:
+            names = ", ".join(map(str, choices))
+            raise ValueError(f"{flag} is {value!r}, but must be one of: {names}.")
+
+        is_number = isinstance(value, int | float)
+        if is_number and not option.at_least <= value <= option.at_most:
+            raise ValueError(f"{flag} is {value}, but must be {_describe_bounds(option)}.")
+
+
+def _describe_bounds(option: Option) -> str:
+    if option.at_most == math.inf:
+        return f"{option.at_least:g} or more"
+    return f"between {option.at_least:g} and {option.at_most:g}"

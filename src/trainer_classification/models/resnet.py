@@ -69,9 +69,7 @@ ARCHITECTURES = {
 }
 
 
-def convolution(
-    inputs: int, outputs: int, kernel: int, stride: int = 1, padded: bool = True
-) -> nn.Conv2d:
+def convolution(inputs: int, outputs: int, kernel: int, stride: int = 1, padded: bool = True) -> nn.Conv2d:
     """Return a convolution without bias, as a norm follows it. If padded, only its stride changes the size."""
     padding = kernel // 2 if padded else 0
     return nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False)
@@ -144,9 +142,7 @@ class ResNet(nn.Module):
         channels: of the images, 1 or 3.
     """
 
-    def __init__(
-        self, architecture: Architecture, stem: Stem, num_classes: int, channels: int
-    ) -> None:
+    def __init__(self, architecture: Architecture, stem: Stem, num_classes: int, channels: int) -> None:
         super().__init__()
         block = Bottleneck if architecture.bottleneck else BasicBlock
         width = architecture.widths[0]
@@ -204,9 +200,7 @@ def build(name: str, num_classes: int, channels: int, image_size: int, width: in
         ValueError: the width is not a multiple of 8.
     """
     if width % 8 or width < 0:
-        raise ValueError(
-            f"width is {width}, but must be a multiple of 8: the kernels of GPUs and CPUs work in eights."
-        )
+        raise ValueError(f"width is {width}, but must be a multiple of 8: the kernels of GPUs and CPUs work in eights.")
 
     architecture = ARCHITECTURES[name]
     if name == "resnet-small" and width > 0:
