@@ -16,7 +16,7 @@ from trainer_classification.loaders.base import Batch
 from trainer_classification.models import build, count_macs, count_parameters
 from trainer_classification.models.normalize import Normalize
 from trainer_classification.models.speednet import SpeedNet, whiten
-from trainer_classification.optim.muon import Muon, orthogonalise, parameter_groups
+from trainer_classification.optim.muon import Muon, orthogonalize, parameter_groups
 from trainer_classification.optim.parameter_groups import build_optimizer, set_learning_rate
 from trainer_classification.plan import Plan, Policy
 from trainer_classification.recipes import RECIPES, SPEED_RECIPES, recipe_for, recipe_kind
@@ -101,7 +101,7 @@ def test_every_rank_and_run_whitens_by_the_same_images_in_either_layout():
 def test_orthogonalising_brings_all_singular_values_near_one_and_keeps_the_directions(shape):
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(2))
     u, s, vt = torch.linalg.svd(matrix, full_matrices=False)
-    result = orthogonalise(matrix, rounds=8)
+    result = orthogonalize(matrix, rounds=8)
     values = u.T @ result @ vt.T
     assert ((values.diag() > 0.5) & (values.diag() < 1.3)).all()
     assert (values - values.diag().diag()).abs().max() < 1e-3
@@ -113,7 +113,7 @@ def test_orthogonalising_is_that_of_torch():
 
     matrix = torch.randn(16, 50, generator=torch.Generator().manual_seed(3))
     theirs = _zeropower_via_newtonschulz(matrix, (3.4445, -4.7750, 2.0315), 3, 1e-7)
-    torch.testing.assert_close(orthogonalise(matrix), theirs.float(), atol=0.05, rtol=0.05)  # theirs is in bf16
+    torch.testing.assert_close(orthogonalize(matrix), theirs.float(), atol=0.05, rtol=0.05)  # theirs is in bf16
 
 
 def small():
@@ -143,7 +143,7 @@ def test_three_steps_are_those_of_a_plain_reference():
             update = grad + momentum * buffers[name]
             if p.ndim == 4:
                 p.data *= 2 / p.data.norm()
-                update = orthogonalise(update.reshape(4, -1)).reshape(p.shape)
+                update = orthogonalize(update.reshape(4, -1)).reshape(p.shape)
             p.data -= 0.1 / (number + 1) * rate * update
     for p, q in zip(ours.parameters(), reference.parameters(), strict=True):
         torch.testing.assert_close(p, q)
@@ -199,7 +199,7 @@ def test_the_speed_recipe_learns_bright_from_dark():
 
 
 def test_muon_is_refused_for_a_network_it_has_no_rates_for():
-    with pytest.raises(ValueError, match="--optimizer muon has rates for speednet alone"):
+    with pytest.raises(ValueError, match="--optimizer muon has learning rates for speednet only"):
         build_optimizer(build("resnet-small", 2, 1, 28, 8), dataclasses.replace(RECIPES["mnist"], optimizer="muon"))
 
 

@@ -5,9 +5,9 @@ train your ResNet" (2018). A frozen 2x2 convolution whitens patches of the train
 convolutions follow, each at half the size of the one before. Convolutions start as the identity on their first channels
 (Zagoruyko and Komodakis, "DiracNets", arXiv 1706.00388). Norms have only a bias, and short running averages.
 
-Airbench's network sees 32 px. For larger images ours whitens larger patches that do not overlap, as the stem of a vision
-transformer does (Dosovitskiy et al., arXiv 2010.11929). There are about 32 x 32 of them, so that the later layers cost
-about the same.
+Airbench's network sees 32 px. For larger images ours whitens larger patches that do not overlap, as the stem of a
+vision transformer does (Dosovitskiy et al., arXiv 2010.11929). There are about 32 x 32 of them, so that the later
+layers cost about the same.
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ def _build_norm(channels: int) -> nn.BatchNorm2d:
 def whiten(model: SpeedNet, images: Tensor) -> None:
     """Set the first layer so that its outputs over patches of these images are uncorrelated and have variance one.
 
-    The filters are the eigenvectors of the patches' covariance, each divided by the square root of its eigenvalue. Their
-    opposites are filters too, so that no direction is lost in the GELU.
+    The filters are the eigenvectors of the patches' covariance, each divided by the square root of its eigenvalue.
+    Their opposites are filters too, so that no direction is lost in the GELU.
 
     Args:
         model: the network to change.

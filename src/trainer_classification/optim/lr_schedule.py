@@ -1,4 +1,4 @@
-"""The learning rate as a pure function of the step."""
+"""Compute the learning rate as a pure function of the step."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ Schedule = Literal["cosine", "triangular", "constant"]
 
 
 def factor(step: int, total: int, schedule: Schedule, warmup_fraction: float) -> float:
-    """Share of the peak learning rate in a step, in (0, 1].
+    """Return the learning rate of a step as a fraction of its peak, in (0, 1].
 
-    It rises in a line over the first `warmup_fraction` of the steps, which never take the last one; from there it goes
-    down a line ("triangular", as in Smith, arXiv 1506.01186), down half a cosine (Loshchilov and Hutter, arXiv
+    The rate rises linearly over the first `warmup_fraction` of the steps, but never in the last step. Then it falls
+    linearly ("triangular", as in Smith, arXiv 1506.01186), falls along half a cosine (Loshchilov and Hutter, arXiv
     1608.03983), or stays ("constant").
 
     Args:
         step: 0 for the first, below `total`.
-        total: steps of the training.
+        total: number of steps of the training.
         schedule: shape after the warm-up.
         warmup_fraction: 0 to 1.
     """
@@ -25,6 +25,7 @@ def factor(step: int, total: int, schedule: Schedule, warmup_fraction: float) ->
     warmup = min(round(warmup_fraction * total), total - 1)
     if step < warmup:
         return (step + 1) / (warmup + 1)
+
     progress = (step - warmup) / (total - warmup)
     if schedule == "triangular":
         return 1 - progress

@@ -1,4 +1,7 @@
-"""SGD with Nesterov momentum and AdamW, fused, with weight decay on weights alone; or Muon, of orthogonal.py."""
+"""Build the optimizer of a recipe, and set its learning rate.
+
+SGD with Nesterov momentum and AdamW are fused, and decay only weights, not norms and biases. Muon is in muon.py.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from trainer_classification.models import SpeedNet
-from trainer_classification.optim import muon as orthogonal
+from trainer_classification.models.catalogue import NETWORKS
+from trainer_classification.optim import muon
 from trainer_classification.recipes import Recipe
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weights, which decay, and norms and biases, which do not.
+    """Return the group of weights, which decay, and the group of norms and biases, which do not.
 
-    Decay of a norm's scale or a bias only changes the effective learning rate (He et al., "Bag of tricks for image
-    classification", arXiv 1812.01187).
+    Decay of a norm's scale or of a bias would only change the effective learning rate (He et al., "Bag of tricks for
+    image classification", arXiv 1812.01187).
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     weights = [parameter for parameter in parameters if parameter.ndim > 1]
@@ -29,21 +32,41 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
-    """The recipe's optimizer over a model that is on its device already."""
+    """Return the recipe's optimizer for a model that is on its device already.
+
+    Raises:
+        ValueError: the optimizer is Muon, and the recipe's network cannot be trained by it.
+    """
     if recipe.optimizer == "muon":
-        if not isinstance(model, SpeedNet):
-            raise ValueError("--optimizer muon has rates for speednet alone: use sgd or adamw, or --model speednet.")
-        groups = orthogonal.parameter_groups(model, recipe.momentum, recipe.weight_decay)
-        return orthogonal.Muon(groups, recipe.learning_rate)
+        return _build_muon(model, recipe)
+
     groups = parameter_groups(model, recipe.weight_decay)
     fused = next(model.parameters()).device.type in ("cpu", "cuda")  # one kernel for all tensors
     if recipe.optimizer == "adamw":
-        return AdamW(groups, lr=recipe.learning_rate, betas=(recipe.momentum, 0.999), fused=fused)
-    return SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=fused)
+        betas = (recipe.momentum, 0.999)
+        return AdamW(groups, lr=recipe.learning_rate, betas=betas, fused=fused)
+    return SGD(
+        groups,
+        lr=recipe.learning_rate,
+        momentum=recipe.momentum,
+        nesterov=recipe.momentum > 0,
+        fused=fused,
+    )
+
+
+def _build_muon(model: nn.Module, recipe: Recipe) -> Optimizer:
+    if not NETWORKS[recipe.model].takes_muon:
+        names = ", ".join(name for name, spec in NETWORKS.items() if spec.takes_muon)
+        raise ValueError(
+            f"--optimizer muon has learning rates for {names} only, not for {recipe.model}: "
+            f"use sgd or adamw, or --model {names}."
+        )
+    groups = muon.parameter_groups(model, recipe.momentum, recipe.weight_decay)
+    return muon.Muon(groups, recipe.learning_rate)
 
 
 def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
-    """The rate of the coming step, in all groups; some have a multiple of it."""
+    """Set the learning rate of the next step in all groups; a group's "rate" is a multiple of it."""
     for group in optimizer.param_groups:
         rate = learning_rate * group.get("rate", 1.0)
         if isinstance(group["lr"], Tensor):
@@ -53,7 +76,7 @@ def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
 
 
 def keep_rates_on(device: torch.device, optimizer: Optimizer) -> None:
-    """Keep the rates in memory of a device, where a recorded step looks for them."""
+    """Keep the learning rates in memory of a device, where a recorded step reads them."""
     for group in optimizer.param_groups:
         if not isinstance(group["lr"], Tensor):
             group["lr"] = torch.tensor(group["lr"], device=device)
@@ -62,7 +85,7 @@ def keep_rates_on(device: torch.device, optimizer: Optimizer) -> None:
 
 
 def state_of(optimizer: Optimizer) -> dict[str, Any]:
-    """Its state, with the rates as numbers wherever they are kept."""
+    """Return the optimizer's state, with the learning rates as numbers."""
     state = optimizer.state_dict()
     for group in state["param_groups"]:
         group["lr"] = float(group["lr"])

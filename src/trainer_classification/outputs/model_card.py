@@ -1,10 +1,10 @@
-"""The last act of a run: summary, metrics, model card and closing lines."""
+"""Write the outputs of a finished run: summary, metrics, model card and report."""
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
+from trainer_classification.console import log
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.outputs.report import write_report
 from trainer_classification.outputs.summary import write_metrics, write_summary
@@ -15,7 +15,7 @@ _CARD = """# {dataset} classifier
 `model.pth` holds the weights of a {model} for {image_size} px images with {channels} channel(s) and {classes} classes,
 trained by trainer-classification on the Hafnia dataset {dataset} {version}.
 
-- accuracy on test: {accuracy_test}; mean of the classes': {balanced_accuracy_test}
+- accuracy on test: {accuracy_test}; mean over the classes: {balanced_accuracy_test}
 - accuracy on validation: {accuracy_validation}
 - epochs: {epochs}, seed: {seed}, device: {device}, precision: {precision}
 - dataset fingerprint: {manifest_fingerprint}
@@ -23,6 +23,15 @@ trained by trainer-classification on the Hafnia dataset {dataset} {version}.
 Load it with `torch.load("model.pth", weights_only=True)`: `state["model"]` are the weights, `meta` is JSON with class
 names, image size, mean and std.
 """
+
+
+_TRACKED = (
+    "accuracy_test",
+    "accuracy_validation",
+    "loss_test",
+    "images_per_second",
+    "seconds_training",
+)
 
 
 def write_outputs(
@@ -33,44 +42,53 @@ def write_outputs(
     summary: dict[str, Any],
     tested: Any,
 ) -> None:
-    """Write what the run came to, and say where it is.
+    """Write the results of a run, and log where they are.
 
     Args:
-        tracker: whose folders get it.
+        tracker: the experiment, whose folders get the files.
         manifest: of the dataset.
-        configuration: the options and the recipe.
-        history: a row an epoch.
+        configuration: options and recipe.
+        history: one row for each epoch.
         summary: of the run.
         tested: the Evaluation on test, or None.
     """
     write_summary(tracker.artifact_dir, summary)
     write_metrics(tracker.artifact_dir, history)
-    facts = {
+    _write_card(tracker, manifest, configuration, summary)
+    for name in _TRACKED:
+        if summary[name] is not None:
+            tracker.metric(name, summary[name])
+
+    confusion = None if tested is None else tested.confusion
+    _write_report(tracker, manifest, configuration, history, summary, confusion)
+
+    accuracy = "no test split"
+    if summary["accuracy_test"] is not None:
+        accuracy = f"test accuracy {summary['accuracy_test']:.2%}"
+    log(
+        f"Done: {accuracy} (best epoch {summary['best_epoch']}), {summary['seconds_training']:.1f} s of training, "
+        f"{summary['images_per_second']:,.0f} img/s, data-wait {summary['data_wait_fraction']:.2%}.\n"
+        f"Model: {tracker.model_dir / 'model.pth'}\nSummary: {tracker.artifact_dir / 'summary.json'}"
+    )
+
+
+def _write_card(tracker: Tracker, manifest: Manifest, configuration: dict[str, Any], summary: dict[str, Any]) -> None:
+    """Write README.md beside the model."""
+    values = summary | {
         "model": configuration["recipe_model"],
         "image_size": configuration["recipe_image_size"],
         "channels": manifest.channels,
         "classes": len(manifest.class_names),
         "version": manifest.version,
     }
-    shown = {key: "none" if value is None else value for key, value in (summary | facts).items()}
+    shown = {key: "none" if value is None else value for key, value in values.items()}
     (tracker.model_dir / "README.md").write_text(_CARD.format(**shown))
-    for name in ("accuracy_test", "accuracy_validation", "loss_test", "images_per_second", "seconds_training"):
-        if summary[name] is not None:
-            tracker.metric(name, summary[name])
-    _report(tracker, manifest, configuration, history, summary, None if tested is None else tested.confusion)
-    accuracy = "no test split" if summary["accuracy_test"] is None else f"test accuracy {summary['accuracy_test']:.2%}"
-    print(
-        f"Done: {accuracy} (best epoch {summary['best_epoch']}), {summary['seconds_training']:.1f} s of training, "
-        f"{summary['images_per_second']:,.0f} img/s, data-wait {summary['data_wait_fraction']:.2%}.\n"
-        f"Model: {tracker.model_dir / 'model.pth'}\nSummary: {tracker.artifact_dir / 'summary.json'}",
-        file=sys.stderr,
-    )
 
 
-def _report(tracker: Tracker, *content: Any) -> None:
-    """The report page; a run does not fail for want of it."""
+def _write_report(tracker: Tracker, *content: Any) -> None:
+    """Write the report. A run does not fail without it."""
     try:
         path = write_report(tracker.artifact_dir, *content)
-        print(f"Report: {path}", file=sys.stderr)
-    except Exception as error:  # matplotlib or jinja2 missing on a bare machine, or at odds with a class name
-        print(f"No report ({type(error).__name__}: {error}).", file=sys.stderr)
+        log(f"Report: {path}")
+    except Exception as error:  # matplotlib or jinja2 may be missing, or unable to show a class name
+        log(f"No report ({type(error).__name__}: {error}).")

@@ -1,4 +1,4 @@
-"""`report.html`: one file without network that explains a run; no image of the dataset is shown."""
+"""Write `report.html`: one self-contained page that explains a run. It shows no image of the dataset."""
 
 from __future__ import annotations
 
@@ -10,21 +10,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
+from trainer_classification.arrays import Int64
 from trainer_classification.data.manifest import Manifest
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Confusion = npt.NDArray[np.int64]
-_PAIRS = 10
-_LABELLED = 30  # classes up to which the confusion matrix bears names
+_MAX_PAIRS = 10  # confused pairs on the page
+_MAX_NAMED_CLASSES = 30  # with more classes the confusion matrix has no names
+_Z95 = 1.959964  # quantile of the standard normal distribution for a 95 % interval
+_SPLIT_COLORS = {"train": "#2563eb", "validation": "#d97706"}
 
 
 @dataclass(frozen=True)
 class ClassRow:
-    """A class on test: its images, the share found, and the 95 % interval of that share."""
+    """Results of a class on test.
+
+    Attributes:
+        name: of the class.
+        train: number of training images.
+        test: number of test images.
+        accuracy: fraction of the test images that are classified correctly.
+        low: lower end of the accuracy's 95 % interval.
+        high: upper end of it.
+    """
 
     name: str
     train: int
@@ -35,33 +45,58 @@ class ClassRow:
 
 
 def wilson(right: int, count: int) -> tuple[float, float]:
-    """95 % interval of a share (Wilson, "Probable inference", JASA 22, 1927); 0 to 1 without images."""
+    """Return the 95 % interval of a fraction (Wilson, "Probable inference", JASA 22, 1927).
+
+    Args:
+        right: number of successes.
+        count: number of trials; without any, the interval is 0 to 1.
+    """
     if count == 0:
         return 0.0, 1.0
-    z, share = 1.959964, right / count
-    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
-    reach = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count)) / (1 + z * z / count)
-    return max(0.0, centre - reach), min(1.0, centre + reach)
+
+    share = right / count
+    z2 = _Z95 * _Z95
+    scale = 1 + z2 / count
+    center = (share + z2 / (2 * count)) / scale
+    variance = share * (1 - share) / count + z2 / (4 * count * count)
+    half_width = _Z95 * math.sqrt(variance) / scale
+    return max(0.0, center - half_width), min(1.0, center + half_width)
 
 
-def class_rows(manifest: Manifest, confusion: Confusion) -> list[ClassRow]:
-    """The classes that have test images, the worst first."""
-    trained = manifest.splits["train"].per_class
+def class_rows(manifest: Manifest, confusion: Int64) -> list[ClassRow]:
+    """Return the classes that have test images, the worst first.
+
+    Args:
+        manifest: of the dataset.
+        confusion: int64 [K, K], rows are the true classes.
+    """
+    train_counts = manifest.splits["train"].per_class
     rows = []
     for index, name in enumerate(manifest.class_names):
-        count, right = int(confusion[index].sum()), int(confusion[index, index])
-        if count:
-            rows.append(ClassRow(name, trained[index], count, right / count, *wilson(right, count)))
+        count = int(confusion[index].sum())
+        right = int(confusion[index, index])
+        if count > 0:
+            low, high = wilson(right, count)
+            rows.append(ClassRow(name, train_counts[index], count, right / count, low, high))
     return sorted(rows, key=lambda row: (row.accuracy, -row.test))
 
 
-def confused_pairs(manifest: Manifest, confusion: Confusion) -> list[tuple[str, str, int]]:
-    """(true class, taken for, how often), the most frequent mistakes first."""
-    wrong = confusion * ~np.eye(len(confusion), dtype=bool)
-    order = np.argsort(wrong, axis=None, kind="stable")[::-1][:_PAIRS]
-    cells = zip(*np.unravel_index(order, wrong.shape), strict=True)
+def confused_pairs(manifest: Manifest, confusion: Int64) -> list[tuple[str, str, int]]:
+    """Return (true class, predicted class, count), the most frequent mistakes first.
+
+    Args:
+        manifest: of the dataset.
+        confusion: int64 [K, K], rows are the true classes.
+    """
+    mistakes = confusion * ~np.eye(len(confusion), dtype=bool)
+    order = np.argsort(mistakes, axis=None, kind="stable")[::-1][:_MAX_PAIRS]
     names = manifest.class_names
-    return [(names[row], names[column], int(wrong[row, column])) for row, column in cells if wrong[row, column]]
+    pairs = []
+    for row, column in zip(*np.unravel_index(order, mistakes.shape), strict=True):
+        count = int(mistakes[row, column])
+        if count > 0:
+            pairs.append((names[row], names[column], count))
+    return pairs
 
 
 def write_report(
@@ -70,73 +105,91 @@ def write_report(
     configuration: dict[str, Any],
     history: list[dict[str, Any]],
     summary: dict[str, Any],
-    confusion: Confusion | None,
+    confusion: Int64 | None,
 ) -> Path:
-    """Write `folder/report.html`, and beside it curves.png and, where there was a test, confusion.png.
+    """Write report.html, curves.png and, if there was a test, confusion.png.
 
     Args:
-        folder: for the files.
+        folder: where to write them.
         manifest: of the dataset.
-        configuration: the options and the recipe.
-        history: a row an epoch, as in metrics.jsonl.
+        configuration: options and recipe.
+        history: one row for each epoch, as in metrics.jsonl.
         summary: as in summary.json.
         confusion: int64 [K, K], rows are the true classes; None without a test split.
+
+    Returns:
+        Path of report.html.
     """
     from jinja2 import Environment
 
-    pictures = {"curves": _picture(_curves(history), folder / "curves.png")}
+    pictures = {"curves": _save_picture(_plot_curves(history), folder / "curves.png")}
+    classes: list[ClassRow] = []
+    pairs: list[tuple[str, str, int]] = []
     if confusion is not None:
-        pictures["confusion"] = _picture(_matrix(manifest, confusion), folder / "confusion.png")
+        figure = _plot_confusion(manifest, confusion)
+        pictures["confusion"] = _save_picture(figure, folder / "confusion.png")
+        classes = class_rows(manifest, confusion)
+        pairs = confused_pairs(manifest, confusion)
+
     environment = Environment(autoescape=True)
-    environment.filters["percent"] = lambda share: "none" if share is None else f"{share:.2%}"
+    environment.filters["percent"] = _format_percent
     page = environment.from_string(_PAGE).render(
         manifest=manifest,
         configuration=configuration,
         summary=summary,
         pictures=pictures,
-        classes=[] if confusion is None else class_rows(manifest, confusion),
-        pairs=[] if confusion is None else confused_pairs(manifest, confusion),
+        classes=classes,
+        pairs=pairs,
     )
     path = folder / "report.html"
     path.write_text(page)
     return path
 
 
-def _picture(figure: Figure, path: Path) -> str:
-    """Save as PNG, and return it as text for the page."""
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=110, bbox_inches="tight")
-    path.write_bytes(content.getvalue())
-    return base64.b64encode(content.getvalue()).decode()
+def _format_percent(share: float | None) -> str:
+    return "none" if share is None else f"{share:.2%}"
 
 
-def _curves(history: list[dict[str, Any]]) -> Figure:
+def _save_picture(figure: Figure, path: Path) -> str:
+    """Save a figure as PNG, and return the file in base64 for the page."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=110, bbox_inches="tight")
+    path.write_bytes(file.getvalue())
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def _plot_curves(history: list[dict[str, Any]]) -> Figure:
+    """Plot loss and accuracy of the splits by epoch."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.2))
     epochs = [row["epoch"] for row in history]
     for axes, kind in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        for split, colour in (("train", "#2563eb"), ("validation", "#d97706")):
-            if f"{kind}_{split}" in history[0]:
-                values = [row[f"{kind}_{split}"] for row in history]
-                axes.plot(epochs, values, marker=".", color=colour, label=split)
+        for split, color in _SPLIT_COLORS.items():
+            name = f"{kind}_{split}"
+            if name in history[0]:
+                values = [row[name] for row in history]
+                axes.plot(epochs, values, marker=".", color=color, label=split)
+
         axes.set(title=kind, xlabel="epoch")
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
     return figure
 
 
-def _matrix(manifest: Manifest, confusion: Confusion) -> Figure:
+def _plot_confusion(manifest: Manifest, confusion: Int64) -> Figure:
+    """Plot the confusion matrix, each row as fractions of the true class."""
     from matplotlib.figure import Figure
 
-    count = len(confusion)
     figure = Figure(figsize=(6, 6))
     axes = figure.subplots()
     shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, shrink=0.7, label="share of the true class")
-    axes.set(title="confusion on test", xlabel="taken for", ylabel="true class")
-    if count <= _LABELLED:
+    axes.set(title="confusion on test", xlabel="predicted class", ylabel="true class")
+
+    count = len(confusion)
+    if count <= _MAX_NAMED_CLASSES:
         axes.set_xticks(range(count), manifest.class_names, rotation=90, fontsize=8)
         axes.set_yticks(range(count), manifest.class_names, fontsize=8)
     return figure
@@ -160,7 +213,7 @@ td, th { padding: .15rem .8rem .15rem 0; text-align: left; vertical-align: top }
 <div><b>{{ summary.balanced_accuracy_test | percent }}</b>mean of the classes</div>
 <div><b>{{ summary.accuracy_validation | percent }}</b>on validation (best epoch {{ summary.best_epoch }})</div>
 <div><b>{{ "%.1f" | format(summary.seconds_training) }} s</b>of training</div>
-<div><b>{{ "{:,.0f}".format(summary.images_per_second) }}</b>images a second</div>
+<div><b>{{ "{:,.0f}".format(summary.images_per_second) }}</b>images per second</div>
 <div><b>{{ summary.data_wait_fraction | percent }}</b>waiting for data</div>
 </div>
 <h2>Curves</h2><img alt="loss and accuracy by epoch" src="data:image/png;base64,{{ pictures.curves }}">
@@ -171,14 +224,14 @@ td, th { padding: .15rem .8rem .15rem 0; text-align: left; vertical-align: top }
 {% for row in classes %}<tr><td>{{ row.name }}</td><td class="n">{{ row.train }}</td><td class="n">{{ row.test }}</td>
 <td class="n">{{ row.accuracy | percent }}</td><td>{{ row.low | percent }} to {{ row.high | percent }}</td></tr>
 {% endfor %}</table></div>
-<h2>Most frequent mistakes</h2><table><tr><th>true class</th><th>taken for</th><th class="n">times</th></tr>
+<h2>Most frequent mistakes</h2><table><tr><th>true class</th><th>predicted class</th><th class="n">times</th></tr>
 {% for row in pairs %}<tr><td>{{ row[0] }}</td><td>{{ row[1] }}</td><td class="n">{{ row[2] }}</td></tr>{% endfor %}
 </table><img alt="confusion matrix" src="data:image/png;base64,{{ pictures.confusion }}">
 {% else %}<p>The dataset has no test split.</p>{% endif %}
 <h2>Data</h2><table><tr><th>split</th><th class="n">images</th><th>origin</th></tr>
 {% for name, split in manifest.splits.items() %}<tr><td>{{ name }}</td><td class="n">{{ split.count }}</td>
 <td>{{ split.origin }}</td></tr>{% endfor %}</table>
-<p>{{ manifest.class_names | length }} classes; skipped {{ manifest.skipped | length }}, unlabelled
+<p>{{ manifest.class_names | length }} classes; skipped {{ manifest.skipped | length }}, unlabeled
 {{ manifest.unlabelled }}, images in several splits {{ manifest.duplicates | length }}; fingerprint
 {{ manifest.fingerprint }}</p>
 {% if manifest.skipped %}<ul>{% for entry in manifest.skipped[:50] %}<li>{{ entry.file }}: {{ entry.reason }}</li>

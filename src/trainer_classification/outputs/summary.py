@@ -1,4 +1,4 @@
-"""`summary.json` and `metrics.jsonl`: what a run came to, for programs."""
+"""Write `summary.json` and `metrics.jsonl`: the results of a run, for programs."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ REQUIRED = (
 
 
 def write_summary(folder: Path, values: dict[str, Any]) -> Path:
-    """Write `folder/summary.json` atomically; what was not measured is null."""
+    """Write `folder/summary.json` atomically. Values that were not measured are null."""
     missing = [name for name in REQUIRED if name not in values]
     assert not missing, f"summary lacks {missing}"
     return _write(folder / "summary.json", json.dumps(values, indent=1) + "\n")
 
 
 def write_metrics(folder: Path, history: list[dict[str, Any]]) -> Path:
-    """Write `folder/metrics.jsonl` atomically: a line an epoch, those before a resume included."""
+    """Write `folder/metrics.jsonl` atomically: one line for each epoch, also for those before a resume."""
     return _write(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in history))
 
 
