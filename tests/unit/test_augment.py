@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from trainer_classification.augment import cpu, device
-from trainer_classification.augment import reference as oracle
+from trainer_classification.augment import cpu, device, reference
 from trainer_classification.plan import Plan, Policy
 
 SHIFTS = [
@@ -43,9 +42,9 @@ def on_device(images, index, draws, policy, size, layout="HWC"):
 @pytest.mark.parametrize("policy", SHIFTS)
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("side", [5, 16, 32, 37])
-def test_shift_flip_and_cutout_equal_the_oracle_bit_for_bit(fast, policy, channels, side):
+def test_shift_flip_and_cutout_equal_the_reference_bit_for_bit(fast, policy, channels, side):
     images, index, draws = images_and_draws(side, channels, policy)
-    expected = oracle.augment(images, index, draws, policy, side)
+    expected = reference.augment(images, index, draws, policy, side)
     np.testing.assert_array_equal(fast(images, index, draws, policy, side), expected)
 
 
@@ -56,7 +55,7 @@ def test_shift_flip_and_cutout_equal_the_oracle_bit_for_bit(fast, policy, channe
 @pytest.mark.parametrize(("side", "size"), [(40, 32), (33, 32), (21, 40), (90, 24)])
 def test_resized_crops_are_those_of_pillow_up_to_rounding(fast, policy, layout, channels, side, size):
     images, index, draws = images_and_draws(side, channels, policy)
-    expected = oracle.augment(images, index, draws, policy, size, layout).astype(int)
+    expected = reference.augment(images, index, draws, policy, size, layout).astype(int)
     difference = np.abs(fast(images, index, draws, policy, size, layout) - expected)
     assert difference.mean() < MEAN_TOLERANCE
     assert difference.max() <= LARGEST_TOLERANCE
@@ -65,7 +64,7 @@ def test_resized_crops_are_those_of_pillow_up_to_rounding(fast, policy, layout, 
 def test_both_layouts_show_the_same_image():
     images, index, draws = images_and_draws(40, 3, CROPS[0])
     x_first = np.ascontiguousarray(images.swapaxes(1, 2))
-    for augment in (oracle.augment, cpu.augment, on_device):
+    for augment in (reference.augment, cpu.augment, on_device):
         upright = augment(images, index, draws, CROPS[0], 32, "HWC").astype(int)
         assert np.abs(augment(x_first, index, draws, CROPS[0], 32, "WHC") - upright).max() <= 2
 
@@ -75,7 +74,7 @@ def test_images_that_are_not_contiguous_or_read_only_are_read_right(fast):
     images, index, draws = images_and_draws(16, 3, SHIFTS[2], count=20)
     images = images[::2]
     index = index % len(images)
-    expected = oracle.augment(images, index, draws, SHIFTS[2], 16)
+    expected = reference.augment(images, index, draws, SHIFTS[2], 16)
     np.testing.assert_array_equal(fast(images.copy(), index, draws, SHIFTS[2], 16), expected)
 
 
@@ -92,17 +91,17 @@ def test_out_is_written_in_place_and_returned():
     images, index, draws = images_and_draws(16, 3, SHIFTS[2])
     out = np.empty((len(index), 16, 16, 3), np.uint8)
     assert cpu.augment(images, index, draws, SHIFTS[2], 16, out=out) is out
-    np.testing.assert_array_equal(out, oracle.augment(images, index, draws, SHIFTS[2], 16))
+    np.testing.assert_array_equal(out, reference.augment(images, index, draws, SHIFTS[2], 16))
 
 
-@pytest.mark.parametrize("augment", [oracle.augment, cpu.augment])
+@pytest.mark.parametrize("augment", [reference.augment, cpu.augment])
 def test_a_shift_at_another_size_than_stored_says_how_to_prepare(augment):
     images, index, draws = images_and_draws(16, 3, SHIFTS[2])
     with pytest.raises(ValueError, match="--image-size 12"):
         augment(images, index, draws, SHIFTS[2], 12)
 
 
-@pytest.mark.parametrize("augment", [oracle.augment, cpu.augment, on_device])
+@pytest.mark.parametrize("augment", [reference.augment, cpu.augment, on_device])
 @pytest.mark.parametrize("pad", ["reflect", "zero"])
 @pytest.mark.parametrize("shift", [16, 64])
 def test_a_shift_by_all_of_an_image_is_refused_before_it_is_made(augment, pad, shift):
@@ -112,12 +111,12 @@ def test_a_shift_by_all_of_an_image_is_refused_before_it_is_made(augment, pad, s
         augment(images, index, draws, policy, 16)
 
 
-def test_a_shift_by_all_but_one_pixel_is_made_as_the_oracle_makes_it():
+def test_a_shift_by_all_but_one_pixel_is_made_as_the_reference_makes_it():
     for pad in ("reflect", "zero"):
         policy = Policy(crop="shift", shift=15, pad=pad, flip="random")
         images, index, draws = images_and_draws(16, 3, policy)
         draws.shift[:4] = [(15, 15), (-15, -15), (15, -15), (-15, 0)]
-        expected = oracle.augment(images, index, draws, policy, 16)
+        expected = reference.augment(images, index, draws, policy, 16)
         for fast in (cpu.augment, on_device):
             np.testing.assert_array_equal(fast(images, index, draws, policy, 16), expected)
 
@@ -127,6 +126,6 @@ def test_a_crop_of_one_pixel_and_one_of_the_whole_image_stay_inside():
     images, index, draws = images_and_draws(24, 3, policy)
     draws.box[0] = (23 / 24, 23 / 24, 1 / 24, 1 / 24)
     draws.box[1] = (0, 0, 1, 1)
-    expected = oracle.augment(images, index, draws, policy, 16).astype(int)
+    expected = reference.augment(images, index, draws, policy, 16).astype(int)
     for fast in (cpu.augment, on_device):
         assert np.abs(fast(images, index, draws, policy, 16) - expected).max() <= LARGEST_TOLERANCE

@@ -7,7 +7,7 @@ import sys
 CODE = """
 import numpy as np
 from trainer_classification.augment import cpu
-from trainer_classification.data import images
+from trainer_classification.data import decode as images
 from trainer_classification.kernels import resize
 
 for channels in (1, 3):
@@ -16,7 +16,7 @@ for channels in (1, 3):
     images.resized_x_first(image, 32)
     for x_first in (False, True):
         boxes, flip = np.array([[0, 0, 1, 1]], np.float32), np.array([True])
-        cpu._resized_crops(image.reshape(-1), np.zeros(1, np.int64), 40, boxes, flip, x_first, out)
+        cpu._crop_images(image.reshape(-1), np.zeros(1, np.int64), 40, boxes, flip, x_first, out)
 print(len(resize._resize.signatures))
 """
 

@@ -1,9 +1,9 @@
-"""Augmentation on the CPU: numba kernels that run without the GIL, one thread a call; the definition is `oracle.py`.
+"""Augment on the CPU: numba kernels that run without the GIL, one thread a call. `reference.py` is the definition.
 
-Both kernels are bound by moving bytes, and fetch the next image into the cache while they make one. A shift is some
-vector moves a row. A resized crop is two passes of weighted sums over contiguous bytes in 16-bit integers, with one
-transpose by pixel between them; images kept [x, y, c] save a second transpose, and mirroring is only the order in which
-the first pass writes.
+Both kernels are limited by memory bandwidth, and prefetch the next image while they process one. A shift takes a few
+vector moves a row. A resized crop takes two passes of weighted sums over contiguous bytes in 16-bit integers, with a
+transpose by pixel between them. Images stored as [x, y, c] save a second transpose. Mirroring only changes the order in
+which the first pass writes.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from trainer_classification.augment.reference import Layout, Uint8, resizes
+from trainer_classification.arrays import Int64, Uint8
+from trainer_classification.augment.reference import Layout, resizes
 from trainer_classification.kernels.resize import axes, look_ahead, pixels_at, resize, scratch_for
 from trainer_classification.kernels.vector import copy_row, fetch, mirror_row
-from trainer_classification.plan import Draws, Int64, Policy
+from trainer_classification.plan import Draws, Policy
+
+_MAX_REDUCTION = 8  # of a resized crop; the filter has no more taps
 
 
 def augment(
@@ -26,11 +29,27 @@ def augment(
     layout: Layout = "HWC",
     out: Uint8 | None = None,
 ) -> Uint8:
-    """As `oracle.augment`; `out`, uint8 [B, T, T, C], is written and returned where given. Padding rows are zero."""
-    side, channels = images.shape[1], images.shape[3]
-    out = np.empty((len(index), size, size, channels), np.uint8) if out is None else out
+    """Augment a batch as `reference.augment` does; padding rows become zero.
+
+    Args:
+        images: uint8 [N, S, S, C], contiguous.
+        index: int64 [B], the images of the batch; -1 is a padding row.
+        draws: of the batch, B rows.
+        policy: the one that `draws` was drawn by.
+        size: side T in px of the images to return.
+        layout: order of an image's bytes.
+        out: uint8 [B, T, T, C], contiguous, is written and returned; None to allocate it.
+
+    Raises:
+        ValueError: the stored images are of the wrong size or layout for the policy.
+    """
+    side = images.shape[1]
+    channels = images.shape[3]
+    if out is None:
+        out = np.empty((len(index), size, size, channels), np.uint8)
     assert images.flags.c_contiguous
     assert out.flags.c_contiguous
+
     starts = np.where(index < 0, -1, index * (side * side * channels))
     return augment_at(images.reshape(-1), starts, side, draws, policy, layout, out)
 
@@ -38,107 +57,139 @@ def augment(
 def augment_at(
     data: Uint8, starts: Int64, side: int, draws: Draws, policy: Policy, layout: Layout, out: Uint8
 ) -> Uint8:
-    """As `augment`, for images of side x side px that start at these bytes of `data`; -1 is a padding row."""
+    """Augment images that lie anywhere in one buffer, as `augment` does.
+
+    Args:
+        data: uint8 [n], the buffer.
+        starts: int64 [B], offset of each image in bytes; -1 is a padding row.
+        side: of the images in px.
+        draws: of the batch, B rows.
+        policy: the one that `draws` was drawn by.
+        layout: order of an image's bytes.
+        out: uint8 [B, T, T, C], contiguous, written and returned.
+
+    Raises:
+        ValueError: the stored images are of the wrong size or layout for the policy.
+    """
     size = out.shape[1]
     if resizes(policy, side, size):
-        if side > 8 * size:
+        if side > _MAX_REDUCTION * size:
             raise ValueError(f"Images stored at {side} px are too large for {size}: prepare with --image-size {size}.")
-        _resized_crops(data, starts, side, draws.box, draws.flip, layout == "WHC", out)
+        _crop_images(data, starts, side, draws.box, draws.flip, layout == "WHC", out)
     elif layout == "HWC":
-        _shifts(data, starts, draws.shift, draws.flip, policy.pad == "reflect", out)
+        _shift_images(data, starts, draws.shift, draws.flip, policy.pad == "reflect", out)
     else:
         raise ValueError(f"Shifts need images of layout HWC, these are {layout}: prepare with --image-size {size}.")
+
     cut_out(out, draws, policy)
     return out
 
 
 def cut_out(images: Uint8, draws: Draws, policy: Policy) -> None:
-    """Blank the square of each image in place, where the policy has one."""
+    """Blank the square of each image in place, if the policy has one."""
     if policy.cutout:
-        _cutouts(images, draws.cutout, policy.cutout, policy.fill)
+        _blank_squares(images, draws.cutout, policy.cutout, policy.fill)
 
 
 @njit(nogil=True, cache=True)
-def _shifts(data, starts, shift, flip, reflect, out):  # type: ignore[no-untyped-def]
-    """Copy B images [S, S, C], shifted by (dy, dx), mirrored where `flip`, reflected or zero outside."""
+def _shift_images(data, starts, shift, flip, reflect, out):  # type: ignore[no-untyped-def]
+    """Copy B images [S, S, C], shifted by (dy, dx) and mirrored where `flip`, reflected or zero outside."""
     batch, side, _, channels = out.shape
     step = side * channels
     for b in range(batch):
         if starts[b] < 0:
             out[b] = 0
             continue
-        if b + 1 < batch:  # in random order, so that the machine would not fetch it by itself
+
+        # The order of the images is random, so the hardware cannot prefetch them.
+        if b + 1 < batch:
             fetch(data.ctypes.data + max(starts[b + 1], 0), side * step)
-        dy, dx = int(shift[b, 0]), int(shift[b, 1])
-        first, last = max(0, -dx), min(side, side - dx)
-        image, target = data.ctypes.data + starts[b], out.ctypes.data + b * side * step
+
+        dy = int(shift[b, 0])
+        dx = int(shift[b, 1])
+        first = max(0, -dx)
+        last = min(side, side - dx)
+        image = data.ctypes.data + starts[b]
+        target = out.ctypes.data + b * side * step
+
         for y in range(side):
-            source = image + _reflected(y + dy, side) * step + (first + dx) * channels
+            source = image + _reflect(y + dy, side) * step + (first + dx) * channels
             if flip[b]:
                 mirror_row(target + y * step + (side - last) * channels, source, last - first, channels)
             else:
                 copy_row(target + y * step + first * channels, source, (last - first) * channels)
+
         pixels = data[starts[b] : starts[b] + side * step].reshape(side, side, channels)
-        _border(pixels, out[b], dy, dx, flip[b], reflect)
+        _fill_border(pixels, out[b], dy, dx, flip[b], reflect)
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _reflected(at, side):  # type: ignore[no-untyped-def]
-    """Index that `at` shows when the image is mirrored at its first and last pixel."""
-    if at < 0:
-        return -at
-    return 2 * side - 2 - at if at >= side else at
+def _reflect(index, side):  # type: ignore[no-untyped-def]
+    """Return the pixel that an index shows if the image is mirrored at its first and last pixel."""
+    if index < 0:
+        return -index
+    if index >= side:
+        return 2 * side - 2 - index
+    return index
 
 
 @njit(nogil=True, cache=True)
-def _border(image, target, dy, dx, mirrored, reflect):  # type: ignore[no-untyped-def]
-    """The |dx| columns that the row copies left out, and the |dy| rows, where outside is zero."""
+def _fill_border(image, target, dy, dx, mirrored, reflect):  # type: ignore[no-untyped-def]
+    """Fill the |dx| columns that the row copies left out, and the |dy| rows if the outside is zero."""
     side = len(image)
     for x in range(side):
         if 0 <= x + dx < side:
             continue
-        to, at = side - 1 - x if mirrored else x, _reflected(x + dx, side)
+        target_x = side - 1 - x if mirrored else x
+        source_x = _reflect(x + dx, side)
         for y in range(side):
-            row = _reflected(y + dy, side)
+            source_y = _reflect(y + dy, side)
             for c in range(image.shape[2]):
-                target[y, to, c] = image[row, at, c] if reflect else 0
+                target[y, target_x, c] = image[source_y, source_x, c] if reflect else 0
+
     if not reflect:
         target[: max(0, -dy)] = 0
         target[side - max(0, dy) :] = 0
 
 
 @njit(nogil=True, cache=True)
-def _cutouts(images, centre, side, fill):  # type: ignore[no-untyped-def]
+def _blank_squares(images, center, side, fill):  # type: ignore[no-untyped-def]
     """Blank a square of each image in place."""
     size = images.shape[1]
     for b in range(len(images)):
-        top = int(np.floor(centre[b, 0] * np.float32(size))) - side // 2
-        left = int(np.floor(centre[b, 1] * np.float32(size))) - side // 2
+        top = int(np.floor(center[b, 0] * np.float32(size))) - side // 2
+        left = int(np.floor(center[b, 1] * np.float32(size))) - side // 2
         for y in range(max(top, 0), min(top + side, size)):
             images[b, y, max(left, 0) : max(min(left + side, size), 0)] = fill
 
 
 @njit(nogil=True, cache=True)
-def _resized_crops(data, starts, side, boxes, flip, x_first, out):  # type: ignore[no-untyped-def]
-    """Antialiased bilinear crops of B images [S, S, C] to [T, T, C]."""
+def _crop_images(data, starts, side, boxes, flip, x_first, out):  # type: ignore[no-untyped-def]
+    """Crop B images [S, S, C] to [T, T, C] with antialiased bilinear resizing."""
     batch, size, _, channels = out.shape
+    step = side * channels
     scratch = scratch_for(side, size, size, channels)
     for b in range(batch):
         if starts[b] < 0:
             out[b] = 0
             continue
-        after = b + 1 if b + 1 < batch and starts[b + 1] >= 0 else -1
-        address = data.ctypes.data + starts[after] if after >= 0 else 0
-        outer, inner = _axes(boxes[after], side, False, x_first)
-        look_ahead(pixels_at(address, side * channels, side, side), channels, outer, inner, scratch)
-        image = pixels_at(data.ctypes.data + starts[b], side * channels, side, side)
+
+        # Announce the next image, so that it is prefetched; address 0 means that there is none.
+        following = b + 1 if b + 1 < batch and starts[b + 1] >= 0 else -1
+        address = data.ctypes.data + starts[following] if following >= 0 else 0
+        outer, inner = _order_axes(boxes[following], side, False, x_first)
+        look_ahead(pixels_at(address, step, side, side), channels, outer, inner, scratch)
+
+        image = pixels_at(data.ctypes.data + starts[b], step, side, side)
         target = pixels_at(out[b].ctypes.data, size * channels, size, size)
-        outer, inner = _axes(boxes[b], side, flip[b], x_first)
+        outer, inner = _order_axes(boxes[b], side, flip[b], x_first)
         resize(image, channels, outer, inner, scratch, target, not x_first, 1.0)
 
 
 @njit(nogil=True, inline="always")
-def _axes(box, side, mirrored, x_first):  # type: ignore[no-untyped-def]
-    """The outer and the inner axis of a box, as `resize` takes them."""
+def _order_axes(box, side, mirrored, x_first):  # type: ignore[no-untyped-def]
+    """Return the outer and the inner axis of a box, as `resize` takes them."""
     across, down = axes(box, side, side, mirrored)
-    return (across, down) if x_first else (down, across)
+    if x_first:
+        return across, down
+    return down, across

@@ -1,7 +1,7 @@
-"""Augmentation as torch operations on the device that holds the images; the definition is `oracle.py`.
+"""Augment by torch operations on the device that holds the images. `reference.py` is the definition.
 
-Needs torch alone. A shift is one gather. A resized crop is two batched matrix products with the weights of the
-antialiased triangle filter: on a GPU the tensor cores do it, at some 36 MFLOP an image of 128 px.
+It needs no library but torch. A shift is one gather. A resized crop is two batched matrix products with the weights of
+the antialiased triangle filter: a GPU computes them in its tensor cores, at about 36 MFLOP for an image of 128 px.
 """
 
 from __future__ import annotations
@@ -25,76 +25,122 @@ class DeviceDraws:
     cutout: Tensor
 
     def __getitem__(self, index: Tensor) -> DeviceDraws:
+        """Return the draws of some samples."""
         return DeviceDraws(self.box[index], self.flip[index], self.shift[index], self.cutout[index])
 
 
 def to_device(draws: Draws, device: torch.device) -> DeviceDraws:
-    """Move a whole epoch's draws at once: 23 bytes a sample."""
+    """Copy the draws of a whole epoch to a device: 23 bytes a sample."""
     arrays = (draws.box, draws.flip, draws.shift, draws.cutout)
     return DeviceDraws(*(torch.from_numpy(array).to(device, non_blocking=True) for array in arrays))
 
 
 def augment(
-    images: Tensor, index: Tensor, draws: DeviceDraws, policy: Policy, size: int, layout: Layout = "HWC"
+    images: Tensor,
+    index: Tensor,
+    draws: DeviceDraws,
+    policy: Policy,
+    size: int,
+    layout: Layout = "HWC",
 ) -> Tensor:
-    """As `oracle.augment`, with tensors: uint8 [N, S, S, C], int64 [B] -> uint8 [B, T, T, C], contiguous.
+    """Augment a batch as `reference.augment` does; a padding row shows the last image.
 
-    A padding row (index -1) shows the last image.
+    Args:
+        images: uint8 [N, S, S, C].
+        index: int64 [B], the images of the batch; -1 is a padding row.
+        draws: of the batch, B rows.
+        policy: the one that `draws` was drawn by.
+        size: side T in px of the images to return.
+        layout: order of an image's bytes.
+
+    Returns:
+        uint8 [B, T, T, C], contiguous.
+
+    Raises:
+        ValueError: the stored images are of the wrong size or layout for the policy.
     """
     if resizes(policy, images.shape[1], size):
-        batch = _resized_crops(images[index], draws, size, layout)
+        batch = _crop_images(images[index], draws, size, layout)
     elif layout == "HWC":
-        batch = _shifts(images, index, draws, policy)
+        batch = _shift_images(images, index, draws, policy)
     else:
         raise ValueError(f"Shifts need images of layout HWC, these are {layout}: prepare with --image-size {size}.")
-    return _cutouts(batch, draws.cutout, policy) if policy.cutout else batch
 
-
-def _shifts(images: Tensor, index: Tensor, draws: DeviceDraws, policy: Policy) -> Tensor:
-    side = images.shape[1]
-    at = torch.arange(side, device=images.device)
-    y = at + draws.shift[:, :1]
-    x = torch.where(draws.flip[:, None], side - 1 - at, at) + draws.shift[:, 1:]
-    batch = images[index[:, None, None], _reflected(y, side)[:, :, None], _reflected(x, side)[:, None, :]]
-    if policy.pad == "zero" and policy.crop == "shift":
-        inside = ((y >= 0) & (y < side))[:, :, None] & ((x >= 0) & (x < side))[:, None, :]
-        batch *= inside[..., None]
+    if policy.cutout:
+        _blank_squares(batch, draws.cutout, policy)
     return batch
 
 
-def _reflected(at: Tensor, side: int) -> Tensor:
-    return (side - 1 - (side - 1 - at.abs()).abs()).long()
+def _shift_images(images: Tensor, index: Tensor, draws: DeviceDraws, policy: Policy) -> Tensor:
+    side = images.shape[1]
+    pixel = torch.arange(side, device=images.device)
+    y = pixel + draws.shift[:, :1]
+    x = torch.where(draws.flip[:, None], side - 1 - pixel, pixel) + draws.shift[:, 1:]
+
+    source_y = _reflect(y, side)[:, :, None]
+    source_x = _reflect(x, side)[:, None, :]
+    batch = images[index[:, None, None], source_y, source_x]
+
+    if policy.pad == "zero" and policy.crop == "shift":
+        inside_y = ((y >= 0) & (y < side))[:, :, None]
+        inside_x = ((x >= 0) & (x < side))[:, None, :]
+        batch *= (inside_y & inside_x)[..., None]
+    return batch
 
 
-def _resized_crops(images: Tensor, draws: DeviceDraws, size: int, layout: Layout) -> Tensor:
-    """uint8 [B, S, S, C], one axis after the other; tensor cores take fp16, the CPU fp32."""
+def _reflect(index: Tensor, side: int) -> Tensor:
+    """Return the pixels that indices show if the image is mirrored at its first and last pixel."""
+    return (side - 1 - (side - 1 - index.abs()).abs()).long()
+
+
+def _crop_images(images: Tensor, draws: DeviceDraws, size: int, layout: Layout) -> Tensor:
+    """Resize the boxes of images, uint8 [B, S, S, C], one axis after the other."""
     batch, side, _, channels = images.shape
-    kind = torch.float16 if images.is_cuda else torch.float32
+    dtype = torch.float16 if images.is_cuda else torch.float32  # tensor cores take fp16
     x, y, w, h = draws.box.unbind(1)
-    horizontal = _triangle(x * side, w * side, side, size)
-    horizontal = torch.where(draws.flip[:, None, None], horizontal.flip(1), horizontal).to(kind)
-    vertical = _triangle(y * side, h * side, side, size).to(kind)
-    first, second = (horizontal, vertical) if layout == "WHC" else (vertical, horizontal)
-    half = torch.bmm(first, images.view(batch, side, side * channels).to(kind))
-    half = half.view(batch, size, side, channels).transpose(1, 2).reshape(batch, side, size * channels)
-    whole = torch.bmm(second, half).view(batch, size, size, channels)
-    whole = whole if layout == "WHC" else whole.transpose(1, 2)
+
+    horizontal = _triangle_weights(x * side, w * side, side, size)
+    horizontal = torch.where(draws.flip[:, None, None], horizontal.flip(1), horizontal).to(dtype)
+    vertical = _triangle_weights(y * side, h * side, side, size).to(dtype)
+    outer = horizontal if layout == "WHC" else vertical
+    inner = vertical if layout == "WHC" else horizontal
+
+    half = torch.bmm(outer, images.view(batch, side, side * channels).to(dtype))
+    half = half.view(batch, size, side, channels).transpose(1, 2)
+    half = half.reshape(batch, side, size * channels)
+    whole = torch.bmm(inner, half).view(batch, size, size, channels)
+
+    # The axes are now swapped, which makes images of layout WHC upright.
+    if layout == "HWC":
+        whole = whole.transpose(1, 2)
     return whole.add_(0.5).clamp_(0, 255).to(torch.uint8).contiguous()
 
 
-def _triangle(start: Tensor, length: Tensor, side: int, size: int) -> Tensor:
-    """Weights float32 [B, T, S] of one axis, as Pillow's `precompute_coeffs` for its bilinear filter."""
+def _triangle_weights(start: Tensor, length: Tensor, side: int, size: int) -> Tensor:
+    """Return the weights of one axis, as Pillow's `precompute_coeffs` for its bilinear filter.
+
+    Args:
+        start: float32 [B], where each box starts in px.
+        length: float32 [B], of each box in px.
+        side: of the images in px, S.
+        size: side of the result in px, T.
+
+    Returns:
+        float32 [B, T, S].
+    """
     scale = (length / size)[:, None]
-    centre = start[:, None] + (torch.arange(size, device=start.device) + 0.5) * scale
-    at = torch.arange(side, device=start.device) + 0.5
-    weights = (1 - (at - centre[:, :, None]).abs() / scale.clamp(min=1)[:, :, None]).clamp(min=0)
+    center = start[:, None] + (torch.arange(size, device=start.device) + 0.5) * scale
+    pixel = torch.arange(side, device=start.device) + 0.5
+    distance = (pixel - center[:, :, None]).abs() / scale.clamp(min=1)[:, :, None]
+    weights = (1 - distance).clamp(min=0)
     return weights / weights.sum(2, keepdim=True)
 
 
-def _cutouts(images: Tensor, centre: Tensor, policy: Policy) -> Tensor:
-    size, side = images.shape[1], policy.cutout
-    start = (centre * size).floor().long() - side // 2
-    at = torch.arange(size, device=images.device)
-    inside = (at >= start[:, :, None]) & (at < start[:, :, None] + side)
-    blank = inside[:, 0, :, None] & inside[:, 1, None, :]
-    return images.masked_fill_(blank[..., None], policy.fill)
+def _blank_squares(images: Tensor, center: Tensor, policy: Policy) -> None:
+    """Blank a square of each image in place."""
+    size = images.shape[1]
+    start = (center * size).floor().long() - policy.cutout // 2
+    pixel = torch.arange(size, device=images.device)
+    inside = (pixel >= start[:, :, None]) & (pixel < start[:, :, None] + policy.cutout)
+    square = inside[:, 0, :, None] & inside[:, 1, None, :]
+    images.masked_fill_(square[..., None], policy.fill)

@@ -1,7 +1,7 @@
-"""What augmentation means: slow, plain, one image at a time. The fast ones are tested against it.
+"""Define the augmentation: slow and plain, one image at a time. The fast versions are tested against it.
 
-`augment` here, in `cpu.py` (numba) and in `device.py` (torch) share one signature. Shifts, flips and cutouts are exact;
-resized crops are those of Pillow's antialiased bilinear `resize(box=...)`, up to rounding.
+`augment` here, in `cpu.py` (numba) and in `device.py` (torch) share one signature. Shifts, flips and cutouts are exact.
+Resized crops are those of Pillow's antialiased bilinear `resize(box=...)`, up to rounding.
 """
 
 from __future__ import annotations
@@ -9,11 +9,10 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from trainer_classification.plan import Draws, Int64, Policy
+from trainer_classification.arrays import Float32, Int8, Int64, Uint8
+from trainer_classification.plan import Draws, Policy
 
-Uint8 = npt.NDArray[np.uint8]
 Layout = Literal["HWC", "WHC"]
 
 
@@ -21,10 +20,10 @@ def augment(images: Uint8, index: Int64, draws: Draws, policy: Policy, size: int
     """Crop, shift, mirror and blank the images of a batch as drawn.
 
     Args:
-        images: uint8 [N, S, S, C], the whole split; an image is [y, x, c], or [x, y, c] for layout "WHC".
-        index: int64 [B], which images; -1 is a padding row, whose pixels are any.
+        images: uint8 [N, S, S, C], the whole split. An image is [y, x, c], or [x, y, c] for layout "WHC".
+        index: int64 [B], the images of the batch; -1 is a padding row, whose pixels do not matter.
         draws: of the batch, B rows.
-        policy: what `draws` was drawn by.
+        policy: the one that `draws` was drawn by.
         size: side T in px of the images to return.
         layout: order of an image's bytes.
 
@@ -37,17 +36,24 @@ def augment(images: Uint8, index: Int64, draws: Draws, policy: Policy, size: int
         if resizes(policy, len(image), size):
             image = resized_crop(image, draws.box[row], size)
         else:
-            image = shifted(image, draws.shift[row], policy.pad)
-        image = image[:, ::-1] if draws.flip[row] else image
-        rows.append(blanked(image, draws.cutout[row], policy))
+            image = shift_image(image, draws.shift[row], policy.pad)
+
+        if draws.flip[row]:
+            image = image[:, ::-1]
+        rows.append(blank_square(image, draws.cutout[row], policy))
     return np.stack(rows)
 
 
 def resizes(policy: Policy, side: int, size: int) -> bool:
-    """Whether pixels are interpolated (True) or only copied.
+    """Return True if pixels are interpolated, False if they are only copied.
+
+    Args:
+        policy: how images are augmented.
+        side: of the stored images in px.
+        size: side in px of the images to return.
 
     Raises:
-        ValueError: a shift, which copies, is asked for at another size than the images have, or by all of it.
+        ValueError: images cannot be shifted, because they are stored at another size or are no larger than the shift.
     """
     if policy.crop == "shift" and side != size:
         raise ValueError(f"Images stored at {side} px cannot be shifted at {size}: prepare with --image-size {size}.")
@@ -56,31 +62,55 @@ def resizes(policy: Policy, side: int, size: int) -> bool:
     return policy.crop == "resized" or side != size
 
 
-def shifted(image: Uint8, shift: npt.NDArray[np.int8], pad: Literal["reflect", "zero"]) -> Uint8:
-    """Output pixel (y, x) is input pixel (y + dy, x + dx); what lies outside is reflected or zero."""
-    reach, side = int(np.abs(shift).max(initial=0)), len(image)
-    padded = np.pad(image, ((reach, reach), (reach, reach), (0, 0)), "reflect" if pad == "reflect" else "constant")
-    y, x = shift + reach
+def shift_image(image: Uint8, shift: Int8, pad: Literal["reflect", "zero"]) -> Uint8:
+    """Return the image whose pixel (y, x) is the given image's pixel (y + dy, x + dx).
+
+    Args:
+        image: uint8 [S, S, C].
+        shift: int8 [2], dy and dx in px.
+        pad: what lies outside of the image: its reflection, or zeros.
+    """
+    side = len(image)
+    largest = int(np.abs(shift).max(initial=0))
+    margins = ((largest, largest), (largest, largest), (0, 0))
+    padded = np.pad(image, margins, "reflect" if pad == "reflect" else "constant")
+    y, x = shift + largest
     return padded[y : y + side, x : x + side]
 
 
-def resized_crop(image: Uint8, box: npt.NDArray[np.float32], size: int) -> Uint8:
-    """The box (x, y, w, h as fractions) as size x size px, antialiased."""
-    from PIL import Image  # the fast ones import this module, on machines that may lack Pillow
+def resized_crop(image: Uint8, box: Float32, size: int) -> Uint8:
+    """Return a box of the image, resized with antialiasing.
+
+    Args:
+        image: uint8 [H, W, C].
+        box: float32 [4], x, y, w, h as fractions of the image.
+        size: side in px of the image to return.
+    """
+    from PIL import Image  # the fast versions import this module, on machines that may lack Pillow
 
     height, width, channels = image.shape
     x, y, w, h = (box.astype(np.float64) * (width, height, width, height)).tolist()
-    picture = Image.fromarray(np.ascontiguousarray(image if channels > 1 else image[:, :, 0]))
     edges = (x, y, min(x + w, width), min(y + h, height))
-    return np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR, box=edges)).reshape(size, size, channels)
+
+    picture = Image.fromarray(np.ascontiguousarray(image if channels > 1 else image[:, :, 0]))
+    resized = picture.resize((size, size), Image.Resampling.BILINEAR, box=edges)
+    return np.asarray(resized).reshape(size, size, channels)
 
 
-def blanked(image: Uint8, centre: npt.NDArray[np.float32], policy: Policy) -> Uint8:
-    """The image with the square of `policy.cutout` px around the centre (y, x as fractions) set to `policy.fill`."""
+def blank_square(image: Uint8, center: Float32, policy: Policy) -> Uint8:
+    """Return the image with a square of `policy.cutout` px set to `policy.fill`.
+
+    Args:
+        image: uint8 [T, T, C].
+        center: float32 [2], y and x of the square's center as fractions of the image.
+        policy: how images are augmented.
+    """
     if policy.cutout == 0:
         return image
-    size, side = len(image), policy.cutout
-    top, left = np.floor(centre * np.float32(size)).astype(int) - side // 2
+
+    size = len(image)
+    side = policy.cutout
+    top, left = np.floor(center * np.float32(size)).astype(int) - side // 2
     image = image.copy()
     image[max(top, 0) : max(top + side, 0), max(left, 0) : max(left + side, 0)] = policy.fill
     return image
