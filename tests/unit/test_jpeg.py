@@ -63,7 +63,7 @@ def test_grey_has_luma_alone():
     data = saved(photograph(50, 33, 1))
     sound, planes, buffer = decoded(data)
     assert sound
-    assert planes.colours == 0
+    assert planes.has_chroma == 0
     assert np.array_equal(luma(planes, buffer), simplejpeg.decode_jpeg(data, "GRAY")[:, :, 0])
 
 

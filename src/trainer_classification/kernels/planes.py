@@ -1,4 +1,7 @@
-"""Images as Y, Cb and Cr, chroma as small as JPEGs store it: half the bytes of RGB, which is made at the final size."""
+"""Resize images as planes of Y, Cb and Cr, with chroma as small as JPEGs store it.
+
+That is half the bytes of RGB, which is made at the final size.
+"""
 
 from __future__ import annotations
 
@@ -10,137 +13,181 @@ from numba import int64, njit
 from trainer_classification.kernels.resize import axis, pixels_at, pixels_of, resize, scratch_for, transpose
 from trainer_classification.kernels.vector import RGB, rgb_vector, sharp_row_of
 
-# A decoded image: planes in one buffer, whose chroma is smaller by `across` and `down`; colours 0: Y alone.
-Planes = namedtuple("Planes", "width height stride chroma_stride blue red across down colours")
+# A decoded image: planes in one buffer, luma first. `blue` and `red` are the offsets of Cb and Cr in bytes, which are
+# smaller by the factors `across` and `down`. `has_chroma` is 0 if there is only Y, else 1.
+Planes = namedtuple("Planes", "width height stride chroma_stride blue red across down has_chroma")
 
-NEUTRAL = np.uint8(128)  # chroma of grey
-_CUBIC = 0.8  # width of the cubic where it shrinks; 1: Pillow's
+NEUTRAL = np.uint8(128)  # chroma of gray
+_CUBIC_WIDTH = 0.8  # of the cubic filter, as a multiple of Pillow's, if it reduces
 
 
 @njit(nogil=True, cache=True)
 def whole(planes, buffer, width, height):  # type: ignore[no-untyped-def]
-    """The whole image at another size, antialiased bilinear: uint8 [height, width, C], C as the image has.
+    """Resize the whole image with an antialiased bilinear filter.
 
     Args:
-        planes, buffer: of a decoder.
-        width, height: px; the image is at most 8 times as large.
+        planes: from a decoder.
+        buffer: uint8, from the same decoder.
+        width: of the result in px; the image is at most 8 times as large.
+        height: of the result in px.
+
+    Returns:
+        uint8 [height, width, C] with as many channels as the image.
     """
-    return _whole(planes, buffer, int64(width), int64(height), False)
+    return _resize_planes(planes, buffer, int64(width), int64(height), False)
 
 
 @njit(nogil=True, cache=True)
 def whole_x_first(planes, buffer, side):  # type: ignore[no-untyped-def]
-    """The whole image as a square with x before y: uint8 [side, side, C], C as the image has.
+    """Resize the whole image to a square with x before y.
 
-    Luma by a cubic, which keeps what a later crop, resized again, should show: a triangle blurs.
+    Luma is resized by a cubic. It keeps detail for later crops, which are resized again; a triangle filter blurs.
 
     Args:
-        planes, buffer: of a decoder.
-        side: px, SUM at least, as the image's width; the image is at most 4 times as large.
+        planes: from a decoder.
+        buffer: uint8, from the same decoder.
+        side: of the result in px. It and the image's width are SUM px or more; the image is at most 4 times as large.
+
+    Returns:
+        uint8 [side, side, C] with as many channels as the image.
     """
-    return _whole(planes, buffer, int64(side), int64(side), True)
+    return _resize_planes(planes, buffer, int64(side), int64(side), True)
 
 
 @njit(nogil=True, cache=True)
-def _whole(planes, buffer, width, height, x_first):  # type: ignore[no-untyped-def]
-    count = 3 if planes.colours else 1
-    made, out = np.empty((count, height, width), np.uint8), np.empty((height, width, count), np.uint8)
+def _resize_planes(planes, buffer, width, height, x_first):  # type: ignore[no-untyped-def]
+    count = 3 if planes.has_chroma else 1
+    resized = np.empty((count, height, width), np.uint8)
     longest = max(width, height)
     scratch = scratch_for(planes.width, longest, longest, int64(1))
+
     for number in range(count):
         image, columns, rows = plane_at(buffer.ctypes.data, planes, number)
-        target = pixels_at(made[number].ctypes.data, width, height, width)
-        down, across = planes.height / rows, planes.width / columns
+        target = pixels_at(resized[number].ctypes.data, width, height, width)
+        down = planes.height / rows
+        across = planes.width / columns
         if x_first and number == 0:
-            _sharp(image, down, across, scratch, target)
+            _resize_sharply(image, down, across, scratch, target)
         else:
-            resize(image, 1, axis(0, down, False), axis(0, across, False), scratch, target, not x_first, 1.0)
+            outer = axis(0, down, False)
+            inner = axis(0, across, False)
+            resize(image, 1, outer, inner, scratch, target, not x_first, 1.0)
+
     if count == 1:
-        return made.reshape(height, width, 1)
-    colours(made, out)
+        return resized.reshape(height, width, 1)
+    out = np.empty((height, width, count), np.uint8)
+    convert_to_rgb(resized, out)
     return out
 
 
 @njit(nogil=True, cache=True)
-def _sharp(image, height, width, scratch, out):  # type: ignore[no-untyped-def]
-    """`resize` of a whole plane, by a cubic."""
+def _resize_sharply(image, height, width, scratch, out):  # type: ignore[no-untyped-def]
+    """Resize a whole plane by a cubic, with its axes swapped."""
     size = out.rows
-    taps = _cubic(height, image.rows, scratch.outer_at, scratch.outer_weights)
-    rows, columns = pixels_of(scratch.rows, int64(1)), pixels_of(scratch.columns, int64(1))
-    _sharp_rows(image, scratch.outer_at, scratch.outer_weights, taps, image.columns, rows)
+    rows = pixels_of(scratch.rows, int64(1))
+    columns = pixels_of(scratch.columns, int64(1))
+
+    taps = _cubic_weights(height, image.rows, scratch.outer_at, scratch.outer_weights)
+    _sum_rows(image, scratch.outer_at, scratch.outer_weights, taps, image.columns, rows)
     transpose(rows, columns, int64(0), image.columns, size, int64(1))
-    taps = _cubic(width, image.columns, scratch.inner_at, scratch.inner_weights)
-    _sharp_rows(columns, scratch.inner_at, scratch.inner_weights, taps, size, out)
+
+    taps = _cubic_weights(width, image.columns, scratch.inner_at, scratch.inner_weights)
+    _sum_rows(columns, scratch.inner_at, scratch.inner_weights, taps, size, out)
 
 
 @njit(nogil=True, cache=True)
-def _sharp_rows(source, at, weights, taps, count, target):  # type: ignore[no-untyped-def]
-    """`count` bytes of each row of target = the rows of source from at[o], weighted."""
-    for o in range(len(at)):
-        to, origin = target.address + o * target.step, source.address + at[o] * source.step
+def _sum_rows(source, first_rows, weights, taps, count, target):  # type: ignore[no-untyped-def]
+    """Set `count` bytes of each target row o to the weighted sum of the source rows from first_rows[o]."""
+    for o in range(len(first_rows)):
+        to = target.address + o * target.step
+        origin = source.address + first_rows[o] * source.step
         sharp_row_of(to, origin, source.step, weights[o].ctypes.data, taps, count)
 
 
 @njit(nogil=True, cache=True)
-def _cubic(length, side, at, weights):  # type: ignore[no-untyped-def]
-    """As `resize.triangle`, of the whole axis by Keys' cubic (a = -0.5): signed weights that add up to 128."""
-    size = len(at)
+def _cubic_weights(length, side, first, weights):  # type: ignore[no-untyped-def]
+    """Write the taps of a whole axis, and return how many there are.
+
+    They are those of `resize.triangle_weights`, but by Keys' cubic (a = -0.5): signed weights that sum to 128.
+
+    Args:
+        length: of the box in px.
+        side: of this axis in px.
+        first: int64 [size], written: the first input pixel of each output pixel.
+        weights: uint16 [size, TAPS], written: signed weights in two's complement.
+    """
+    size = len(first)
     scale = length / size
-    stretch = max(scale * _CUBIC, 1.0)
+    stretch = max(scale * _CUBIC_WIDTH, 1.0)
     taps = min(int(np.ceil(4 * stretch)) + 1, side, weights.shape[1])
-    raw, slope = np.empty(taps), 1 / stretch
+    values = np.empty(taps)
+    slope = 1 / stretch
+
     for o in range(size):
-        centre = (o + 0.5) * scale
-        first = min(max(int(np.floor(centre - 2 * stretch + 0.5)), 0), side - taps)
+        center = (o + 0.5) * scale
+        start = min(max(int(np.floor(center - 2 * stretch + 0.5)), 0), side - taps)
         total = 0.0
         for k in range(taps):
-            x = min(abs(first + k + 0.5 - centre) * slope, 2.0)
-            near, far = (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
-            raw[k] = near if x < 1 else far
-            total += raw[k]
+            x = min(abs(start + k + 0.5 - center) * slope, 2.0)
+            near = (1.5 * x - 2.5) * x * x + 1
+            far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+            values[k] = near if x < 1 else far
+            total += values[k]
+
+        # The largest weight takes the rounding error of all.
         share = 128 / total
-        left, largest = 128, 0
+        remainder = 128
+        largest = 0
         for k in range(taps):
-            weight = int(np.floor(raw[k] * share + 0.5))
+            weight = int(np.floor(values[k] * share + 0.5))
             weights[o, k] = np.uint16(weight & 0xFFFF)
-            left -= weight
-            largest = k if raw[k] > raw[largest] else largest
-        weights[o, largest] += np.uint16(left & 0xFFFF)
-        at[o] = first
+            remainder -= weight
+            if values[k] > values[largest]:
+                largest = k
+        weights[o, largest] += np.uint16(remainder & 0xFFFF)
+        first[o] = start
     return taps
 
 
 @njit(nogil=True, inline="always")
 def plane_at(address, planes, number):  # type: ignore[no-untyped-def]
-    """(Pixels, columns and rows of the image to one of it) of luma, Cb or Cr."""
+    """Return the Pixels of Y, Cb or Cr, and how many columns and rows of the image one of its pixels covers."""
     if number == 0:
         return pixels_at(address, planes.stride, planes.height, planes.width), np.int64(1), np.int64(1)
-    width, height = -(-planes.width // planes.across), -(-planes.height // planes.down)
-    start = planes.blue if number == 1 else planes.red
-    return pixels_at(address + start, planes.chroma_stride, height, width), planes.across, planes.down
+
+    width = -(-planes.width // planes.across)
+    height = -(-planes.height // planes.down)
+    offset = planes.blue if number == 1 else planes.red
+    return pixels_at(address + offset, planes.chroma_stride, height, width), planes.across, planes.down
 
 
 @njit(nogil=True, cache=True)
-def colours(planes, out):  # type: ignore[no-untyped-def]
-    """RGB of planes, uint8 [3, T, T] -> [T, T, 3]; the last vector overlaps the one before."""
+def convert_to_rgb(planes, out):  # type: ignore[no-untyped-def]
+    """Convert Y, Cb and Cr, uint8 [3, H, W], to RGB, uint8 [H, W, 3]."""
     count = out.shape[0] * out.shape[1]
-    luma, blue, red = planes[0].ctypes.data, planes[1].ctypes.data, planes[2].ctypes.data
-    target = out.ctypes.data
     if count < RGB:
-        _colours_of_few(planes, out)
+        _convert_few_to_rgb(planes, out)
         return
-    for at in range(0, count - RGB, RGB):
-        rgb_vector(target + 3 * at, luma + at, blue + at, red + at)
-    at = count - RGB
-    rgb_vector(target + 3 * at, luma + at, blue + at, red + at)
+
+    luma = planes[0].ctypes.data
+    blue = planes[1].ctypes.data
+    red = planes[2].ctypes.data
+    target = out.ctypes.data
+    for i in range(0, count - RGB, RGB):
+        rgb_vector(target + 3 * i, luma + i, blue + i, red + i)
+
+    last = count - RGB  # this vector overlaps the one before
+    rgb_vector(target + 3 * last, luma + last, blue + last, red + last)
 
 
 @njit(nogil=True, cache=True)
-def _colours_of_few(planes, out):  # type: ignore[no-untyped-def]
-    """As `rgb_vector`, a pixel at a time."""
+def _convert_few_to_rgb(planes, out):  # type: ignore[no-untyped-def]
+    """Convert as `rgb_vector` does, one pixel at a time."""
     for y in range(out.shape[0]):
         for x in range(out.shape[1]):
-            luma, b, r = int(planes[0, y, x]), int(planes[1, y, x]) - 128, int(planes[2, y, x]) - 128
+            luma = int(planes[0, y, x])
+            b = int(planes[1, y, x]) - 128
+            r = int(planes[2, y, x]) - 128
             out[y, x, 0] = min(max(luma + r + ((103 * r + 128) >> 8), 0), 255)
             out[y, x, 1] = min(max(luma - r + ((73 * r - 88 * b + 128) >> 8), 0), 255)
             out[y, x, 2] = min(max(luma + 2 * b + ((128 - 58 * b) >> 8), 0), 255)
