@@ -97,9 +97,15 @@ def _collected(open_engine: Callable[[], Any], files: list[str]) -> tuple[dict[s
                     at += 1
                 break
         except (ValueError, OSError, RuntimeError) as error:
-            errors[files[at]] = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            errors[files[at]] = _shortened(f"{type(error).__name__}: {error}")
             at += 1
     return images, errors
+
+
+def _shortened(text: str) -> str:
+    """Return the first and last words: the reason stands at either end of a long message."""
+    words = " ".join(text.split())
+    return words if len(words) <= 400 else f"{words[:150]} ... {words[-250:]}"
 
 
 def save(views: Views, path: Path) -> None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from bench import IMAGES, ROOT, Bench, Case, found_of
 from PIL import Image
+from workbench import IMAGES, ROOT, Case, Workbench, found_of
 
 sys.path.insert(0, str(ROOT / "tests"))
 from engine_views import Views, load
@@ -70,11 +70,11 @@ INPUTS = [
 ]
 
 
-def _in_folder(given: Input, bench: Bench) -> tuple[bool, str]:
+def _in_folder(given: Input, workbench: Workbench) -> tuple[bool, str]:
     """Put the image among those of a class in a folder of images, and prepare it."""
-    bench.make(MAKE_FOLDER)
-    shutil.copy(IMAGES / given.name, bench.folder / "data/train/cat" / given.name)
-    prepared = bench.prepare("data", "--image-size", "32")
+    workbench.make(MAKE_FOLDER)
+    shutil.copy(IMAGES / given.name, workbench.folder / "data/train/cat" / given.name)
+    prepared = workbench.prepare("data", "--image-size", "32")
     used = prepared.used(given.name)
     left_out = prepared.left_out(given.name)
     right = {"used": used, "left out": left_out, "either": used or left_out}[given.use]
@@ -90,16 +90,16 @@ def _in_folder(given: Input, bench: Bench) -> tuple[bool, str]:
     return found_of(facts)
 
 
-def _by_engines(given: Input, bench: Bench) -> tuple[bool, str]:
+def _by_engines(given: Input, workbench: Workbench) -> tuple[bool, str]:
     """Put the image into the test split of a Hafnia dataset, and look at it through all engines."""
-    bench.make(
+    workbench.make(
         f"make.hafnia('data', change=lambda rows: rows + [rows[-1] | dict(file_path='data/' + {given.name!r}, "
         "width=150, height=110)])"
     )
-    shutil.copy(IMAGES / given.name, bench.folder / "data/data" / given.name)
+    shutil.copy(IMAGES / given.name, workbench.folder / "data/data" / given.name)
     command = [sys.executable, str(ROOT / "tests/engine_views.py"), "data", "prepared", "--image-size", str(SIDE)]
-    done = bench.run(*command, "--beton-side", str(given.beton_side))
-    path = bench.folder / "prepared/views.npz"
+    done = workbench.run(*command, "--beton-side", str(given.beton_side))
+    path = workbench.folder / "prepared/views.npz"
     if done.code != 0 or not path.is_file():
         return False, done.last
     views = load(path)
@@ -145,7 +145,7 @@ def _cases(given: Input) -> list[Case]:
     return [in_folder, Case(f"{given.name} by engines", engines, partial(_by_engines, given))]
 
 
-def _nothing_forgotten(bench: Bench) -> tuple[bool, str]:
+def _nothing_forgotten(workbench: Workbench) -> tuple[bool, str]:
     forgotten = {path.name for path in IMAGES.iterdir()} - {given.name for given in INPUTS}
     return not forgotten, f"without a case: {', '.join(sorted(forgotten)) or 'none'}"
 

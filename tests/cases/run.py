@@ -18,7 +18,7 @@ from pathlib import Path
 
 import dataset_cases
 import image_cases
-from bench import SHARED, Bench, Case, TooLongError
+from workbench import SHARED, Case, TooLongError, Workbench
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def outcome(case: Case) -> Outcome:
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="case-", ignore_cleanup_errors=True) as folder:
         try:
-            passed, found = case.check(Bench(Path(folder), started + case.limit))
+            passed, found = case.check(Workbench(Path(folder), started + case.limit))
         except TooLongError:
             passed, found = False, f"not done after {case.limit:.0f} s"
         except Exception as error:

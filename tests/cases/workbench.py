@@ -51,7 +51,7 @@ class Case:
 
     name: str
     expected: str
-    check: Callable[[Bench], tuple[bool, str]]
+    check: Callable[[Workbench], tuple[bool, str]]
     limit: float = 300
 
 
@@ -110,7 +110,7 @@ class Prepared:
         return sum(len(files) for split, files in self.files.items() if not splits or split in splits)
 
 
-class Bench:
+class Workbench:
     """A folder in which a case runs commands until its deadline.
 
     Args:
