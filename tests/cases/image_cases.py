@@ -111,7 +111,7 @@ def _by_engines(given: Input, workbench: Workbench) -> tuple[bool, str]:
 def _one_picture(views: Views, given: Input) -> list[tuple[bool, str]]:
     bad = {engine: errors[given.name] for engine, errors in views.errors.items() if given.name in errors}
     if bad:
-        return [(False, f"{engine}: {error}") for engine, error in bad.items()]
+        return [(False, f"{engine}: ... {error[-150:]}") for engine, error in bad.items()]
     spread = views.spread(given.name)
     by_engine = {engine: images[given.name].astype(int) for engine, images in views.images.items()}
     middle = np.median(np.stack(list(by_engine.values())), axis=0)
@@ -127,6 +127,8 @@ def _upright(views: Views, given: Input) -> list[tuple[bool, str]]:
         stored = image.convert("RGB")
     facts = []
     for engine, images in views.images.items():
+        if given.name not in images:
+            continue
         shown = images[given.name].astype(int)
         as_stored, turned = (
             np.abs(np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BILINEAR)).astype(int) - shown).mean()
