@@ -15,7 +15,7 @@ GPU_PYTHON ?= python3
 # What was added by hand stays.
 EXTRAS := $(if $(wildcard .venv/lib/python*/site-packages/ffcv),--extra ffcv)
 
-.PHONY: help ffcv train test test-slow lint format forms samples bench bench-all bench-check gpu-check compare clean
+.PHONY: help ffcv train test test-slow cases lint format forms samples bench bench-all bench-check gpu-check compare clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,6 +34,9 @@ test: $(STAMP) ## all tests that take seconds
 
 test-slow: $(STAMP) ## the tests that take minutes
 	$(RUN) -m pytest -m slow $(ARGS)
+
+cases: $(STAMP) ## every input of ../shared/cases against its right value
+	$(RUN) tests/cases/run.py $(ARGS)
 
 lint: $(STAMP) ## style and types
 	$(RUN) -m ruff check .
