@@ -30,7 +30,7 @@ def sizes(source: Source) -> Int64:
         try:
             with Image.open(source.paths[row]) as image:
                 found[row] = image.size
-        except (OSError, Image.DecompressionBombError):
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
             found[row] = 1  # the job will name it
     return found
 
