@@ -255,6 +255,7 @@ def set_first(column, value):
         (lambda t: t.with_columns(split=None), r"row 1 .*has no split, as 6 of 6 rows have"),
         (lambda t: t.drop("split"), r"annotations\.parquet, row 1 .*no column 'split'.*add it"),
         (lambda t: t.drop("file_path"), r"annotations\.parquet, row 1 .*no column 'file_path'"),
+        (lambda t: t.with_columns(classifications=pl.lit("a")), "column 'classifications' is String, not lists"),
         (lambda t: t.with_columns(split=1), r"column 'split' is .*, not text"),
         (set_first("file_path", None), "row 1 has no path"),
         (set_first("file_path", "data\\00000.png"), r"row 1 has the Windows path .*as 'data/00000\.png'"),
@@ -270,6 +271,15 @@ def test_a_faulty_hafnia_table_is_one_sentence_with_file_row_and_remedy(tmp_path
 def test_the_same_label_twice_is_one_and_other_tasks_do_not_count(tmp_path):
     labels = [[label("a"), label("a"), label("b", "weather")]] * 3 + [[label("b")]] * 3
     assert read_folder(hafnia(tmp_path / "d", with_labels(labels))).labels.tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_sizes_that_are_no_numbers_are_as_if_not_given(tmp_path):
+    assert not read_folder(hafnia(tmp_path / "d", lambda t: t.with_columns(width=pl.lit("wide")))).sizes[:, 0].any()
+
+
+def test_an_empty_column_of_labels_is_as_if_not_there(tmp_path):
+    with pytest.raises(ValueError, match="no labelled images"):
+        read_folder(hafnia(tmp_path / "d", lambda t: t.with_columns(classifications=None)))
 
 
 def test_a_null_split_of_a_row_without_a_label_does_not_matter(tmp_path):
@@ -291,6 +301,10 @@ def test_a_class_that_is_listed_twice_is_an_error(tmp_path):
         (b'{"dataset_name": ', r"dataset_info\.json, line 1 is not JSON"),
         (b"\xef\xbb\xbf{}", r"dataset_info\.json, line 1 begins with a byte-order mark"),
         (b"{}", r"dataset_info\.json has no 'dataset_name'"),
+        (
+            b'{"dataset_name": "d", "tasks": [{"name": "t"}]}',
+            r"dataset_info\.json: task 1 lacks its name, its primitive",
+        ),
         (b'"x"', r"dataset_info\.json has no 'dataset_name'"),
         (b"\xff", r"dataset_info\.json is not UTF-8"),
     ],

@@ -46,8 +46,20 @@ def read_info(path: Path) -> dict[str, Any]:
     for key, kind in (("dataset_name", str), ("tasks", list)):
         if not isinstance(info, dict) or not isinstance(info.get(key), kind):
             raise ValueError(f"{path} has no {key!r}, as the file of a Hafnia dataset has: {_AGAIN}.")
+    for number, task in enumerate(info["tasks"], 1):
+        if not _is_task(task):
+            raise ValueError(f"{path}: task {number} lacks its name, its primitive or the name of a class: {_AGAIN}.")
 
     return info
+
+
+def _is_task(task: Any) -> bool:
+    """Return True for a task with a name, a primitive and, where it has classes, a name of each."""
+    if not isinstance(task, dict) or not isinstance(task.get("name"), str) or "primitive" not in task:
+        return False
+
+    classes = task.get("classes") or []
+    return all(isinstance(entry, dict) and isinstance(entry.get("name"), str) for entry in classes)
 
 
 def read_annotations(folder: Path) -> pl.DataFrame:
@@ -105,14 +117,14 @@ def check_class_names(names: Sequence[str], where: str) -> None:
 
 
 def check_columns(table: pl.DataFrame, where: str) -> None:
-    """Check that the table has paths and splits.
+    """Check that the table has paths and splits, and labels of the right kind if any.
 
     Args:
         table: of a Hafnia dataset.
         where: the file it is from.
 
     Raises:
-        ValueError: a column is missing, or no text.
+        ValueError: a column is missing, or not of its kind.
     """
     import polars as pl
 
@@ -127,6 +139,28 @@ def check_columns(table: pl.DataFrame, where: str) -> None:
             raise ValueError(
                 f"{where}, row 1: column {column!r} is {table[column].dtype}, not text: write it {remedy}."
             )
+    if has_labels(table) and "class_name" not in _label_fields(table):
+        kind = table["classifications"].dtype
+        raise ValueError(
+            f"{where}, row 1: column 'classifications' is {kind}, not lists of records with a class_name: {_AGAIN}."
+        )
+
+
+def has_labels(table: pl.DataFrame) -> bool:
+    """Return True if the table has a column of labels that is not empty."""
+    import polars as pl
+
+    empty = (pl.Null, pl.List(pl.Null))
+    return "classifications" in table.columns and table["classifications"].dtype not in empty
+
+
+def _label_fields(table: pl.DataFrame) -> list[str]:
+    """Return the fields of the records in the lists of labels; none where they are no such lists."""
+    import polars as pl
+
+    kind = table["classifications"].dtype
+    inner = kind.inner if isinstance(kind, pl.List) else None
+    return [field.name for field in inner.fields] if isinstance(inner, pl.Struct) else []
 
 
 def check_rows(rows: pl.DataFrame, where: str, root: Path) -> None:

@@ -249,7 +249,7 @@ def _from_table(info: dict[str, Any], table: pl.DataFrame, root: Path, task: str
         files=rows["file_path"].to_list(),
         splits=splits_N,
         labels=labels_N,
-        sizes=rows.select(pl.col("width", "height").fill_null(0).cast(pl.Int64)).to_numpy(),
+        sizes=rows.select(pl.col("width", "height").fill_null(0)).to_numpy(),
         unlabelled=int((labels < 0).sum()),
         notes=[*notes, *note_labels(names, labels_N, splits_N)],
     )
@@ -310,10 +310,11 @@ def _labelled(table: pl.DataFrame, task: str) -> pl.DataFrame:
     """
     import polars as pl
 
-    columns = [pl.col(column) if column in table.columns else pl.lit(0).alias(column) for column in ("width", "height")]
+    zero = {column: pl.lit(0).alias(column) for column in ("width", "height") if column not in table.columns}
+    columns = [zero.get(column, pl.col(column).cast(pl.Int64, strict=False)) for column in ("width", "height")]
     texts = [pl.col(column).cast(pl.String) for column in ("file_path", "split")]
     given = table.with_row_index("row", 1)
-    if "classifications" not in table.columns:
+    if not hafnia_table.has_labels(table):
         kinds = {"name": pl.String(), "names": pl.List(pl.String), "idx": pl.Int64()}
         return given.select("row", *texts, *columns, *[pl.lit(None, kinds[name]).alias(name) for name in kinds])
     fields = set(table["classifications"].explode().struct.fields)
@@ -324,7 +325,7 @@ def _labelled(table: pl.DataFrame, task: str) -> pl.DataFrame:
         labels = labels.filter(pl.element().struct.field("ground_truth").fill_null(True)).list
     first = labels.first().struct
     names = labels.eval(pl.element().struct.field("class_name").drop_nulls().unique(maintain_order=True))
-    index = first.field("class_idx").cast(pl.Int64) if "class_idx" in fields else pl.lit(None, pl.Int64)
+    index = first.field("class_idx").cast(pl.Int64, strict=False) if "class_idx" in fields else pl.lit(None, pl.Int64)
     label = [first.field("class_name").alias("name"), names.alias("names"), index.alias("idx")]
     return given.select("row", *texts, *columns, *label)
 
