@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from trainer_classification.config import in_cloud
+from trainer_classification.config import PrepareConfig, TrainConfig, in_cloud
 from trainer_classification.data import hafnia_table
 from trainer_classification.data.folder import FolderOptions, scan_folder
 from trainer_classification.data.image_suffixes import register_plugins
@@ -37,6 +37,14 @@ class ReadOptions:
 
     folder: FolderOptions = field(default_factory=FolderOptions)
     listing: ListingOptions = field(default_factory=ListingOptions)
+
+
+def read_options(config: PrepareConfig | TrainConfig) -> ReadOptions:
+    """Return what a command's options say about reading folders and tables."""
+    return ReadOptions(
+        FolderOptions(config.nested, config.unknown_folders),
+        ListingOptions(config.path_column, config.label_column, config.split_column, config.unknown_folders),
+    )
 
 
 @dataclass(frozen=True)
