@@ -210,6 +210,12 @@ def test_rows_without_a_label_are_counted_and_repeated_ones_left_out(tmp_path):
     assert noted(found, "1 rows name an image again")
 
 
+def test_a_name_with_a_backslash_is_taken_where_there_is_such_a_file(tmp_path):
+    path = write(tmp_path, "path,label\na\\b.png,cat\nc.png,dog\n")
+    (tmp_path / "a\\b.png").write_bytes(PNG)
+    assert read_listing(path).files == ["a\\b.png", "c.png"]
+
+
 def test_absolute_paths_and_missing_files_are_left_to_preparing(tmp_path):
     path = write(tmp_path, f"path,label\n{tmp_path}/a.png,cat\nnot-there.png,dog\n")
     source = find_dataset(str(path))
