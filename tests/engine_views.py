@@ -48,8 +48,9 @@ def engine_views(
     dataset: Path, out: Path, image_size: int = 0, beton_side: int = 0, engines: tuple[str, ...] = ENGINES
 ) -> Views:
     """Prepare a dataset in all formats, leave out its bad images, and show its split "test" by each engine."""
-    from trainer_classification.config import PrepareConfig
     from trainer_classification.data.prepare import prepare
+
+    from trainer_classification.config import PrepareConfig
 
     config = PrepareConfig(
         dataset=str(dataset),
@@ -72,9 +73,9 @@ def engine_views(
 def _shown(engine: str, folder: Path, manifest: Any) -> tuple[dict[str, Uint8], dict[str, str]]:
     """Return the images by file, and the errors; behind an error the engine is opened again at the next image."""
     import torch
+    from trainer_classification.loaders.select import open_loader
 
     from trainer_classification.data.table import open_table
-    from trainer_classification.loaders.select import open_loader
 
     files = [Path(name).name for name in open_table(folder, manifest, "test").files]
 

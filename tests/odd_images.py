@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from jpeg_writer import APP1, SOF1, Layout, segment, write_jpeg
 from PIL import Image
+
+from jpeg_writer import APP1, SOF1, Layout, segment, write_jpeg
 from png_writer import GREY, GREY_ALPHA, PALETTE, RGB, RGB_ALPHA, write_png
 
 Uint8 = npt.NDArray[np.uint8]

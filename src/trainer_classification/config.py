@@ -16,14 +16,34 @@ Loader = Literal["auto", "resident", "ffcv", "dali", "torch"]
 DatasetOption = Annotated[
     str,
     Option(
-        "Name (mnist, cifar10, cifar100, caltech-101, caltech-256, ...) or folder of a Hafnia dataset, or of "
-        "images as <split>/<class>/*. Empty: the dataset mounted by Training-aaS, else mnist.",
+        "Name (mnist, cifar10, cifar100, caltech-101, caltech-256, ...) or folder of a Hafnia dataset, of images as "
+        "<class>/* or <split>/<class>/*, or a table of paths and labels (CSV, TSV, parquet, JSON-lines). Empty: the "
+        "dataset mounted by Training-aaS, else mnist.",
         "Data",
     ),
 ]
 TaskOption = Annotated[
     str, Option("Which classification task, where the dataset has several. Empty: the only one.", "Data")
 ]
+TestFractionOption = Annotated[
+    float,
+    Option("Share of train cut off as test where the dataset has none.", "Data", at_least=0.01, at_most=0.9),
+]
+UnknownFoldersOption = Annotated[
+    Literal["fail", "skip", "train"],
+    Option(
+        "Folders beside split folders, and splits in a table, that are none of train, validation and test: fail, skip "
+        "them, or take them for training.",
+        "Data",
+    ),
+]
+NestedOption = Annotated[
+    Literal["take", "refuse"],
+    Option("Images in folders within a class folder: take them for the class, or refuse the dataset.", "Data"),
+]
+PathColumnOption = Annotated[str, Option("Column of a table that holds the paths. Empty: found by name.", "Data")]
+LabelColumnOption = Annotated[str, Option("Column of a table that holds the labels. Empty: found by name.", "Data")]
+SplitColumnOption = Annotated[str, Option("Column of a table that holds the splits. Empty: found by name.", "Data")]
 PreparedOption = Annotated[
     str, Option("Folder to keep prepared datasets in. Empty: .data/prepared, or local disk in the cloud.", "Data")
 ]
@@ -56,6 +76,12 @@ class PrepareConfig:
             at_most=0.9,
         ),
     ] = 0.1
+    test_fraction: TestFractionOption = 0.2
+    unknown_folders: UnknownFoldersOption = "fail"
+    nested: NestedOption = "take"
+    path_column: PathColumnOption = ""
+    label_column: LabelColumnOption = ""
+    split_column: SplitColumnOption = ""
     on_bad_image: Annotated[
         Literal["auto", "fail", "skip"],
         Option(
@@ -122,6 +148,12 @@ class TrainConfig:
             at_most=0.9,
         ),
     ] = 0.1
+    test_fraction: TestFractionOption = 0.2
+    unknown_folders: UnknownFoldersOption = "fail"
+    nested: NestedOption = "take"
+    path_column: PathColumnOption = ""
+    label_column: LabelColumnOption = ""
+    split_column: SplitColumnOption = ""
     loader: Annotated[
         Loader, Option("What delivers the batches. auto: the fastest that fits; it says why.", "Data")
     ] = "auto"

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+from trainer_classification.loaders.select import INSTALL, installed
+
 from engine_views import ENGINES, Views, engine_views
 from helpers import encoded, write_dataset
 from odd_images import STORED, OddImage, make_odd_images
-from PIL import Image
-
-from trainer_classification.loaders.select import INSTALL, installed
 
 MOST = 2.0  # of 255, mean absolute difference between two engines
 # The same of black and white images: the array's are resized twice, which softens edges (docs/engines.md).

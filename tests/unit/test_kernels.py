@@ -7,7 +7,7 @@ import sys
 CODE = """
 import numpy as np
 from trainer_classification.augment import cpu
-from trainer_classification.data import images
+from trainer_classification.data import decode as images
 from trainer_classification.kernels import resize
 
 for channels in (1, 3):
