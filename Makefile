@@ -15,7 +15,7 @@ GPU_PYTHON ?= python3
 # What was added by hand stays.
 EXTRAS := $(if $(wildcard .venv/lib/python*/site-packages/ffcv),--extra ffcv)
 
-.PHONY: help ffcv train test test-slow lint format forms samples bench bench-all bench-check gpu-check clean
+.PHONY: help ffcv train test test-slow cases lint format forms samples bench bench-all bench-check gpu-check compare clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,6 +34,9 @@ test: $(STAMP) ## all tests that take seconds
 
 test-slow: $(STAMP) ## the tests that take minutes
 	$(RUN) -m pytest -m slow $(ARGS)
+
+cases: $(STAMP) ## every input of ../shared/cases against its right value
+	$(RUN) tests/cases/run.py $(ARGS)
 
 lint: $(STAMP) ## style and types
 	$(RUN) -m ruff check .
@@ -58,6 +61,9 @@ bench-check: $(STAMP) ## ratios between loaders against their floors
 
 gpu-check: ## tests/gpu and the benches on a CUDA machine that has python3, torch and numpy alone
 	PYTHONPATH=src $(GPU_PYTHON) benchmarks/gpu_check.py $(ARGS)
+
+compare: $(STAMP) ## show that the working tree prepares and trains as commit BASE does, to the bit
+	$(RUN) tests/compare_commits.py $(BASE) $(ARGS)
 
 samples: $(STAMP) ## make the bundled samples anew from whole datasets in DATASETS
 	$(RUN) samples/build_samples.py --datasets $(DATASETS)

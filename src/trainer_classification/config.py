@@ -29,7 +29,8 @@ DatasetOption = Annotated[
     str,
     Option(
         "Hafnia dataset: a name (mnist, cifar10, cifar100, caltech-101, caltech-256, ...) or a folder; or a folder of "
-        "images as <split>/<class>/*. Empty: the dataset that Training-aaS mounted, else mnist.",
+        "images as <class>/* or <split>/<class>/*; or a table of paths and labels (CSV, TSV, parquet, JSON-lines). "
+        "Empty: the dataset that Training-aaS mounted, else mnist.",
         "Data",
     ),
 ]
@@ -37,6 +38,27 @@ TaskOption = Annotated[
     str,
     Option("Classification task, if the dataset has several. Empty: the only one.", "Data"),
 ]
+TestFractionOption = Annotated[
+    float,
+    Option(
+        "Fraction of train to use for testing if the dataset has no test split.", "Data", at_least=0.01, at_most=0.9
+    ),
+]
+UnknownFoldersOption = Annotated[
+    Literal["fail", "skip", "train"],
+    Option(
+        "What to do with folders beside split folders, and splits of a table, other than train, validation and test: "
+        "fail, skip them, or train on them.",
+        "Data",
+    ),
+]
+NestedOption = Annotated[
+    Literal["take", "refuse"],
+    Option("What to do with images in subfolders of a class folder: take them, or refuse the dataset.", "Data"),
+]
+PathColumnOption = Annotated[str, Option("Column of a table that holds the paths. Empty: found by name.", "Data")]
+LabelColumnOption = Annotated[str, Option("Column of a table that holds the labels. Empty: found by name.", "Data")]
+SplitColumnOption = Annotated[str, Option("Column of a table that holds the splits. Empty: found by name.", "Data")]
 PreparedOption = Annotated[
     str,
     Option(
@@ -73,6 +95,12 @@ class PrepareConfig:
             at_most=0.9,
         ),
     ] = 0.1
+    test_fraction: TestFractionOption = 0.2
+    unknown_folders: UnknownFoldersOption = "fail"
+    nested: NestedOption = "take"
+    path_column: PathColumnOption = ""
+    label_column: LabelColumnOption = ""
+    split_column: SplitColumnOption = ""
     on_bad_image: Annotated[
         Literal["auto", "fail", "skip"],
         Option(
@@ -148,6 +176,12 @@ class TrainConfig:
             at_most=0.9,
         ),
     ] = 0.1
+    test_fraction: TestFractionOption = 0.2
+    unknown_folders: UnknownFoldersOption = "fail"
+    nested: NestedOption = "take"
+    path_column: PathColumnOption = ""
+    label_column: LabelColumnOption = ""
+    split_column: SplitColumnOption = ""
     on_bad_image: Annotated[
         Literal["auto", "fail", "skip"],
         Option(

@@ -30,7 +30,7 @@ ALLOWED = {
     "loaders": {"config", "plan", "kernels", "data", "augment"},
     "models": {"config"},
     "optim": {"config", "recipes", "models"},
-    "checkpoint": {"config", "models"},
+    "checkpoint": {"config", "plan", "recipes", "models"},
     "outputs": {"config", "data", "plan"},
     "training": {
         *("config", "plan", "recipes", "device", "data", "augment", "preparation", "loaders"),

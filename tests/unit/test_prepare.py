@@ -161,11 +161,12 @@ def test_auto_lets_one_percent_pass(tmp_path):
     assert len(prepared(tmp_path, data).manifest.skipped) == 1
 
 
-def test_an_image_larger_than_the_table_says_is_a_bad_image(tmp_path):
+def test_an_image_larger_than_the_table_says_is_used_at_the_size_that_it_has(tmp_path, capsys):
     data = three_splits()
     data[1]["data"] = encoded(noise(1, 20, 20))
-    with pytest.raises(ValueError, match="20x20 px, though the dataset's table says at most 12"):
-        prepared(tmp_path, data)
+    made = prepared(tmp_path, data)
+    assert (made.manifest.image_size, made.manifest.skipped) == (20, [])
+    assert "12x12 instead of 20x20" in " ".join(capsys.readouterr().err.split())
 
 
 def test_images_of_different_small_sizes_are_padded_to_the_largest(tmp_path):
@@ -305,6 +306,12 @@ def test_missing_splits_are_cut_stratified_and_equal_images_stay_together():
         assert 0.12 < np.mean(names[labels == label] == "test") < 0.28
     pairs = labels[::2] == labels[1::2]
     assert (names[::2][pairs] == names[1::2][pairs]).all()
+
+
+def test_the_share_of_test_can_be_chosen():
+    names, origin = splits.cut_missing(np.full(3000, "train"), np.arange(3000) % 10, HASHES, 0.1, test_fraction=0.4)
+    assert np.mean(names == "test") == pytest.approx(0.4, abs=0.02)
+    assert origin["test"] == "cut, 40% of train"
 
 
 def test_adding_images_moves_none_of_the_others():

@@ -15,6 +15,8 @@ import numpy.typing as npt
 import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from trainer_classification.data.image_suffixes import SNIFFED_BYTES, register_plugin, sniff
+
 if TYPE_CHECKING:
     from trainer_classification.kernels.planes import Planes
 
@@ -221,6 +223,7 @@ def _may_have_exif(data: bytes) -> bool:
 def _by_pillow(data: bytes, suffix: str) -> DecodedImage:
     if not data:
         raise BadImageError("empty file")
+    register_plugin(sniff(data[:SNIFFED_BYTES]))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)

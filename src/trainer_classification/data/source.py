@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,6 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from trainer_classification.config import PrepareConfig, TrainConfig
+from trainer_classification.data import hafnia_table
+from trainer_classification.data.folder import FolderOptions, scan_folder
+from trainer_classification.data.image_suffixes import register_plugins
+from trainer_classification.data.labeled_files import TASK, LabeledFiles, list_names, note_cleaned, note_labels
+from trainer_classification.data.listing import ListingOptions, read_listing
+from trainer_classification.data.split_names import SPLITS
+from trainer_classification.data.table_reader import is_table
 from trainer_classification.environment import in_cloud
 
 if TYPE_CHECKING:
@@ -21,9 +29,23 @@ if TYPE_CHECKING:
 CLOUD_FOLDER = "/opt/ml/input/data/training"  # the SDK's default where MDI_DATASET_DIR is not set
 PUBLIC = ("mnist", "cifar10", "cifar100", "caltech-101", "caltech-256")  # that the SDK converts without an account
 VERSION = "1.0.0"
-SPLITS = ("train", "validation", "test")
-_ALIASES = {"val": "validation", "valid": "validation", "training": "train", "testing": "test"}
 _SAMPLES = Path(__file__).parents[3] / "samples"
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How to read what is no Hafnia dataset: a folder of images, a table of their paths."""
+
+    folder: FolderOptions = field(default_factory=FolderOptions)
+    listing: ListingOptions = field(default_factory=ListingOptions)
+
+
+def read_options(config: PrepareConfig | TrainConfig) -> ReadOptions:
+    """Return what a command's options say about reading folders and tables."""
+    return ReadOptions(
+        FolderOptions(config.nested, config.unknown_folders),
+        ListingOptions(config.path_column, config.label_column, config.split_column, config.unknown_folders),
+    )
 
 
 @dataclass(frozen=True)
@@ -40,6 +62,7 @@ class Source:
         sizes: int64 [n, 2], width and height in px as the table says; 0 where it does not.
         unlabelled: rows left out because they have no label of this task.
         notes: what the user should know, a sentence each.
+        left_out: suffix -> files of a folder that are no image that can be decoded; "" for no suffix.
     """
 
     name: str
@@ -53,6 +76,7 @@ class Source:
     sizes: npt.NDArray[np.int64]
     unlabelled: int = 0
     notes: list[str] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)
 
     @cached_property
     def paths(self) -> list[str]:
@@ -65,23 +89,27 @@ class Source:
         return np.array([_file_size(path) for path in self.paths], np.int64)
 
 
-def find_dataset(dataset: str, task: str = "") -> Source:
-    """Find a dataset by name or folder and read its table.
+def find_dataset(dataset: str, task: str = "", options: ReadOptions | None = None) -> Source:
+    """Find a dataset by name, folder or table and read its labels.
 
-    In this order: the dataset mounted by Training-aaS; a folder; `.data/datasets/<name>`; the platform, where a profile
-    or key is configured; the SDK's converter of public datasets; the bundled sample of that name.
+    In this order: the dataset mounted by Training-aaS; a folder or a table of paths; `.data/datasets/<name>`; the
+    platform, where a profile or key is configured; the SDK's converter of public datasets; the bundled sample of that
+    name.
 
     Args:
-        dataset: name or folder; empty: mnist, unless one is mounted.
+        dataset: name, folder or table of paths; empty: mnist, unless one is mounted.
         task: which classification task; empty: the only one.
+        options: for a folder of images or a table of paths.
 
     Raises:
         ValueError: not found (says what was tried), or its table is wrong (says where).
     """
     if in_cloud():
-        return read_folder(Path(os.environ.get("MDI_DATASET_DIR", CLOUD_FOLDER)), task)
+        return read_folder(Path(os.environ.get("MDI_DATASET_DIR", CLOUD_FOLDER)), task, options)
+    if dataset and (Path(dataset).is_file() or is_table(dataset)) and not Path(dataset).is_dir():
+        return _read_file(Path(dataset), task, options)
     if dataset and (Path(dataset).is_dir() or "/" in dataset):
-        return read_folder(Path(dataset), task)
+        return read_folder(Path(dataset), task, options)
     name = dataset or "mnist"
     tried = []
     ways: list[tuple[str, Callable[[], Source]]] = [
@@ -105,35 +133,52 @@ class _NotThereError(Exception):
     """This way does not lead to the dataset; the next one may."""
 
 
-def read_folder(folder: Path, task: str = "") -> Source:
-    """Read a Hafnia dataset (dataset_info.json and annotations), or images as <split>/<class>/*.
+def read_folder(folder: Path, task: str = "", options: ReadOptions | None = None) -> Source:
+    """Read a Hafnia dataset (dataset_info.json and annotations), or images as <split>/<class>/** or <class>/**.
 
     Raises:
         ValueError: it is neither, or its table is wrong.
     """
-    if (folder / "dataset_info.json").is_file():
-        info = json.loads((folder / "dataset_info.json").read_text())
-        return _from_table(info, _table(folder), folder.absolute(), task)
+    if (folder / hafnia_table.INFO).is_file():
+        info = hafnia_table.read_info(folder / hafnia_table.INFO)
+        return _from_table(info, hafnia_table.read_annotations(folder), folder.absolute(), task)
     if not folder.is_dir():
         raise ValueError(f"There is no folder {folder}.")
-    if not any((folder / name).is_dir() for name in (*SPLITS, *_ALIASES)):
-        raise ValueError(
-            f"{folder} is no dataset: neither dataset_info.json nor folders of images as train/<class>/*.jpg."
-        )
-    from hafnia.dataset.hafnia_dataset import HafniaDataset
+    table = next((name for name in hafnia_table.TABLES if (folder / name).is_file()), "")
+    if table:
+        raise ValueError(f"{folder} has {table} but no {hafnia_table.INFO}: download the dataset again.")
 
-    dataset = HafniaDataset.from_image_classification_folder(folder, dataset_name=folder.absolute().name)
-    return _from_sdk(dataset, folder.absolute(), task)
+    return _from_files(scan_folder(folder, options.folder if options else None), task)
 
 
-def _table(folder: Path) -> pl.DataFrame:
-    import polars as pl
+def _read_file(path: Path, task: str, options: ReadOptions | None) -> Source:
+    """Read a table of paths and labels; one of a Hafnia dataset's own files stands for its folder."""
+    if path.name in (hafnia_table.INFO, *hafnia_table.TABLES) and (path.parent / hafnia_table.INFO).is_file():
+        return read_folder(path.parent, task, options)
 
-    if (folder / "annotations.parquet").is_file():
-        return pl.read_parquet(folder / "annotations.parquet")
-    if (folder / "annotations.jsonl").is_file():
-        return pl.read_ndjson(folder / "annotations.jsonl", infer_schema_length=None)
-    raise ValueError(f"{folder} has neither annotations.parquet nor annotations.jsonl: download the dataset again.")
+    return _from_files(read_listing(path, options.listing if options else None), task)
+
+
+def _from_files(found: LabeledFiles, task: str) -> Source:
+    """Return files and labels as a dataset of one task; sizes are found when preparing."""
+    if task not in ("", TASK):
+        raise ValueError(f"{found.root} has no classification task {task!r}; it has: {TASK}.")
+
+    register_plugins(found.files)
+    return Source(
+        name=found.name,
+        version="0.0.0",
+        task=TASK,
+        class_names=found.class_names,
+        root=found.root,
+        files=found.files,
+        splits=found.splits,
+        labels=found.labels,
+        sizes=np.zeros((len(found.files), 2), np.int64),
+        unlabelled=found.unlabeled,
+        notes=found.notes,
+        left_out=found.left_out,
+    )
 
 
 def _from_sdk(dataset: Any, root: Path, task: str) -> Source:
@@ -178,34 +223,67 @@ def _from_table(info: dict[str, Any], table: pl.DataFrame, root: Path, task: str
     import polars as pl
 
     chosen = choose_task(info, task)
+    where = _table_file(root, info["dataset_name"])
     names = [entry["name"] for entry in chosen["classes"]]
+    hafnia_table.check_class_names(names, str(root / hafnia_table.INFO))
+    hafnia_table.check_columns(table, where)
+
     rows = _labelled(table, chosen["name"])
+    hafnia_table.check_single_labels(rows, where, chosen["name"])
+    meant = hafnia_table.match_labels(rows["name"].drop_nulls().unique(maintain_order=True).to_list(), names)
+    rows = rows.with_columns(pl.col("name").replace(meant))
     labels = rows["name"].replace_strict({n: i for i, n in enumerate(names)}, default=-1, return_dtype=pl.Int64)
     labels_N = labels.to_numpy()
-    _check_labels(rows, labels_N, names)
-    splits = rows["split"].replace(_ALIASES)
-    known = (labels >= 0) & splits.is_in(list(SPLITS))
-    strays = sorted(set(splits.filter(~splits.is_in(list(SPLITS))).to_list()))
+    _check_labels(rows, labels_N, names, where)
+    hafnia_table.check_rows(rows.filter(labels >= 0), where, root)
+
+    splits = rows["split"].replace(hafnia_table.find_splits(rows["split"].drop_nulls().unique().to_list()))
+    known = (labels >= 0) & splits.is_in(list(SPLITS)).fill_null(False)
+    strays = sorted(set(splits.filter((labels >= 0) & ~known).to_list()))
     notes = [f"Rows of split {', '.join(strays)} are left out: known are {', '.join(SPLITS)}."] if strays else []
+    notes += note_cleaned(meant.items())
     rows, splits, labels_N = rows.filter(known), splits.filter(known), labels_N[known.to_numpy()]
     empty = [names[i] for i in np.flatnonzero(np.bincount(labels_N, minlength=len(names)) == 0)]
     if empty:
-        notes.append(f"{len(empty)} of {len(names)} classes have no image: {', '.join(empty[:10])}.")
+        notes.append(f"{len(empty)} of {len(names)} classes have no image: {list_names(empty)}.")
     if not len(labels_N):
         raise ValueError(f"The dataset {info['dataset_name']} has no labelled images of task {chosen['name']!r}.")
-    return Source(
+    splits_N = np.array(splits.to_list())
+    source = Source(
         name=info["dataset_name"],
         version=info.get("version") or "0.0.0",
         task=chosen["name"],
         class_names=names,
         root=root,
         files=rows["file_path"].to_list(),
-        splits=np.array(splits.to_list()),
+        splits=splits_N,
         labels=labels_N,
-        sizes=rows.select(pl.col("width", "height").fill_null(0).cast(pl.Int64)).to_numpy(),
+        sizes=rows.select(pl.col("width", "height").fill_null(0)).to_numpy(),
         unlabelled=int((labels < 0).sum()),
-        notes=notes,
+        notes=[*notes, *note_labels(names, labels_N, splits_N)],
     )
+    return _with_true_sizes(source)
+
+
+def _table_file(root: Path, name: str) -> str:
+    """Return the file that holds the table, for messages."""
+    there = (str(root / table) for table in hafnia_table.TABLES if (root / table).is_file())
+    return next(there, f"The table of {name}")
+
+
+def _with_true_sizes(source: Source) -> Source:
+    """Drop the table's sizes where a sample of the files has others: preparing then finds those of the files."""
+    differing = hafnia_table.differing_sizes(source.paths, source.sizes)
+    if not differing:
+        return source
+
+    row, (width, height) = differing[0]
+    stated = "x".join(map(str, source.sizes[row].tolist()))
+    source.notes.append(
+        f"The table says other sizes than the files have, for {source.files[row]} {stated} instead of "
+        f"{width}x{height}: those of the files are used."
+    )
+    return dataclasses.replace(source, sizes=np.zeros_like(source.sizes))
 
 
 def choose_task(info: dict[str, Any], task: str) -> dict[str, Any]:
@@ -235,13 +313,19 @@ def _primitive(task: dict[str, Any]) -> str:
 
 
 def _labelled(table: pl.DataFrame, task: str) -> pl.DataFrame:
-    """Columns file_path, split, width, height, name and idx; name is null without a label of this task."""
+    """Return columns row (1-based), file_path, split, width, height, name, names and idx.
+
+    `names` are the distinct labels of the task, `name` the first of them; it is null where there is none.
+    """
     import polars as pl
 
-    columns = [pl.col(column) if column in table.columns else pl.lit(0).alias(column) for column in ("width", "height")]
-    if "classifications" not in table.columns:
-        label = [pl.lit(None, pl.String).alias("name"), pl.lit(None, pl.Int64).alias("idx")]
-        return table.select("file_path", "split", *columns, *label)
+    zero = {column: pl.lit(0).alias(column) for column in ("width", "height") if column not in table.columns}
+    columns = [zero.get(column, pl.col(column).cast(pl.Int64, strict=False)) for column in ("width", "height")]
+    texts = [pl.col(column).cast(pl.String) for column in ("file_path", "split")]
+    given = table.with_row_index("row", 1)
+    if not hafnia_table.has_labels(table):
+        kinds = {"name": pl.String(), "names": pl.List(pl.String), "idx": pl.Int64()}
+        return given.select("row", *texts, *columns, *[pl.lit(None, kinds[name]).alias(name) for name in kinds])
     fields = set(table["classifications"].explode().struct.fields)
     labels = pl.col("classifications").list
     if "task_name" in fields:
@@ -249,22 +333,34 @@ def _labelled(table: pl.DataFrame, task: str) -> pl.DataFrame:
     if "ground_truth" in fields:  # False: a prediction that some model left in the dataset
         labels = labels.filter(pl.element().struct.field("ground_truth").fill_null(True)).list
     first = labels.first().struct
-    index = first.field("class_idx").cast(pl.Int64) if "class_idx" in fields else pl.lit(None, pl.Int64)
-    return table.select("file_path", "split", *columns, first.field("class_name").alias("name"), index.alias("idx"))
+    names = labels.eval(pl.element().struct.field("class_name").drop_nulls().unique(maintain_order=True))
+    index = first.field("class_idx").cast(pl.Int64, strict=False) if "class_idx" in fields else pl.lit(None, pl.Int64)
+    label = [first.field("class_name").alias("name"), names.alias("names"), index.alias("idx")]
+    return given.select("row", *texts, *columns, *label)
 
 
-def _check_labels(rows: pl.DataFrame, labels: npt.NDArray[np.int64], names: list[str]) -> None:
+def _check_labels(rows: pl.DataFrame, labels: npt.NDArray[np.int64], names: list[str], where: str) -> None:
+    """Check that each label is of the list of classes, and its index the one of its name.
+
+    Raises:
+        ValueError: names the first row that is wrong.
+    """
     unknown = rows["name"].is_not_null().to_numpy() & (labels < 0)
     if unknown.any():
         row = rows.row(int(unknown.argmax()), named=True)
-        raise ValueError(f"{row['file_path']} has the class {row['name']!r}, which is not in the list of classes.")
+        alike = [name for name in names if name.casefold() == row["name"].strip().casefold()]
+        remedy = f"write {alike[0]!r}" if alike else "correct it, or add the class to the list"
+        raise ValueError(
+            f"{where}, row {row['row']}: {row['file_path']} has the class {row['name']!r}, which is not in the list "
+            f"of classes: {remedy}."
+        )
     index = rows["idx"].fill_null(-1).to_numpy()
     wrong = (index >= 0) & (labels >= 0) & (index != labels)
     if wrong.any():
         row = rows.row(int(wrong.argmax()), named=True)
         raise ValueError(
-            f"{row['file_path']} has the class {row['name']!r} but the index {row['idx']}: by the list of classes that "
-            f"name has index {names.index(row['name'])}. Correct the dataset's annotations."
+            f"{where}, row {row['row']}: {row['file_path']} has the class {row['name']!r} but the index {row['idx']}: "
+            f"by the list of classes that name has index {names.index(row['name'])}. Correct the dataset's annotations."
         )
 
 

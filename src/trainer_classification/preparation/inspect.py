@@ -32,7 +32,7 @@ def sizes(source: Source) -> Int64:
         try:
             with Image.open(source.paths[row]) as image:
                 found[row] = image.size
-        except (OSError, Image.DecompressionBombError):
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
             found[row] = 1  # the job will name it
     return found
 
@@ -57,7 +57,7 @@ def measured(source: Source, geometry: jobs.ArrayLayout) -> npt.NDArray[np.bool_
 
 
 def slots_for(
-    source: Source, work: jobs.PrepareSpec, validation_fraction: float, folder: Path, workers: Workers
+    source: Source, work: jobs.PrepareSpec, fractions: tuple[float, float], folder: Path, workers: Workers
 ) -> dict[str, PreallocatedRegions]:
     """The slots of all formats but JPEG betons, whose sizes are not known; files for them are made in `folder`.
 
@@ -66,7 +66,7 @@ def slots_for(
     Args:
         source: with all sizes.
         work: what is made of the images.
-        validation_fraction: as for `splits.cut_missing`.
+        fractions: of validation and of test, as for `splits.cut_missing`.
         folder: of the parts.
         workers: read the files.
     """
@@ -74,9 +74,9 @@ def slots_for(
         return {}
     raw = work.beton.mode == "raw" or not work.geometry.resized
     wanted = [name for name in work.formats if name != "beton" or raw]
-    missing = bool(wanted) and splits.are_missing(source.splits, validation_fraction)
+    missing = bool(wanted) and splits.are_missing(source.splits, fractions[0])
     hashes = _hashes(source.paths, workers) if missing else np.full(len(source.files), "")
-    split_of, origin = splits.cut_missing(source.splits, source.labels, hashes, validation_fraction)
+    split_of, origin = splits.cut_missing(source.splits, source.labels, hashes, *fractions)
     rows_of = {split: np.flatnonzero(split_of == split) for split in origin}
     made = {name: _slots(name, source, work, rows_of, folder) for name in wanted}
     for slots in made.values():

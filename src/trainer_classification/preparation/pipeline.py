@@ -30,7 +30,7 @@ from trainer_classification import recipes
 from trainer_classification.config import PrepareConfig
 from trainer_classification.data import array, beton, manifest, table, tar
 from trainer_classification.data.manifest import FileInfo, Manifest, SplitInfo
-from trainer_classification.data.source import Source, find_dataset
+from trainer_classification.data.source import Source, find_dataset, read_options
 from trainer_classification.data.table import Table
 from trainer_classification.environment import in_cloud
 from trainer_classification.preparation import disk as place
@@ -74,7 +74,7 @@ def prepare(config: PrepareConfig, needed: Callable[[str, bool, int], tuple[str,
     """
     console = Console(stderr=True)
     started = time.perf_counter()
-    source = find_dataset(config.dataset, config.task)
+    source = find_dataset(config.dataset, config.task, read_options(config))
     for note in source.notes:
         console.print(f"Note: {note}", highlight=False, markup=False)
     source = dataclasses.replace(source, sizes=ahead.sizes(source))
@@ -143,7 +143,7 @@ def _fingerprint(config: PrepareConfig, source: Source, geometry: jobs.ArrayLayo
     Not of the files' content, which would cost as much as preparing.
     """
     head = (manifest.FORMAT_VERSION, source.name, source.version, source.task, source.class_names)
-    options = (geometry.side, geometry.resized, train_size, config.validation_fraction)
+    options = (geometry.side, geometry.resized, train_size, config.validation_fraction, config.test_fraction)
     rows = zip(source.files, source.splits.tolist(), source.labels.tolist(), source.bytes.tolist(), strict=True)
     state = xxhash.xxh3_128(json.dumps([head, options]).encode())
     state.update("\n".join(map(str, rows)).encode())
@@ -157,6 +157,8 @@ def _target(config: PrepareConfig, source: Source, train_size: int, need: int, c
         name += f"-{config.task}"
     if config.validation_fraction != PrepareConfig.validation_fraction:
         name += f"-validation{config.validation_fraction:g}"
+    if config.test_fraction != PrepareConfig.test_fraction:
+        name += f"-test{config.test_fraction:g}"
     if config.out or not in_cloud():
         return Path(config.out or ".data/prepared") / name
     folder, reason = place.choose(place.candidates(), name, need)
@@ -207,7 +209,8 @@ def _make(
     _claim(partial, f"{fingerprint} {work} {jobs.VERSION}")
     there = _room_taken([partial / name for name in ("parts", *work.formats)])
     _check_room(partial, _room_needed(source, work) - there)
-    slots = ahead.slots_for(source, work, config.validation_fraction, partial / "parts", workers)
+    fractions = config.validation_fraction, config.test_fraction
+    slots = ahead.slots_for(source, work, fractions, partial / "parts", workers)
     measured = ahead.measured(source, work.geometry)
     todo = _jobs(source, work, measured, slots, partial / "parts")
     _run(todo, source.bytes, workers)
@@ -219,9 +222,7 @@ def _make(
         console.print(f"Note: not all images are {'grey' if channels == 3 else 'coloured'}: the array is begun anew.")
         work = dataclasses.replace(work, geometry=dataclasses.replace(work.geometry, channels=channels))
         return _make(config, source, work, train_size, fingerprint, target, kept, workers, console)
-    split_of, origin = splits.cut_missing(
-        source.splits[good], source.labels[good], found.hashes[good], config.validation_fraction
-    )
+    split_of, origin = splits.cut_missing(source.splits[good], source.labels[good], found.hashes[good], *fractions)
     rows_of = {name: good[split_of == name] for name in origin}
     train = rows_of["train"]
     mean, std = _statistics(found, train[measured[train]], channels, work.geometry.side)
@@ -259,7 +260,11 @@ def _make(
         skipped=skipped,
         unlabelled=source.unlabelled,
         duplicates=_duplicates(np.array(source.files)[good], found.hashes[good], split_of),
-        options={"image_size": config.image_size, "validation_fraction": config.validation_fraction},
+        options={
+            "image_size": config.image_size,
+            "validation_fraction": config.validation_fraction,
+            "test_fraction": config.test_fraction,
+        },
         fingerprint=fingerprint,
     )
     content.write(partial)

@@ -15,8 +15,9 @@ def cut_missing(
     labels: npt.NDArray[np.int64],
     hashes: npt.NDArray[np.str_],
     validation_fraction: float,
+    test_fraction: float = TEST_FRACTION,
 ) -> tuple[npt.NDArray[np.str_], dict[str, str]]:
-    """Cut test (20 % of train) and validation (`validation_fraction` of what is left) where there is none.
+    """Cut test (`test_fraction` of train) and validation (`validation_fraction` of what is left) where there is none.
 
     An image goes by a hash of its content alone, so that equal images stay together; the share of each class is kept
     on average. A class with three images or more gives at least one, and keeps at least one.
@@ -26,6 +27,7 @@ def cut_missing(
         labels: int64 [n].
         hashes: str [n], content hash of each image.
         validation_fraction: 0: no validation split, and the dataset's own joins train.
+        test_fraction: more than 0, as every training ends with a test.
 
     Returns:
         (splits, origin): str [n], and for each split there is whether it is the dataset's or how it was cut.
@@ -38,8 +40,8 @@ def cut_missing(
     if "train" not in origin:
         raise ValueError(f"The dataset has no train split, only {', '.join(origin)}: there is nothing to train on.")
     if "test" not in origin:
-        _cut(splits, labels, hashes, "test", TEST_FRACTION)
-        origin["test"] = f"cut, {TEST_FRACTION:.0%} of train"
+        _cut(splits, labels, hashes, "test", test_fraction)
+        origin["test"] = f"cut, {test_fraction:.0%} of train"
     if validation_fraction == 0:
         splits[splits == "validation"] = "train"
         origin["train"] += " with validation" if origin.pop("validation", "") else ""

@@ -77,6 +77,12 @@ def prepared_folder(config: TrainConfig) -> Path:
         out=config.prepared,
         image_size=config.resize,
         validation_fraction=config.validation_fraction,
+        test_fraction=config.test_fraction,
+        unknown_folders=config.unknown_folders,
+        nested=config.nested,
+        path_column=config.path_column,
+        label_column=config.label_column,
+        split_column=config.split_column,
         on_bad_image=config.on_bad_image,
         workers=config.num_workers,
     )

@@ -68,9 +68,9 @@ def decode_sample(config: TrainConfig) -> str:
         ValueError: one of them cannot be read.
     """
     from trainer_classification.data.decode import decode
-    from trainer_classification.data.source import find_dataset
+    from trainer_classification.data.source import find_dataset, read_options
 
-    source = find_dataset(config.dataset, config.task)
+    source = find_dataset(config.dataset, config.task, read_options(config))
     rows = np.unique(np.linspace(0, len(source.files) - 1, _SAMPLE).astype(int))
     started = time.perf_counter()
     for row in rows:

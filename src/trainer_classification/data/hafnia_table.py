@@ -1,0 +1,272 @@
+"""Read the two files of a Hafnia dataset, and check what its table says; each error names file, row and remedy."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer_classification.data.labeled_files import clean_label
+from trainer_classification.data.split_names import SPLITS, find_split
+
+if TYPE_CHECKING:
+    import polars as pl
+
+INFO = "dataset_info.json"
+TABLES = ("annotations.parquet", "annotations.jsonl")
+_AGAIN = "download the dataset again, or correct the file"
+_SAMPLED = 256  # images whose heads are compared with the table's sizes
+
+
+def read_info(path: Path) -> dict[str, Any]:
+    """Read dataset_info.json.
+
+    Raises:
+        ValueError: it is no JSON, begins with a byte-order mark, or lacks what every Hafnia dataset has.
+    """
+    data = path.read_bytes()
+    if data.startswith(b"\xef\xbb\xbf"):
+        raise ValueError(f"{path}, line 1 begins with a byte-order mark (BOM): save it as UTF-8 without one.")
+    try:
+        info = json.loads(data)
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{path}, line {error.lineno} is not JSON ({error.msg}, column {error.colno}): {_AGAIN}."
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 ({error.reason}): {_AGAIN}.") from None
+
+    for key, kind in (("dataset_name", str), ("tasks", list)):
+        if not isinstance(info, dict) or not isinstance(info.get(key), kind):
+            raise ValueError(f"{path} has no {key!r}, as the file of a Hafnia dataset has: {_AGAIN}.")
+    for number, task in enumerate(info["tasks"], 1):
+        if not _is_task(task):
+            raise ValueError(f"{path}: task {number} lacks its name, its primitive or the name of a class: {_AGAIN}.")
+
+    return info
+
+
+def _is_task(task: Any) -> bool:
+    """Return True for a task with a name, a primitive and, where it has classes, a name of each."""
+    if not isinstance(task, dict) or not isinstance(task.get("name"), str) or "primitive" not in task:
+        return False
+
+    classes = task.get("classes") or []
+    return all(isinstance(entry, dict) and isinstance(entry.get("name"), str) for entry in classes)
+
+
+def read_annotations(folder: Path) -> pl.DataFrame:
+    """Read the table of a Hafnia dataset.
+
+    Raises:
+        ValueError: there is none, or it is broken.
+    """
+    import polars as pl
+
+    for name in TABLES:
+        path = folder / name
+        if not path.is_file():
+            continue
+        try:
+            return pl.read_parquet(path) if path.suffix == ".parquet" else _read_json_lines(path)
+        except (pl.exceptions.PolarsError, OSError) as error:
+            reason = " ".join(str(error).split())[:120]
+            raise ValueError(f"{path} is cut short or broken ({reason}): {_AGAIN}.") from error
+
+    raise ValueError(f"{folder} has neither {' nor '.join(TABLES)}: download the dataset again.")
+
+
+def _read_json_lines(path: Path) -> pl.DataFrame:
+    import polars as pl
+
+    try:
+        return pl.read_ndjson(path, infer_schema_length=None)
+    except (pl.exceptions.PolarsError, OSError):
+        for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
+            try:
+                json.loads(line or b"{}")
+            except ValueError as error:
+                raise ValueError(f"{path}, line {number} is not JSON ({error}): {_AGAIN}.") from None
+        raise
+
+
+def check_class_names(names: Sequence[str], where: str) -> None:
+    """Check that no class is listed twice.
+
+    Args:
+        names: of the classes, in order.
+        where: the file that lists them.
+
+    Raises:
+        ValueError: names the first that is, and its places.
+    """
+    repeated = next((name for name, count in Counter(names).items() if count > 1), None)
+    if repeated is not None:
+        places = [number for number, name in enumerate(names) if name == repeated]
+        raise ValueError(
+            f"{where} lists the class {repeated!r} {len(places)} times, with the indices "
+            f"{' and '.join(map(str, places))}: give each class a name of its own."
+        )
+
+
+def check_columns(table: pl.DataFrame, where: str) -> None:
+    """Check that the table has paths and splits, and labels of the right kind if any.
+
+    Args:
+        table: of a Hafnia dataset.
+        where: the file it is from.
+
+    Raises:
+        ValueError: a column is missing, or not of its kind.
+    """
+    import polars as pl
+
+    remedies = {"file_path": "with the path of each image", "split": f"with {', '.join(SPLITS)}"}
+    for column, remedy in remedies.items():
+        if column not in table.columns:
+            raise ValueError(
+                f"{where}, row 1 and all others have no column {column!r}, only {', '.join(table.columns)}: add it, "
+                f"{remedy}."
+            )
+        if table[column].dtype not in (pl.String, pl.Categorical, pl.Enum, pl.Null):
+            raise ValueError(
+                f"{where}, row 1: column {column!r} is {table[column].dtype}, not text: write it {remedy}."
+            )
+    if has_labels(table) and "class_name" not in _label_fields(table):
+        kind = table["classifications"].dtype
+        raise ValueError(
+            f"{where}, row 1: column 'classifications' is {kind}, not lists of records with a class_name: {_AGAIN}."
+        )
+
+
+def has_labels(table: pl.DataFrame) -> bool:
+    """Return True if the table has a column of labels that is not empty."""
+    import polars as pl
+
+    empty = (pl.Null, pl.List(pl.Null))
+    return "classifications" in table.columns and table["classifications"].dtype not in empty
+
+
+def _label_fields(table: pl.DataFrame) -> list[str]:
+    """Return the fields of the records in the lists of labels; none where they are no such lists."""
+    import polars as pl
+
+    kind = table["classifications"].dtype
+    inner = kind.inner if isinstance(kind, pl.List) else None
+    return [field.name for field in inner.fields] if isinstance(inner, pl.Struct) else []
+
+
+def check_rows(rows: pl.DataFrame, where: str, root: Path) -> None:
+    """Check paths and splits of the labeled rows.
+
+    Args:
+        rows: columns row (1-based), file_path and split.
+        where: the file they are from.
+        root: folder that paths are relative to.
+
+    Raises:
+        ValueError: one has no path or no split, or the path is of Windows.
+    """
+    _refuse(rows, rows["file_path"].is_null(), where, "no path", "write one, or delete the row")
+    _refuse(rows, rows["split"].is_null(), where, "no split", f"write {', '.join(SPLITS[:2])} or {SPLITS[2]} there")
+
+    windows = rows.filter(rows["file_path"].str.contains("\\", literal=True))
+    missing = next((row for row in windows.iter_rows(named=True) if not os.path.exists(root / row["file_path"])), None)
+    if missing is not None:
+        path = missing["file_path"]
+        slashed = path.replace("\\", "/")
+        raise ValueError(
+            f"{where}, row {missing['row']} has the Windows path {path!r}, as {len(windows)} rows have: write it with "
+            f"/, as {slashed!r}."
+        )
+
+
+def _refuse(rows: pl.DataFrame, wrong: pl.Series, where: str, what: str, remedy: str) -> None:
+    """Raise ValueError if any row is wrong; names the first."""
+    if not wrong.any():
+        return
+
+    first = rows.filter(wrong).row(0, named=True)
+    shown = f" ({first['file_path']})" if first["file_path"] else ""
+    count = f", as {wrong.sum()} of {len(rows)} rows have" if wrong.sum() > 1 else ""
+    raise ValueError(f"{where}, row {first['row']}{shown} has {what}{count}: {remedy}.")
+
+
+def check_single_labels(rows: pl.DataFrame, where: str, task: str) -> None:
+    """Check that no image has several labels of the task.
+
+    Args:
+        rows: columns row (1-based), file_path and names, the distinct labels of each.
+        where: the file they are from.
+        task: name of the task.
+
+    Raises:
+        ValueError: counts them and names the first.
+    """
+    several = rows.filter(rows["names"].list.len() > 1)
+    if len(several):
+        first = several.row(0, named=True)
+        raise ValueError(
+            f"{where}, row {first['row']} ({first['file_path']}) has {len(first['names'])} labels of task {task!r}: "
+            f"{', '.join(map(str, first['names']))}; {len(several)} of {len(rows)} rows have several. A classifier "
+            "learns one label an image: keep one in each row."
+        )
+
+
+def match_labels(labels: Sequence[str], names: Sequence[str]) -> dict[str, str]:
+    """Return which class a label means that differs from its name only in blanks or Unicode form.
+
+    Args:
+        labels: distinct labels as written.
+        names: of the classes.
+    """
+    known = set(names)
+    by_clean: dict[str, list[str]] = {}
+    for name in names:
+        by_clean.setdefault(clean_label(name), []).append(name)
+
+    means = {label: by_clean.get(clean_label(label), []) for label in labels if label not in known}
+    return {label: classes[0] for label, classes in means.items() if len(classes) == 1}
+
+
+def find_splits(written: Sequence[str]) -> Mapping[str, str]:
+    """Return the split of each name that is another form of one: "Val" -> "validation"."""
+    return {name: find_split(name) for name in written if find_split(name)}
+
+
+def differing_sizes(paths: Sequence[str], sizes: npt.NDArray[np.int64]) -> list[tuple[int, tuple[int, int]]]:
+    """Compare the table's sizes with the heads of a sample of the files.
+
+    Args:
+        paths: n images.
+        sizes: int64 [n, 2], width and height as the table says; 0 where it does not.
+
+    Returns:
+        (number, (width, height) of the file) of those that differ, other than by a turn of 90 degrees.
+    """
+    differing = []
+    for number in np.unique(np.linspace(0, len(paths) - 1, _SAMPLED, dtype=np.int64)).tolist():
+        size = _size_of(paths[number])
+        stated = sizes[number].tolist()
+        if min(stated) > 0 and min(size) > 0 and sorted(stated) != sorted(size):
+            differing.append((number, size))
+
+    return differing
+
+
+def _size_of(path: str) -> tuple[int, int]:
+    """Return width and height of an image by its head; zeros where it cannot be read, which decoding reports."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
+            return image.size
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return 0, 0

@@ -1,0 +1,153 @@
+"""Labeled image files as a folder or a table lists them, and what a user should know of their labels."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer_classification.data.split_names import SPLITS
+
+TASK = "image_classification"  # the name that the SDK gives to the only task
+_LISTED = 10
+_FEW_IMAGES = 3
+
+
+@dataclass(frozen=True)
+class LabeledFiles:
+    """Image files with one label each.
+
+    Attributes:
+        name: of the dataset.
+        root: folder that `files` are relative to.
+        class_names: index = label.
+        files: n paths; some may be absolute.
+        splits: str [n], "train", "validation" or "test".
+        labels: int64 [n].
+        unlabeled: images left out because they have no label.
+        left_out: suffix -> files left out because they are no image that can be decoded; "" for no suffix.
+        notes: what the user should know, a sentence each.
+    """
+
+    name: str
+    root: Path
+    class_names: list[str]
+    files: list[str]
+    splits: npt.NDArray[np.str_]
+    labels: npt.NDArray[np.int64]
+    unlabeled: int = 0
+    left_out: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def printable(text: str) -> str:
+    """Return text that any UTF-8 stream takes: bytes of a file name that are not UTF-8 are written as escapes."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+def clean_label(text: str) -> str:
+    """Return a label without blanks at its ends, in Unicode's composed form (NFC)."""
+    return text.strip() if text.isascii() else printable(unicodedata.normalize("NFC", text)).strip()
+
+
+def list_names(names: Iterable[str]) -> str:
+    """Return the first ten of some names with commas, printable."""
+    listed = [printable(name) for name in names]
+    more = f" and {len(listed) - _LISTED:,} more" if len(listed) > _LISTED else ""
+    return ", ".join(listed[:_LISTED]) + more
+
+
+def sort_classes(names: Iterable[str]) -> list[str]:
+    """Return the distinct names in order; by value where all are whole numbers, so that label 10 is class 10."""
+    distinct = set(names)
+    if all(name.isdecimal() for name in distinct):
+        return sorted(distinct, key=lambda name: (int(name), name))
+
+    return sorted(distinct)
+
+
+def note_cleaned(pairs: Iterable[tuple[str, str]]) -> list[str]:
+    """Return a note of the labels that `clean_label` changed.
+
+    Args:
+        pairs: (as written, as taken) of each distinct label.
+    """
+    changed = [f"{written!r} as {taken!r}" for written, taken in pairs if written != taken]
+    if not changed:
+        return []
+
+    return [
+        "Labels with blanks at their ends or in another Unicode form are taken without them, in the composed form: "
+        f"{list_names(changed)}."
+    ]
+
+
+def note_labels(class_names: Sequence[str], labels: npt.NDArray[np.int64], splits: npt.NDArray[np.str_]) -> list[str]:
+    """Return warnings about classes, and what the figures of a training then mean.
+
+    Args:
+        class_names: index = label.
+        labels: int64 [n].
+        splits: str [n], of SPLITS.
+    """
+    counts = np.bincount(labels, minlength=len(class_names))
+    present = np.flatnonzero(counts)
+    if len(present) == 1:
+        only = printable(class_names[int(present[0])])
+        return [f"There is only one class, {only}: any model is right on every image, so 100 % accuracy says nothing."]
+
+    return [
+        *_note_lacking(class_names, labels, splits),
+        *_note_few(class_names, labels, splits),
+        *_note_case(class_names),
+    ]
+
+
+def _note_lacking(class_names: Sequence[str], labels: npt.NDArray[np.int64], splits: npt.NDArray[np.str_]) -> list[str]:
+    """Warn of classes that validation or test have and train lacks."""
+    trained = np.bincount(labels[splits == "train"], minlength=len(class_names)) > 0
+    notes = []
+    for split in SPLITS[1:]:
+        evaluated = labels[splits == split]
+        known = trained[evaluated]
+        if known.all():
+            continue
+
+        lacking = [class_names[label] for label in np.unique(evaluated[~known]).tolist()]
+        notes.append(
+            f"{split} has {len(lacking)} of {len(class_names)} classes that train lacks, which no model can learn: "
+            f"{list_names(lacking)}. At most {known.mean():.1%} of {split} can be right."
+        )
+
+    return notes
+
+
+def _note_few(class_names: Sequence[str], labels: npt.NDArray[np.int64], splits: npt.NDArray[np.str_]) -> list[str]:
+    """Warn of classes with one to three training images."""
+    counts = np.bincount(labels[splits == "train"], minlength=len(class_names))
+    few = np.flatnonzero((counts > 0) & (counts <= _FEW_IMAGES))
+    if not len(few):
+        return []
+
+    listed = list_names(f"{class_names[label]} {counts[label]}" for label in few.tolist())
+    return [
+        f"{len(few)} of {len(class_names)} classes have {_FEW_IMAGES} training images or fewer: {listed}. What is "
+        "learned of them, and their accuracy, rest on chance."
+    ]
+
+
+def _note_case(class_names: Sequence[str]) -> list[str]:
+    """Warn of classes whose names differ only in case."""
+    alike: dict[str, list[str]] = {}
+    for name in class_names:
+        alike.setdefault(name.casefold(), []).append(name)
+
+    pairs = [" and ".join(names) for names in alike.values() if len(names) > 1]
+    if not pairs:
+        return []
+
+    return [f"Classes that differ only in case are kept apart: {list_names(pairs)}. Rename them if they are one class."]

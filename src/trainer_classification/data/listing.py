@@ -1,0 +1,325 @@
+"""Read a table of image files: a path, a label and, where there is one, a split in each row."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from trainer_classification.data.image_suffixes import PILLOW_SUFFIXES, PLUGINS, suffix_of
+from trainer_classification.data.labeled_files import (
+    LabeledFiles,
+    clean_label,
+    list_names,
+    note_cleaned,
+    note_labels,
+    sort_classes,
+)
+from trainer_classification.data.split_names import find_split
+from trainer_classification.data.table_reader import RawTable, read_table
+
+# Usual names of columns, the likelier first; compared in lower case, without blanks, hyphens and underscores.
+_PATHS = (
+    "path filepath imagepath imgpath relativepath file filename imagefile imagefilename imagename imgname image img "
+    "photo imageid id name"
+)
+_LABELS = (
+    "label classname class labelname category categoryname target targetname species y labels classes classid labelid "
+    "classidx"
+)
+_SPLITS = "split subset partition set splitname phase usage"
+_USUAL = {"path": _PATHS.split(), "label": _LABELS.split(), "split": _SPLITS.split()}
+_KINDS = ("path", "label", "split")
+_BACKSLASH = "\\"
+_SLASHES = "/\\"
+_URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_DRIVE = re.compile(r"[a-z]:[\\/]", re.IGNORECASE)
+_LOOKED_FOR = 100  # files of which one at least has to be there
+
+
+@dataclass(frozen=True)
+class ListingOptions:
+    """How to read a table.
+
+    Attributes:
+        path_column, label_column, split_column: names; empty: guessed from usual ones.
+        unknown_splits: splits of another name than train, validation and test: "fail", "skip" their rows, or take them
+            as "train".
+    """
+
+    path_column: str = ""
+    label_column: str = ""
+    split_column: str = ""
+    unknown_splits: Literal["fail", "skip", "train"] = "fail"
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Numbers of the columns; -1: there is none."""
+
+    path: int
+    label: int
+    split: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A labeled row: its number from 0, its path, its label as written, and its split, "" for one to leave out."""
+
+    number: int
+    path: str
+    label: str
+    split: str
+
+
+def read_listing(path: Path, options: ListingOptions | None = None) -> LabeledFiles:
+    """Read a CSV, TSV, parquet or JSON-lines file of paths, labels and perhaps splits.
+
+    Relative paths are relative to the table's folder. Labels lose blanks at their ends and are taken in Unicode's
+    composed form. Rows without a label are left out and counted, as are rows that are there twice. Without a split
+    column, or with an empty one, all images are of train.
+
+    Args:
+        path: of the table.
+        options: which columns to read.
+
+    Raises:
+        ValueError: says file, line or row, and what to do.
+    """
+    options = options or ListingOptions()
+    table = read_table(path, _has_header)
+    columns = _find_columns(table, options)
+    notes = [_note_columns(table, columns)]
+
+    labeled = _read_rows(table, columns, options)
+    in_splits = [row for row in labeled if row.split]
+    if len(in_splits) < len(labeled):
+        notes.append(f"{len(labeled) - len(in_splits)} rows of other splits are left out (--unknown-folders skip).")
+
+    rows = _drop_repeated(table, in_splits)
+    if len(rows) < len(in_splits):
+        notes.append(f"{len(in_splits) - len(rows)} rows name an image again and are left out.")
+
+    root = Path(os.path.abspath(path)).parent
+    _check_rows(table, root, rows)
+    return _label(table, root, rows, len(table.rows) - len(labeled), notes)
+
+
+def _has_header(cells: Sequence[str]) -> bool:
+    """Return True unless a cell of the first row is the path of an image."""
+    return not any(suffix_of(cell.strip()) in PILLOW_SUFFIXES or suffix_of(cell.strip()) in PLUGINS for cell in cells)
+
+
+def _find_columns(table: RawTable, options: ListingOptions) -> _Columns:
+    """Find the columns by the names in `options`, by usual names, or without a header by their order.
+
+    Raises:
+        ValueError: there is no column of paths or of labels; lists those there are.
+    """
+    given = {"path": options.path_column, "label": options.label_column, "split": options.split_column}
+    if not any(table.columns):
+        return _columns_in_order(table, given)
+
+    found = {kind: _find_column(table, kind, name) for kind, name in given.items()}
+    for kind in ("path", "label"):
+        if found[kind] < 0:
+            raise ValueError(
+                f"{table.path} has no column that is known to hold the {kind}s; it has {list_names(table.columns)}: "
+                f"name it with --{kind}-column."
+            )
+
+    return _Columns(**found)
+
+
+def _find_column(table: RawTable, kind: str, name: str) -> int:
+    """Return the number of the column of that name, or of a usual one; -1: there is none."""
+    if name:
+        if name not in table.columns:
+            raise ValueError(
+                f"{table.path} has no column {name!r} (--{kind}-column); it has {list_names(table.columns)}."
+            )
+        return table.columns.index(name)
+
+    plain = [re.sub(r"[\s_-]", "", column.lower()) for column in table.columns]
+    return next((plain.index(usual) for usual in _USUAL[kind] if usual in plain), -1)
+
+
+def _columns_in_order(table: RawTable, given: dict[str, str]) -> _Columns:
+    """Return path, label and split in this order, for a table without a header.
+
+    Raises:
+        ValueError: it has one column or more than three, or columns are asked for by name.
+    """
+    asked = next((f"--{kind}-column {name}" for kind, name in given.items() if name), "")
+    count = len(table.columns)
+    if asked or count not in (2, 3):
+        reason = f"and {asked} asks for one" if asked else f"and {count} columns"
+        raise ValueError(
+            f"{table.path} has no line of column names {reason}: begin it with a line such as path,label,split."
+        )
+
+    return _Columns(0, 1, 2 if count == 3 else -1)
+
+
+def _note_columns(table: RawTable, columns: _Columns) -> str:
+    """Say which columns are read, and that splits are cut where there is none."""
+    names = {kind: number for kind in _KINDS if (number := getattr(columns, kind)) >= 0}
+    shown = {kind: table.columns[number] or f"number {number + 1}" for kind, number in names.items()}
+    listed = ", ".join(f"{kind}s from column {name}" for kind, name in shown.items())
+    return f"{table.path.name}: {listed}."
+
+
+def _read_rows(table: RawTable, columns: _Columns, options: ListingOptions) -> list[_Row]:
+    """Return the rows that have a label."""
+    has_splits = columns.split >= 0 and any(not _is_blank(cells[columns.split]) for cells in table.rows)
+    rows = []
+    for number, cells in enumerate(table.rows):
+        if _is_blank(cells[columns.label]):
+            continue
+
+        label = _read_cell(table, number, "label", cells[columns.label])
+        path = _read_path(table, number, cells[columns.path])
+        split = _read_split(table, number, cells[columns.split], options) if has_splits else "train"
+        rows.append(_Row(number, path, label, split))
+
+    if not rows:
+        raise ValueError(f"{table.path} has no label in any of its {len(table.rows)} rows: name their column.")
+
+    return rows
+
+
+def _is_blank(cell: Any) -> bool:
+    return cell is None or cell != cell or (isinstance(cell, str) and not cell.strip())  # NaN is not itself
+
+
+def _read_cell(table: RawTable, number: int, kind: str, cell: Any) -> str:
+    """Return a cell as text; a whole number that is stored as 3.0 is "3".
+
+    Raises:
+        ValueError: it holds a list, a record or bytes.
+    """
+    if isinstance(cell, str):
+        return cell
+    if isinstance(cell, float) and cell.is_integer():
+        return str(int(cell))
+    if isinstance(cell, bool | int | float):
+        return str(cell)
+
+    raise ValueError(f"{table.where(number)} has a {type(cell).__name__} as its {kind}: give one text or number a row.")
+
+
+def _read_path(table: RawTable, number: int, cell: Any) -> str:
+    """Return the path of a row.
+
+    Raises:
+        ValueError: there is none, or it is an address or a path of Windows.
+    """
+    if _is_blank(cell):
+        raise ValueError(f"{table.where(number)} has no path: write one, or delete the row.")
+
+    path = _read_cell(table, number, "path", cell).strip()
+    if _URL.match(path):
+        raise ValueError(f"{table.where(number)} has the address {path!r}: download the image and give its path.")
+    if "\0" in path:
+        raise ValueError(f"{table.where(number)} has a path with a zero byte: correct it.")
+    if _DRIVE.match(path) or ("\\" in path and not os.path.exists(table.path.parent / path)):
+        raise ValueError(
+            f"{table.where(number)} has the Windows path {path!r}: write it with / and relative to the table's "
+            f"folder, as {path.split(':')[-1].strip(_SLASHES).replace(_BACKSLASH, '/')!r}."
+        )
+
+    return path
+
+
+def _read_split(table: RawTable, number: int, cell: Any, options: ListingOptions) -> str:
+    """Return the split of a row, "" for one to leave out.
+
+    Raises:
+        ValueError: there is none though other rows have one, or it is not known and `options` do not say what it is.
+    """
+    if _is_blank(cell):
+        raise ValueError(
+            f"{table.where(number)} has no split, though other rows have: write train, validation or test, or empty "
+            "the whole column to have splits cut."
+        )
+
+    written = _read_cell(table, number, "split", cell)
+    split = find_split(written)
+    if not split and options.unknown_splits == "fail":
+        raise ValueError(
+            f"{table.where(number)} has the split {written!r}, but known are train, validation and test: correct it, "
+            "or take such rows for training (--unknown-folders train) or leave them out (--unknown-folders skip)."
+        )
+
+    return split or ("train" if options.unknown_splits == "train" else "")
+
+
+def _drop_repeated(table: RawTable, rows: Sequence[_Row]) -> list[_Row]:
+    """Return the rows without those that say the same of the same path again.
+
+    Raises:
+        ValueError: two rows give one path different labels or splits.
+    """
+    first: dict[str, _Row] = {}
+    for row in rows:
+        before = first.setdefault(os.path.normpath(row.path), row)
+        for kind, now, then in (
+            ("label", clean_label(row.label), clean_label(before.label)),
+            ("split", row.split, before.split),
+        ):
+            if now != then:
+                raise ValueError(
+                    f"{table.where(row.number)} gives {row.path} the {kind} {now!r}, but {table.unit} "
+                    f"{table.places[before.number]} the {kind} {then!r}: keep one of them."
+                )
+
+    return list(first.values())
+
+
+def _check_rows(table: RawTable, root: Path, rows: Sequence[_Row]) -> None:
+    """Check that there are rows to train on, and that not all of the first files are missing.
+
+    Raises:
+        ValueError: says what is there instead.
+    """
+    counts = Counter(row.split for row in rows)
+    if not counts["train"]:
+        raise ValueError(f"{table.path} has no rows to train on, only {list_names(counts) or 'other splits'}.")
+
+    looked_for = [root / row.path for row in rows[:_LOOKED_FOR]]
+    if not any(map(os.path.lexists, looked_for)):
+        raise ValueError(
+            f"{table.where(rows[0].number)} names {rows[0].path}, but there is no {looked_for[0]}, nor any of the "
+            f"first {len(looked_for)} files: paths are relative to the table's folder. Move the table, or correct them."
+        )
+
+
+def _label(table: RawTable, root: Path, rows: Sequence[_Row], unlabeled: int, notes: list[str]) -> LabeledFiles:
+    taken = {label: clean_label(label) for label in dict.fromkeys(row.label for row in rows)}
+    class_names = sort_classes(taken.values())
+    index = {name: label for label, name in enumerate(class_names)}
+    labels = np.array([index[taken[row.label]] for row in rows], np.int64)
+    splits = np.array([row.split for row in rows])
+
+    notes = [*notes, *note_cleaned(taken.items())]
+    if unlabeled:
+        notes.append(f"{unlabeled:,} of {len(table.rows):,} rows have no label and are left out.")
+    if set(splits.tolist()) == {"train"}:
+        notes.append("The table has no splits: test and validation are cut from the images, by their content.")
+
+    return LabeledFiles(
+        name=table.path.stem,
+        root=root,
+        class_names=class_names,
+        files=[row.path for row in rows],
+        splits=splits,
+        labels=labels,
+        unlabeled=unlabeled,
+        notes=[*notes, *note_labels(class_names, labels, splits)],
+    )
