@@ -72,7 +72,7 @@ def parameter_groups(model: nn.Module, momentum: float, weight_decay: float) -> 
     ]
 
 
-def _sgd_group(parameters: list[Tensor], rate: float, weight_decay: float) -> dict[str, Any]:
+def _sgd_group(parameters: list[nn.Parameter], rate: float, weight_decay: float) -> dict[str, Any]:
     return {
         "params": parameters,
         "rate": rate,
