@@ -11,6 +11,7 @@ from trainer_classification.options import Option, check
 
 Device = Literal["auto", "cpu", "cuda"]
 Loader = Literal["auto", "resident", "ffcv", "dali", "torch"]
+FORMATS = ("array", "beton", "tar")  # values of --formats; each is a line in preparation/formats.py
 
 # Options that several commands have.
 DatasetOption = Annotated[
@@ -92,10 +93,9 @@ class PrepareConfig:
 
     def __post_init__(self) -> None:
         check(self)
-        known = ("array", "beton", "tar")
-        unknown = [name for name in self.formats.split(",") if name and name not in known]
+        unknown = [name for name in self.formats.split(",") if name and name not in FORMATS]
         if unknown:
-            raise ValueError(f"--formats has {', '.join(map(repr, unknown))}, but may list: {','.join(known)}.")
+            raise ValueError(f"--formats has {', '.join(map(repr, unknown))}, but may list: {','.join(FORMATS)}.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Finding a Hafnia dataset and reading its table: the only reader of `hafnia.dataset`."""
+"""Find a Hafnia dataset and read its table. No other file imports `hafnia.dataset`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 CLOUD_FOLDER = "/opt/ml/input/data/training"  # the SDK's default where MDI_DATASET_DIR is not set
-PUBLIC = ("mnist", "cifar10", "cifar100", "caltech-101", "caltech-256")  # that the SDK converts without an account
+PUBLIC = ("mnist", "cifar10", "cifar100", "caltech-101", "caltech-256")  # the SDK converts these without an account
 VERSION = "1.0.0"
 SPLITS = ("train", "validation", "test")
 _ALIASES = {"val": "validation", "valid": "validation", "training": "train", "testing": "test"}
@@ -37,9 +37,9 @@ class Source:
         files: path of each image.
         splits: str [n], "train", "validation" or "test".
         labels: int64 [n].
-        sizes: int64 [n, 2], width and height in px as the table says; 0 where it does not.
-        unlabelled: rows left out because they have no label of this task.
-        notes: what the user should know, a sentence each.
+        sizes: int64 [n, 2], width and height in px by the table; 0 where it has none.
+        unlabelled: number of rows left out because they have no label of this task.
+        notes: sentences that the user should read.
     """
 
     name: str
@@ -56,27 +56,27 @@ class Source:
 
     @cached_property
     def paths(self) -> list[str]:
-        """Path of each image from here."""
+        """Paths of the images, absolute or relative to the current folder."""
         return [os.path.join(self.root, path) for path in self.files]
 
     @cached_property
     def bytes(self) -> npt.NDArray[np.int64]:
-        """Size of each file; 0 where there is none."""
+        """Size of each file: int64 [n]; 0 where there is no file."""
         return np.array([_file_size(path) for path in self.paths], np.int64)
 
 
 def find_dataset(dataset: str, task: str = "") -> Source:
     """Find a dataset by name or folder and read its table.
 
-    In this order: the dataset mounted by Training-aaS; a folder; `.data/datasets/<name>`; the platform, where a profile
-    or key is configured; the SDK's converter of public datasets; the bundled sample of that name.
+    These are tried in order: the dataset mounted by Training-aaS; a folder; `.data/datasets/<name>`; the platform, if a
+    profile or key is configured; the SDK's converter of public datasets; the bundled sample of that name.
 
     Args:
-        dataset: name or folder; empty: mnist, unless one is mounted.
-        task: which classification task; empty: the only one.
+        dataset: name or folder. Empty: mnist, unless a dataset is mounted.
+        task: name of the classification task. Empty: the only one.
 
     Raises:
-        ValueError: not found (says what was tried), or its table is wrong (says where).
+        ValueError: it is not found (lists what was tried), or its table is wrong (says where).
     """
     if in_cloud():
         return read_folder(Path(os.environ.get("MDI_DATASET_DIR", CLOUD_FOLDER)), task)
@@ -102,14 +102,14 @@ def find_dataset(dataset: str, task: str = "") -> Source:
 
 
 class _NotThereError(Exception):
-    """This way does not lead to the dataset; the next one may."""
+    """The dataset cannot be found in this way; the next way may find it."""
 
 
 def read_folder(folder: Path, task: str = "") -> Source:
-    """Read a Hafnia dataset (dataset_info.json and annotations), or images as <split>/<class>/*.
+    """Read a folder that holds a Hafnia dataset (dataset_info.json and annotations) or images as <split>/<class>/*.
 
     Raises:
-        ValueError: it is neither, or its table is wrong.
+        ValueError: it holds neither, or its table is wrong.
     """
     if (folder / "dataset_info.json").is_file():
         info = json.loads((folder / "dataset_info.json").read_text())
@@ -150,7 +150,7 @@ def _from_platform(name: str, task: str) -> Source:
 
 def _from_public(name: str, task: str) -> Source:
     if name not in PUBLIC:
-        raise _NotThereError(f"has {', '.join(PUBLIC)} alone")
+        raise _NotThereError(f"it has only {', '.join(PUBLIC)}")
     return _through_sdk(lambda sdk: sdk.from_name_public_dataset(name), task)
 
 
@@ -159,7 +159,7 @@ def _through_sdk(load: Callable[[Any], Any], task: str) -> Source:
 
     try:
         dataset = load(HafniaDataset)
-    except Exception as error:  # the SDK raises whatever its HTTP, S3 and torchvision layers raise
+    except Exception as error:  # the SDK passes on what its HTTP, S3 and torchvision layers raise
         text = " ".join(str(error).split()) or type(error).__name__
         raise _NotThereError(text[:200]) from error
     return _from_sdk(dataset, Path.cwd(), task)
@@ -209,10 +209,10 @@ def _from_table(info: dict[str, Any], table: pl.DataFrame, root: Path, task: str
 
 
 def choose_task(info: dict[str, Any], task: str) -> dict[str, Any]:
-    """The classification task to train on.
+    """Choose the classification task to train on.
 
     Raises:
-        ValueError: there is none, several and none was named, or not that one; lists those there are.
+        ValueError: there is none, none of that name, or several and no name was given; lists the tasks.
     """
     tasks = {entry["name"]: entry for entry in info["tasks"] if _primitive(entry) == "Classification"}
     others = [f"{entry['name']} ({_primitive(entry)})" for entry in info["tasks"] if entry["name"] not in tasks]
@@ -235,7 +235,7 @@ def _primitive(task: dict[str, Any]) -> str:
 
 
 def _labelled(table: pl.DataFrame, task: str) -> pl.DataFrame:
-    """Columns file_path, split, width, height, name and idx; name is null without a label of this task."""
+    """Return columns file_path, split, width, height, name and idx; name is null without a label of this task."""
     import polars as pl
 
     columns = [pl.col(column) if column in table.columns else pl.lit(0).alias(column) for column in ("width", "height")]
@@ -246,7 +246,7 @@ def _labelled(table: pl.DataFrame, task: str) -> pl.DataFrame:
     labels = pl.col("classifications").list
     if "task_name" in fields:
         labels = labels.filter(pl.element().struct.field("task_name") == task).list
-    if "ground_truth" in fields:  # False: a prediction that some model left in the dataset
+    if "ground_truth" in fields:  # False: the prediction of a model
         labels = labels.filter(pl.element().struct.field("ground_truth").fill_null(True)).list
     first = labels.first().struct
     index = first.field("class_idx").cast(pl.Int64) if "class_idx" in fields else pl.lit(None, pl.Int64)
@@ -272,4 +272,4 @@ def _file_size(path: str) -> int:
     try:
         return os.stat(path).st_size
     except OSError:
-        return 0  # whoever reads it will say why
+        return 0  # the job that reads it will give the reason
