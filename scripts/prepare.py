@@ -6,6 +6,7 @@ from trainer_classification.config import PrepareConfig
 
 
 def main(config: PrepareConfig) -> None:
+    """Prepare the dataset. Imports come late, so that --help is fast."""
     from trainer_classification.preparation.pipeline import prepare
 
     prepare(config)

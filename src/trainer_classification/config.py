@@ -21,8 +21,8 @@ ModelName = Literal[
     "efficientnet-lite1",
     "efficientnet-lite2",
 ]
+FORMATS = ("array", "beton", "tar")  # values of --formats; each is a line in preparation/formats.py
 
-_FORMATS = ("array", "beton", "tar")
 
 # Options of several commands.
 DatasetOption = Annotated[
@@ -140,9 +140,9 @@ class PrepareConfig:
 
     def __post_init__(self) -> None:
         check(self)
-        unknown = [name for name in self.formats.split(",") if name and name not in _FORMATS]
+        unknown = [name for name in self.formats.split(",") if name and name not in FORMATS]
         if unknown:
-            raise ValueError(f"--formats has {', '.join(map(repr, unknown))}, but may list: {','.join(_FORMATS)}.")
+            raise ValueError(f"--formats has {', '.join(map(repr, unknown))}, but may list: {','.join(FORMATS)}.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,11 +15,12 @@ from PIL import Image
 from helpers import write_dataset
 from trainer_classification.augment import reference as oracle
 from trainer_classification.config import PrepareConfig
-from trainer_classification.data.beton import JPEG, Payload, open_beton, raw_payload, write_beton
+from trainer_classification.data.beton import JPEG, open_beton
 from trainer_classification.loaders.base import BatchSchedule
 from trainer_classification.loaders.registry import open_loader
 from trainer_classification.plan import Plan, Policy
 from trainer_classification.preparation.pipeline import prepare
+from trainer_classification.preparation.write_beton import Payload, raw_payload, write_beton
 
 if importlib.util.find_spec("ffcv") is None:
     pytest.skip("FFCV is not installed (the extra `ffcv`)", allow_module_level=True)

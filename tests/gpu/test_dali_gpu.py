@@ -9,10 +9,11 @@ import torch
 from trainer_classification.augment import reference as oracle
 from trainer_classification.data.array import ArrayStore
 from trainer_classification.data.table import Table
-from trainer_classification.data.tar import open_tars, write_tars
+from trainer_classification.data.tar import open_tars
 from trainer_classification.loaders.base import BatchSchedule
 from trainer_classification.loaders.dali import DaliLoader
 from trainer_classification.plan import Plan, Policy
+from trainer_classification.preparation.write_tar import TarContent, write_tars
 
 pytest.importorskip("nvidia.dali", reason="dali is not installed: pip install nvidia-dali-cuda120")
 Image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
@@ -58,7 +59,8 @@ def test_photographs_are_close_to_those_of_pillow(tmp_path):
         Image.fromarray(photograph(i, height, width)).save(file, "JPEG", quality=92)
         files.append(file.getvalue())
     table = table_of(sizes)
-    write_tars(tmp_path, "train", files.__getitem__, np.array([*map(len, files)]), [".jpg"] * COUNT, table.labels)
+    content = TarContent(np.array([*map(len, files)]), [".jpg"] * COUNT, table.labels)
+    write_tars(tmp_path, "train", files.__getitem__, content)
     plan, store = Plan(COUNT, 0, CROP, table.sizes), open_tars(tmp_path, "train", COUNT)
     draws = plan.draws(1)
     for ids, got in delivered(DaliLoader(store, table, BatchSchedule(plan, COUNT, 8), 32, 3, CUDA, 2)):

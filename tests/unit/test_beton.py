@@ -10,8 +10,11 @@ import pytest
 from PIL import Image
 
 from helpers import encoded, noise
-from trainer_classification.data.beton import JPEG, RAW, Storage, open_beton, payload, raw_payload, write_beton
+from trainer_classification.data.beton import JPEG, RAW, open_beton
 from trainer_classification.data.decode import decode_checked
+from trainer_classification.data.formats import ArrayLayout
+from trainer_classification.preparation.format import SourceImage
+from trainer_classification.preparation.write_beton import BetonOptions, payload_of, raw_payload, write_beton
 
 
 def smooth(height, width):
@@ -20,7 +23,9 @@ def smooth(height, width):
 
 
 def jpeg_payload(original, side, mode="jpg"):
-    return payload(decode_checked(original, ".jpg"), original, Storage(mode, side))
+    decoded = decode_checked(original, ".jpg")
+    image = SourceImage(original, decoded.info, ArrayLayout(32, True, 3), 0, None, decoded)
+    return payload_of(image, BetonOptions(mode, side))
 
 
 def written(path, payloads):
@@ -66,7 +71,7 @@ def test_no_image_crosses_a_page(tmp_path):
     payloads = [raw_payload(noise(i, 900, 1100, 3)) for i in range(4)]
     store = written(tmp_path / "a.beton", payloads)
     page = 1 << 22  # the least that holds 2.97 MB
-    first, last = store.places // page, (store.places + store.sizes - 1) // page
+    first, last = store.offsets // page, (store.offsets + store.sizes - 1) // page
     assert (first == last).all()
     assert len(set(first.tolist())) == 4
 

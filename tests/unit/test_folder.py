@@ -13,7 +13,7 @@ from trainer_classification.data import folder_scan, image_suffixes
 from trainer_classification.data.decode import decode
 from trainer_classification.data.folder import FolderOptions, scan_folder
 from trainer_classification.data.source import find_dataset
-from trainer_classification.preparation.inspect import sizes
+from trainer_classification.preparation.inspect import _complete_sizes as sizes
 
 PNG = encoded(noise(0, channels=3))
 

@@ -104,27 +104,27 @@ def test_planes_resized_are_close_to_the_whole_image_resized(size, channels):
     image, original = planar(data), Image.open(io.BytesIO(data))
     assert isinstance(image, images.YCbCrImage)
     shown = np.asarray(original.resize((160, 160), Image.Resampling.BICUBIC)).reshape(160, 160, channels)
-    small = image.x_first(160)
+    small = image.resize_x_first(160)
     assert small.shape == (160, 160, channels)
     assert np.abs(small - shown.swapaxes(0, 1).astype(int)).mean() < 6
     width, height = size[0] * 2 // 3, size[1] * 2 // 3
     expected = np.asarray(original.resize((width, height), Image.Resampling.BILINEAR)).reshape(height, width, channels)
-    assert np.abs(image.resized(width, height) - expected.astype(int)).mean() < 3
+    assert np.abs(image.resize(width, height) - expected.astype(int)).mean() < 3
 
 
 def test_what_is_sharpened_keeps_black_and_white():
     """Beside an edge a cubic runs over both ends: it must stay there, not come round."""
     pixels = np.zeros((200, 300, 3), np.uint8)
     pixels[:, 149:] = 255  # so that the filters of columns 78 and 80 reach over with their negative ends
-    small = planar(saved(pixels, quality=100)).x_first(160)
+    small = planar(saved(pixels, quality=100)).resize_x_first(160)
     assert small[:79].max() < 40
     assert small[80:].min() > 215
 
 
 def test_an_image_that_shrinks_much_is_resized_by_pillow():
     data = saved(photograph(700, 40))
-    expected = images.resized_x_first(images.decode(data, ".jpg"), 160)
-    assert np.array_equal(planar(data).x_first(160), expected)
+    expected = images.resize_x_first(images.decode(data, ".jpg"), 160)
+    assert np.array_equal(planar(data).resize_x_first(160), expected)
 
 
 def test_pixels_are_there_where_they_are_wanted_after_all():

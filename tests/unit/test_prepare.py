@@ -17,18 +17,26 @@ from trainer_classification.config import PrepareConfig
 from trainer_classification.data import array, beton, manifest, table, tar
 from trainer_classification.data.array import open_array
 from trainer_classification.data.decode import decode, is_sound
-from trainer_classification.preparation import assemble as parts
-from trainer_classification.preparation import inspect as ahead
-from trainer_classification.preparation import job as jobs
-from trainer_classification.preparation import pipeline as prepare_module
-from trainer_classification.preparation import preallocated as slots
-from trainer_classification.preparation import splits
-from trainer_classification.preparation.pipeline import prepare
+from trainer_classification.data.formats import ArrayLayout
+from trainer_classification.preparation import (
+    assemble,
+    inspect,
+    job,
+    job_result,
+    partial,
+    preallocated,
+    splits,
+    statistics,
+    write_tar,
+)
+from trainer_classification.preparation.format import PrepareSpec
+from trainer_classification.preparation.formats import FORMATS
+from trainer_classification.preparation.pipeline import prepare, write
 
 
 @pytest.fixture(autouse=True)
 def _small_jobs(monkeypatch):
-    monkeypatch.setattr(jobs, "SIZE", 7)
+    monkeypatch.setattr(job, "IMAGES_PER_JOB", 7)
     monkeypatch.delenv("HAFNIA_CLOUD", raising=False)
 
 
@@ -150,7 +158,7 @@ def test_bad_images_are_named_and_never_in_the_shards(tmp_path):
 
 @pytest.mark.parametrize("policy", ["auto", "fail"])
 def test_too_many_bad_images_end_it_with_their_names(tmp_path, policy):
-    with pytest.raises(ValueError, match=r"3 of 47 images are bad.*data/00003\.png.*--on-bad-image skip"):
+    with pytest.raises(ValueError, match=r"3 of 47 images are bad, .*data/00003\.png.*--on-bad-image skip"):
         prepared(tmp_path, bad_rows(), on_bad_image=policy)
     assert not (tmp_path / "out/tiny-12px").exists()
 
@@ -198,45 +206,54 @@ def test_a_dataset_without_train_says_so(tmp_path):
 
 def test_a_killed_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
     whole = tree(prepared(tmp_path, three_splits()).folder)
-    run_job, done = jobs.run_job, []
+    run_job, done = job.run_job, []
 
-    def dying(job):
+    def dying(one):
         if len(done) == 3:
             raise KeyboardInterrupt
-        done.append(job.stem)
-        return run_job(job)
+        done.append(one.stem)
+        return run_job(one)
 
-    monkeypatch.setattr(jobs, "run_job", dying)
+    monkeypatch.setattr(job, "run_job", dying)
     with pytest.raises(KeyboardInterrupt):
         prepared(tmp_path, None, force=True)
     assert tree(tmp_path / "out/tiny-12px") == whole  # the old one stays until the new one is whole
     again = []
-    monkeypatch.setattr(jobs, "run_job", lambda job: again.append(job.stem) or run_job(job))
+    monkeypatch.setattr(job, "run_job", lambda one: again.append(one.stem) or run_job(one))
     assert tree(prepared(tmp_path, None, force=True).folder) == whole
     assert not set(again) & set(done)
     assert len(again) + len(done) == 7
 
 
 def test_the_jobs_with_the_most_bytes_come_first(tmp_path, monkeypatch):
-    start_run, run_job = [], jobs.run_job
-    monkeypatch.setattr(jobs, "run_job", lambda job: start_run.append(job) or run_job(job))
+    begun, run_job = [], job.run_job
+    monkeypatch.setattr(job, "run_job", lambda one: begun.append(one) or run_job(one))
     sides = [12, 12, 40, 12, 60, 12, 12, 30]
     data = [row for number in range(len(sides)) for row in rows(7, seed=7 * number)]
     for number, row in enumerate(data):
         side = sides[number // 7]
         row |= {"data": encoded(noise(number, side, side)), "width": side, "height": side}
     prepared(tmp_path, data)
-    heavy = [sum(os.path.getsize(path) for path in job.files) for job in start_run]
+    heavy = [sum(os.path.getsize(path) for path in one.files) for one in begun]
     assert heavy == sorted(heavy, reverse=True)
-    assert [job.stem.name for job in start_run[:3]] == ["000004", "000002", "000007"]
+    assert [one.stem.name for one in begun[:3]] == ["000004", "000002", "000007"]
+
+
+def interrupt_writing(patch):
+    """Interrupt prepare when all jobs are done and the array is written from them."""
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    patch.setitem(FORMATS, "array", dataclasses.replace(FORMATS["array"], write=interrupt))
 
 
 def test_parts_of_other_options_are_not_taken_over(tmp_path, monkeypatch):
-    monkeypatch.setattr(array, "write_split", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+    interrupt_writing(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         prepared(tmp_path, three_splits())
     monkeypatch.undo()
-    monkeypatch.setattr(jobs, "SIZE", 7)
+    monkeypatch.setattr(job, "IMAGES_PER_JOB", 7)
     (tmp_path / "dataset/data/00003.png").write_bytes(encoded(noise(77, channels=3)))
     made = prepared(tmp_path, None)
     np.testing.assert_array_equal(open_array(made.folder, made.manifest, "train").images[3], noise(77, channels=3))
@@ -262,7 +279,7 @@ def test_too_little_room_is_said_before_the_work(tmp_path, monkeypatch):
 @pytest.mark.parametrize("changed", [False, True])
 def test_room_that_a_killed_run_has_taken_is_not_asked_for_again(tmp_path, monkeypatch, changed):
     with monkeypatch.context() as patch:
-        patch.setattr(array, "write_split", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        interrupt_writing(patch)
         with pytest.raises(KeyboardInterrupt):
             prepared(tmp_path, three_splits(), formats="array")
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})())
@@ -280,7 +297,7 @@ def test_a_file_of_two_names_takes_its_room_once(tmp_path):
     (tmp_path / "a/file").write_bytes(noise(0, 1024, 1024).tobytes())
     os.link(tmp_path / "a/file", tmp_path / "b/file")
     folders = [tmp_path / name for name in "ab"] + [tmp_path / "missing"]
-    assert 1 << 20 <= prepare_module._room_taken(folders) < 3 << 19
+    assert 1 << 20 <= partial.used_bytes(folders) < 3 << 19
 
 
 def test_a_manifest_of_another_version_is_refused_with_the_command(tmp_path):
@@ -333,17 +350,17 @@ def test_small_classes_give_at_least_one_from_three_images_and_keep_one(count):
 
 SCRIPT = """
 import os, signal, sys
-from trainer_classification.data import jobs, prepare
+from trainer_classification.preparation import job, pipeline
 from trainer_classification.config import PrepareConfig
-jobs.SIZE = 7
-real, left = jobs.run_job, [int(sys.argv[3])]
+job.IMAGES_PER_JOB = 7
+real, left = job.run_job, [int(sys.argv[3])]
 def run_job(*args):
     left[0] -= 1
     if left[0] < 0:
         os.kill(os.getpid(), signal.SIGKILL)
     return real(*args)
-jobs.run_job = run_job
-prepare.prepare(PrepareConfig(dataset=sys.argv[1], out=sys.argv[2], workers=1, image_size=int(sys.argv[4])))
+job.run_job = run_job
+pipeline.prepare(PrepareConfig(dataset=sys.argv[1], out=sys.argv[2], workers=1, image_size=int(sys.argv[4])))
 """
 
 
@@ -360,7 +377,7 @@ def test_sigkill_after_every_job_still_ends_with_the_bytes_of_an_undisturbed_run
 
 
 def photos():
-    """Smooth JPEGs of many sizes, one grey, one turned by EXIF, one PNG with transparency."""
+    """Smooth JPEGs of many sizes, one gray, one turned by EXIF, one PNG with transparency."""
     y, x = np.mgrid[:200, :300]
     image = np.stack([y, x * 255 // 300, (x + y) // 2], 2).astype(np.uint8)
     data = []
@@ -441,6 +458,20 @@ def test_a_jpeg_that_only_pillow_reads_is_encoded_anew_where_decoders_are_strict
     assert sorted(seen) == [2, 4]
 
 
+def test_without_regions_only_converted_images_are_in_the_part_file(tmp_path):
+    data = photos()[4:9]
+    folder = write_dataset(tmp_path / "dataset", data, ["a", "b"])
+    paths = [str(path) for path in sorted((folder / "data").iterdir())]
+    spec = PrepareSpec(ArrayLayout(80, True, 3), {"tar": {}})
+    job.run_job(job.Job(paths, np.zeros(5, np.int64), spec, tmp_path / "0", np.zeros(5, bool), None, {}))
+    result = job_result.load(tmp_path / "0").formats["tar"]
+    original, converted = job_result.ORIGINAL, job_result.PART
+    assert result.location.tolist() == [original, original, original, converted, original]
+    outputs = assemble.FormatOutputs("tar", [tmp_path / "0"], 5, result, paths, None)
+    np.testing.assert_array_equal(decode(outputs.read(3), ".png"), decode(data[3]["data"], ".png"))
+    assert (tmp_path / "0.tar").stat().st_size == result.bytes[3]
+
+
 def test_small_images_lie_raw_in_the_beton_as_in_the_array(tmp_path):
     made = prepared(tmp_path, three_splits())
     store, images = beton.open_beton(made.folder / beton.path("train")), open_array(made.folder, made.manifest, "train")
@@ -472,26 +503,51 @@ def test_other_options_of_the_beton_make_the_beton_alone_anew(tmp_path, monkeypa
     assert max(store.widths.max(), store.heights.max()) == 50
 
 
-def test_what_a_format_adds_is_only_what_is_needed(tmp_path):
+def test_inspect_tells_what_write_needs_and_writes_nothing(tmp_path):
     folder = write_dataset(tmp_path / "dataset", photos(), ["a", "b"])
     config = PrepareConfig(dataset=str(folder), out=str(tmp_path / "out"), workers=1, image_size=64)
-    seen = []
-    made = prepare(config, lambda *asked: seen.append(asked) or ("tar",))
-    assert seen == [("tiny", True, 24 * 80 * 80 * 3)]
+    info = inspect.inspect(config)
+    assert not (tmp_path / "out").exists()
+    assert (info.name, info.class_names, info.count, info.channels) == ("tiny", ["a", "b"], 24, 3)
+    assert (info.image_size, info.train_size, info.train_size_reason, info.resized) == (80, 64, "--image-size", True)
+    assert info.array_bytes == 24 * 80 * 80 * 3
+    assert info.sizes[1].tolist() == [293, 85]
+    assert info.manifest is None
+    made = write(info, ["tar"], config)
+    assert made.folder == info.folder
+    assert made.manifest.fingerprint == info.fingerprint
+    assert inspect.inspect(config).manifest == made.manifest
+
+
+def test_a_dataset_whose_table_has_no_sizes_is_inspected_by_its_files(tmp_path):
+    data = [row | {"width": 0, "height": 0} for row in photos()]
+    folder = write_dataset(tmp_path / "dataset", data, ["a", "b"])
+    (folder / "data/00002.jpg").unlink()
+    info = inspect.inspect(PrepareConfig(dataset=str(folder), out=str(tmp_path / "out")))
+    assert info.sizes[:4].tolist() == [[300, 80], [293, 85], [1, 1], [279, 95]]
+
+
+def test_write_adds_only_the_formats_it_is_asked_for(tmp_path):
+    folder = write_dataset(tmp_path / "dataset", photos(), ["a", "b"])
+    config = PrepareConfig(dataset=str(folder), out=str(tmp_path / "out"), workers=1, image_size=64)
+    info = inspect.inspect(config)
+    made = write(info, ["tar"], config)
     assert list(made.manifest.formats) == ["tar"]
-    assert prepare(config, lambda *_: ()).manifest == made.manifest
-    with_beton = prepare(dataclasses.replace(config, formats="beton", beton_mode="raw"))
-    assert prepare(config, lambda *_: ("beton",)).manifest == with_beton.manifest
-    with pytest.raises(ValueError, match=r"holds tar, not array: .*--formats array adds it"):
-        open_array(made.folder, made.manifest, "train")
+    assert write(info, [], config).manifest == made.manifest
+    raw = dataclasses.replace(config, beton_mode="raw")
+    with_beton = write(info, ["beton"], raw)
+    assert write(info, ["beton"], config, accept_existing=True).manifest == with_beton.manifest
+    assert write(info, ["beton"], config).manifest.formats["beton"]["mode"] == "jpg"
+    with pytest.raises(ValueError, match=r"holds beton, tar, not array: .*--formats array adds it"):
+        open_array(made.folder, with_beton.manifest, "train")
 
 
-@pytest.mark.parametrize("module", [parts, slots])
+@pytest.mark.parametrize("module", [assemble, preallocated])
 def test_a_shard_that_reads_back_differently_is_an_error_that_names_the_image(tmp_path, monkeypatch, module):
-    write = slots.write_at
+    write = preallocated.write_at
     wrong = lambda at, data, place: write(at, [memoryview(bytes(255 - b for b in bytes(one))) for one in data], place)  # noqa: E731
     monkeypatch.setattr(module, "write_at", wrong)
-    data, size, kind = (three_splits(), 12, "png") if module is parts else (same_kind(), 64, "jpg")
+    data, size, kind = (three_splits(), 12, "png") if module is assemble else (same_kind(), 64, "jpg")
     with pytest.raises(OSError, match=rf"array/train\.images\.bin differs .*data/00000\.{kind}"):
         prepared(tmp_path, data, image_size=size, formats="array")
     assert not (tmp_path / f"out/tiny-{size}px").exists()
@@ -502,8 +558,8 @@ def same_kind():
 
 
 def test_where_all_is_as_expected_nothing_is_copied(tmp_path, monkeypatch):
-    monkeypatch.setattr(parts, "write_at", None)
-    monkeypatch.setattr(tar, "write_tars", None)
+    monkeypatch.setattr(assemble, "write_at", None)
+    monkeypatch.setattr(write_tar, "write_tars", None)
     prepared(tmp_path, same_kind(), image_size=64, beton_mode="raw")
 
 
@@ -533,13 +589,13 @@ def test_an_image_of_another_colour_than_those_glanced_at_begins_the_array_anew(
     data = three_splits()
     data[11]["data"] = encoded(noise(11, channels=3))
     at_once = prepared(tmp_path, data)
-    monkeypatch.setattr(ahead, "_GLANCED", 2)
+    monkeypatch.setattr(inspect, "_CHECKED_FOR_COLOR", 2)
     assert prepared(tmp_path, None, force=True).manifest == at_once.manifest
-    assert "not all images are grey: the array is begun anew" in capsys.readouterr().err
+    assert "not all images are gray: starting again" in capsys.readouterr().err
 
 
 def test_the_statistics_are_those_of_some_images_whatever_the_formats(tmp_path, monkeypatch):
-    monkeypatch.setattr(ahead, "_MEASURED", 4)
+    monkeypatch.setattr(statistics, "SAMPLE_SIZE", 4)
     made = prepared(tmp_path, photos(), image_size=64)
     images = open_array(made.folder, made.manifest, "train").images[::3] / 255  # 12 of train, every third
     assert made.manifest.mean == pytest.approx(images.mean((0, 1, 2)))
@@ -549,9 +605,9 @@ def test_the_statistics_are_those_of_some_images_whatever_the_formats(tmp_path, 
 
 
 def test_an_error_in_a_worker_process_ends_the_command_with_its_text(tmp_path, monkeypatch):
-    monkeypatch.setattr(jobs, "SIZE", 20)
+    monkeypatch.setattr(job, "IMAGES_PER_JOB", 20)
     (tmp_path / "out/tiny-12px.partial/parts").mkdir(parents=True)
-    monkeypatch.setattr(prepare_module, "_claim", lambda *_: None)
+    monkeypatch.setattr(partial, "claim", lambda *_: None)
     (tmp_path / "out/tiny-12px.partial/parts/000001.array").mkdir()  # a file cannot be written there
     with pytest.raises(OSError, match=r"000001\.array"):
         prepared(tmp_path, three_splits(), workers=2)
@@ -565,9 +621,9 @@ def test_unknown_formats_are_refused():
 UNGUARDED = """
 import sys
 from trainer_classification.config import PrepareConfig
-from trainer_classification.data import jobs, prepare
-jobs.SIZE = 7
-prepare.prepare(PrepareConfig(dataset=sys.argv[1], out=sys.argv[2], workers=2))
+from trainer_classification.preparation import job, pipeline
+job.IMAGES_PER_JOB = 7
+pipeline.prepare(PrepareConfig(dataset=sys.argv[1], out=sys.argv[2], workers=2))
 print("prepared once")
 """
 

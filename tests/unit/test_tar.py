@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from helpers import encoded, noise
-from trainer_classification.data.tar import _header, open_tars, order_of, suffix_of, write_tars
+from trainer_classification.data.tar import _header, open_tars, order_of, suffix_of
+from trainer_classification.preparation.write_tar import TarContent, write_tars
 
 COUNT = 40
 FILES = [(encoded(noise(i, 20 + i, 30, 3), "JPEG"), ".jpg") for i in range(COUNT)]
@@ -17,7 +18,8 @@ LABELS = np.arange(COUNT) * 7 % 13
 def write(folder, shard_size=40_000):
     sizes = np.array([len(data) for data, _ in FILES])
     suffixes = [suffix for _, suffix in FILES]
-    write_tars(folder, "train", lambda sample: FILES[sample][0], sizes, suffixes, LABELS, shard_size)
+    content = TarContent(sizes, suffixes, LABELS)
+    write_tars(folder, "train", lambda sample: FILES[sample][0], content, shard_size)
 
 
 @pytest.fixture

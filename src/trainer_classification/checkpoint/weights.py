@@ -74,7 +74,7 @@ def _some(names: Mapping[str, Any] | list[str]) -> str:
 
 
 def imagenet(name: str) -> Weights:
-    """torchvision's newest ImageNet weights of a network, from its cache or the network.
+    """Torchvision's newest ImageNet weights of a network, from its cache or the network.
 
     Raises:
         ValueError: there are none for it, or there is no network.

@@ -1,0 +1,1 @@
+"""What a prepared dataset is: its source, manifest, tables and formats, and their readers."""

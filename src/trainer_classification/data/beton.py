@@ -1,38 +1,38 @@
-"""The `beton` format of FFCV (version 2), written and read without FFCV.
+"""The `beton` format of FFCV (version 2), laid out and read without FFCV.
 
-    header               version u2, fields u2, page size u4, samples u8, place of the allocation table u8
+    header               version u2, fields u2, page size u4, samples u8, offset of the allocation table u8
     field descriptors    type u1, name 16 bytes, arguments 1,024 bytes; here an RGB image and an integer label
-    metadata             a sample: mode u1 (0 JPEG, 1 raw), width u2, height u2, place of the data u8; label i8
-    pages                of the data; an image lies within one page
-    allocation table     a sample: id u8, place u8, bytes u8
+    metadata             one per sample: mode u1 (0 JPEG, 1 raw), width u2, height u2, data offset u8; label i8
+    pages                the data; an image lies within one page
+    allocation table     one entry per sample: id u8, offset u8, bytes u8
 
-All little endian, structures padded as C does. Source: `ffcv/types.py`, `writer.py`, `fields/rgb_image.py`,
-`fields/basics.py` and `memory_allocator.py` of FFCV 1.0.2.
+All numbers are little endian, structures are padded as C does. Source: `ffcv/types.py`, `writer.py`,
+`fields/rgb_image.py`, `fields/basics.py` and `memory_allocator.py` of FFCV 1.0.2.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from trainer_classification.preparation.preallocated import Extents
-
-if TYPE_CHECKING:  # who only reads needs neither Pillow nor simplejpeg
-    from trainer_classification.data.decode import DecodedImage, ImageInfo, YCbCrImage
-    from trainer_classification.preparation.assemble import JobOutputs
+from trainer_classification.data.formats import Extents, SplitShards
+from trainer_classification.data.manifest import Manifest, check_files, check_format
 
 Uint8 = npt.NDArray[np.uint8]
+Int64 = npt.NDArray[np.int64]
 
 VERSION = 2
-JPEG, RAW = 0, 1
-_IMAGE_TYPE, _INT_TYPE = 2, 1  # FFCV's ids of the fields
-_PAGE, _SMALL_PAGE = 1 << 23, 1 << 21  # FFCV's default and its least; few images would not fill the former
-_LONGEST = (1 << 16) - 1
+JPEG = 0  # modes of an image
+RAW = 1
+_IMAGE_TYPE = 2  # FFCV's ids of the two kinds of fields
+_INT_TYPE = 1
+_PAGE = 1 << 23  # FFCV's default
+_SMALL_PAGE = 1 << 21  # FFCV's minimum, for splits that would not fill a few default pages
+_MAX_SIDE = (1 << 16) - 1
 _HEADER = np.dtype(
     [
         ("version", "<u2"),
@@ -50,183 +50,86 @@ _ALLOCATION = np.dtype([("sample_id", "<u8"), ("ptr", "<u8"), ("size", "<u8")])
 
 
 @dataclass(frozen=True)
-class Storage:
-    """How larger images are stored.
-
-    Attributes:
-        mode: "jpg" or "raw".
-        side: bound in px of the longer side; larger images are resized, antialiased. 0: none.
-        quality: of JPEGs that are encoded anew.
-    """
-
-    mode: Literal["jpg", "raw"]
-    side: int = 0
-    quality: int = 90
-
-
-@dataclass(frozen=True)
-class Payload:
-    """An image as a beton holds it: JPEG bytes, or raw uint8 [H, W, 3]."""
-
-    mode: int
-    width: int
-    height: int
-    data: bytes | Uint8
-
-
-def raw_payload(pixels: Uint8) -> Payload:
-    """The pixels as they are; grey becomes RGB, as FFCV knows no other. uint8 [H, W, 1] or [H, W, 3]."""
-    pixels = np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
-    return Payload(RAW, pixels.shape[1], pixels.shape[0], np.ascontiguousarray(pixels))
-
-
-def payload(image: DecodedImage | YCbCrImage, original: bytes, storage: Storage) -> Payload:
-    """An image as `storage` says; a JPEG that fits already keeps its bytes.
-
-    Args:
-        image: decoded from `original`.
-        original: the file.
-        storage: how to store it.
-    """
-    if keeps_bytes(image.head, storage):
-        return original_payload(image.head, original)
-    width, height = bounded(image.head.width, image.head.height, storage)
-    fits = (width, height) == (image.head.width, image.head.height)
-    raw = raw_payload(image.pixels if fits else image.resized(width, height))
-    if storage.mode == "raw":
-        return raw
-    import simplejpeg  # a bare machine that only reads has none
-
-    content = simplejpeg.encode_jpeg(raw.data, storage.quality, "RGB", "420")
-    return Payload(JPEG, raw.width, raw.height, content)
-
-
-def keeps_bytes(head: ImageInfo, storage: Storage) -> bool:
-    """Whether a beton holds the file itself."""
-    fits = bounded(head.width, head.height, storage) == (head.width, head.height)
-    return storage.mode == "jpg" and fits and head.kind == "jpeg" and head.upright and head.channels == 3
-
-
-def original_payload(head: ImageInfo, original: bytes) -> Payload:
-    """A JPEG as it is."""
-    return Payload(JPEG, head.width, head.height, original)
-
-
-def bounded(width: int, height: int, storage: Storage) -> tuple[int, int]:
-    """Width and height, in px, at which an image is stored."""
-    scale = storage.side / max(width, height)
-    if storage.side == 0 or scale >= 1:
-        return width, height
-    return max(1, round(width * scale)), max(1, round(height * scale))
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where everything of a beton lies.
+class BetonLayout:
+    """Where everything in a beton lies.
 
     Attributes:
         head: bytes at the start of the file: header, field descriptors, metadata.
-        places: int64 [n], of each image's bytes.
-        table_place, table: the allocation table, which ends the file.
+        offsets: int64 [n], of each image's bytes.
+        table_offset: of the allocation table, in bytes.
+        table: the allocation table, which ends the file.
     """
 
     head: bytes
-    places: npt.NDArray[np.int64]
-    table_place: int
+    offsets: Int64
+    table_offset: int
     table: bytes
 
-    @property
-    def size(self) -> int:
-        """Bytes of the file."""
-        return self.table_place + len(self.table)
+
+def path(split: str) -> str:
+    """Return the path of a split, relative to the manifest's folder."""
+    return f"beton/{split}.beton"
 
 
-def layout(
-    payloads: npt.NDArray[np.signedinteger[Any]], sizes: npt.NDArray[np.int64], labels: npt.NDArray[np.int64]
-) -> Layout:
+def layout(images: npt.NDArray[np.signedinteger[Any]], sizes: Int64, labels: Int64) -> BetonLayout:
     """Lay out a split.
 
     Args:
-        payloads: int [n, 3], mode, width and height of each image.
-        sizes: int64 [n], its bytes.
+        images: int [n, 3], mode, width and height of each image.
+        sizes: int64 [n], bytes of each image.
         labels: int64 [n].
 
     Raises:
         ValueError: a side is longer than the format's 16 bits.
     """
-    if payloads[:, 1:].max() > _LONGEST:
-        raise ValueError(f"A beton holds images of up to {_LONGEST} px a side: bound them with --beton-side.")
+    longest = int(images[:, 1:].max())
+    if longest > _MAX_SIDE:
+        raise ValueError(
+            f"A beton holds images of up to {_MAX_SIDE} px a side, and one has {longest}: bound them with --beton-side."
+        )
+
+    page = _page_size(sizes)
+    fields = _fields()
+    head_bytes = _HEADER.itemsize + fields.nbytes + len(labels) * _SAMPLE.itemsize
+    offsets, end = _offsets(sizes, _round_up(head_bytes, page), page)
+
+    samples = np.zeros(len(labels), _SAMPLE)
+    samples["label"] = labels
+    for column, name in enumerate(("mode", "width", "height")):
+        samples["image"][name] = images[:, column]
+    samples["image"]["data_ptr"] = offsets
+
+    table = np.zeros(len(labels), _ALLOCATION)
+    table["sample_id"] = np.arange(len(labels))
+    table["ptr"] = offsets
+    table["size"] = sizes
+
+    header = np.array((VERSION, len(fields), page, len(labels), end), _HEADER)
+    head = header.tobytes() + fields.tobytes() + samples.tobytes()
+    return BetonLayout(head, offsets, end, table.tobytes())
+
+
+def _page_size(sizes: Int64) -> int:
     page = _PAGE if sizes.sum() > 8 * _PAGE else _SMALL_PAGE
     while page < sizes.max():
         page *= 2
-    samples, table, fields = np.zeros(len(labels), _SAMPLE), np.zeros(len(labels), _ALLOCATION), _fields()
-    start = -(-(_HEADER.itemsize + fields.nbytes + samples.nbytes) // page) * page
-    places, end = _places(sizes, start, page)
-    samples["label"] = labels
-    for column, name in enumerate(("mode", "width", "height")):
-        samples["image"][name] = payloads[:, column]
-    samples["image"]["data_ptr"] = places
-    table["sample_id"], table["ptr"], table["size"] = np.arange(len(labels)), places, sizes
-    header = np.array((VERSION, len(fields), page, len(labels), end), _HEADER)
-    return Layout(header.tobytes() + fields.tobytes() + samples.tobytes(), places, end, table.tobytes())
+    return page
 
 
-def _places(sizes: npt.NDArray[np.int64], start: int, page: int) -> tuple[npt.NDArray[np.int64], int]:
-    """Place of each image, none across a page, and where the pages end."""
-    places, place = [], start
+def _round_up(size: int, multiple: int) -> int:
+    return -(-size // multiple) * multiple
+
+
+def _offsets(sizes: Int64, start: int, page: int) -> tuple[Int64, int]:
+    """Return the offset of each image, none across a page, and where the pages end."""
+    offsets = []
+    offset = start
     for size in sizes.tolist():
-        if place % page + size > page:
-            place += -place % page
-        places.append(place)
-        place += size
-    return np.array(places, np.int64), place + -place % page
-
-
-def write_beton(path: Path, payloads: Sequence[Payload], labels: npt.NDArray[np.int64]) -> None:
-    """Write a split from payloads in memory, as many as labels."""
-    data = [bytes(payload.data) for payload in payloads]
-    about = np.array([(payload.mode, payload.width, payload.height) for payload in payloads])
-    plan = layout(about, np.array([len(content) for content in data], np.int64), labels)
-    with path.open("wb") as file:
-        file.write(plan.head)
-        for place, content in zip(plan.places.tolist(), data, strict=True):
-            file.seek(place)
-            file.write(content)
-        file.seek(plan.table_place)
-        file.write(plan.table)
-
-
-def path(split: str) -> str:
-    """Path of a split, relative to the manifest's folder."""
-    return f"beton/{split}.beton"
-
-
-def write_split(
-    folder: Path,
-    split: str,
-    parts: JobOutputs,
-    rows: npt.NDArray[np.int64],
-    labels: npt.NDArray[np.int64],
-    side: int,
-    channels: int,
-) -> list[str]:
-    """Write a split from the parts of the jobs, as `array.write_split`."""
-    from trainer_classification.preparation.assemble import gather
-
-    plan = layout(parts.found.payloads[rows], parts.found.bytes[rows, 1], labels)
-    gather(parts, "beton", rows, folder / path(split), plan.places)
-    with (folder / path(split)).open("r+b") as file:
-        file.write(plan.head)
-        file.seek(plan.table_place)
-        file.write(plan.table)
-        file.truncate()
-    return [path(split)]
-
-
-def extents(folder: Path, split: str, count: int, side: int, channels: int) -> list[Extents]:
-    """Where a reader finds the samples of each file, to check what was written."""
-    store = open_beton(folder / path(split))
-    return [Extents(path(split), np.arange(count), store.places, store.sizes)]
+        if offset % page + size > page:
+            offset = _round_up(offset, page)
+        offsets.append(offset)
+        offset += size
+    return np.array(offsets, np.int64), _round_up(offset, page)
 
 
 def _fields() -> np.ndarray[tuple[int], np.dtype[np.void]]:
@@ -239,13 +142,13 @@ def _fields() -> np.ndarray[tuple[int], np.dtype[np.void]]:
 
 @dataclass(frozen=True)
 class BetonStore:
-    """A beton in memory's reach.
+    """A memory-mapped beton.
 
     Attributes:
-        data: uint8, the whole file, memory-mapped.
+        data: uint8, the whole file.
         modes: uint8 [n], JPEG or RAW.
-        widths, heights: [n], in px.
-        places, sizes: int64 [n], where in `data` an image's bytes are.
+        widths, heights: uint16 [n], in px.
+        offsets, sizes: int64 [n], where the bytes of each image are in `data`.
         labels: int64 [n].
     """
 
@@ -253,18 +156,23 @@ class BetonStore:
     modes: npt.NDArray[np.uint8]
     widths: npt.NDArray[np.uint16]
     heights: npt.NDArray[np.uint16]
-    places: npt.NDArray[np.int64]
-    sizes: npt.NDArray[np.int64]
-    labels: npt.NDArray[np.int64]
+    offsets: Int64
+    sizes: Int64
+    labels: Int64
+
+    @property
+    def places(self) -> Int64:
+        """Return `offsets` under its former name, for loaders and benchmarks that still use it."""
+        return self.offsets
 
     def image(self, sample: int) -> Uint8:
-        """The bytes of an image, uint8 [size], not copied."""
-        start = int(self.places[sample])
+        """Return the bytes of an image, uint8 [size], without a copy."""
+        start = int(self.offsets[sample])
         return self.data[start : start + int(self.sizes[sample])]
 
 
 def open_beton(path: Path) -> BetonStore:
-    """Memory-map a beton of one RGB image field and one integer field, ours or FFCV's.
+    """Memory-map a beton of one RGB image field and one integer field, written by us or by FFCV.
 
     Raises:
         ValueError: it is not of version 2, has other fields, or is cut off.
@@ -274,14 +182,42 @@ def open_beton(path: Path) -> BetonStore:
     fields = np.frombuffer(data, _FIELD, 2, _HEADER.itemsize) if len(data) > 4096 else np.zeros(2, _FIELD)
     if header["version"] != VERSION or fields["type_id"].tolist() != [_IMAGE_TYPE, _INT_TYPE]:
         raise ValueError(f"{path} is no beton of version {VERSION} with an image and a label: prepare it again.")
-    count, place = int(header["num_samples"]), int(header["alloc_table_ptr"])
-    if place + count * _ALLOCATION.itemsize > len(data):
+
+    count = int(header["num_samples"])
+    table_offset = int(header["alloc_table_ptr"])
+    if table_offset + count * _ALLOCATION.itemsize > len(data):
         raise ValueError(f"{path} is cut off ({len(data)} bytes): prepare it again.")
+
     samples = np.frombuffer(data, _SAMPLE, count, _HEADER.itemsize + fields.nbytes)
-    table = np.frombuffer(data, _ALLOCATION, count, place)
+    table = np.frombuffer(data, _ALLOCATION, count, table_offset)
     sizes = np.zeros(count, np.int64)
     sizes[table["sample_id"]] = table["size"]
-    # Copied out of the structures, where they are not aligned.
+
+    # Copied out of the structures, in which they are not aligned.
     image = samples["image"]
-    mode, width, height = (np.ascontiguousarray(image[name]) for name in ("mode", "width", "height"))
-    return BetonStore(data, mode, width, height, image["data_ptr"].astype(np.int64), sizes, samples["label"].copy())
+    return BetonStore(
+        data=data,
+        modes=np.ascontiguousarray(image["mode"]),
+        widths=np.ascontiguousarray(image["width"]),
+        heights=np.ascontiguousarray(image["height"]),
+        offsets=image["data_ptr"].astype(np.int64),
+        sizes=sizes,
+        labels=samples["label"].copy(),
+    )
+
+
+def open_split(folder: Path, manifest: Manifest, split: str) -> BetonStore:
+    """Memory-map a split of a prepared dataset.
+
+    Raises:
+        ValueError: the split or the format is missing or damaged.
+    """
+    check_format(folder, manifest, "beton")
+    check_files(folder, manifest, split, [path(split)])
+    return open_beton(folder / path(split))
+
+
+def extents(shards: SplitShards) -> list[Extents]:
+    """Return where a reader finds the images of a split."""
+    store = open_beton(shards.folder / path(shards.split))
+    return [Extents(path(shards.split), np.arange(shards.count), store.offsets, store.sizes)]

@@ -1,4 +1,4 @@
-"""File bytes to checked pixels: everything is decoded to its last row, and what cannot be is named with the reason."""
+"""Decode image files to checked pixels. Every file is decoded to its last row; if that fails, the reason is given."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 Uint8 = npt.NDArray[np.uint8]
 
-MAX_PIXELS = 89_478_485  # Pillow's own bound for a decompression bomb: a quarter of a gigabyte as RGB
-_SUFFIXES = {
+MAX_PIXELS = 89_478_485  # Pillow's own limit for a decompression bomb: a quarter of a gigabyte as RGB
+_FORMATS_OF_SUFFIX = {
     ".jpg": ("JPEG", "MPO"),
     ".jpeg": ("JPEG", "MPO"),
     ".png": ("PNG",),
@@ -33,18 +33,20 @@ _SUFFIXES = {
     ".tif": ("TIFF",),
     ".tiff": ("TIFF",),
 }
-_ROTATABLE = ("JPEG", "MPO", "PNG", "WEBP", "TIFF")  # formats with an EXIF orientation
+_FORMATS_WITH_ORIENTATION = ("JPEG", "MPO", "PNG", "WEBP", "TIFF")
+_ORIENTATION = 0x0112  # EXIF tag; 1 is upright
 
+# Segments of a JPEG start with 0xFF, their marker, and their length without these two bytes (T.81, B.1).
+_SEGMENT = struct.Struct(">BBH")
+_APP1 = 0xE1
+_START_OF_SCAN = 0xDA
+_PNG_DEPTH_OFFSET = 24  # of the bits per channel in a PNG
 
-_ORIENTATION = 0x0112  # EXIF
-_SEGMENT = struct.Struct(">BBH")  # a JPEG's: 0xFF, its marker, its length without these two
-_APP1, _SCAN = 0xE1, 0xDA
-_PNG_DEPTH = 24  # where a PNG says its bits per channel
-_LEAST = 32  # px: a vector of the kernel that sharpens
-_SHRINK = 4  # from here on Pillow resizes: the kernels' 8-bit weights get coarse
-# Width of the filter for images that are resized again when they are cropped, or they would be blurred twice: crops of
-# caltech-101 come a tenth closer to those of the originals than with 1 (docs/engines.md).
-_SHARPER = 0.75
+_MIN_SIDE = 32  # px: the vector width of the kernel that sharpens
+_MAX_SHRINK = 4  # beyond this Pillow resizes: the 8-bit weights of the kernels get coarse
+# Width of the filter, of Pillow's, for images that are resized again when they are cropped: with the whole width these
+# would be blurred twice, and crops of caltech-101 differ a tenth more from those of the originals (docs/engines.md).
+_FILTER_WIDTH = 0.75
 
 
 class BadImageError(ValueError):
@@ -52,13 +54,13 @@ class BadImageError(ValueError):
 
 
 class ImageInfo(NamedTuple):
-    """What an image is, and whether the file itself may go into a shard.
+    """What an image file holds, and whether the file itself may go into a shard.
 
     Attributes:
         width, height: in px, upright.
-        channels: 1 (grey) or 3.
-        kind: "jpeg" or "png" where any decoder shows the same pixels of the file: no palette, transparency, CMYK,
-            16 bits or damage; "" else.
+        channels: 1 (gray) or 3.
+        kind: "jpeg" or "png" if every decoder shows the same pixels: no palette, transparency, CMYK, 16 bits or
+            damage; else "".
         upright: no EXIF rotation was applied.
     """
 
@@ -70,74 +72,83 @@ class ImageInfo(NamedTuple):
 
 
 class DecodedImage(NamedTuple):
-    """An image: its head, and its pixels, uint8 [H, W, 1] or [H, W, 3], upright."""
+    """A decoded image.
 
-    head: ImageInfo
+    Attributes:
+        info: about its file.
+        pixels: uint8 [H, W, 1] or [H, W, 3], upright.
+    """
+
+    info: ImageInfo
     pixels: Uint8
 
-    def resized(self, width: int, height: int) -> Uint8:
-        """The whole image at another size, antialiased bilinear: uint8 [height, width, C]."""
-        return resized(self.pixels, width, height)
+    def resize(self, width: int, height: int) -> Uint8:
+        """Resize the whole image, antialiased bilinear: uint8 [height, width, C]."""
+        return resize(self.pixels, width, height)
 
-    def x_first(self, side: int) -> Uint8:
-        """The whole image as the array has it: a square, x before y, sharper: uint8 [side, side, C], [x, y, c]."""
-        return resized_x_first(self.pixels, side)
+    def resize_x_first(self, side: int) -> Uint8:
+        """Resize the whole image to what the array holds: a square, sharper, uint8 [side, side, C] as [x, y, c]."""
+        return resize_x_first(self.pixels, side)
 
 
 @dataclass
 class YCbCrImage:
-    """As Decoded, of a JPEG that is resized as it is stored, as Y, Cb and Cr: quicker and, for the array, sharper.
+    """A JPEG as the Y, Cb and Cr that it stores, with the methods of `DecodedImage`.
+
+    Resizing these is faster than resizing RGB, and for the array sharper.
 
     Args:
-        head: of the image.
-        about, buffer: of `kernels.jpeg.decode`.
-        whole: gives its pixels, where they are wanted after all.
+        info: about its file.
+        planes: where Y, Cb and Cr are, from `kernels.jpeg.decode`.
+        buffer: uint8, that holds them.
+        decode_rgb: decodes it to RGB, where that is needed after all.
     """
 
-    head: ImageInfo
-    about: Planes
+    info: ImageInfo
+    planes: Planes
     buffer: Uint8
-    whole: Callable[[], DecodedImage]
+    decode_rgb: Callable[[], DecodedImage]
 
     @cached_property
     def pixels(self) -> Uint8:
-        """As of Decoded; only now the image is decoded to RGB."""
-        return self.whole().pixels
+        """The image as RGB, or gray: uint8 [H, W, C]. It is decoded when first asked for."""
+        return self.decode_rgb().pixels
 
-    def resized(self, width: int, height: int) -> Uint8:
-        """As of Decoded."""
-        if _coarse(self.head.width, self.head.height, width, height):
-            return resized(self.pixels, width, height)
+    def resize(self, width: int, height: int) -> Uint8:
+        """Resize the whole image, antialiased bilinear: uint8 [height, width, C]."""
+        if _shrinks_much(self.info.width, self.info.height, width, height):
+            return resize(self.pixels, width, height)
         from trainer_classification.kernels import planes
 
-        return planes.whole(self.about, self.buffer, width, height)
+        return planes.whole(self.planes, self.buffer, width, height)
 
-    def x_first(self, side: int) -> Uint8:
-        """As of Decoded."""
-        if _coarse(self.head.width, self.head.height, side, side) or min(self.head.width, side) < _LEAST:
-            return resized_x_first(self.pixels, side)
+    def resize_x_first(self, side: int) -> Uint8:
+        """Resize the whole image to what the array holds: a square, sharper, uint8 [side, side, C] as [x, y, c]."""
+        too_small = min(self.info.width, side) < _MIN_SIDE
+        if too_small or _shrinks_much(self.info.width, self.info.height, side, side):
+            return resize_x_first(self.pixels, side)
         from trainer_classification.kernels import planes
 
-        return planes.whole_x_first(self.about, self.buffer, side)
+        return planes.whole_x_first(self.planes, self.buffer, side)
 
 
 def decode(data: bytes, suffix: str) -> Uint8:
-    """The pixels of `examine`, uint8 [H, W, C]."""
+    """Return the pixels of `decode_checked`: uint8 [H, W, C]."""
     return decode_checked(data, suffix).pixels
 
 
 def decode_checked(data: bytes, suffix: str) -> DecodedImage:
-    """Decode an image as it is meant to be seen.
+    """Decode an image as a viewer shows it.
 
-    EXIF rotation is applied, transparency laid over white, 16 bits cut to the upper 8, an animation shown by its first
-    frame; palette, CMYK and other colours become RGB.
+    EXIF rotation is applied, transparency is laid over white, 16 bits are cut to the upper 8, and an animation is shown
+    by its first frame. Palette, CMYK and other colors become RGB.
 
     Args:
         data: the file.
         suffix: of its name, as ".jpg"; content of another format is refused.
 
     Returns:
-        One channel for grey images (modes 1, L, LA and 16-bit), else three.
+        The image with one channel if it is gray (modes 1, L, LA and 16-bit), else three.
 
     Raises:
         BadImageError: empty, truncated, not an image, larger than MAX_PIXELS, or of another format than its suffix.
@@ -145,31 +156,40 @@ def decode_checked(data: bytes, suffix: str) -> DecodedImage:
     return decode_with_info(plain_jpeg(data, suffix), data, suffix)
 
 
-def decode_with_info(head: ImageInfo | None, data: bytes, suffix: str) -> DecodedImage:
-    """As `examine`, where `plain_jpeg` was asked before."""
-    return (head and _by_turbo(data, head)) or _by_pillow(data, suffix)
+def decode_with_info(info: ImageInfo | None, data: bytes, suffix: str) -> DecodedImage:
+    """Decode as `decode_checked`, given what `plain_jpeg` has returned."""
+    decoded = _decode_by_turbo(data, info) if info else None
+    return decoded or _decode_by_pillow(data, suffix)
 
 
-def decode_for_resize(head: ImageInfo | None, data: bytes, suffix: str) -> DecodedImage | YCbCrImage:
-    """As `examine_as`, for an image of which other sizes are wanted first of all."""
-    whole = partial(decode_with_info, head, data, suffix)
-    if head is None:
-        return whole()
-    from trainer_classification.kernels import jpeg  # numba: only who prepares needs it
+def decode_for_resize(info: ImageInfo | None, data: bytes, suffix: str) -> DecodedImage | YCbCrImage:
+    """Decode as `decode_with_info`, where the image is mainly wanted at other sizes."""
+    decode_rgb = partial(decode_with_info, info, data, suffix)
+    if info is None:
+        return decode_rgb()
+    from trainer_classification.kernels import jpeg  # numba: only prepare needs it
 
-    sound, about, buffer = jpeg.decode(np.frombuffer(data, np.uint8))
-    return YCbCrImage(head, about, buffer, whole) if sound else whole()
+    sound, planes, buffer = jpeg.decode(np.frombuffer(data, np.uint8))
+    return YCbCrImage(info, planes, buffer, decode_rgb) if sound else decode_rgb()
 
 
 def plain_jpeg(data: bytes, suffix: str) -> ImageInfo | None:
-    """The head of a JPEG as nearly all are; None: Pillow has to look, which also says what is wrong."""
-    head = _jpeg_head(data) if "JPEG" in _SUFFIXES.get(suffix.lower(), ("JPEG",)) else None
-    return None if head is None or _rotated(data) else head
+    """Read the header of a JPEG without peculiarities, as nearly all are.
+
+    Returns:
+        None for anything else: Pillow has to look at it, and will say what is wrong.
+    """
+    if "JPEG" not in _FORMATS_OF_SUFFIX.get(suffix.lower(), ("JPEG",)):
+        return None
+    info = _read_jpeg_header(data)
+    return None if info is None or _is_rotated(data) else info
 
 
 def is_sound(data: bytes) -> bool:
-    """Whether all of a JPEG can be decoded, at a third of the cost: every code of every plane is read, as only that can
-    fail, but the pixels made of them are luma's at an eighth of the size.
+    """Return whether all of a JPEG can be decoded, at a third of the cost of decoding it.
+
+    Every code of every plane is read, because only that can fail. But pixels are made of luma only, at an eighth of
+    the size.
     """
     try:
         simplejpeg.decode_jpeg(data, "GRAY", min_height=1, min_width=1)
@@ -178,49 +198,51 @@ def is_sound(data: bytes) -> bool:
     return True
 
 
-def _by_turbo(data: bytes, head: ImageInfo) -> DecodedImage | None:
+def _decode_by_turbo(data: bytes, info: ImageInfo) -> DecodedImage | None:
     try:
-        return DecodedImage(head, simplejpeg.decode_jpeg(data, "GRAY" if head.channels == 1 else "RGB"))
+        return DecodedImage(info, simplejpeg.decode_jpeg(data, "GRAY" if info.channels == 1 else "RGB"))
     except ValueError:
         return None
 
 
-def _jpeg_head(data: bytes) -> ImageInfo | None:
-    """Of a JPEG that libjpeg-turbo reads as it is meant."""
+def _read_jpeg_header(data: bytes) -> ImageInfo | None:
+    """Return what a JPEG holds if libjpeg-turbo shows its colors as they are meant."""
     try:
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
         return None
-    if colours not in ("YCbCr", "Gray") or height * width > MAX_PIXELS:
+    if colors not in ("YCbCr", "Gray") or height * width > MAX_PIXELS:
         return None
-    return ImageInfo(width, height, 1 if colours == "Gray" else 3, "jpeg")
+    return ImageInfo(width, height, 1 if colors == "Gray" else 3, "jpeg")
 
 
-def _rotated(data: bytes) -> bool:
-    """Whether a JPEG is to be turned or mirrored for viewing."""
+def _is_rotated(data: bytes) -> bool:
+    """Return whether a JPEG has to be turned or mirrored for viewing."""
     if not _may_have_exif(data):
         return False
     try:
         with Image.open(io.BytesIO(data)) as image:
             return bool(image.getexif().get(_ORIENTATION, 1) != 1)
     except (OSError, SyntaxError, ValueError):
-        return True  # for Pillow to say what is wrong
+        return True  # leave it to Pillow, which will say what is wrong
 
 
 def _may_have_exif(data: bytes) -> bool:
-    """Whether a JPEG has EXIF data, or is not laid out as it should be: by its segments up to the scan (T.81, B.1)."""
-    at = 2
-    while at + _SEGMENT.size <= len(data):
-        start, marker, length = _SEGMENT.unpack_from(data, at)
-        if start != 0xFF or marker == 0xFF or (marker == _APP1 and data.startswith(b"Exif\0\0", at + _SEGMENT.size)):
+    """Return whether a JPEG has EXIF data before its scan, or is not made of segments as it should be."""
+    position = 2
+    while position + _SEGMENT.size <= len(data):
+        start, marker, length = _SEGMENT.unpack_from(data, position)
+        if start != 0xFF or marker == 0xFF:
             return True
-        if marker == _SCAN:
+        if marker == _APP1 and data.startswith(b"Exif\0\0", position + _SEGMENT.size):
+            return True
+        if marker == _START_OF_SCAN:
             return False
-        at += 2 + length
+        position += 2 + length
     return True
 
 
-def _by_pillow(data: bytes, suffix: str) -> DecodedImage:
+def _decode_by_pillow(data: bytes, suffix: str) -> DecodedImage:
     if not data:
         raise BadImageError("empty file")
     register_plugin(sniff(data[:SNIFFED_BYTES]))
@@ -230,7 +252,7 @@ def _by_pillow(data: bytes, suffix: str) -> DecodedImage:
             image = Image.open(io.BytesIO(data))
         _check(image, suffix)
         image.load()
-        upright = image.format not in _ROTATABLE or image.getexif().get(_ORIENTATION, 1) == 1
+        upright = image.format not in _FORMATS_WITH_ORIENTATION or image.getexif().get(_ORIENTATION, 1) == 1
         pixels = _pixels(image if upright else ImageOps.exif_transpose(image))
         height, width, channels = pixels.shape
         return DecodedImage(ImageInfo(width, height, channels, _kind(image, data), upright), pixels)
@@ -238,22 +260,23 @@ def _by_pillow(data: bytes, suffix: str) -> DecodedImage:
         raise BadImageError("not an image of a known format") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise BadImageError(f"more than {MAX_PIXELS} pixels (a decompression bomb?)") from None
+    except BadImageError:
+        raise
     except (OSError, SyntaxError, EOFError, IndexError, TypeError, ValueError) as error:
-        if isinstance(error, BadImageError):
-            raise
-        raise BadImageError(f"cannot be decoded: {' '.join(str(error).split()) or type(error).__name__}") from error
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise BadImageError(f"cannot be decoded: {text}") from error
 
 
 def _kind(image: Image.Image, data: bytes) -> Literal["jpeg", "png", ""]:
     if image.format in ("JPEG", "MPO"):
-        # Pillow reads over damage that libjpeg-turbo warns of, and for the ffcv loader a warning is an error.
-        return "jpeg" if _jpeg_head(data) and is_sound(data) else ""
+        # Pillow tolerates damage that libjpeg-turbo warns about, and the ffcv loader takes a warning for an error.
+        return "jpeg" if _read_jpeg_header(data) and is_sound(data) else ""
     plain = image.format == "PNG" and image.mode in ("L", "RGB") and "transparency" not in image.info
-    return "png" if plain and data[_PNG_DEPTH] <= 8 else ""
+    return "png" if plain and data[_PNG_DEPTH_OFFSET] <= 8 else ""
 
 
-def is_grey(path: str) -> bool:
-    """Whether an image is grey, by its head alone; False where it cannot be read."""
+def is_gray(path: str) -> bool:
+    """Return whether an image is gray, by its header alone; False where it cannot be read."""
     try:
         with Image.open(path) as image:
             return image.mode[0] in "1LI"
@@ -261,8 +284,17 @@ def is_grey(path: str) -> bool:
         return False
 
 
+def read_size(path: str) -> tuple[int, int] | None:
+    """Return width and height in px, by the header alone; None where it cannot be read."""
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None
+
+
 def _check(image: Image.Image, suffix: str) -> None:
-    formats = _SUFFIXES.get(suffix.lower())
+    formats = _FORMATS_OF_SUFFIX.get(suffix.lower())
     if formats is not None and image.format not in formats:
         raise BadImageError(f"holds {image.format}, though its name ends in {suffix}")
     if image.width * image.height > MAX_PIXELS:
@@ -293,30 +325,30 @@ def _over_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
-def resized(pixels: Uint8, width: int, height: int) -> Uint8:
-    """The whole image at another size, antialiased bilinear: uint8 [H, W, C] -> [height, width, C]."""
-    if _coarse(pixels.shape[1], pixels.shape[0], width, height):
-        return _resized_by_pillow(pixels, width, height)
-    from trainer_classification.kernels import resize  # numba: only who prepares needs it
+def resize(pixels: Uint8, width: int, height: int) -> Uint8:
+    """Resize a whole image, antialiased bilinear: uint8 [H, W, C] -> [height, width, C]."""
+    if _shrinks_much(pixels.shape[1], pixels.shape[0], width, height):
+        return _resize_by_pillow(pixels, width, height)
+    from trainer_classification.kernels import resize as kernels  # numba: only prepare needs it
 
-    return resize.whole(pixels, width, height)
-
-
-def resized_x_first(pixels: Uint8, side: int) -> Uint8:
-    """As `resized` to a square, but x before y and sharper: uint8 [H, W, C] -> [side, side, C], [x, y, c]."""
-    if _coarse(pixels.shape[1], pixels.shape[0], side, side):
-        sharper = Image.Resampling.HAMMING
-        return np.ascontiguousarray(_resized_by_pillow(pixels, side, side, sharper).swapaxes(0, 1))
-    from trainer_classification.kernels import resize
-
-    return resize.whole_x_first(pixels, side, side, _SHARPER)
+    return kernels.whole(pixels, width, height)
 
 
-def _coarse(width: int, height: int, to_width: int, to_height: int) -> bool:
-    return width > _SHRINK * to_width or height > _SHRINK * to_height
+def resize_x_first(pixels: Uint8, side: int) -> Uint8:
+    """Resize a whole image to a square, sharper, and transpose it: uint8 [H, W, C] -> [side, side, C] as [x, y, c]."""
+    if _shrinks_much(pixels.shape[1], pixels.shape[0], side, side):
+        resized = _resize_by_pillow(pixels, side, side, Image.Resampling.HAMMING)  # sharper than bilinear
+        return np.ascontiguousarray(resized.swapaxes(0, 1))
+    from trainer_classification.kernels import resize as kernels
+
+    return kernels.whole_x_first(pixels, side, side, _FILTER_WIDTH)
 
 
-def _resized_by_pillow(
+def _shrinks_much(width: int, height: int, to_width: int, to_height: int) -> bool:
+    return width > _MAX_SHRINK * to_width or height > _MAX_SHRINK * to_height
+
+
+def _resize_by_pillow(
     pixels: Uint8, width: int, height: int, resampling: Image.Resampling = Image.Resampling.BILINEAR
 ) -> Uint8:
     channels = pixels.shape[2]
@@ -324,8 +356,8 @@ def _resized_by_pillow(
     return np.asarray(image.resize((width, height), resampling)).reshape(height, width, channels)
 
 
-def padded(pixels: Uint8, side: int) -> Uint8:
-    """The image in the middle of side x side px of zeros: uint8 [H, W, C] -> [side, side, C].
+def pad(pixels: Uint8, side: int) -> Uint8:
+    """Pad an image with zeros on all sides: uint8 [H, W, C] -> [side, side, C].
 
     Raises:
         BadImageError: it is larger.
@@ -335,7 +367,15 @@ def padded(pixels: Uint8, side: int) -> Uint8:
         raise BadImageError(f"{width}x{height} px, though the dataset's table says at most {side}")
     if height == width == side:
         return pixels
+
     out = np.zeros((side, side, channels), np.uint8)
-    top, left = (side - height) // 2, (side - width) // 2
+    top = (side - height) // 2
+    left = (side - width) // 2
     out[top : top + height, left : left + width] = pixels
     return out
+
+
+# ADAPTER: former names, to delete when loaders/torch_dataloader.py and tests/unit/test_kernels.py use the new ones.
+padded = pad
+resized = resize
+resized_x_first = resize_x_first

@@ -1,14 +1,15 @@
-"""`manifest.json`: what a prepared dataset holds, how it was made, and the checksums to trust it by."""
+"""The manifest of a prepared dataset: what it holds, how it was made, and the checksums of its files."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+
+from trainer_classification.files import write_atomically
 
 if TYPE_CHECKING:
     import xxhash
@@ -23,7 +24,7 @@ class SplitInfo:
 
     Attributes:
         count: images in the shards.
-        origin: "dataset" (came with it), or how it was cut, for the table: "cut from train".
+        origin: "dataset" (it came with it), or how it was cut: "cut, 20% of train".
         per_class: images of each class, in the order of `Manifest.class_names`.
     """
 
@@ -34,7 +35,12 @@ class SplitInfo:
 
 @dataclass(frozen=True)
 class FileInfo:
-    """A shard file: bytes and xxh3-128 of its content as 32 hex digits."""
+    """One file of a prepared dataset.
+
+    Attributes:
+        bytes: its size.
+        xxh3: xxh3-128 of its content, as 32 hex digits.
+    """
 
     bytes: int
     xxh3: str
@@ -42,25 +48,25 @@ class FileInfo:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything a loader needs to know of a prepared dataset.
+    """Everything a loader needs to know about a prepared dataset.
 
     Attributes:
         dataset, version, task: as the source names them.
         root: folder of the original files when they were prepared.
-        formats: "array", "beton", "tar": those that are here, each with all splits, and the options of each.
+        formats: the options of each format that is here, by name; each format has all splits.
         class_names: index = label.
-        splits: "train", "validation", "test" -> SplitInfo; only those that have images.
-        channels: 1 (the whole dataset is grey) or 3.
+        splits: "train", "validation", "test" -> SplitInfo; only splits that have images.
+        channels: 1 (every image is gray) or 3.
         image_size: side in px of the images in the array.
         train_size: side in px of the images the network is meant to see.
-        resized: False: images kept at their size (train_size == image_size, padded if sizes differ);
-            True: each resized whole to image_size x image_size, antialiased.
-        layout: order of an image's bytes in the array: "HWC", or "WHC" (x before y), which resized ones use.
-        mean, std: of the train images as the array has them, or of some if they are resized; per channel, of 0..1.
+        resized: False: images keep their size (train_size == image_size) and are padded if sizes differ.
+            True: each is resized whole to image_size x image_size, antialiased.
+        layout: order of an image's bytes in the array: "HWC", or "WHC" (x before y) for resized images.
+        mean, std: per channel, of 0..1, of the train images as the array has them; if resized, of some of them.
         files: path relative to the manifest's folder -> FileInfo.
-        skipped: {"file", "split", "reason"} of each image left out.
-        unlabelled: rows without a label of this task, left out.
-        duplicates: groups of equal images over more than one split: {"splits", "files"}.
+        skipped: {"file", "split", "reason"} of each image that was left out.
+        unlabelled: number of rows without a label of this task, which were left out.
+        duplicates: {"splits", "files"} of each group of equal images in more than one split.
         options: the options that shaped the bytes.
         fingerprint: hash of source and options; equal fingerprints mean equal bytes.
     """
@@ -89,19 +95,14 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Write `folder/manifest.json` atomically."""
-        temporary = folder / (FILE_NAME + ".tmp")
-        with temporary.open("w") as file:
-            json.dump(dataclasses.asdict(self), file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(folder / FILE_NAME)
+        write_atomically(folder / FILE_NAME, json.dumps(dataclasses.asdict(self), indent=1))
 
 
 def read(folder: Path) -> Manifest:
     """Read `folder/manifest.json`.
 
     Raises:
-        ValueError: there is none, or it is of another format version; says how to make it anew.
+        ValueError: there is none, or it has another format version; gives the command that prepares the dataset again.
     """
     path = folder / FILE_NAME
     again = "prepare the dataset again: python scripts/prepare.py --dataset NAME --force"
@@ -110,7 +111,8 @@ def read(folder: Path) -> Manifest:
     content = json.loads(path.read_text())
     if content.get("format_version") != FORMAT_VERSION:
         raise ValueError(
-            f"{path} has format version {content.get('format_version')}, this program reads {FORMAT_VERSION}: {again}"
+            f"{path} has format version {content.get('format_version')}, and this program reads {FORMAT_VERSION}: "
+            f"{again}"
         )
     content["splits"] = {name: SplitInfo(**info) for name, info in content["splits"].items()}
     content["files"] = {name: FileInfo(**info) for name, info in content["files"].items()}
@@ -118,10 +120,10 @@ def read(folder: Path) -> Manifest:
 
 
 def check_files(folder: Path, manifest: Manifest, split: str, names: Iterable[str]) -> None:
-    """Check that a split is there and its files have the sizes that the manifest says.
+    """Check that a split is there and that its files have the sizes that the manifest gives.
 
     Raises:
-        ValueError: says what is wrong, and the command that makes it anew.
+        ValueError: they do not; gives the command that prepares the dataset again.
     """
     if split not in manifest.splits:
         raise ValueError(f"{folder} has no split {split!r}; it has: {', '.join(manifest.splits)}.")
@@ -138,7 +140,7 @@ def check_format(folder: Path, manifest: Manifest, name: str) -> None:
     """Check that a format is there.
 
     Raises:
-        ValueError: it is not; says the command that adds it.
+        ValueError: it is not; gives the command that adds it.
     """
     if name not in manifest.formats:
         raise ValueError(
@@ -148,8 +150,8 @@ def check_format(folder: Path, manifest: Manifest, name: str) -> None:
 
 
 def file_info(path: Path) -> FileInfo:
-    """Size and checksum of a file."""
-    import xxhash  # not needed to read a prepared dataset
+    """Return size and checksum of a file."""
+    import xxhash  # not needed to train on a prepared dataset
 
     state = xxhash.xxh3_128()
     with path.open("rb") as file:
@@ -158,7 +160,7 @@ def file_info(path: Path) -> FileInfo:
 
 
 def hash_rest(file: BinaryIO, state: xxhash.xxh3_128) -> int:
-    """Add what is left of a file to its hash; returns how many bytes that were."""
+    """Add the rest of a file to a hash, and return its number of bytes."""
     size = 0
     while block := file.read(1 << 20):
         state.update(block)
@@ -167,15 +169,17 @@ def hash_rest(file: BinaryIO, state: xxhash.xxh3_128) -> int:
 
 
 def verify(folder: Path, manifest: Manifest) -> None:
-    """Check every file of the manifest against its checksum.
+    """Compare every file of the manifest with its checksum.
 
     Raises:
-        ValueError: one is missing or differs; names it and the command that makes it anew.
+        ValueError: one is missing or differs; names it, and gives the command that prepares the dataset again.
     """
     for name, expected in manifest.files.items():
-        found = file_info(folder / name) if (folder / name).is_file() else None
+        path = folder / name
+        found = file_info(path) if path.is_file() else None
         if found != expected:
+            problem = "damaged" if found else "missing"
             raise ValueError(
-                f"{folder / name} is {'damaged' if found else 'missing'}: prepare the dataset again: "
+                f"{path} is {problem}: prepare the dataset again: "
                 f"python scripts/prepare.py --dataset {manifest.dataset} --force"
             )

@@ -1,10 +1,10 @@
-"""The table of a split, whatever the format of its pixels: labels, sizes and names of the original files.
+"""The table of a split: labels, sizes and names of the original files. It belongs to every format.
 
 table/<split>.labels.npy    int64 [N]
 table/<split>.sizes.npy     int32 [N, 2], width and height of the originals in px, upright
 table/<split>.files.json    N paths: the original files, relative to the manifest's `root`
 
-The row is the sample id, in every format.
+The row is the sample id in every format.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from trainer_classification.data.manifest import Manifest, check_files
 
 @dataclass(frozen=True)
 class Table:
-    """One split.
+    """The table of one split.
 
     Attributes:
         labels: int64 [N].
         sizes: int32 [N, 2], width and height of the originals in px.
-        files: paths of the originals, N of them.
+        files: N paths of the originals, relative to the manifest's `root`.
     """
 
     labels: npt.NDArray[np.int64]
@@ -35,7 +35,7 @@ class Table:
 
 
 def paths(split: str) -> tuple[str, str, str]:
-    """Paths of a split's labels, sizes and file names, relative to the manifest's folder."""
+    """Return the paths of a split's labels, sizes and file names, relative to the manifest's folder."""
     return f"table/{split}.labels.npy", f"table/{split}.sizes.npy", f"table/{split}.files.json"
 
 
@@ -52,7 +52,7 @@ def open_table(folder: Path, manifest: Manifest, split: str) -> Table:
     """Read a split's table.
 
     Raises:
-        ValueError: the split is not there, or a file has not the size that the manifest says.
+        ValueError: the split is missing, or a file does not have the size that the manifest gives.
     """
     check_files(folder, manifest, split, paths(split))
     labels, sizes, files = (folder / name for name in paths(split))

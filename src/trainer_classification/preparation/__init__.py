@@ -1,0 +1,1 @@
+"""How a prepared dataset is made: inspect, decode in jobs, write every format, check."""

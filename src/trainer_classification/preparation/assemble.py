@@ -1,167 +1,180 @@
-"""From what jobs wrote to shards: bringing an image's bytes to their place, and reading them back to check."""
+"""Assemble shards from what the jobs wrote, and read them back to check them."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from trainer_classification.data.formats import Extents
 from trainer_classification.data.manifest import FileInfo, hash_rest
 from trainer_classification.environment import cpu_count
-from trainer_classification.preparation.preallocated import FORMATS, Extents, PreallocatedRegions, write_at
-
-if TYPE_CHECKING:
-    from trainer_classification.preparation.job import JobResult
+from trainer_classification.preparation.job_result import PART, REGION, FormatResult
+from trainer_classification.preparation.preallocated import PreallocatedRegions, write_at
 
 Int64 = npt.NDArray[np.int64]
 
-_BLOCK = 1 << 20  # bytes, about, that are read at once
+_BLOCK = 1 << 20  # bytes that are read at once, about
 
 
 @dataclass(frozen=True)
-class JobOutputs:
-    """What the jobs have written.
+class FormatOutputs:
+    """What the jobs have written in one format.
 
     Attributes:
+        name: of the format.
         stems: of the part files, in order.
-        size: images of a part; the last may have fewer.
-        found: the rows of all parts, in the order of the source, m of them.
+        images_per_job: images of a part; the last part may have fewer.
+        result: of all jobs, one row per image in the order of the source, m of them.
         originals: path of each original file, m of them.
-        slots: of the formats that have some, m slots each.
+        regions: m preallocated regions; None if there are none.
     """
 
+    name: str
     stems: list[Path]
-    size: int
-    found: JobResult
+    images_per_job: int
+    result: FormatResult
     originals: list[str]
-    slots: dict[str, PreallocatedRegions]
+    regions: PreallocatedRegions | None
 
     @cached_property
-    def _starts(self) -> Int64:
-        """Where in its part an image's bytes start: int64 [m, 3]."""
-        sizes = np.where(self.found.placed, 0, self.found.bytes)
-        sizes[~self.found.converted, 2] = 0  # these files are not in the parts
-        starts = np.zeros_like(sizes)
-        for first in range(0, len(sizes), self.size):
-            starts[first + 1 : first + self.size] = np.cumsum(sizes[first : first + self.size], axis=0)[:-1]
-        return starts
+    def _part_offsets(self) -> Int64:
+        """Where the bytes of each image start in its part file: int64 [m]."""
+        sizes = np.where(self.result.location == PART, self.result.bytes, 0)
+        offsets = np.zeros_like(sizes)
+        for first in range(0, len(sizes), self.images_per_job):
+            end = first + self.images_per_job
+            offsets[first + 1 : end] = np.cumsum(sizes[first:end])[:-1]
+        return offsets
 
-    def pieces(self, name: str, rows: Int64) -> tuple[Int64, Int64]:
-        """Where the images of some rows are in a format: (number of the file, place in it), int64 [n] each."""
-        column = FORMATS.index(name)
-        number, place = rows // self.size, self._starts[rows, column]
-        if name in self.slots:
-            placed, slots = self.found.placed[rows, column], self.slots[name]
-            number = np.where(placed, len(self.stems) + slots.file[rows], number)
-            place = np.where(placed, slots.places[rows], place)
-        return number, place
+    def locate(self, rows: Int64) -> tuple[Int64, Int64]:
+        """Return where the images of some rows are: (number of the file, offset in it), int64 [n] each."""
+        number = rows // self.images_per_job
+        offset = self._part_offsets[rows]
+        if self.regions is not None:
+            in_region = self.result.location[rows] == REGION
+            number = np.where(in_region, len(self.stems) + self.regions.file[rows], number)
+            offset = np.where(in_region, self.regions.offsets[rows], offset)
+        return number, offset
 
-    def file(self, name: str, number: int) -> Path:
-        """The file of that number."""
-        if number >= len(self.stems):
-            return self.slots[name].files[number - len(self.stems)]
-        return self.stems[number].with_suffix(f".{name}")
+    def file(self, number: int) -> Path:
+        """Return the file of that number: the parts come first, then the preallocated files."""
+        if number < len(self.stems):
+            return self.stems[number].with_suffix(f".{self.name}")
+        assert self.regions is not None
+        return self.regions.files[number - len(self.stems)]
 
-    def piece(self, name: str, row: int) -> bytes:
-        """The bytes of an image."""
-        (number,), (place,) = self.pieces(name, np.array([row]))
-        with self.file(name, int(number)).open("rb") as file:
-            file.seek(int(place))
-            return file.read(int(self.found.bytes[row, FORMATS.index(name)]))
-
-
-def in_threads(function: Callable[[Any], Any], jobs: Any) -> list[Any]:
-    """The results of the function, called on all CPUs: for work that lets go of the GIL."""
-    with ThreadPoolExecutor(cpu_count(), "gather") as pool:
-        return list(pool.map(function, jobs))
+    def read(self, row: int) -> bytes:
+        """Return the bytes of an image in a part file."""
+        (number,), (offset,) = self.locate(np.array([row]))
+        with self.file(int(number)).open("rb") as file:
+            file.seek(int(offset))
+            return file.read(int(self.result.bytes[row]))
 
 
-def gather(parts: JobOutputs, name: str, rows: Int64, target: Path, places: Int64) -> None:
-    """Bring images to their places in a shard: it is only named where jobs have written them to these.
+def map_in_threads(function: Callable[[Any], Any], inputs: Iterable[Any]) -> list[Any]:
+    """Return the results of a function that releases the GIL, called in one thread per CPU."""
+    with ThreadPoolExecutor(cpu_count(), "assemble") as pool:
+        return list(pool.map(function, inputs))
+
+
+def gather(outputs: FormatOutputs, rows: Int64, target: Path, offsets: Int64) -> None:
+    """Make a shard of images. If jobs have written all of them where they belong, nothing is copied.
 
     Args:
-        parts: where they are.
-        name: of the format.
-        rows: int64 [n], of the parts, ascending.
-        target: the file, which is made.
-        places: int64 [n], where in it each image goes.
+        outputs: of the jobs.
+        rows: int64 [n], of the images, ascending.
+        target: the shard.
+        offsets: int64 [n], where in it each image goes.
     """
     target.parent.mkdir(exist_ok=True)
-    if there := in_place(parts, name, rows, places):
-        link(there, target)
+    complete = complete_file(outputs, rows, offsets)
+    if complete is not None:
+        link(complete, target)
         return
-    numbers, starts = parts.pieces(name, rows)
-    sizes = parts.found.bytes[rows, FORMATS.index(name)]
+
+    numbers, starts = outputs.locate(rows)
+    sizes = outputs.result.bytes[rows]
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
 
-    def one(number: int) -> None:
+    def copy_from(number: int) -> None:
         mine = np.flatnonzero(numbers == number)
-        content = np.memmap(parts.file(name, number), np.uint8, "r")
-        for first, last in _runs(starts[mine], sizes[mine], places[mine]):
-            start, end = starts[mine[first]], starts[mine[last]] + sizes[mine[last]]
-            write_at(descriptor, [content[start:end].data], int(places[mine[first]]))
+        content = np.memmap(outputs.file(number), np.uint8, "r")
+        for first, last in _adjacent(starts[mine], sizes[mine], offsets[mine]):
+            start = starts[mine[first]]
+            end = starts[mine[last]] + sizes[mine[last]]
+            write_at(descriptor, [content[start:end].data], int(offsets[mine[first]]))
 
     try:
-        in_threads(one, np.unique(numbers).tolist())
+        map_in_threads(copy_from, np.unique(numbers).tolist())
     finally:
         os.close(descriptor)
 
 
-def in_place(parts: JobOutputs, name: str, rows: Int64, places: Int64) -> Path | None:
-    """The file in which jobs have written these images to just these places, if there is one."""
-    numbers, starts = parts.pieces(name, rows)
-    one = numbers[0] >= len(parts.stems) and (numbers == numbers[0]).all()
-    return parts.file(name, int(numbers[0])) if one and (starts == places).all() else None
+def complete_file(outputs: FormatOutputs, rows: Int64, offsets: Int64) -> Path | None:
+    """Return the file in which jobs have written these images at just these offsets; None if there is none."""
+    numbers, starts = outputs.locate(rows)
+    in_one_region_file = numbers[0] >= len(outputs.stems) and (numbers == numbers[0]).all()
+    if in_one_region_file and (starts == offsets).all():
+        return outputs.file(int(numbers[0]))
+    return None
 
 
 def link(file: Path, target: Path) -> None:
-    """Give a file of the jobs a second name, not another: it is there still if this run is interrupted."""
+    """Give a file a second name, so that it is still there under the first if this run is interrupted."""
     target.unlink(missing_ok=True)
     os.link(file, target)
 
 
-def _runs(starts: Int64, sizes: Int64, places: Int64) -> Iterator[tuple[int, int]]:
-    """(first, last) of neighbours that stay neighbours: one write instead of many."""
-    apart = (starts[1:] != starts[:-1] + sizes[:-1]) | (places[1:] != places[:-1] + sizes[:-1])
-    edges = np.flatnonzero(apart).tolist()
-    yield from zip([0] + [edge + 1 for edge in edges], [*edges, len(starts) - 1], strict=True)
+def _adjacent(starts: Int64, sizes: Int64, offsets: Int64) -> Iterator[tuple[int, int]]:
+    """Yield (first, last) of images that are adjacent before and after the copy: one write serves all of them."""
+    apart = (starts[1:] != starts[:-1] + sizes[:-1]) | (offsets[1:] != offsets[:-1] + sizes[:-1])
+    last = [*np.flatnonzero(apart).tolist(), len(starts) - 1]
+    first = [0] + [edge + 1 for edge in last[:-1]]
+    yield from zip(first, last, strict=True)
 
 
-def read_back(folder: Path, name: str, extents: Extents, rows: Int64, parts: JobOutputs) -> FileInfo:
-    """Size and checksum of a shard, of which each image is compared with what the jobs made: in one pass.
+def read_back(folder: Path, extents: Extents, rows: Int64, outputs: FormatOutputs) -> FileInfo:
+    """Return size and checksum of a shard, and compare each of its images with what the jobs made, in one pass.
 
     Args:
         folder: that the shard's path is relative to.
-        name: of the format.
         extents: of the shard.
-        rows: int64 [n], of the parts: the row of each sample of the split.
-        parts: of the jobs.
+        rows: int64 [n], the row in `outputs` of each sample of the split.
+        outputs: of the jobs.
 
     Raises:
         OSError: an image differs: the disk, the memory or this program is at fault.
     """
     import xxhash
 
-    order = np.argsort(extents.places)
-    rows, starts = rows[extents.samples[order]], extents.places[order]
-    ends, checks = starts + extents.sizes[order], parts.found.checks[rows, FORMATS.index(name)]
-    state, at = xxhash.xxh3_128(), 0
+    order = np.argsort(extents.offsets)
+    rows = rows[extents.samples[order]]
+    starts = extents.offsets[order]
+    ends = starts + extents.sizes[order]
+    checksums = outputs.result.checksums[rows]
+
+    state = xxhash.xxh3_128()
+    position = 0
     with (folder / extents.path).open("rb") as file:
-        for some in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(ends // _BLOCK)) + 1):
-            block = memoryview(file.read(int(ends[some[-1]]) - at))
+        for images in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(ends // _BLOCK)) + 1):
+            block = memoryview(file.read(int(ends[images[-1]]) - position))
             state.update(block)
-            for number in some.tolist():
-                piece = block[starts[number] - at : ends[number] - at]
-                if xxhash.xxh3_64_intdigest(piece) != checks[number]:
-                    original = parts.originals[rows[number]]
-                    raise OSError(f"{extents.path} differs from what was written, at {original}: is the disk sound?")
-            at += len(block)
-        at += hash_rest(file, state)
-    return FileInfo(at, state.hexdigest())
+            for image in images.tolist():
+                content = block[starts[image] - position : ends[image] - position]
+                if xxhash.xxh3_64_intdigest(content) != checksums[image]:
+                    original = outputs.originals[rows[image]]
+                    raise OSError(
+                        f"{extents.path} differs from what was written, at {original}: check the disk, then prepare "
+                        f"the dataset again."
+                    )
+            position += len(block)
+        position += hash_rest(file, state)
+    return FileInfo(position, state.hexdigest())

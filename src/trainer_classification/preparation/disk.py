@@ -1,4 +1,4 @@
-"""Where prepared shards go in the cloud: the fastest local disk that has room for them."""
+"""Choose the disk for prepared shards in the cloud: the fastest local one that has room for them."""
 
 from __future__ import annotations
 
@@ -9,65 +9,80 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-_PROBE = 32 << 20  # bytes written to compare disks
-_IN_MEMORY = ("tmpfs", "ramfs")  # /dev/shm and the like: as fast, but the training needs that memory
+_PROBE_BYTES = 32 << 20
+_MEMORY_FILE_SYSTEMS = ("tmpfs", "ramfs")  # as fast as /dev/shm, but training needs that memory
 
 
 def candidates() -> list[Path]:
-    """Folders of a container that may lie on disks of their own; none that the platform keeps after the run."""
+    """Return folders of a container that may be on disks of their own, and that the platform does not keep."""
     return [Path(tempfile.gettempdir()), Path("/var/tmp"), Path.home(), Path("/opt/ml"), Path(".data").absolute()]
 
 
-def choose(folders: Sequence[Path], name: str, need: int) -> tuple[Path, str]:
-    """The folder to keep the prepared dataset `name` in, and why.
+def choose_disk(folders: Sequence[Path], name: str, needed: int) -> tuple[Path, str]:
+    """Choose the folder to keep a prepared dataset in.
 
-    One that holds it already, or what an interrupted run has made of it; else of those that can be written to, have
-    `need` bytes free and are no memory, the one that takes 32 MB the fastest. Folders of one disk count once, the first
-    of them.
+    A folder that holds the dataset, or what an interrupted run has left of it, comes first. Else it is the fastest
+    disk that can be written to, has room and is no memory. Of several folders on one disk the first counts.
+
+    Args:
+        folders: to choose from.
+        name: of the prepared dataset.
+        needed: bytes that have to be free.
+
+    Returns:
+        (folder, reason).
 
     Raises:
-        ValueError: none has room; says what each has.
+        ValueError: no disk has room; says how much each has.
     """
     for folder in folders:
         if (folder / "prepared" / name).is_dir():
-            return folder / "prepared", "it is there already"
+            return folder / "prepared", "the dataset is there already"
     for folder in folders:
         if (folder / "prepared" / f"{name}.partial").is_dir():
-            return folder / "prepared", "it has been begun there"
+            return folder / "prepared", "an interrupted run has started there"
+
+    free = {folder: shutil.disk_usage(folder).free for folder in _one_folder_per_disk(folders)}
+    with_room = [folder for folder in free if free[folder] >= needed]
+    if not with_room:
+        found = ", ".join(f"{folder} {_gigabytes(size)} free" for folder, size in free.items())
+        raise ValueError(
+            f"Preparing needs about {_gigabytes(needed)} on one disk, and there is {found or 'no disk to write to'}. "
+            f"Train at a smaller --resize, or name another folder with --prepared."
+        )
+
+    best = with_room[0] if len(with_room) == 1 else min(with_room, key=_seconds_to_write)
+    reason = f"{_gigabytes(free[best])} free of which it takes up to {_gigabytes(needed)}"
+    if len(free) > 1:
+        reason += f", the fastest of {len(with_room)} disks with room"
+    return best / "prepared", reason
+
+
+def _one_folder_per_disk(folders: Sequence[Path]) -> list[Path]:
     disks: dict[int, Path] = {}
     for folder in folders:
-        if os.access(folder, os.W_OK) and _file_system(folder) not in _IN_MEMORY:
+        if os.access(folder, os.W_OK) and _file_system(folder) not in _MEMORY_FILE_SYSTEMS:
             disks.setdefault(folder.stat().st_dev, folder)
-    free = {folder: shutil.disk_usage(folder).free for folder in disks.values()}
-    roomy = [folder for folder in free if free[folder] >= need]
-    if not roomy:
-        found = ", ".join(f"{folder} {_gb(size)} free" for folder, size in free.items()) or "no disk to write to"
-        raise ValueError(
-            f"Preparing needs about {_gb(need)} on one disk, and there is {found}. Train at a smaller --resize, or "
-            f"name another folder with --prepared."
-        )
-    best = roomy[0] if len(roomy) == 1 else min(roomy, key=_seconds_to_write)
-    others = "" if len(free) == 1 else f", the fastest of {len(roomy)} disks with room"
-    return best / "prepared", f"{_gb(free[best])} free of which it takes up to {_gb(need)}{others}"
+    return list(disks.values())
 
 
 def _file_system(folder: Path) -> str:
-    """As the kernel names it: ext4, overlay, tmpfs, nfs4 ...; empty where there is no /proc."""
+    """Return the kernel's name of a file system (ext4, overlay, tmpfs, nfs4 ...), or "" where there is no /proc."""
     try:
         mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
     except OSError:
         return ""
     resolved = folder.resolve()
-    above = [(len(at), kind) for _, at, kind, *_ in mounts if resolved.is_relative_to(at)]
+    above = [(len(point), kind) for _, point, kind, *_ in mounts if resolved.is_relative_to(point)]
     return max(above)[1] if above else ""
 
 
 def _seconds_to_write(folder: Path) -> float:
-    """To have 32 MB on the disk; infinite where it fails."""
+    """Return the seconds it takes to write and fsync 32 MB, or infinity on failure."""
     started = time.perf_counter()
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(bytes(_PROBE))
+            file.write(bytes(_PROBE_BYTES))
             file.flush()
             os.fsync(file.fileno())
     except OSError:
@@ -75,5 +90,5 @@ def _seconds_to_write(folder: Path) -> float:
     return time.perf_counter() - started
 
 
-def _gb(size: int) -> str:
+def _gigabytes(size: int) -> str:
     return f"{size / 1e9:.1f} GB"

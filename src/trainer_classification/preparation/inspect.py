@@ -1,128 +1,173 @@
-"""What `prepare` can tell before it decodes: sizes, channels, splits, and so the slots of images in the shards."""
+"""Inspect a dataset before anything is decoded: names, sizes, channels, and where it will be prepared."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+import xxhash
 
-from trainer_classification.data import array, beton, tar
-from trainer_classification.data.source import Source
-from trainer_classification.preparation import job as jobs
-from trainer_classification.preparation import splits
-from trainer_classification.preparation.preallocated import PreallocatedRegions
-
-if TYPE_CHECKING:
-    from trainer_classification.preparation.workers import Workers
+from trainer_classification import recipes
+from trainer_classification.config import PrepareConfig
+from trainer_classification.console import log
+from trainer_classification.data import manifest
+from trainer_classification.data.decode import is_gray, read_size
+from trainer_classification.data.formats import ArrayLayout
+from trainer_classification.data.manifest import Manifest
+from trainer_classification.data.source import Source, find_dataset, read_options
+from trainer_classification.environment import in_cloud
+from trainer_classification.preparation import disk
 
 Int64 = npt.NDArray[np.int64]
 
-_GLANCED = 64  # images whose heads say whether the dataset is grey, until all are decoded
-_MEASURED = 1024  # resized images, about, whose mean and deviation stand for all: right to a hundredth
+_KEEP_SIZE = 64  # px: images up to here are stored as they are
+_SIDE_PER_TRAIN_SIZE = 1.25  # larger ones are stored at this many training sizes: a crop is seldom enlarged
+_CHECKED_FOR_COLOR = 64  # images that say whether the dataset is gray, until all are decoded
 
 
-def sizes(source: Source) -> Int64:
-    """Widths and heights by the table, or where it is silent by the files' heads: int64 [n, 2]."""
-    from PIL import Image
+@dataclass(frozen=True, eq=False)
+class DatasetInfo:
+    """What is known about a dataset before it is prepared.
 
-    found = source.sizes.copy()
-    for row in np.flatnonzero((found <= 0).any(1)):
-        try:
-            with Image.open(source.paths[row]) as image:
-                found[row] = image.size
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-            found[row] = 1  # the job will name it
-    return found
-
-
-def channels(source: Source) -> int:
-    """1 if images all over the dataset are grey, else 3."""
-    from trainer_classification.data.decode import is_grey
-
-    rows = np.linspace(0, len(source.files) - 1, _GLANCED, dtype=np.int64).tolist()
-    return 1 if all(is_grey(source.paths[row]) for row in rows) else 3
-
-
-def measured(source: Source, geometry: jobs.ArrayLayout) -> npt.NDArray[np.bool_]:
-    """The train images that the statistics are taken of, whatever the formats: all, or if they are resized some.
-
-    What is not measured need not be resized for a format that keeps the files.
+    Attributes:
+        name: of the dataset.
+        class_names: index = label.
+        count: number of images, over all splits.
+        sizes: int64 [count, 2], width and height of the originals in px.
+        channels: 1 if some images from all over the dataset are gray, else 3.
+        image_size: side in px of the images in the array.
+        train_size: side in px of the images that the network is meant to see.
+        train_size_reason: why this one.
+        resized: whether images are resized to `image_size`, or keep their size.
+        fingerprint: hash of everything that shapes the bytes.
+        folder: where it is or will be prepared.
+        manifest: of `folder`, if it was prepared with the same fingerprint; else None.
+        source: the dataset's table.
     """
-    train = np.flatnonzero(source.splits == "train")
-    chosen = np.zeros(len(source.files), bool)
-    chosen[train[:: max(1, len(train) // _MEASURED) if geometry.resized else 1]] = True
-    return chosen
+
+    name: str
+    class_names: list[str]
+    count: int
+    sizes: Int64
+    channels: int
+    image_size: int
+    train_size: int
+    train_size_reason: str
+    resized: bool
+    fingerprint: str
+    folder: Path
+    manifest: Manifest | None
+    source: Source
+
+    @property
+    def array_bytes(self) -> int:
+        """Bytes of all images in the array format."""
+        return self.count * self.layout.image_bytes
+
+    @property
+    def layout(self) -> ArrayLayout:
+        """Shape of the images in the array."""
+        return ArrayLayout(self.image_size, self.resized, self.channels)
 
 
-def slots_for(
-    source: Source, work: jobs.PrepareSpec, fractions: tuple[float, float], folder: Path, workers: Workers
-) -> dict[str, PreallocatedRegions]:
-    """The slots of all formats but JPEG betons, whose sizes are not known; files for them are made in `folder`.
-
-    Small images alone are sooner copied than all files read for their hashes, unless a tar wants these read twice.
+def inspect(config: PrepareConfig) -> DatasetInfo:
+    """Find a dataset and its sizes, channels and target folder, without writing anything.
 
     Args:
-        source: with all sizes.
-        work: what is made of the images.
-        fractions: of validation and of test, as for `splits.cut_missing`.
-        folder: of the parts.
-        workers: read the files.
+        config: what the user asked for.
+
+    Raises:
+        ValueError: the dataset is not found or its table is wrong, or no disk has room for it.
     """
-    if not work.geometry.resized and "tar" not in work.formats:
-        return {}
-    raw = work.beton.mode == "raw" or not work.geometry.resized
-    wanted = [name for name in work.formats if name != "beton" or raw]
-    missing = bool(wanted) and splits.are_missing(source.splits, fractions[0])
-    hashes = _hashes(source.paths, workers) if missing else np.full(len(source.files), "")
-    split_of, origin = splits.cut_missing(source.splits, source.labels, hashes, *fractions)
-    rows_of = {split: np.flatnonzero(split_of == split) for split in origin}
-    made = {name: _slots(name, source, work, rows_of, folder) for name in wanted}
-    for slots in made.values():
-        slots.make_files()
-    return made
+    source = find_dataset(config.dataset, config.task, read_options(config))
+    for note in source.notes:
+        log(f"Note: {note}")
+    source = dataclasses.replace(source, sizes=_complete_sizes(source))
+
+    longest = int(source.sizes.max())
+    train_size, reason = recipes.train_size(source.name, longest)
+    if config.image_size:
+        train_size = config.image_size
+        reason = "--image-size"
+    resized = longest > _KEEP_SIZE or train_size != longest
+    side = round(_SIDE_PER_TRAIN_SIZE * train_size) if resized else longest
+
+    folder = _target_folder(config, source, train_size, side)
+    fingerprint = _fingerprint(config, source, side, resized, train_size)
+    return DatasetInfo(
+        name=source.name,
+        class_names=source.class_names,
+        count=len(source.files),
+        sizes=source.sizes,
+        channels=_guess_channels(source),
+        image_size=side,
+        train_size=train_size,
+        train_size_reason=reason,
+        resized=resized,
+        fingerprint=fingerprint,
+        folder=folder,
+        manifest=read_prepared(folder, fingerprint),
+        source=source,
+    )
 
 
-def _hashes(paths: list[str], workers: Workers) -> npt.NDArray[np.str_]:
-    """Content hash of each file, as jobs note it; "" of those that cannot be read."""
-    pieces = [paths[start : start + jobs.SIZE] for start in range(0, len(paths), jobs.SIZE)]
-    return np.concatenate(workers.run("reading", jobs.hashes, pieces))
+def read_prepared(folder: Path, fingerprint: str) -> Manifest | None:
+    """Return the manifest of a folder if it was prepared with this fingerprint; else None."""
+    try:
+        found = manifest.read(folder)
+    except ValueError:
+        return None
+    return found if found.fingerprint == fingerprint else None
 
 
-def _slots(
-    name: str, source: Source, work: jobs.PrepareSpec, rows_of: dict[str, Int64], folder: Path
-) -> PreallocatedRegions:
-    file, places, sizes, samples = (np.zeros(len(source.files), np.int64) for _ in range(4))
-    files: list[Path] = []
-    for split, rows in rows_of.items():
-        samples[rows] = np.arange(len(rows))
-        shard, places[rows], sizes[rows] = _LAID_OUT[name](source, work, rows)
-        file[rows] = shard + len(files)
-        files += [folder / f"{name}-{split}-{number:06d}" for number in range(int(shard.max()) + 1)]
-    return PreallocatedRegions(files, file, places, sizes, samples)
+def _complete_sizes(source: Source) -> Int64:
+    """Return widths and heights by the table, or by the files' headers where it has none: int64 [n, 2]."""
+    sizes = source.sizes.copy()
+    for row in np.flatnonzero((sizes <= 0).any(1)):
+        # A file that cannot be read gets some size here; its job will name it.
+        sizes[row] = read_size(source.paths[row]) or (1, 1)
+    return sizes
 
 
-def _array(source: Source, work: jobs.PrepareSpec, rows: Int64) -> tuple[Int64, Int64, Int64]:
-    """Shard, place and size of each image of a split, int64 [n] each; of the other formats below."""
-    image = work.geometry.side**2 * work.geometry.channels
-    return np.zeros_like(rows), array.places(len(rows), image), np.full_like(rows, image)
+def _guess_channels(source: Source) -> int:
+    """Return 1 if some images from all over the dataset are gray, else 3."""
+    rows = np.linspace(0, len(source.files) - 1, _CHECKED_FOR_COLOR, dtype=np.int64).tolist()
+    return 1 if all(is_gray(source.paths[row]) for row in rows) else 3
 
 
-def _beton(source: Source, work: jobs.PrepareSpec, rows: Int64) -> tuple[Int64, Int64, Int64]:
-    shown = source.sizes[rows] if work.geometry.resized else np.full((len(rows), 2), work.geometry.side)
-    stored = [(beton.RAW, *beton.bounded(width, height, work.beton)) for width, height in shown.tolist()]
-    payloads = np.array(stored)
-    sizes = payloads[:, 1] * payloads[:, 2] * 3
-    return np.zeros_like(rows), beton.layout(payloads, sizes, source.labels[rows]).places, sizes
+def _fingerprint(config: PrepareConfig, source: Source, side: int, resized: bool, train_size: int) -> str:
+    """Hash everything that shapes the bytes: the table, the files' sizes, the options, the format version.
+
+    The content of the files is left out: reading it would cost as much as preparing.
+    """
+    head = (manifest.FORMAT_VERSION, source.name, source.version, source.task, source.class_names)
+    options: tuple[object, ...] = (side, resized, train_size, config.validation_fraction)
+    if config.test_fraction != PrepareConfig.test_fraction:  # what was prepared before this option existed stays valid
+        options = (*options, config.test_fraction)
+    rows = zip(source.files, source.splits.tolist(), source.labels.tolist(), source.bytes.tolist(), strict=True)
+
+    state = xxhash.xxh3_128(json.dumps([head, options]).encode())
+    state.update("\n".join(map(str, rows)).encode())
+    return state.hexdigest()
 
 
-def _tar(source: Source, work: jobs.PrepareSpec, rows: Int64) -> tuple[Int64, Int64, Int64]:
-    plan = tar.layout(source.bytes[rows], source.labels[rows])
-    shard = np.zeros_like(rows)
-    for number, samples in enumerate(plan.shards):
-        shard[samples] = number
-    return shard, plan.places, plan.sizes
+def _target_folder(config: PrepareConfig, source: Source, train_size: int, side: int) -> Path:
+    """Return the folder of the prepared dataset: below --out, else below .data, or in the cloud on the best disk."""
+    name = f"{source.name}-{train_size}px".replace("/", "-")
+    if config.task:
+        name += f"-{config.task}"
+    if config.validation_fraction != PrepareConfig.validation_fraction:
+        name += f"-validation{config.validation_fraction:g}"
+    if config.test_fraction != PrepareConfig.test_fraction:
+        name += f"-test{config.test_fraction:g}"
+    if config.out or not in_cloud():
+        return Path(config.out or ".data/prepared") / name
 
-
-_LAID_OUT = {"array": _array, "beton": _beton, "tar": _tar}
+    needed = 2 * len(source.files) * side**2 * 3  # the parts and the shards of the array
+    folder, reason = disk.choose_disk(disk.candidates(), name, needed)
+    log(f"Prepared datasets go to {folder}: {reason}.")
+    return folder / name

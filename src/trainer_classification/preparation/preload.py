@@ -1,8 +1,8 @@
-"""Imported by the process that workers are forked from: loads their compiled code, a second of work, once for all."""
+"""Imported by the process that workers are forked from, so that their code is loaded once for all: a second of work."""
 
 import numpy as np
 
 from trainer_classification.kernels import resize
-from trainer_classification.preparation import job as jobs  # noqa: F401  (what workers import)
+from trainer_classification.preparation import job  # noqa: F401  (what every worker imports)
 
 resize.sums(np.zeros((40, 40, 3), np.uint8))

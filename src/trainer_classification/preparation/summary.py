@@ -1,4 +1,4 @@
-"""The closing table of `prepare`."""
+"""The closing table of prepare."""
 
 from __future__ import annotations
 
@@ -8,35 +8,45 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from trainer_classification.console import log
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.data.table import open_table
 
 _LISTED = 10
 
 
-def print_table(console: Console, folder: Path, manifest: Manifest, images: int, seconds: float) -> None:
-    """Print what was prepared, what was left out, and how fast it went."""
+def print_summary(folder: Path, manifest: Manifest, images: int, seconds: float) -> None:
+    """Print what was prepared, what was left out, and how fast it went.
+
+    Args:
+        folder: of the prepared dataset.
+        manifest: of it.
+        images: that were read.
+        seconds: that this took.
+    """
     table = Table(title=f"{manifest.dataset} {manifest.version}, {manifest.task}", title_justify="left")
     for column in ("split", "images", "classes", "origin", "original size in px (least, median, largest)"):
         table.add_column(column, justify="right" if column in ("images", "classes") else "left")
     for name, split in manifest.splits.items():
         classes = f"{np.count_nonzero(split.per_class)} of {len(manifest.class_names)}"
         table.add_row(name, f"{split.count:,}", classes, split.origin, _sizes(folder, manifest, name))
-    console.print(table)
-    for line in _lines(folder, manifest, images, seconds):
-        console.print(line, highlight=False, markup=False)
+    Console(stderr=True).print(table)
+
+    for line in _lines(manifest):
+        log(line)
+    megabytes = sum(info.bytes for info in manifest.files.values()) / 1e6
+    log(f"{images / seconds:,.0f} img/s, {seconds:.1f} s, {megabytes:,.1f} MB in {folder}")
 
 
 def _sizes(folder: Path, manifest: Manifest, split: str) -> str:
     sizes = open_table(folder, manifest, split).sizes
-    order = np.argsort(sizes.prod(1), kind="stable")
-    picked = sizes[order[[0, len(order) // 2, -1]]].tolist()
-    return ", ".join(dict.fromkeys(f"{width}x{height}" for width, height in picked))
+    by_area = np.argsort(sizes.prod(1), kind="stable")
+    shown = sizes[by_area[[0, len(by_area) // 2, -1]]].tolist()
+    return ", ".join(dict.fromkeys(f"{width}x{height}" for width, height in shown))
 
 
-def _lines(folder: Path, manifest: Manifest, images: int, seconds: float) -> list[str]:
+def _lines(manifest: Manifest) -> list[str]:
     kind = "resized whole" if manifest.resized else "kept at their size"
-    size = sum(info.bytes for info in manifest.files.values()) / 1e6
     lines = [
         f"Stored {kind}: {manifest.image_size} px, {manifest.channels} channels, for training at "
         f"{manifest.train_size} px.",
@@ -50,5 +60,4 @@ def _lines(folder: Path, manifest: Manifest, images: int, seconds: float) -> lis
         f"  same image in {' and '.join(entry['splits'])}: {', '.join(entry['files'][:4])}"
         for entry in manifest.duplicates[:_LISTED]
     ]
-    lines.append(f"{images / seconds:,.0f} img/s, {seconds:.1f} s, {size:,.1f} MB in {folder}")
     return lines

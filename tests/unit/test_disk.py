@@ -2,7 +2,7 @@
 
 import pytest
 
-from trainer_classification.preparation import disk as place
+from trainer_classification.preparation import disk
 
 
 @pytest.fixture
@@ -13,9 +13,9 @@ def disks(tmp_path, monkeypatch):
         folders = {name: tmp_path / name for name in wanted}
         for folder in folders.values():
             folder.mkdir()
-        monkeypatch.setattr(place.shutil, "disk_usage", lambda f: type("", (), {"free": wanted[f.name][0]}))
-        monkeypatch.setattr(place, "_seconds_to_write", lambda f: wanted[f.name][1])
-        monkeypatch.setattr(place, "_file_system", lambda f: wanted[f.name][2])
+        monkeypatch.setattr(disk.shutil, "disk_usage", lambda f: type("", (), {"free": wanted[f.name][0]}))
+        monkeypatch.setattr(disk, "_seconds_to_write", lambda f: wanted[f.name][1])
+        monkeypatch.setattr(disk, "_file_system", lambda f: wanted[f.name][2])
         numbers = {folder: number for number, folder in enumerate(folders.values())}
         real = type(tmp_path).stat
         monkeypatch.setattr(
@@ -28,7 +28,7 @@ def disks(tmp_path, monkeypatch):
 
 def test_the_fastest_disk_with_room_is_taken_and_memory_never(disks):
     folders = disks(shm=(9e9, 0.01, "tmpfs"), slow=(9e9, 3.0, "nfs4"), fast=(5e9, 0.2, "ext4"), small=(1e9, 0.1, "xfs"))
-    folder, reason = place.choose(folders, "mnist-28px", int(2e9))
+    folder, reason = disk.choose_disk(folders, "mnist-28px", int(2e9))
     assert folder == folders[2] / "prepared"
     assert reason == "5.0 GB free of which it takes up to 2.0 GB, the fastest of 2 disks with room"
 
@@ -36,16 +36,21 @@ def test_the_fastest_disk_with_room_is_taken_and_memory_never(disks):
 def test_what_is_prepared_already_is_found_wherever_it_is(disks):
     folders = disks(a=(9e9, 0.1, "ext4"), b=(9e9, 3.0, "ext4"))
     (folders[1] / "prepared/mnist-28px").mkdir(parents=True)
-    assert place.choose(folders, "mnist-28px", int(2e9))[0] == folders[1] / "prepared"
+    assert disk.choose_disk(folders, "mnist-28px", int(2e9))[0] == folders[1] / "prepared"
 
 
 def test_what_an_interrupted_run_has_begun_is_gone_on_with_though_it_takes_the_room_up(disks):
     folders = disks(a=(9e9, 0.1, "ext4"), b=(1e9, 3.0, "ext4"))
     (folders[1] / "prepared/mnist-28px.partial").mkdir(parents=True)
-    assert place.choose(folders, "mnist-28px", int(2e9)) == (folders[1] / "prepared", "it has been begun there")
-    assert place.choose(folders, "mnist-32px", int(2e9))[0] == folders[0] / "prepared"
+    assert disk.choose_disk(folders, "mnist-28px", int(2e9)) == (
+        folders[1] / "prepared",
+        "an interrupted run has started there",
+    )
+    assert disk.choose_disk(folders, "mnist-32px", int(2e9))[0] == folders[0] / "prepared"
     (folders[0] / "prepared/mnist-28px").mkdir(parents=True)
-    assert place.choose(folders, "mnist-28px", int(2e9))[0] == folders[0] / "prepared"  # whole: nothing to go on with
+    assert (
+        disk.choose_disk(folders, "mnist-28px", int(2e9))[0] == folders[0] / "prepared"
+    )  # whole: nothing to go on with
 
 
 def test_without_room_the_error_says_what_each_disk_has_and_what_to_do(disks):
@@ -53,19 +58,19 @@ def test_without_room_the_error_says_what_each_disk_has_and_what_to_do(disks):
     with pytest.raises(
         ValueError, match=r"needs about 2\.0 GB .*a 1\.0 GB free, .*b 0\.5 GB free.*--resize.*--prepared"
     ):
-        place.choose(folders, "mnist-28px", int(2e9))
+        disk.choose_disk(folders, "mnist-28px", int(2e9))
 
 
 def test_folders_that_are_missing_or_lie_on_one_disk_count_once(tmp_path):
     (tmp_path / "a").mkdir()
     folders = [tmp_path / "none", tmp_path, tmp_path / "a"]
-    folder, reason = place.choose(folders, "mnist-28px", 1)
+    folder, reason = disk.choose_disk(folders, "mnist-28px", 1)
     assert folder == tmp_path / "prepared"
     assert "disks" not in reason
 
 
 def test_the_real_probe_and_the_real_file_system_are_read(tmp_path):
-    assert 0 < place._seconds_to_write(tmp_path) < 60
-    assert place._seconds_to_write(tmp_path / "none") == float("inf")
-    assert place._file_system(tmp_path)
-    assert place._file_system(place.Path("/proc")) == "proc"
+    assert 0 < disk._seconds_to_write(tmp_path) < 60
+    assert disk._seconds_to_write(tmp_path / "none") == float("inf")
+    assert disk._file_system(tmp_path)
+    assert disk._file_system(disk.Path("/proc")) == "proc"

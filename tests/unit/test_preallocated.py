@@ -4,20 +4,18 @@ import os
 import numpy as np
 import pytest
 
-from trainer_classification.preparation import preallocated as slots
+from trainer_classification.preparation import preallocated
 from trainer_classification.preparation.preallocated import PreallocatedRegions, RegionWriter
 
 
 def layout(folder, sizes, files=2, gap=0):
-    """Slots by turns in some files, each image right behind the one before, or after a gap."""
+    """Regions by turns in some files, each right behind the one before, or after a gap."""
     file = np.arange(len(sizes)) % files
-    places = np.zeros(len(sizes), np.int64)
+    offsets = np.zeros(len(sizes), np.int64)
     for number in range(files):
         taken = np.array(sizes)[file == number] + gap
-        places[file == number] = np.cumsum(taken) - taken
-    made = PreallocatedRegions(
-        [folder / str(number) for number in range(files)], file, places, np.array(sizes), np.arange(len(sizes))
-    )
+        offsets[file == number] = np.cumsum(taken) - taken
+    made = PreallocatedRegions([folder / str(number) for number in range(files)], file, offsets, np.array(sizes))
     made.make_files()
     return made
 
@@ -28,13 +26,13 @@ def contents(sizes):
 
 
 def written(made, number):
-    start, size = int(made.places[number]), int(made.sizes[number])
+    start, size = int(made.offsets[number]), int(made.sizes[number])
     return made.files[made.file[number]].read_bytes()[start : start + size]
 
 
 @pytest.mark.parametrize("order", ["forward", "backward", "random"])
 @pytest.mark.parametrize(("size", "count", "gap"), [(5000, 700, 0), (5000, 50, 3), (8, 5000, 0), (3_000_000, 5, 0)])
-def test_every_image_lies_in_its_slot_in_whatever_order_it_came(tmp_path, order, size, count, gap):
+def test_every_image_lies_in_its_region_in_whatever_order_it_came(tmp_path, order, size, count, gap):
     made = layout(tmp_path, [size] * count, gap=gap)
     images = contents([size] * count)
     numbers = {"forward": np.arange(count), "backward": np.arange(count)[::-1]}.get(order)
@@ -45,7 +43,7 @@ def test_every_image_lies_in_its_slot_in_whatever_order_it_came(tmp_path, order,
 
 
 def test_images_of_many_files_do_not_pile_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(slots, "_BYTES_WAITING", 100)
+    monkeypatch.setattr(preallocated, "_BYTES_WAITING", 100)
     made, images = layout(tmp_path, [40] * 60, files=30), contents([40] * 60)
     with RegionWriter(made) as writer:
         for number in range(60):
@@ -66,7 +64,7 @@ def test_a_disk_that_takes_a_few_bytes_at_a_time_gets_all(tmp_path, monkeypatch)
     assert all(written(made, number) == image.tobytes() for number, image in enumerate(images))
 
 
-def test_an_image_of_another_size_is_refused_and_its_slot_left_as_it_was(tmp_path):
+def test_an_image_of_another_size_is_refused_and_its_region_left_as_it_was(tmp_path):
     made = layout(tmp_path, [10, 10, 10])
     with RegionWriter(made) as writer:
         assert not writer.add(0, memoryview(b"eleven byte"))
@@ -82,16 +80,16 @@ def test_files_have_their_room_before_anything_is_written(tmp_path):
 
 
 def test_a_disk_without_room_is_named_and_one_that_cannot_keep_room_is_written_to(tmp_path, monkeypatch):
-    monkeypatch.setattr(slots, "_fallocate", lambda descriptor, size: errno.ENOSPC)
+    monkeypatch.setattr(preallocated, "_fallocate", lambda descriptor, size: errno.ENOSPC)
     with pytest.raises(OSError, match="No space") as error:
         layout(tmp_path, [10, 10])
     assert error.value.filename == str(tmp_path / "0")
-    monkeypatch.setattr(slots, "_fallocate", lambda descriptor, size: errno.EOPNOTSUPP)
+    monkeypatch.setattr(preallocated, "_fallocate", lambda descriptor, size: errno.EOPNOTSUPP)
     assert layout(tmp_path, [10], files=1).files[0].stat().st_size == 10
 
 
 def test_what_the_system_says_of_room_comes_back(tmp_path):
     with (tmp_path / "file").open("wb") as file:
-        assert slots._fallocate(file.fileno(), 5000) == 0
+        assert preallocated._fallocate(file.fileno(), 5000) == 0
         assert os.fstat(file.fileno()).st_size == 5000
-        assert slots._fallocate(file.fileno(), -1) == errno.EINVAL
+        assert preallocated._fallocate(file.fileno(), -1) == errno.EINVAL

@@ -2,7 +2,6 @@ import os
 import signal
 
 import pytest
-from rich.console import Console
 
 from trainer_classification.preparation.workers import Workers
 
@@ -20,7 +19,7 @@ def fail(piece):
 
 
 def workers(count):
-    return Workers(count, False, Console(stderr=True))
+    return Workers(count, resized=False)
 
 
 def test_results_come_in_the_order_of_the_pieces_from_processes_that_stay():

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from helpers import encoded, noise
-from trainer_classification.data import decode as images
-from trainer_classification.data.decode import BadImageError, decode, decode_checked, padded, resized
+from trainer_classification.data import decode as decode_module
+from trainer_classification.data.decode import BadImageError, decode, decode_checked, pad, resize
 
 
 def saved(image: Image.Image, kind: str = "PNG", **options) -> bytes:
@@ -63,9 +63,9 @@ def test_a_colour_that_stands_for_transparency_is_laid_over_white(pixels):
     image = Image.new("RGB" if isinstance(pixels, tuple) else "L", (4, 4), pixels)
     image.putpixel((1, 2), (1, 2, 3) if isinstance(pixels, tuple) else 7)
     shown = decode_checked(saved(image, transparency=pixels), ".png")
-    assert shown.pixels[0, 0].tolist() == [255] * shown.head.channels
+    assert shown.pixels[0, 0].tolist() == [255] * shown.info.channels
     assert shown.pixels[2, 1].tolist() == ([1, 2, 3] if isinstance(pixels, tuple) else [7])
-    assert shown.head.kind == ""
+    assert shown.info.kind == ""
 
 
 def test_a_16_bit_value_that_stands_for_transparency_is_white():
@@ -79,7 +79,7 @@ def test_a_png_of_16_bits_a_colour_is_shown_by_the_upper_8_and_does_not_count_as
         png(1, 1, depth, 2, b"\0" + bytes([7, 8, 9] if depth == 8 else [7, 99, 8, 99, 9, 99])), ".png"
     )
     assert shown.pixels[0, 0].tolist() == [7, 8, 9]
-    assert shown.head.kind == kind
+    assert shown.info.kind == kind
 
 
 def test_exif_rotation_is_applied():
@@ -99,12 +99,12 @@ def test_an_animation_shows_its_first_frame():
 @pytest.mark.parametrize("shape", [(1, 30), (30, 1), (1, 1)])
 def test_images_one_pixel_thin_can_be_resized_and_padded(shape):
     pixels = decode(encoded(noise(0, *shape, 3)), ".png")
-    assert resized(pixels, 8, 8).shape == (8, 8, 3)
-    assert padded(pixels, 32).shape == (32, 32, 3)
+    assert resize(pixels, 8, 8).shape == (8, 8, 3)
+    assert pad(pixels, 32).shape == (32, 32, 3)
 
 
 def test_padding_puts_the_image_in_the_middle_of_zeros():
-    out = padded(np.full((2, 4, 1), 7, np.uint8), 6)
+    out = pad(np.full((2, 4, 1), 7, np.uint8), 6)
     assert out.sum() == 7 * 8
     assert (out[2:4, 1:5] == 7).all()
 
@@ -145,16 +145,16 @@ def test_a_jpeg_that_only_pillow_reads_does_not_count_as_plain(suffix):
     whole = encoded(noise(0, 40, 60, 3), "JPEG")
     damaged = with_stray_bytes(whole)
     np.testing.assert_array_equal(decode(damaged, suffix), np.asarray(Image.open(io.BytesIO(whole))))
-    assert decode_checked(whole, suffix).head.kind == "jpeg"
-    assert decode_checked(damaged, suffix).head.kind == ""
+    assert decode_checked(whole, suffix).info.kind == "jpeg"
+    assert decode_checked(damaged, suffix).info.kind == ""
 
 
 def test_a_turned_jpeg_counts_as_plain_unless_it_is_damaged():
     exif = Image.Exif()
     exif[0x0112] = 6
     whole = encoded(noise(0, 40, 60, 3), "JPEG", exif=exif)
-    assert decode_checked(whole, ".jpg").head.kind == "jpeg"
-    assert decode_checked(with_stray_bytes(whole), ".jpg").head.kind == ""
+    assert decode_checked(whole, ".jpg").info.kind == "jpeg"
+    assert decode_checked(with_stray_bytes(whole), ".jpg").info.kind == ""
 
 
 @pytest.mark.parametrize("before", [b"", b"\xff\xe2\0\x06\xff\xda\0\0", b"\xff\xfe\0\x0aExif\0\0\xff\xda", b"\xff"])
@@ -165,15 +165,17 @@ def test_a_jpeg_is_turned_wherever_its_exif_data_lies(before):
     upright = encoded(noise(0, 40, 60, 3), "JPEG")
     at = whole.index(b"\xff\xe1")
     assert decode(whole[:at] + before + whole[at:], ".jpg").shape == (60, 40, 3)
-    assert images.plain_jpeg(whole[:at] + before + whole[at:], ".jpg") is None
-    assert images.plain_jpeg(upright[:2] + before + upright[2:], ".jpg") == images.plain_jpeg(upright, ".jpg")
+    assert decode_module.plain_jpeg(whole[:at] + before + whole[at:], ".jpg") is None
+    assert decode_module.plain_jpeg(upright[:2] + before + upright[2:], ".jpg") == decode_module.plain_jpeg(
+        upright, ".jpg"
+    )
 
 
 def test_a_sound_jpeg_is_decoded_once_whatever_its_name(monkeypatch):
-    decodings, real = [], images.simplejpeg.decode_jpeg
-    monkeypatch.setattr(images.simplejpeg, "decode_jpeg", lambda *args: decodings.append(1) or real(*args))
-    monkeypatch.setattr(images, "_by_pillow", None)
-    monkeypatch.setattr(images.Image, "open", None)
+    decodings, real = [], decode_module.simplejpeg.decode_jpeg
+    monkeypatch.setattr(decode_module.simplejpeg, "decode_jpeg", lambda *args: decodings.append(1) or real(*args))
+    monkeypatch.setattr(decode_module, "_decode_by_pillow", None)
+    monkeypatch.setattr(decode_module.Image, "open", None)
     for suffix in (".jpg", ".JPEG", "", ".photo"):
         decode(encoded(noise(0, 40, 60, 3), "JPEG"), suffix)
     assert len(decodings) == 4
@@ -184,12 +186,12 @@ def test_the_quick_check_of_a_jpeg_says_what_decoding_it_says(options):
     y, x = np.mgrid[:90, :130]
     whole = encoded(np.stack([x, y, x + y], 2).astype(np.uint8) + noise(0, 90, 130, 3) // 8, "JPEG", **options)
     rng, verdicts = np.random.default_rng(1), []
-    head = images.plain_jpeg(whole, ".jpg")
+    info = decode_module.plain_jpeg(whole, ".jpg")
     for _ in range(300):
         data = bytearray(whole)
         for at in rng.integers(200, len(data), rng.integers(0, 3)):
             data[at] ^= 1 << rng.integers(8)
         data = bytes(data[: rng.integers(len(data) // 2, 2 * len(data))])
-        verdicts.append(images.is_sound(data))
-        assert verdicts[-1] == (images._by_turbo(data, head) is not None)
+        verdicts.append(decode_module.is_sound(data))
+        assert verdicts[-1] == (decode_module._decode_by_turbo(data, info) is not None)
     assert 20 < sum(verdicts) < 280

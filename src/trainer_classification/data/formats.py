@@ -1,0 +1,65 @@
+"""What all formats of prepared images share: the shape of their images, and where images lie in files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+Int64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ArrayLayout:
+    """The shape of the images in the array.
+
+    Attributes:
+        side: of the square image, in px.
+        resized: True: each image is resized whole and stored as [x, y, c]. False: each keeps its size, is padded
+            with zeros and stored as [y, x, c].
+        channels: 1 if every image is gray, else 3.
+    """
+
+    side: int
+    resized: bool
+    channels: int
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of one image."""
+        return self.side**2 * self.channels
+
+
+@dataclass(frozen=True)
+class SplitShards:
+    """Which split of a prepared dataset a format writes or reads.
+
+    Attributes:
+        folder: that holds the manifest.
+        split: "train", "validation" or "test".
+        count: number of images.
+        layout: of the array.
+    """
+
+    folder: Path
+    split: str
+    count: int
+    layout: ArrayLayout
+
+
+@dataclass(frozen=True)
+class Extents:
+    """Where the images of one shard lie, as the reader of its format finds them.
+
+    Attributes:
+        path: of the shard, relative to the manifest's folder.
+        samples: int64 [n], sample ids.
+        offsets, sizes: int64 [n], position in the file and length, in bytes.
+    """
+
+    path: str
+    samples: Int64
+    offsets: Int64
+    sizes: Int64

@@ -1,0 +1,271 @@
+"""Build the shards of a dataset, the part of prepare that takes time.
+
+Jobs write into `<target>.partial`, in as many processes as there are CPUs. Each image is decoded once for all formats.
+Images go to preallocated regions of the future shards, or to part files from which the shards are then assembled. The
+shards are read back and checked, and the folder is renamed: a folder with the target's name is always complete.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer_classification.config import PrepareConfig
+from trainer_classification.console import log
+from trainer_classification.data import manifest, table
+from trainer_classification.data.formats import ArrayLayout, SplitShards
+from trainer_classification.data.manifest import FileInfo, Manifest, SplitInfo
+from trainer_classification.data.table import Table
+from trainer_classification.preparation import job, job_result, partial, splits, statistics
+from trainer_classification.preparation.assemble import FormatOutputs, map_in_threads, read_back
+from trainer_classification.preparation.format import PrepareSpec
+from trainer_classification.preparation.formats import FORMATS
+from trainer_classification.preparation.inspect import DatasetInfo
+from trainer_classification.preparation.job_result import JobResult
+from trainer_classification.preparation.plan_regions import RegionPlan, plan_regions
+from trainer_classification.preparation.problems import find_duplicates, list_bad_images
+from trainer_classification.preparation.workers import Workers
+
+Int64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Build:
+    """Everything that shapes one run of prepare.
+
+    Attributes:
+        info: the dataset.
+        config: what the user asked for.
+        spec: what is made of each image.
+        before: manifest of the formats to keep; None if there are none.
+        workers: the processes.
+    """
+
+    info: DatasetInfo
+    config: PrepareConfig
+    spec: PrepareSpec
+    before: Manifest | None
+    workers: Workers
+
+    @property
+    def folder(self) -> Path:
+        """The working folder."""
+        return partial.partial_folder(self.info.folder)
+
+    @property
+    def fractions(self) -> tuple[float, float]:
+        """Fractions of validation and of test, where they are cut."""
+        return self.config.validation_fraction, self.config.test_fraction
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """What the jobs of a build have done.
+
+    Attributes:
+        stems: of the part files.
+        result: of all jobs, one row per image of the source.
+        plan: the preallocated regions.
+        measured: bool [n], the images that the statistics are taken of.
+    """
+
+    stems: list[Path]
+    result: JobResult
+    plan: RegionPlan
+    measured: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class _Splits:
+    """The splits of the good images.
+
+    Attributes:
+        origin: split -> where it comes from, in order.
+        rows: split -> int64, rows of the source.
+        good: int64 [n], rows of all good images.
+        split_of: str [n], split of each good image.
+    """
+
+    origin: dict[str, str]
+    rows: dict[str, Int64]
+    good: Int64
+    split_of: npt.NDArray[np.str_]
+
+
+def build_dataset(build: Build) -> Manifest:
+    """Make the formats of a build, and publish them beside those that are kept.
+
+    Raises:
+        ValueError: too many images are bad, or there is no room.
+        OSError: the disk is full, or what was written is not what is read back.
+    """
+    decoded = _decode(build)
+    skipped = list_bad_images(build.info.source, decoded.result, build.config.on_bad_image)
+
+    good = np.flatnonzero(decoded.result.reasons == "")
+    channels = 1 if decoded.result.gray[good].all() else 3
+    layout = dataclasses.replace(build.spec.layout, channels=channels)
+    if layout != build.spec.layout and any(FORMATS[name].has_array_channels for name in build.spec.formats):
+        log(f"Note: not all images are {'gray' if channels == 3 else 'colored'}: starting again.")
+        return build_dataset(dataclasses.replace(build, spec=dataclasses.replace(build.spec, layout=layout)))
+
+    parts = _cut_splits(build, decoded, good)
+    files = _write_files(build, decoded, parts, layout)
+    formats = build.spec.formats
+    if build.before is not None:
+        files |= partial.keep_formats(build.info.folder, build.folder, build.before, formats)
+        formats = build.before.formats | formats
+
+    content = _describe(build, decoded, parts, layout)
+    content = dataclasses.replace(
+        content,
+        formats={name: formats[name] for name in sorted(formats)},
+        files={name: files[name] for name in sorted(files)},
+        skipped=skipped,
+    )
+    content.write(build.folder)
+    partial.publish(build.folder, build.info.folder)
+    return content
+
+
+def _decode(build: Build) -> _Decoded:
+    """Run the jobs that are not done yet, and return the results of all.
+
+    Raises:
+        ValueError: there is no room.
+    """
+    source = build.info.source
+    folder = build.folder
+    partial.claim(folder, f"{build.info.fingerprint} {build.spec} {job.VERSION}")
+
+    # Each format lies once in the parts and once in the shards.
+    needed = 2 * sum(FORMATS[name].room(source, build.spec) for name in build.spec.formats)
+    used = partial.used_bytes(folder / name for name in ("parts", *build.spec.formats))
+    partial.check_room(folder, needed - used)
+
+    plan = plan_regions(source, build.spec, build.fractions, folder / "parts", build.workers)
+    measured = statistics.choose_measured(source, build.spec.layout)
+    jobs = _make_jobs(build, plan, measured)
+    _run(jobs, source.bytes, build.workers)
+    result = job_result.concatenate([job_result.load(one.stem) for one in jobs])
+    return _Decoded([one.stem for one in jobs], result, plan, measured)
+
+
+def _make_jobs(build: Build, plan: RegionPlan, measured: npt.NDArray[np.bool_]) -> list[job.Job]:
+    source = build.info.source
+    jobs = []
+    for number, start in enumerate(range(0, len(source.files), job.IMAGES_PER_JOB)):
+        rows = slice(start, start + job.IMAGES_PER_JOB)
+        jobs.append(
+            job.Job(
+                files=source.paths[rows],
+                labels=source.labels[rows],
+                spec=build.spec,
+                stem=build.folder / "parts" / f"{number:06d}",
+                measured=measured[rows],
+                samples=None if plan.samples is None else plan.samples[rows],
+                regions={name: regions.select(rows) for name, regions in plan.regions.items()},
+            )
+        )
+    return jobs
+
+
+def _run(jobs: list[job.Job], sizes: Int64, workers: Workers) -> None:
+    """Run the jobs that are not done, the largest first, so that all processes are busy until the end."""
+    bytes_of_jobs = np.add.reduceat(sizes, np.arange(0, len(sizes), job.IMAGES_PER_JOB))
+    largest_first = np.argsort(-bytes_of_jobs, kind="stable").tolist()
+    pending = [jobs[number] for number in largest_first if not job_result.is_done(jobs[number].stem)]
+    done = sum(map(len, jobs)) - sum(map(len, pending))
+    workers.run("decoding", job.run_job, pending, done)
+
+
+def _cut_splits(build: Build, decoded: _Decoded, good: Int64) -> _Splits:
+    source = build.info.source
+    split_of, origin = splits.cut_missing(
+        source.splits[good], source.labels[good], decoded.result.hashes[good], *build.fractions
+    )
+    rows = {name: good[split_of == name] for name in origin}
+    return _Splits(origin, rows, good, split_of)
+
+
+def _write_files(build: Build, decoded: _Decoded, parts: _Splits, layout: ArrayLayout) -> dict[str, FileInfo]:
+    """Write tables and shards of every split, read them back, and return size and checksum of each file."""
+    source = build.info.source
+    names: list[str] = []
+    for split, rows in parts.rows.items():
+        files = [source.files[row] for row in rows.tolist()]
+        table.save_table(build.folder, split, Table(source.labels[rows], decoded.result.sizes[rows], files))
+        names += table.paths(split)
+
+    # The checks run together at the end, on all CPUs. Files without images in known places are only hashed.
+    checks: dict[str, Callable[[], FileInfo]] = {}
+    for name in build.spec.formats:
+        outputs = FormatOutputs(
+            name=name,
+            stems=decoded.stems,
+            images_per_job=job.IMAGES_PER_JOB,
+            result=decoded.result.formats[name],
+            originals=source.paths,
+            regions=decoded.plan.regions.get(name),
+        )
+        for split, rows in parts.rows.items():
+            shards = SplitShards(build.folder, split, len(rows), layout)
+            names += FORMATS[name].write(shards, outputs, rows, source.labels[rows])
+            for extents in FORMATS[name].extents(shards):
+                checks[extents.path] = functools.partial(read_back, build.folder, extents, rows, outputs)
+    for name in names:
+        checks.setdefault(name, functools.partial(manifest.file_info, build.folder / name))
+    return dict(zip(checks, map_in_threads(operator.call, checks.values()), strict=True))
+
+
+def _describe(build: Build, decoded: _Decoded, parts: _Splits, layout: ArrayLayout) -> Manifest:
+    """Return the manifest without formats, files and skipped images."""
+    info = build.info
+    source = info.source
+    train = parts.rows["train"]
+    mean, std = statistics.mean_and_std(decoded.result, train[decoded.measured[train]], layout)
+    return Manifest(
+        dataset=source.name,
+        version=source.version,
+        task=source.task,
+        root=str(source.root),
+        formats={},
+        class_names=source.class_names,
+        splits=_split_infos(build, parts),
+        channels=layout.channels,
+        image_size=layout.side,
+        train_size=info.train_size,
+        resized=layout.resized,
+        layout="WHC" if layout.resized else "HWC",
+        mean=mean,
+        std=std,
+        files={},
+        skipped=[],
+        unlabelled=source.unlabelled,
+        duplicates=find_duplicates(
+            np.array(source.files)[parts.good], decoded.result.hashes[parts.good], parts.split_of
+        ),
+        options={
+            "image_size": build.config.image_size,
+            "validation_fraction": build.config.validation_fraction,
+            "test_fraction": build.config.test_fraction,
+        },
+        fingerprint=info.fingerprint,
+    )
+
+
+def _split_infos(build: Build, parts: _Splits) -> dict[str, SplitInfo]:
+    source = build.info.source
+    infos = {}
+    for name, origin in parts.origin.items():
+        rows = parts.rows[name]
+        per_class = np.bincount(source.labels[rows], minlength=len(source.class_names))
+        infos[name] = SplitInfo(len(rows), origin, per_class.tolist())
+    return infos

@@ -1,0 +1,102 @@
+"""What a job found out about its images, and how that is saved beside the bytes it wrote."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+# Where the bytes of an image are, in one format.
+NOWHERE = 0  # the image is bad, or the format does not want it
+PART = 1  # in the part file of the job
+REGION = 2  # in its preallocated region of the shard
+ORIGINAL = 3  # only in the original file, which the format reads again
+
+
+@dataclass(frozen=True)
+class FormatResult:
+    """The images of a job in one format, one row per image; bad images have zeros.
+
+    Attributes:
+        bytes: int64 [n], length of each image.
+        checksums: uint64 [n], xxh3-64 of these bytes.
+        location: uint8 [n], NOWHERE, PART, REGION or ORIGINAL.
+        fields: structured [n], what the format notes about an image; its dtype is `Format.fields`.
+    """
+
+    bytes: npt.NDArray[np.int64]
+    checksums: npt.NDArray[np.uint64]
+    location: npt.NDArray[np.uint8]
+    fields: npt.NDArray[np.void]
+
+    @classmethod
+    def empty(cls, count: int, dtype: np.dtype[np.void]) -> FormatResult:
+        """Return the result of a job that has not begun."""
+        return cls(
+            np.zeros(count, np.int64), np.zeros(count, np.uint64), np.zeros(count, np.uint8), np.zeros(count, dtype)
+        )
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """What a job found, one row per image; bad images have a reason and zeros.
+
+    Attributes:
+        hashes: str [n], xxh3-128 of the file's bytes; "" if it could not be read.
+        reasons: str [n], why an image is bad; "" for good images.
+        gray: bool [n].
+        sizes: int32 [n, 2], width and height as decoded, upright.
+        sums, squares: int64 [n, 3], of the pixel values in the array, per channel; 0 for images that are not measured.
+        formats: by the name of the format.
+    """
+
+    hashes: npt.NDArray[np.str_]
+    reasons: npt.NDArray[np.str_]
+    gray: npt.NDArray[np.bool_]
+    sizes: npt.NDArray[np.int32]
+    sums: npt.NDArray[np.int64]
+    squares: npt.NDArray[np.int64]
+    formats: dict[str, FormatResult]
+
+    def save(self, stem: Path) -> None:
+        """Write `<stem>.part`, which marks the job as done.
+
+        The file is not flushed to the disk: a killed process loses nothing that it wrote, and after a power failure
+        the shards are compared with their checksums.
+        """
+        temporary = stem.with_suffix(".tmp")
+        temporary.write_bytes(pickle.dumps(self))
+        temporary.replace(stem.with_suffix(".part"))
+
+
+def is_done(stem: Path) -> bool:
+    """Return whether the job has written its result."""
+    return stem.with_suffix(".part").is_file()
+
+
+def load(stem: Path) -> JobResult:
+    """Read the result of a job."""
+    result: JobResult = pickle.loads(stem.with_suffix(".part").read_bytes())
+    return result
+
+
+def concatenate(results: Sequence[JobResult]) -> JobResult:
+    """Return the rows of all results, in order."""
+    columns = {
+        field.name: np.concatenate([getattr(result, field.name) for result in results])
+        for field in fields(JobResult)
+        if field.name != "formats"
+    }
+    formats = {name: _concatenate_format(result.formats[name] for result in results) for name in results[0].formats}
+    return JobResult(**columns, formats=formats)
+
+
+def _concatenate_format(results: Iterable[FormatResult]) -> FormatResult:
+    rows = list(results)
+    return FormatResult(
+        **{field.name: np.concatenate([getattr(row, field.name) for row in rows]) for field in fields(FormatResult)}
+    )

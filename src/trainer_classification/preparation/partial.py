@@ -1,0 +1,97 @@
+"""The working folder of prepare: `<target>.partial` until it is complete, then renamed to the target."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from trainer_classification.console import log
+from trainer_classification.data.manifest import FileInfo, Manifest
+
+
+@contextmanager
+def lock(target: Path) -> Iterator[None]:
+    """Let only one process at a time prepare a target. The lock ends with the process."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with (target.parent / f".{target.name}.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log(f"Another process is preparing {target}; waiting for it.")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def partial_folder(target: Path) -> Path:
+    """Return the working folder of a target."""
+    return target.with_name(target.name + ".partial")
+
+
+def claim(partial: Path, fingerprint: str) -> None:
+    """Keep what an interrupted run with the same fingerprint has left, and delete anything else."""
+    marker = partial / "fingerprint"
+    if not marker.is_file() or marker.read_text() != fingerprint:
+        shutil.rmtree(partial, ignore_errors=True)
+    (partial / "parts").mkdir(parents=True, exist_ok=True)
+    marker.write_text(fingerprint)
+
+
+def check_room(partial: Path, needed: int) -> None:
+    """Check that the disk has room for so many bytes.
+
+    Raises:
+        ValueError: it has not.
+    """
+    free = shutil.disk_usage(partial).free
+    if free < needed:
+        raise ValueError(
+            f"Preparing needs about {needed / 1e9:.1f} GB in {partial.parent}, and {free / 1e9:.1f} GB are free: "
+            f"free some space, or choose another folder with --out."
+        )
+
+
+def used_bytes(folders: Iterable[Path]) -> int:
+    """Return the bytes that the content of some folders takes on the disk. A file with two names counts once."""
+    stats = (path.stat() for folder in folders for path in folder.rglob("*"))
+    return sum({stat.st_ino: 512 * stat.st_blocks for stat in stats}.values())
+
+
+def keep_formats(target: Path, partial: Path, before: Manifest, rewritten: Collection[str]) -> dict[str, FileInfo]:
+    """Take over the formats that were prepared before, as second names of their files.
+
+    Args:
+        target: the folder as it was prepared before.
+        partial: gets the files.
+        before: manifest of `target`.
+        rewritten: formats that are made again.
+
+    Returns:
+        The files taken over. Each lies in the folder of its format.
+    """
+    kept = {}
+    for name, info in before.files.items():
+        folder = name.partition("/")[0]
+        if folder == "table" or folder in rewritten:
+            continue
+        (partial / name).parent.mkdir(exist_ok=True)
+        (partial / name).unlink(missing_ok=True)
+        os.link(target / name, partial / name)
+        kept[name] = info
+    return kept
+
+
+def publish(partial: Path, target: Path) -> None:
+    """Rename the finished working folder to the target, and only then delete what the target was before."""
+    shutil.rmtree(partial / "parts")
+    (partial / "fingerprint").unlink()
+
+    old = target.with_name(target.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    partial.rename(target)
+    shutil.rmtree(old, ignore_errors=True)

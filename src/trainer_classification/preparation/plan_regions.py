@@ -1,0 +1,88 @@
+"""Lay out the shards before images are decoded, where their sizes are known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer_classification.data.source import Source
+from trainer_classification.preparation import job, splits
+from trainer_classification.preparation.format import PrepareSpec
+from trainer_classification.preparation.formats import FORMATS
+from trainer_classification.preparation.preallocated import PreallocatedRegions
+from trainer_classification.preparation.workers import Workers
+
+Int64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class RegionPlan:
+    """The preallocated regions of all images.
+
+    Attributes:
+        samples: int64 [n], the sample ids if every image is good; None if there are no regions.
+        regions: by the name of the format.
+    """
+
+    samples: Int64 | None
+    regions: dict[str, PreallocatedRegions]
+
+
+def plan_regions(
+    source: Source, spec: PrepareSpec, fractions: tuple[float, float], folder: Path, workers: Workers
+) -> RegionPlan:
+    """Lay out all formats whose image sizes are known, and make the files of their future shards.
+
+    Args:
+        source: with all sizes.
+        spec: what is made of the images.
+        fractions: of validation and of test, as for `splits.cut_missing`.
+        folder: gets the files.
+        workers: read the images where splits have to be cut by their hashes.
+    """
+    # Copying small images costs less than reading all files for their hashes, unless a format reads them twice anyway.
+    if not spec.layout.resized and not any(FORMATS[name].reads_originals for name in spec.formats):
+        return RegionPlan(None, {})
+    names = [name for name in spec.formats if FORMATS[name].sizes_known(spec)]
+    if not names:
+        return RegionPlan(None, {})
+
+    hashes = np.full(len(source.files), "")
+    if splits.are_missing(source.splits, fractions[0]):
+        hashes = _hash_files(source.paths, workers)
+    split_of, origin = splits.cut_missing(source.splits, source.labels, hashes, *fractions)
+    rows_of = {split: np.flatnonzero(split_of == split) for split in origin}
+
+    samples = np.zeros(len(source.files), np.int64)
+    for rows in rows_of.values():
+        samples[rows] = np.arange(len(rows))
+    regions = {name: _lay_out(name, source, spec, rows_of, folder) for name in names}
+    for format_regions in regions.values():
+        format_regions.make_files()
+    return RegionPlan(samples, regions)
+
+
+def _hash_files(paths: list[str], workers: Workers) -> npt.NDArray[np.str_]:
+    size = job.IMAGES_PER_JOB
+    pieces = [paths[start : start + size] for start in range(0, len(paths), size)]
+    return np.concatenate(workers.run("reading", job.hash_files, pieces))
+
+
+def _lay_out(
+    name: str, source: Source, spec: PrepareSpec, rows_of: dict[str, Int64], folder: Path
+) -> PreallocatedRegions:
+    count = len(source.files)
+    file = np.zeros(count, np.int64)
+    offsets = np.zeros(count, np.int64)
+    sizes = np.zeros(count, np.int64)
+    files: list[Path] = []
+    for split, rows in rows_of.items():
+        planned = FORMATS[name].layout(source, spec, rows)
+        file[rows] = planned.shard + len(files)
+        offsets[rows] = planned.offsets
+        sizes[rows] = planned.sizes
+        files += [folder / f"{name}-{split}-{number:06d}" for number in range(int(planned.shard.max()) + 1)]
+    return PreallocatedRegions(files, file, offsets, sizes)

@@ -1,0 +1,75 @@
+"""Write the `array` format."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer_classification.data import array
+from trainer_classification.data.formats import SplitShards
+from trainer_classification.data.source import Source
+from trainer_classification.preparation.assemble import FormatOutputs, gather
+from trainer_classification.preparation.format import EncodedImage, Format, PrepareSpec, Regions, SourceImage
+
+Int64 = npt.NDArray[np.int64]
+
+
+def encode(image: SourceImage, spec: PrepareSpec) -> EncodedImage | None:
+    """Return the pixels; None for an image in color where the array is gray.
+
+    Such an array is of no use: once all images are known, prepare starts again with three channels.
+    """
+    pixels = image.array_pixels
+    channels = pixels.shape[2]
+    if channels > spec.layout.channels:
+        return None
+    if channels < spec.layout.channels:
+        pixels = np.repeat(pixels, 3, axis=2)
+    return EncodedImage(pixels, region=pixels)
+
+
+def layout(source: Source, spec: PrepareSpec, rows: Int64) -> Regions:
+    """Return where the images of a split will lie."""
+    image_bytes = spec.layout.image_bytes
+    return Regions(
+        shard=np.zeros_like(rows),
+        offsets=array.offsets(len(rows), image_bytes),
+        sizes=np.full_like(rows, image_bytes),
+    )
+
+
+def write(shards: SplitShards, outputs: FormatOutputs, rows: Int64, labels: Int64) -> list[str]:
+    """Write a split.
+
+    Args:
+        shards: the split.
+        outputs: of all jobs.
+        rows: int64 [n], the row in `outputs` of each sample.
+        labels: int64 [n]; the table holds them.
+
+    Returns:
+        Paths of the files written, relative to the split's folder.
+    """
+    path = array.path(shards.split)
+    image_bytes = shards.layout.image_bytes
+    gather(outputs, rows, shards.folder / path, array.offsets(len(rows), image_bytes))
+    os.truncate(shards.folder / path, len(rows) * image_bytes)
+    return [path]
+
+
+def room(source: Source, spec: PrepareSpec) -> int:
+    """Return the bytes of the shards if all images are in color."""
+    return len(source.files) * spec.layout.side**2 * 3
+
+
+ARRAY = Format(
+    open=array.open_array,
+    extents=array.extents,
+    encode=encode,
+    write=write,
+    room=room,
+    layout=layout,
+    has_array_channels=True,
+)

@@ -1,0 +1,187 @@
+"""Write the `tar` format."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer_classification.data import tar
+from trainer_classification.data.decode import ImageInfo, Uint8
+from trainer_classification.data.formats import SplitShards
+from trainer_classification.data.source import Source
+from trainer_classification.files import read_file
+from trainer_classification.preparation.assemble import FormatOutputs, complete_file, link, map_in_threads
+from trainer_classification.preparation.format import EncodedImage, Format, PrepareSpec, Regions, SourceImage
+from trainer_classification.preparation.job_result import PART
+
+Int64 = npt.NDArray[np.int64]
+
+_OVERHEAD = 2048  # bytes of headers, label and padding of a sample, about
+
+
+def encode(image: SourceImage, spec: PrepareSpec) -> EncodedImage:
+    """Return the original file, or a PNG of the pixels where decoders would not agree about the file."""
+    suffix = tar.suffix_of(image.info.kind)
+    if not image.info.kind:
+        return EncodedImage(_encode_png(image.pixels), (suffix,))
+
+    region = None
+    if image.sample is not None:
+        region = tar.sample_blocks(image.sample, suffix, image.data, image.label)
+    return EncodedImage(image.data, (suffix,), region, is_original=True)
+
+
+def _encode_png(pixels: Uint8) -> bytes:
+    from PIL import Image  # most datasets need no conversion
+
+    file = io.BytesIO()
+    Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0]).save(file, "PNG", compress_level=1)
+    return file.getvalue()
+
+
+def keeps_file(info: ImageInfo, spec: PrepareSpec) -> bool:
+    """Return whether the tar holds the file itself."""
+    return info.kind != ""
+
+
+def layout(source: Source, spec: PrepareSpec, rows: Int64) -> Regions:
+    """Return where the samples of a split will lie if every file is stored as it is."""
+    plan = tar.layout(source.bytes[rows], source.labels[rows])
+    shard = np.zeros_like(rows)
+    for number, samples in enumerate(plan.shards):
+        shard[samples] = number
+    return Regions(shard, plan.offsets, plan.sizes)
+
+
+@dataclass(frozen=True)
+class TarContent:
+    """What the shards of a split hold.
+
+    Attributes:
+        sizes: int64 [n], bytes of each image.
+        suffixes: of each image's name, in lower case, with the dot.
+        labels: int64 [n].
+    """
+
+    sizes: Int64
+    suffixes: Sequence[str]
+    labels: Int64
+
+    def index_line(self, sample: int, offset: int) -> str:
+        """Return the line of a sample in DALI's index."""
+        return tar.index_line(sample, self.suffixes[sample], int(self.sizes[sample]), int(self.labels[sample]), offset)
+
+
+def write(shards: SplitShards, outputs: FormatOutputs, rows: Int64, labels: Int64) -> list[str]:
+    """Write a split. Arguments and result are those of `write_array.write`.
+
+    Raises:
+        ValueError: a file has changed since it was decoded.
+    """
+    content = TarContent(outputs.result.bytes[rows], outputs.result.fields["suffix"][rows].tolist(), labels)
+    plan = tar.layout(content.sizes, labels)
+    complete = [complete_file(outputs, rows[samples], plan.offsets[samples]) for samples in plan.shards]
+
+    def read(sample: int) -> bytes:
+        row = int(rows[sample])
+        if outputs.result.location[row] == PART:
+            return outputs.read(row)
+        data = read_file(outputs.originals[row])
+        if len(data) != content.sizes[sample]:
+            raise ValueError(
+                f"{outputs.originals[row]} has changed since it was decoded ({len(data)} bytes instead of "
+                f"{content.sizes[sample]}): prepare the dataset again."
+            )
+        return data
+
+    folder = shards.folder / "tar"
+    files = [path for path in complete if path is not None]
+    if len(files) == len(complete):
+        written = _finish_shards(files, folder, shards.split, plan, content)
+    else:
+        written = write_tars(folder, shards.split, read, content)
+    return [str(path.relative_to(shards.folder)) for path in written]
+
+
+def _finish_shards(
+    files: Sequence[Path], folder: Path, split: str, plan: tar.TarLayout, content: TarContent
+) -> list[Path]:
+    """Turn files in which jobs have written every sample into shards with their indices."""
+    stems = _stems(folder, split, len(plan.shards))
+    for stem, file, samples in zip(stems, files, plan.shards, strict=True):
+        shard = stem.with_suffix(".tar")
+        link(file, shard)
+        end = int((plan.offsets + plan.sizes)[samples[-1]])
+        # First cut off images that later turned out to be bad, then add the zeros that end an archive.
+        os.truncate(shard, end)
+        os.truncate(shard, end + tar.END_BYTES)
+
+        lines = [content.index_line(sample, int(plan.offsets[sample])) for sample in samples.tolist()]
+        stem.with_suffix(".idx").write_text(tar.index_text(lines))
+    return _files(stems)
+
+
+def write_tars(
+    folder: Path, split: str, read: Callable[[int], bytes], content: TarContent, shard_bytes: int = tar.SHARD_BYTES
+) -> list[Path]:
+    """Write the shards of a split and their indices, one thread per CPU; each holds one file in memory.
+
+    Args:
+        folder: gets `<split>-<number>.tar` and `.idx`.
+        split: its name.
+        read: sample id -> bytes of its file.
+        content: of the shards.
+        shard_bytes: a shard is closed when it would grow past this many bytes.
+
+    Returns:
+        All files written.
+    """
+    plan = tar.layout(content.sizes, content.labels, shard_bytes)
+    stems = _stems(folder, split, len(plan.shards))
+
+    def write_shard(shard: tuple[Path, Int64]) -> None:
+        stem, samples = shard
+        lines = []
+        with stem.with_suffix(".tar").open("wb") as file:
+            for sample in samples.tolist():
+                data = read(sample)
+                file.write(tar.sample_blocks(sample, content.suffixes[sample], data, int(content.labels[sample])))
+                lines.append(content.index_line(sample, int(plan.offsets[sample])))
+            file.write(bytes(tar.END_BYTES))
+        stem.with_suffix(".idx").write_text(tar.index_text(lines))
+
+    map_in_threads(write_shard, zip(stems, plan.shards, strict=True))
+    return _files(stems)
+
+
+def _stems(folder: Path, split: str, count: int) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    return [folder / tar.shard_name(split, number) for number in range(count)]
+
+
+def _files(stems: Sequence[Path]) -> list[Path]:
+    return [stem.with_suffix(suffix) for stem in stems for suffix in (".tar", ".idx")]
+
+
+def room(source: Source, spec: PrepareSpec) -> int:
+    """Return the bytes of the shards, about."""
+    return int(source.bytes.sum()) + _OVERHEAD * len(source.files)
+
+
+TAR = Format(
+    open=tar.open_split,
+    extents=tar.extents,
+    encode=encode,
+    write=write,
+    room=room,
+    layout=layout,
+    keeps_file=keeps_file,
+    fields=np.dtype([("suffix", "<U4")]),
+    reads_originals=True,
+)
