@@ -116,7 +116,7 @@ class PrepareConfig:
             "Existing ones are kept. Training prepares the format that its loader needs.",
             "Formats",
         ),
-    ] = ",".join(_FORMATS)
+    ] = ",".join(FORMATS)
     beton_mode: Annotated[
         Literal["auto", "raw", "jpg"],
         Option(
