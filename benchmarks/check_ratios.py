@@ -5,23 +5,23 @@ import tempfile
 from pathlib import Path
 
 from harness import cases, regression
-from harness import registry as contestants
+from harness import registry
 from harness.loader_timing import measure_loaders
 from harness.options import LoaderBenchConfig
 
-LOADERS = "resident,ffcv,dali,torch,ffcv-stock-raw,dali-stock"
+LOADERS = "resident,ffcv,dali,torch,ffcv-vendor-raw,dali-vendor"
 
 
 def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
-        contestants.share(LOADERS.split(","))
+        registry.share(LOADERS.split(","))
         config = LoaderBenchConfig(loaders=LOADERS, ladder="", device="cpu", scratch=scratch, turns=6, seconds=1.0)
-        dataset = cases.datasets("", Path(scratch))[-1]  # caltech-101: every engine has work to do
-        workload = cases.workload_for(config, dataset)
-        names = cases.names_of(config.loaders, config.ladder)
+        dataset = cases.select_datasets("", Path(scratch))[-1]  # caltech-101: every engine has work to do
+        workload = cases.make_workload(config, dataset)
+        names = cases.select_candidates(config.loaders, config.ladder)
         measured = measure_loaders(workload, names, config.seconds, config.turns, False, cases.say)
         rates = {name: [turn.rate for turn in turns] for name, turns in measured.turns.items()}
-        found = regression.findings(workload.manifest.dataset, rates)
+        found = regression.check_floors(workload.manifest.dataset, rates)
     for name, reason in measured.left_out.items():
         print(f"{name} is left out: {reason}")
     print(*found, sep="\n")

@@ -22,11 +22,11 @@ import numpy as np
 import torch
 
 from harness import tables
-from harness.measure import COUNT, Stopwatch, Turn, figures, interleave
+from harness.measure import COUNT, Stopwatch, Turn, summarize, interleave
 from harness.own_loaders import Engine
 from harness.provenance import provenance
 from harness.resources import usage
-from harness.step_timing import Steps, fitted
+from harness.step_timing import Steps, fit_batch_size
 from harness.synthetic import write_prepared
 from harness.targets import read_targets
 from harness.workload import Workload
@@ -159,18 +159,18 @@ def measured(prepared: Path, options: argparse.Namespace) -> list[dict]:
     """The loaders alone, the step alone, and training fed by each loader, in turns."""
     of, threads = manifest.read(prepared), provenance()["threads"]
     work = Workload(str(prepared), "", 512 if of.train_size <= 64 else 128, threads, options.device, of.train_size)
-    fits, contestants = fitted(work), {}
+    fits, candidates = fit_batch_size(work), {}
     if "array" in of.formats:
-        contestants |= {"loader resident": Engine("resident", work), "step, cached batch": Steps(fits)}
-        contestants["training, fed by resident"] = Steps(fits, "resident")
+        candidates |= {"loader resident": Engine("resident", work), "step, cached batch": Steps(fits)}
+        candidates["training, fed by resident"] = Steps(fits, "resident")
         if options.device == "cuda" and importlib.util.find_spec("numba"):
-            contestants["loader resident, on the host"] = OnHost(work)
+            candidates["loader resident, on the host"] = OnHost(work)
     if select.installed("dali") and ("tar" if of.resized else "array") in of.formats:
-        contestants |= {"loader dali": Engine("dali", work), "training, fed by dali": Steps(fits, "dali")}
-    takers = {name: Taker(contestant, work.where, options.seconds / COUNT) for name, contestant in contestants.items()}
+        candidates |= {"loader dali": Engine("dali", work), "training, fed by dali": Steps(fits, "dali")}
+    takers = {name: Taker(candidate, work.where, options.seconds / COUNT) for name, candidate in registry.items()}
     turns = interleave(takers, options.seconds)
-    for contestant in contestants.values():
-        contestant.close()
+    for candidate in registry.values():
+        candidate.close()
     about = {
         "dataset": of.dataset,
         "pixels": "real" if prepared in map(Path, options.prepared) else "random",
@@ -180,7 +180,7 @@ def measured(prepared: Path, options: argparse.Namespace) -> list[dict]:
     return [
         about
         | {"what": name, "batch_size": (work if name.startswith("loader") else fits).batch_size}
-        | figures(done)
+        | summarize(done)
         | provenance()
         for name, done in turns.items()
     ]
@@ -196,17 +196,17 @@ class OnHost(Engine):
 
 
 class Taker:
-    """Turns of a contestant within this process, after one that is not timed."""
+    """Turns of a candidate within this process, after one that is not timed."""
 
-    def __init__(self, contestant, device: torch.device, seconds: float) -> None:
-        self.contestant, self.watch, self.seconds, self.number = contestant, Stopwatch(device), seconds, 0
+    def __init__(self, candidate, device: torch.device, seconds: float) -> None:
+        self.candidate, self.watch, self.seconds, self.number = candidate, Stopwatch(device), seconds, 0
         self()
 
     def __call__(self) -> Turn:
         before, images, taken = usage(os.getpid()), 0, 0.0
         while taken < self.seconds:
             self.watch.start()
-            images += sum(batch.count for batch in self.contestant.epoch(self.number))
+            images += sum(batch.count for batch in self.candidate.epoch(self.number))
             taken += self.watch.stop()
             self.number += 1
         return Turn(images, taken, usage(os.getpid()) - before)
@@ -236,14 +236,14 @@ def page(found: dict) -> str:
         rows = [row for row in found["rows"] if (row["dataset"], row["pixels"]) == (dataset, pixels)]
         batches = " and ".join(sorted({str(row["batch_size"]) for row in rows}, key=int))
         title = f"## {rows[0]['network']}, {pixels} pixels: {tables.about(rows[0] | {'batch_size': batches})}"
-        parts += [title, tables.markdown(list(RATES), tables.cells(rows, RATES))]
+        parts += [title, tables.format_markdown(list(RATES), tables.format_rows(rows, RATES))]
         aims = [f"{aim.hardware} {aim.images_per_second:,.0f}" for aim in targets if aim.dataset == dataset]
         parts += [f"Consumed by other cards (benchmarks/targets.toml): {', '.join(aims)}."] if aims else []
     for dataset in dict.fromkeys(row["dataset"] for row in found["trainings"]):
         rows = [row for row in found["trainings"] if row["dataset"] == dataset]
         parts += [
             f"## Trained: {dataset}, {rows[0]['device']}",
-            tables.markdown(list(TRAININGS), tables.cells(rows, TRAININGS)),
+            tables.format_markdown(list(TRAININGS), tables.format_rows(rows, TRAININGS)),
         ]
     return "\n\n".join([*parts, NOTE]) + "\n"
 

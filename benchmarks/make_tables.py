@@ -21,7 +21,7 @@ def loader_block(results: Path) -> str:
             those = sorted(
                 (row for row in rows if row["dataset"] == dataset), key=lambda row: -row["images_per_second"]
             )
-            parts += [tables.about(those[0]), tables.markdown(list(COLUMNS), tables.cells(those, COLUMNS))]
+            parts += [tables.about(those[0]), tables.format_markdown(list(COLUMNS), tables.format_rows(those, COLUMNS))]
     return "\n\n".join(parts)
 
 
@@ -46,13 +46,13 @@ def gpu_block(results: Path) -> str:
         found = json.loads(path.read_text())
         rows = found["rows"]
         parts.append(f"{rows[0]['gpu']}, {rows[0]['threads']} CPU cores, torch {rows[0]['versions']['torch']}:")
-        parts.append(tables.markdown(list(TRAININGS), tables.cells(found["trainings"], TRAININGS)))
+        parts.append(tables.format_markdown(list(TRAININGS), tables.format_rows(found["trainings"], TRAININGS)))
         rates = {(row["dataset"], row["what"]): row["images_per_second"] for row in rows}
         lines = [
             [dataset, *(f"{rates[dataset, what]:,.0f}" if (dataset, what) in rates else "" for what in RATES)]
             for dataset in dict.fromkeys(row["dataset"] for row in rows)
         ]
-        parts.append(tables.markdown(["img/s", *RATES], lines))
+        parts.append(tables.format_markdown(["img/s", *RATES], lines))
     return "\n\n".join(parts)
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from harness import cases, tables
 from harness import prepare_timing as preparing
-from harness import registry as contestants
+from harness import registry
 from harness.intervals import ratio_interval
-from harness.measure import Turn, figures, interleave
+from harness.measure import Turn, summarize, interleave
 from harness.options import PrepareBenchConfig
 from harness.provenance import provenance
 from harness.worker_client import WorkerClient
-from harness.workload import as_arguments, repeated
+from harness.workload import as_arguments, repeat_dataset
 from trainer_classification import cli
 from trainer_classification.environment import cpu_count
 
@@ -31,22 +31,22 @@ def main(config: PrepareBenchConfig) -> None:
     scratch = Path(config.scratch)
     dataset = config.dataset
     if config.images:
-        dataset = str(repeated(Path(dataset), config.images, scratch / "samples"))
+        dataset = str(repeat_dataset(Path(dataset), config.images, scratch / "samples"))
     turns = measured(config, dataset, chosen(config))
     rows = [
         {"dataset": Path(dataset).name, "writer": name, "images": done[0].images}
-        | figures(done)
+        | summarize(done)
         | provenance(config.threads)
         for name, done in turns.items()
     ]
     where = f"{rows[0]['dataset']}, {rows[0]['images']:,} images; {rows[0]['cpu']}; {rows[0]['date']}"
-    tables.show(where, list(COLUMNS), tables.cells(rows, COLUMNS))
+    tables.show(where, list(COLUMNS), tables.format_rows(rows, COLUMNS))
     found = ratios(turns)
     print(*found, sep="\n")
     if config.json:
         tables.write_json(Path(config.json), {"rows": rows, "ratios": found})
     if config.markdown:
-        table = tables.markdown(list(COLUMNS), tables.cells(rows, COLUMNS))
+        table = tables.format_markdown(list(COLUMNS), tables.format_rows(rows, COLUMNS))
         lines = "\n".join(f"- {line}" for line in found)
         Path(config.markdown).write_text(f"# Prepare\n\n## {where}\n\n{table}\n\n{lines}\n")
 
@@ -56,7 +56,7 @@ def chosen(config: PrepareBenchConfig) -> list[str]:
     names = [name for name in config.writers.split(",") if name] or known
     if unknown := set(names) - set(known):
         raise ValueError(f"--writers has {', '.join(sorted(unknown))}, but may list: {', '.join(known)}.")
-    if not contestants.installed(("ffcv",)):
+    if not registry.installed(("ffcv",)):
         print("FFCV's writer is left out: it is not installed (uv sync --extra ffcv)")
         names = [name for name in names if name in preparing.OURS]
     return names
@@ -65,8 +65,8 @@ def chosen(config: PrepareBenchConfig) -> list[str]:
 def measured(config: PrepareBenchConfig, dataset: str, names: list[str]) -> dict:
     """Each in a process of its own; one whole prepare before the clock, for the page cache and the worker pools."""
     scratch, threads = Path(config.scratch), config.threads or cpu_count()
-    ready = cases.prepared_for(dataset, 0, scratch, threads)
-    workload = cases.workload_of(ready, scratch, 0, threads, cases.choose_device("cpu")[0])
+    ready = cases.prepare_dataset(dataset, 0, scratch, threads)
+    workload = cases.workload_from(ready, scratch, 0, threads, cases.choose_device("cpu")[0])
     common = {"dataset": dataset, "workload": as_arguments(workload), "threads": threads}
     children, folders = {}, {name: scratch.absolute() / "written" / name for name in names}
     try:
@@ -102,7 +102,7 @@ def ratios(turns: dict) -> list[str]:
             lines.append(line)
     single = [name for name in ("array", "beton-jpg", "tar") if name in rates]
     if "all" in rates and single:
-        slowest = min(single, key=lambda name: figures(turns[name])["images_per_second"])
+        slowest = min(single, key=lambda name: summarize(turns[name])["images_per_second"])
         cost = ratio_interval(rates[slowest], rates["all"])
         lines.append(
             f"all three take {cost.median:.2f}x ({cost.low:.2f} to {cost.high:.2f}) the time of the slowest alone "

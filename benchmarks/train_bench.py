@@ -6,7 +6,7 @@ from pathlib import Path
 
 from harness import bottleneck as ladder
 from harness import cases, tables
-from harness import registry as contestants
+from harness import registry
 from harness import time_to_accuracy as accuracy
 from harness.intervals import median_interval, ratio_interval
 from harness.loader_timing import measure_loaders
@@ -29,12 +29,12 @@ NOTE = (
 
 def main(config: TrainBenchConfig) -> int:
     scratch = Path(config.scratch)
-    ready = cases.prepared_for(config.dataset, 0, scratch, config.threads)
-    workload = cases.workload_of(ready, scratch, 0, config.threads, cases.choose_device(config.device)[0])
+    ready = cases.prepare_dataset(config.dataset, 0, scratch, config.threads)
+    workload = cases.workload_from(ready, scratch, 0, config.threads, cases.choose_device(config.device)[0])
     rows, failed = steps(config, workload)
     content = {"rows": rows}
-    tables.show(tables.about(rows[0]), list(COLUMNS), tables.cells(rows, COLUMNS))
-    table = tables.markdown(list(COLUMNS), tables.cells(rows, COLUMNS))
+    tables.show(tables.about(rows[0]), list(COLUMNS), tables.format_rows(rows, COLUMNS))
+    table = tables.format_markdown(list(COLUMNS), tables.format_rows(rows, COLUMNS))
     text = f"# Training\n\n## {tables.about(rows[0])}\n\n{table}\n\n{NOTE}\n"
     if config.accuracy:
         found, lines = to_accuracy(config, workload)
@@ -50,20 +50,20 @@ def main(config: TrainBenchConfig) -> int:
 
 def steps(config: TrainBenchConfig, workload) -> tuple[list[dict], list[str]]:
     """Step time, data-wait and the share of the loader, in turns."""
-    from harness.step_timing import fitted
+    from harness.step_timing import fit_batch_size
 
     names = [name for name in config.loaders.split(",") if name]
-    cases.check_names("--loaders", names, contestants.OURS)
-    full = [name for name in ladder.names(names) if "full" in name or name == "rung-step"]
+    cases.check_names("--loaders", names, registry.OURS)
+    full = [name for name in ladder.names(names) if "full" in name or name == "stage-step"]
     measured = measure_loaders(workload, full, config.seconds, config.turns, False, cases.say)
     for name, reason in measured.left_out.items():
         print(f"{name} is left out: {reason}")
-    batch, rows = fitted(workload).batch_size, []
-    synthetic = [turn.rate for turn in measured.turns["rung-step"]]
+    batch, rows = fit_batch_size(workload).batch_size, []
+    synthetic = [turn.rate for turn in measured.turns["stage-step"]]
     for row in measured.rows:
         turns = measured.turns[row["loader"]]
         row |= {
-            "input": "synthetic" if row["loader"] == "rung-step" else row["loader"].removeprefix("rung-full-"),
+            "input": "synthetic" if row["loader"] == "stage-step" else row["loader"].removeprefix("stage-full-"),
             "network": workload.recipe.model,
             "batch_size": batch,
             "step_seconds": batch / row["images_per_second"],
@@ -78,11 +78,11 @@ def to_accuracy(config: TrainBenchConfig, workload) -> tuple[dict, list[str]]:
     """Ours before and after the baseline, so that drift of the machine shows."""
     device, wanted = workload.where, config.accuracy
 
-    def run(name: str, make, limit: float) -> accuracy.Reached:
+    def run(name: str, make, limit: float) -> accuracy.AccuracyRun:
         cases.say(f"training to {wanted:.1%}: {name}")
         training = make()
         try:
-            return accuracy.time_to(training, wanted, limit, device)
+            return accuracy.train_to_accuracy(training, wanted, limit, device)
         finally:
             training.close()
 
@@ -108,7 +108,7 @@ def to_accuracy(config: TrainBenchConfig, workload) -> tuple[dict, list[str]]:
 
 
 def compared(
-    before: accuracy.Reached, after: accuracy.Reached, fed: accuracy.Reached, baseline: accuracy.Reached
+    before: accuracy.AccuracyRun, after: accuracy.AccuracyRun, fed: accuracy.AccuracyRun, baseline: accuracy.AccuracyRun
 ) -> tuple[dict, str]:
     """Seconds and their ratio, and a line on it; there is none where ours did not reach the accuracy both times."""
     seconds, reached = (before.seconds + after.seconds) / 2, before.reached and after.reached
@@ -131,7 +131,7 @@ def compared(
     return figures, verdict
 
 
-def line(name: str, run: accuracy.Reached) -> str:
+def line(name: str, run: accuracy.AccuracyRun) -> str:
     best = f"{run.accuracies[-1]:.2%} after {run.epochs} epochs" if run.accuracies else "no epoch"
     return f"{name}: {run.seconds:.1f} s of training, {best}" + ("" if run.reached else ": not reached")
 

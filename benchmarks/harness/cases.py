@@ -1,4 +1,4 @@
-"""From options to workloads: which datasets, prepared how, and which contestants."""
+"""From options to workloads: which datasets, prepared how, and which registry."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 
 from harness import bottleneck as ladder
-from harness import registry as contestants
+from harness import registry
 from harness.options import LoaderBenchConfig
-from harness.workload import Workload, repeated, scratch_for
+from harness.workload import Workload, repeat_dataset, make_scratch_folder
 from trainer_classification.config import PrepareConfig
 from trainer_classification.device import choose_device
 from trainer_classification.environment import cpu_count
@@ -29,14 +29,14 @@ def say(text: str) -> None:
     print(f"{time.perf_counter() - _STARTED:6.1f} s  {text}", file=sys.stderr, flush=True)
 
 
-def datasets(option: str, scratch: Path) -> list[str]:
+def select_datasets(option: str, scratch: Path) -> list[str]:
     """Those that the option names, or the bundled samples, repeated."""
     if option:
         return option.split(",")
-    return [str(repeated(SAMPLES / name, images, scratch / "samples")) for name, images in _REPEATED.items()]
+    return [str(repeat_dataset(SAMPLES / name, images, scratch / "samples")) for name, images in _REPEATED.items()]
 
 
-def prepared_for(dataset: str, image_size: int, scratch: Path, threads: int) -> Prepared:
+def prepare_dataset(dataset: str, image_size: int, scratch: Path, threads: int) -> Prepared:
     """All three formats, every image that is no test image in the train split."""
     return prepare(
         PrepareConfig(
@@ -49,19 +49,19 @@ def prepared_for(dataset: str, image_size: int, scratch: Path, threads: int) -> 
     )
 
 
-def workload_for(config: LoaderBenchConfig, dataset: str) -> Workload:
+def make_workload(config: LoaderBenchConfig, dataset: str) -> Workload:
     """Prepare a dataset, and say what is to be delivered."""
     scratch = Path(config.scratch)
-    ready = prepared_for(dataset, config.image_size, scratch, config.threads)
-    return workload_of(ready, scratch, config.batch_size, config.threads, choose_device(config.device)[0])
+    ready = prepare_dataset(dataset, config.image_size, scratch, config.threads)
+    return workload_from(ready, scratch, config.batch_size, config.threads, choose_device(config.device)[0])
 
 
-def workload_of(ready: Prepared, scratch: Path, batch_size: int, threads: int, device: torch.device) -> Workload:
+def workload_from(ready: Prepared, scratch: Path, batch_size: int, threads: int, device: torch.device) -> Workload:
     """The train split of a prepared dataset."""
     size, count = ready.manifest.train_size, ready.manifest.splits["train"].count
     return Workload(
         prepared=str(ready.folder.absolute()),
-        scratch=str(scratch_for(scratch / "scratch", ready.manifest).absolute()),
+        scratch=str(make_scratch_folder(scratch / "scratch", ready.manifest).absolute()),
         batch_size=min(count, batch_size or (_BATCH_SMALL if size <= _SMALL else _BATCH)),
         threads=threads or cpu_count(),
         device=str(device),
@@ -69,17 +69,17 @@ def workload_of(ready: Prepared, scratch: Path, batch_size: int, threads: int, d
     )
 
 
-def names_of(option: str, ladders: str) -> list[str]:
-    """The contestants asked for, and those that the ladders need.
+def select_candidates(option: str, ladders: str) -> list[str]:
+    """The candidates asked for, and those that the ladders need.
 
     Raises:
         ValueError: there is none of a name.
     """
-    known = contestants.CONTESTANTS
+    known = registry.CANDIDATES
     names = [name for name in option.split(",") if name] or list(known)
     of_ladders = [name for name in ladders.split(",") if name]
     check_names("--loaders", names, list(known))
-    check_names("--ladder", of_ladders, list(contestants.OURS))
+    check_names("--ladder", of_ladders, list(registry.OURS))
     return [*names, *ladder.names(of_ladders)]
 
 

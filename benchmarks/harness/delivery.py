@@ -36,7 +36,7 @@ class Delivery:
     index: Tensor | None = None
 
 
-class Contestant(Protocol):
+class Candidate(Protocol):
     """What can be measured: an epoch that can be repeated.
 
     Attributes:
@@ -193,7 +193,7 @@ def row_hashes(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
     return pixels.astype(np.uint64) @ (factors * np.uint64(2) + np.uint64(1))
 
 
-def audit(contestant: Contestant, number: int, expected: Expected) -> dict[str, Any]:
+def audit(candidate: Candidate, number: int, expected: Expected) -> dict[str, Any]:
     """Look at every pixel of an epoch: shapes, type, and a checksum that repeats if the loader is deterministic.
 
     Raises:
@@ -201,7 +201,7 @@ def audit(contestant: Contestant, number: int, expected: Expected) -> dict[str, 
     """
     seen, total = Seen(), 0
     side = expected.image_size
-    for delivery in contestant.epoch(number):
+    for delivery in candidate.epoch(number):
         assert delivery.images is not None
         images = nhwc(delivery.images)
         assert images.dtype == torch.uint8, f"images are {images.dtype}, not uint8"
@@ -209,5 +209,5 @@ def audit(contestant: Contestant, number: int, expected: Expected) -> dict[str, 
         seen.add(delivery)
         # Not by torch, whose sum copies to eight times the size: among what loaders keep, that grew to a gigabyte.
         total += int(images.cpu().numpy().sum(dtype=np.int64))
-    hashed = check(seen, expected, contestant.planned(number))
+    hashed = check(seen, expected, candidate.planned(number))
     return {"images": seen.count, "checksum": f"{(hashed + total) % 2**64:016x}"}

@@ -1,6 +1,6 @@
-"""A process that has imported what every contestant needs, and forks each of them from itself.
+"""A process that has imported what every candidate needs, and forks each of them from itself.
 
-Importing torch takes seconds of a core, and a bench has up to twenty contestants. They are not forked from the bench's
+Importing torch takes seconds of a core, and a bench has up to twenty registry. They are not forked from the bench's
 own process, as threads of torch, polars and numba do not survive that; nor by multiprocessing's fork server, of which a
 process has one, and `prepare` has that.
 """
@@ -55,7 +55,7 @@ class ForkServer:
         self.pid = self._process.pid
 
     def fork(self, spec: str, files: Sequence[int]) -> int:
-        """Start a process that serves a contestant.
+        """Start a process that serves a candidate.
 
         Args:
             spec: see `process.Server`.
@@ -65,7 +65,7 @@ class ForkServer:
             Its id.
 
         Raises:
-            RuntimeError: the nest has ended.
+            RuntimeError: the get_fork_server has ended.
         """
         return self._ask(spec, files)
 
@@ -78,26 +78,26 @@ class ForkServer:
         self._socket.send(spec.encode())
 
     def end(self) -> None:
-        """End it, and wait for that; contestants that still run go on."""
+        """End it, and wait for that; candidates that still run go on."""
         self._socket.close()
         self._process.wait()
 
     def _ask(self, request: str, files: Sequence[int]) -> int:
         socket.send_fds(self._socket, [request.encode()], files)
         if not (answer := self._socket.recv(_MOST)):
-            raise RuntimeError(f"the process that contestants are forked from ended ({self._process.wait()})")
+            raise RuntimeError(f"the process that candidates are forked from ended ({self._process.wait()})")
         return int(answer)
 
 
 @functools.cache
-def nest() -> ForkServer:
+def get_fork_server() -> ForkServer:
     """The only one; it ends when this process does, at the latest."""
     return ForkServer()
 
 
 def serve(requests: socket.socket) -> None:
     """Fork and wait, as asked, until the bench is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the contestants, and the bench waits for that
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the candidates, and the bench waits for that
     for name in _WANTED:
         importlib.import_module(name)
     for name in _ALSO:
@@ -121,7 +121,7 @@ def serve(requests: socket.socket) -> None:
 
 
 def _share(spec: str) -> None:
-    """Run a function; what it fails in, each contestant meets by itself."""
+    """Run a function; what it fails in, each candidate meets by itself."""
     module, function = spec.split(":")
     try:
         getattr(importlib.import_module(module), function)()
@@ -131,15 +131,15 @@ def _share(spec: str) -> None:
 
 
 def _become(requests: socket.socket, spec: str, files: Sequence[int]) -> NoReturn:
-    """In the new process: serve a contestant, and end without tearing Python down, which takes a second."""
+    """In the new process: serve a candidate, and end without tearing Python down, which takes a second."""
     code = 1
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
-        requests.close()  # the bench's connection ends with the nest
+        requests.close()  # the bench's connection ends with the get_fork_server
         stdin, answers, log = files
         for file, target in ((stdin, 0), (log, 1), (log, 2)):
             os.dup2(file, target)
-        os.register_at_fork(after_in_child=functools.partial(os.close, answers))  # its end is the contestant's
+        os.register_at_fork(after_in_child=functools.partial(os.close, answers))  # its end is the candidate's
         from harness import worker
 
         worker.run(spec, answers)

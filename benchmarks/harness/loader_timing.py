@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from harness import registry as contestants
-from harness.measure import Turn, figures, interleave
+from harness import registry
+from harness.measure import Turn, summarize, interleave
 from harness.provenance import provenance
-from harness.resources import read_through
+from harness.resources import read_files
 from harness.worker_client import Failed, Outcome, WorkerClient, prelude
 from harness.workload import Workload, as_arguments, write_expected
 
@@ -22,10 +22,10 @@ class Measured:
     """One dataset's figures.
 
     Attributes:
-        rows: JSON types, one for each contestant.
+        rows: JSON types, one for each candidate.
         left_out: name -> why it has no row.
         disqualified: names of those that did not deliver what they had to, or broke.
-        turns: of each contestant, round by round, for ratios.
+        turns: of each candidate, round by round, for ratios.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -41,7 +41,7 @@ def measure_loaders(
 
     Args:
         workload: what they deliver.
-        names: of `contestants.CONTESTANTS`, and of `contestants.RUNGS`.
+        names: of `registry.CANDIDATES`, and of `registry.STAGES`.
         seconds, turns: the least for each.
         cold: whether to time an epoch from disk too, which opens each loader a second time.
         say: gets a line on what is being done.
@@ -55,8 +55,8 @@ def measure_loaders(
             _start(result, children, name, workload)
         say(f"importing: {', '.join(children)}")
         _of_each(result, children, list(children), WorkerClient.answer)
-        read_through(contestants.files_of(list(children), workload))
-        rungs = [name for name in children if name in contestants.RUNGS]
+        read_files(registry.list_files(list(children), workload))
+        rungs = [name for name in children if name in registry.STAGES]
         loaders = [name for name in children if name not in rungs]
         outcomes = _of_each(result, children, loaders, lambda child: _opened(child, cold, say))
         for name in rungs:  # all at once, as nothing but their rate in the turns is shown
@@ -75,12 +75,12 @@ def measure_loaders(
 
 def _start(result: Measured, children: dict[str, WorkerClient], name: str, workload: Workload) -> None:
     """Start one in a process of its own, with its format written; or note why it is left out."""
-    if reason := contestants.reason_left_out(name, workload):
+    if reason := registry.find_reason_left_out(name, workload):
         result.left_out[name] = reason
         return
     log = workload.folder(f"{name}.log")
     try:
-        contestants.write(name, workload)
+        registry.write(name, workload)
     except (OSError, RuntimeError, ValueError) as error:
         _leave_out(result, children, name, error)
         return
@@ -126,7 +126,7 @@ def _take_turns(result: Measured, children: dict[str, WorkerClient], seconds: fl
 
 
 class _Taker:
-    """Takes turns of one contestant, and remembers whether one failed."""
+    """Takes turns of one candidate, and remembers whether one failed."""
 
     def __init__(self, child: WorkerClient, seconds: float) -> None:
         self.child, self.seconds, self.failed = child, seconds, False
@@ -158,4 +158,4 @@ def _row(name: str, workload: Workload, outcome: Outcome, turns: list[Turn]) -> 
         "memory_beyond_shards_mb": outcome.memory.private - outcome.memory_before.private,
         "checksum": outcome.checksum,
     }
-    return about | figures(turns) | before | provenance(workload.threads)
+    return about | summarize(turns) | before | provenance(workload.threads)

@@ -1,6 +1,6 @@
 """The one way anything is timed here: turns, interleaved, each a rate with what it used and a check of what it did.
 
-A contestant (a loader, a ceiling, a format of prepare, a training step) takes short turns, A B C A B C, so that drift
+A candidate (a loader, a ceiling, a format of prepare, a training step) takes short turns, A B C A B C, so that drift
 of the machine hits all alike. A turn lasts at least `seconds / count`; there are turns until both `seconds` and `count`
 are reached. What is reported is the median over the turns with its 95 % interval.
 """
@@ -43,17 +43,17 @@ class Turn:
 
 
 def interleave(
-    contestants: Mapping[str, Callable[[], Turn]], seconds: float, count: int = COUNT
+    candidates: Mapping[str, Callable[[], Turn]], seconds: float, count: int = COUNT
 ) -> dict[str, list[Turn]]:
-    """Turns A B C A B C, until each contestant has `count` turns and `seconds`."""
-    turns: dict[str, list[Turn]] = {name: [] for name in contestants}
+    """Turns A B C A B C, until each candidate has `count` turns and `seconds`."""
+    turns: dict[str, list[Turn]] = {name: [] for name in candidates}
     while any(len(done) < count or sum(turn.seconds for turn in done) < seconds for done in turns.values()):
-        for name, take in contestants.items():
+        for name, take in registry.items():
             turns[name].append(take())
     return turns
 
 
-def figures(turns: Sequence[Turn]) -> dict[str, Any]:
+def summarize(turns: Sequence[Turn]) -> dict[str, Any]:
     """images_per_second with low and high (its interval), turns, seconds, and what a thousand images cost."""
     rate = median_interval([turn.rate for turn in turns])
     thousands = sum(turn.images for turn in turns) / 1000

@@ -31,9 +31,9 @@ class LoaderBenchConfig:
     loaders: Annotated[
         str,
         Option(
-            "Which, with commas: resident, ffcv, dali, torch; ffcv-stock-raw, ffcv-stock-jpg, dali-stock; "
-            "ffcv-on-stock-raw, ffcv-on-stock-jpg (ours over FFCV's files); webdataset, litdata, streaming, spdl; "
-            "ceiling-copy, ceiling-decode, ceiling-decode-beton. Empty: all that are installed.",
+            "Which, with commas: resident, ffcv, dali, torch; ffcv-vendor-raw, ffcv-vendor-jpg, dali-vendor; "
+            "ffcv-on-vendor-raw, ffcv-on-vendor-jpg (ours over FFCV's files); webdataset, litdata, streaming, spdl; "
+            "copy, decode-originals, decode-beton. Empty: all that are installed.",
             "Data",
         ),
     ] = ""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from harness.delivery import Delivery
-from harness.vendor_defaults import OwnOrder
+from harness.vendor_defaults import SelfShuffling
 from harness.workload import Workload
 
 _SHARDS = 4  # for each worker, so that shuffled shards share the work evenly
@@ -38,7 +38,7 @@ def transform(workload: Workload) -> Any:
     return v2.Compose(steps)
 
 
-class Batches(OwnOrder):
+class Batches(SelfShuffling):
     """A DataLoader of any of them, whose batches are (images, labels)."""
 
     def __init__(self, loader: Any, device: torch.device, files: list[str]) -> None:
@@ -173,7 +173,7 @@ def streaming(workload: Workload) -> Batches:
     return Batches(loader, workload.where, [str(path) for path in folder.glob("*.mds")])
 
 
-class Spdl(OwnOrder):
+class Spdl(SelfShuffling):
     """SPDL's pipeline: batches of paths, decoded by FFmpeg in threads, cropped and scaled by its filters."""
 
     def __init__(self, workload: Workload) -> None:

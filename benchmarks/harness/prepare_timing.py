@@ -1,4 +1,4 @@
-"""Prepare and FFCV's writer as contestants: an epoch is the whole dataset, from the original files to a new folder."""
+"""Prepare and FFCV's writer as candidates: an epoch is the whole dataset, from the original files to a new folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from harness.delivery import Delivery
-from harness.vendor_defaults import OwnOrder, write_ffcv
+from harness.vendor_defaults import SelfShuffling, write_ffcv
 from harness.workload import Workload
 from trainer_classification.config import PrepareConfig
 from trainer_classification.data.beton import open_beton
@@ -30,7 +30,7 @@ OURS: dict[str, dict[str, Any]] = {
 THEIRS = {"ffcv-raw": "raw", "ffcv-jpg": "jpg"}
 
 
-class Ours(OwnOrder):
+class Ours(SelfShuffling):
     """`prepare` with all its checks, into an empty folder."""
 
     def __init__(self, name: str, dataset: str, folder: Path, threads: int) -> None:
@@ -52,7 +52,7 @@ class Ours(OwnOrder):
         yield Delivery(sum(split.count for split in made.manifest.splits.values()))
 
 
-class Theirs(OwnOrder):
+class Theirs(SelfShuffling):
     """FFCV's DatasetWriter over the same files, fed by Pillow."""
 
     def __init__(self, mode: str, workload: Workload, folder: Path, threads: int) -> None:
@@ -74,7 +74,7 @@ class Theirs(OwnOrder):
 def start(
     name: str, dataset: str, workload: dict[str, Any], folder: str, threads: int
 ) -> tuple[Any, torch.device, None]:
-    """In the contestant's process; see `process.Server`."""
+    """In the candidate's process; see `process.Server`."""
     where, work = Path(folder), Workload(**workload)
     if name in OURS:
         return lambda: Ours(name, dataset, where, threads), torch.device("cpu"), None

@@ -24,18 +24,18 @@ class Floor:
 # On the bundled samples, repeated. Of whole datasets on a quiet machine, several times as much is asked for.
 FLOORS = {
     "caltech-101": (
-        Floor("resident", "ffcv-stock-raw", 2.0),
-        Floor("resident", "dali-stock", 5.0),
+        Floor("resident", "ffcv-vendor-raw", 2.0),
+        Floor("resident", "dali-vendor", 5.0),
         Floor("resident", "torch", 8.0),
-        Floor("ffcv", "ffcv-stock-jpg", 1.0),
-        Floor("dali", "dali-stock", 0.6),
+        Floor("ffcv", "ffcv-vendor-jpg", 1.0),
+        Floor("dali", "dali-vendor", 0.6),
     ),
-    "cifar100": (Floor("resident", "ffcv-stock-raw", 2.0), Floor("resident", "torch", 20.0)),
+    "cifar100": (Floor("resident", "ffcv-vendor-raw", 2.0), Floor("resident", "torch", 20.0)),
 }
 
 
 @dataclass(frozen=True)
-class Finding:
+class FloorCheck:
     """A floor, and what was measured: the upper end of the interval counts, so that doubt is for us."""
 
     floor: Floor
@@ -53,11 +53,11 @@ class Finding:
         return f"{ours} / {theirs}: {self.median:.2f}x (up to {self.high:.2f}), floor {self.floor.least}x: {verdict}"
 
 
-def findings(dataset: str, rates: Mapping[str, Sequence[float]]) -> list[Finding]:
+def check_floors(dataset: str, rates: Mapping[str, Sequence[float]]) -> list[FloorCheck]:
     """Each floor of a dataset whose two loaders were measured; rates of both in the same rounds."""
     found = []
     for floor in FLOORS.get(dataset, ()):
         if floor.ours in rates and floor.theirs in rates:
             ratio = ratio_interval(rates[floor.ours], rates[floor.theirs])
-            found.append(Finding(floor, ratio.median, ratio.high))
+            found.append(FloorCheck(floor, ratio.median, ratio.high))
     return found

@@ -103,7 +103,7 @@ def _text(path: Path) -> str:
         return ""
 
 
-def read_through(paths: Iterable[str | Path]) -> None:
+def read_files(paths: Iterable[str | Path]) -> None:
     """Bring files to the page cache; the system may have dropped what nobody read for some minutes."""
     block = bytearray(_BLOCK)
     for path in paths:
@@ -125,10 +125,10 @@ def evict(paths: Sequence[str | Path]) -> bool:
             os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:
             os.close(handle)
-    return in_page_cache(paths) <= _LEFT
+    return page_cache_share(paths) <= _LEFT
 
 
-def in_page_cache(paths: Iterable[str | Path]) -> float:
+def page_cache_share(paths: Iterable[str | Path]) -> float:
     """Share of the files' pages; 1 where there are none, or the kernel does not say."""
     mincore = ctypes.CDLL(None).mincore
     pages = present = 0

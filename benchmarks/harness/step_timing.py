@@ -1,4 +1,4 @@
-"""Training steps as contestants: with a cached batch, and fed by a loader."""
+"""Training steps as candidates: with a cached batch, and fed by a loader."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 from harness.delivery import Delivery
 from harness.own_loaders import Engine
-from harness.vendor_defaults import OwnOrder
+from harness.vendor_defaults import SelfShuffling
 from harness.workload import Workload
 from trainer_classification.device import precision
 from trainer_classification.loaders.base import Batch
@@ -27,7 +27,7 @@ from trainer_classification.training.step_timer import StepTimer
 _MACS_ON_CPU = 5e9  # multiply-adds of a batch, forward: steps of a third of a second, as images a second differ little
 
 
-def fitted(workload: Workload) -> Workload:
+def fit_batch_size(workload: Workload) -> Workload:
     """The recipe's batch; on a CPU one whose step takes a fraction of a second."""
     size, recipe = workload.recipe.batch_size, workload.recipe
     if workload.where.type == "cpu":
@@ -59,7 +59,7 @@ class Trainer:
         return Delivery(batch.count)
 
 
-class Steps(OwnOrder):
+class Steps(SelfShuffling):
     """Steps without end; an epoch is one of them on a CPU, many on a GPU.
 
     Args:
@@ -106,9 +106,9 @@ def _endless(engine: Engine) -> Iterator[Batch]:
 
 def cached(workload: Workload) -> Steps:
     """The headspace: a step whose batch costs nothing."""
-    return Steps(fitted(workload))
+    return Steps(fit_batch_size(workload))
 
 
 def full(loader: str, workload: Workload) -> Any:
     """Training as it is, fed by a loader."""
-    return Steps(fitted(workload), loader)
+    return Steps(fit_batch_size(workload), loader)

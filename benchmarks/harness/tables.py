@@ -39,12 +39,12 @@ TARGETS_NOTE = (
 )
 
 
-def cells(rows: Iterable[Row], columns: Mapping[str, Callable[[Row], str]]) -> list[list[str]]:
+def format_rows(rows: Iterable[Row], columns: Mapping[str, Callable[[Row], str]]) -> list[list[str]]:
     """A line of text for each row."""
     return [[column(row) for column in columns.values()] for row in rows]
 
 
-def markdown(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+def format_markdown(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     """A Markdown table."""
     body = [f"| {' | '.join(line)} |" for line in lines]
     return "\n".join([f"| {' | '.join(header)} |", "|" + "---|" * len(header), *body])
@@ -56,7 +56,7 @@ def show(title: str, header: Sequence[str], lines: Iterable[Sequence[str]]) -> N
         from rich.console import Console
         from rich.table import Table
     except ModuleNotFoundError:  # a bare machine
-        print(f"{title}\n{markdown(header, lines)}")
+        print(f"{title}\n{format_markdown(header, lines)}")
         return
     console = Console(width=None if sys.stdout.isatty() else 130)
     table = Table(title=title)
@@ -80,20 +80,20 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def loader_markdown(content: Mapping[str, Any]) -> str:
+def format_loader_page(content: Mapping[str, Any]) -> str:
     """A page on one run of loader_bench."""
     parts = []
     for dataset in dict.fromkeys(row["dataset"] for row in content["rows"]):
         rows = [row for row in content["rows"] if row["dataset"] == dataset]
-        parts += [f"## {about(rows[0])}", markdown(list(LOADER_COLUMNS), cells(rows, LOADER_COLUMNS)), LOADER_NOTE]
+        parts += [f"## {about(rows[0])}", format_markdown(list(LOADER_COLUMNS), format_rows(rows, LOADER_COLUMNS)), LOADER_NOTE]
         parts += _section("Left out", content["left_out"].get(dataset, {}).items(), "{0[0]}: {0[1]}")
         parts += _section("Ladder", content["ladders"].get(dataset, []))
         if content["targets"].get(dataset):
-            parts += [f"**{TARGETS_TITLE}**", markdown(*targets_table(content["targets"][dataset])), TARGETS_NOTE]
+            parts += [f"**{TARGETS_TITLE}**", format_markdown(*make_targets_table(content["targets"][dataset])), TARGETS_NOTE]
     return "\n\n".join(parts) + "\n"
 
 
-def targets_table(found: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+def make_targets_table(found: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Header and lines: a loader each, a column for each host."""
     hosts = dict.fromkeys(row["host"] for row in found)
     needs = {row["host"]: f"needs {row['target']:,.0f}{' *' if row['derived'] else ''}" for row in found}
@@ -133,7 +133,7 @@ def _kind(loader: str) -> str:
     return _OURS if loader.partition("-on-")[0] in ("resident", "ffcv", "dali") else _THEIRS
 
 
-def chart(rows: Sequence[Row], lines: Mapping[str, float], path: Path) -> None:
+def save_chart(rows: Sequence[Row], lines: Mapping[str, float], path: Path) -> None:
     """Bars of images a second with their intervals on a logarithmic axis; lines are what the GPUs consume (PNG)."""
     import matplotlib
 

@@ -100,7 +100,7 @@ def compute(formula: str) -> float:
     return value(ast.parse(formula, mode="eval").body)
 
 
-def projections(dataset: str, image_size: int, rate: float, threads: int, path: Path = FILE) -> list[Projection]:
+def project_targets(dataset: str, image_size: int, rate: float, threads: int, path: Path = FILE) -> list[Projection]:
     """A loader's rate here against each target of its dataset; none where the dataset or the size has none."""
     hosts, targets = read_targets(path)
     return [

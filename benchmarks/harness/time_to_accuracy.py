@@ -50,7 +50,7 @@ class Training(Protocol):
 
 
 @dataclass(frozen=True)
-class Reached:
+class AccuracyRun:
     """How a training went.
 
     Attributes:
@@ -66,7 +66,7 @@ class Reached:
     accuracies: list[float]
 
 
-def time_to(training: Training, accuracy: float, limit: float, device: torch.device) -> Reached:
+def train_to_accuracy(training: Training, accuracy: float, limit: float, device: torch.device) -> AccuracyRun:
     """Train until the accuracy is reached, the training ends, or `limit` seconds are over."""
     watch, seconds, accuracies = Stopwatch(device), 0.0, list[float]()
     late = False
@@ -79,7 +79,7 @@ def time_to(training: Training, accuracy: float, limit: float, device: torch.dev
         seconds += watch.stop()
         accuracies.append(training.accuracy())
     reached = bool(accuracies) and accuracies[-1] >= accuracy
-    return Reached(seconds, reached, len(accuracies), accuracies)
+    return AccuracyRun(seconds, reached, len(accuracies), accuracies)
 
 
 class Ours:

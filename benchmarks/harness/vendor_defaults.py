@@ -20,7 +20,7 @@ _SIDE = 256  # px, the longest side in stock betons: FFCV's "256 RAW" and "256 J
 _QUALITY = 90
 
 
-class OwnOrder:
+class SelfShuffling:
     """A library that shuffles by itself.
 
     Attributes:
@@ -79,7 +79,7 @@ def _write_train(mode: str, workload: Workload, folder: Path) -> None:
 write_ffcv_raw, write_ffcv_jpg = partial(_write_train, "raw"), partial(_write_train, "jpg")
 
 
-class Ffcv(OwnOrder):
+class Ffcv(SelfShuffling):
     """FFCV's Loader with its own decoders and transforms."""
 
     def __init__(self, name: str, workload: Workload) -> None:
@@ -131,10 +131,10 @@ def _fill(workload: Workload) -> tuple[int, int, int]:
     return red, green, blue
 
 
-ffcv_raw, ffcv_jpg = partial(Ffcv, "ffcv-stock-raw"), partial(Ffcv, "ffcv-stock-jpg")
+ffcv_raw, ffcv_jpg = partial(Ffcv, "ffcv-vendor-raw"), partial(Ffcv, "ffcv-vendor-jpg")
 
 
-class Dali(OwnOrder):
+class Dali(SelfShuffling):
     """DALI's readers.file pipeline behind its own iterator for PyTorch."""
 
     ahead = True

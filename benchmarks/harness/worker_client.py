@@ -1,4 +1,4 @@
-"""The bench's end of a contestant's process: starts it, tells it what to do, and takes what it measured."""
+"""The bench's end of a candidate's process: starts it, tells it what to do, and takes what it measured."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
-from harness.fork_server import nest
+from harness.fork_server import get_fork_server
 from harness.measure import Turn
 from harness.resources import Memory, Usage, memory
 
@@ -23,8 +23,8 @@ _PATIENCE = 20  # seconds in which a process must have ended
 _LONGEST = 900  # seconds in which it must have answered: several times what any epoch here takes
 
 
-class Failed(Exception):  # noqa: N818  (says what became of a contestant)
-    """A contestant could not be measured; the text says why."""
+class Failed(Exception):  # noqa: N818  (says what became of a candidate)
+    """A candidate could not be measured; the text says why."""
 
 
 @dataclass
@@ -52,7 +52,7 @@ class WorkerClient:
     """The parent's end: starts the process and tells it what to do.
 
     Args:
-        name: of the contestant.
+        name: of the candidate.
         spec: "module:function" that opens it from `arguments`, imported in the process.
         arguments: JSON types.
         log: file for what it prints.
@@ -65,7 +65,7 @@ class WorkerClient:
         theirs, self._requests = os.pipe()
         answers, answered = os.pipe()
         with log.open("wb") as output:
-            self.pid = nest().fork(spec, (theirs, answered, output.fileno()))
+            self.pid = get_fork_server().fork(spec, (theirs, answered, output.fileno()))
         os.close(theirs)
         os.close(answered)
         self._answers: IO[bytes] = os.fdopen(answers, "rb", buffering=0)  # so that `select` sees all there is
@@ -125,7 +125,7 @@ class WorkerClient:
     @cached_property
     def code(self) -> int:
         """Exit code, or minus the signal that ended it; waits for that."""
-        return nest().wait(self.pid)
+        return get_fork_server().wait(self.pid)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What every contestant is given: the same images, output size, batch and augmentation."""
+"""What every candidate is given: the same images, output size, batch and augmentation."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Workload:
 
     Attributes:
         prepared: folder of a prepared dataset; its train split is delivered.
-        scratch: folder for the contestants' own files.
+        scratch: folder for the candidates' own files.
         batch_size, threads: threads are worker processes for those that use processes.
         device: where the batches go.
         image_size: side in px of the batches.
@@ -90,7 +90,7 @@ class Workload:
         return torch.device(self.device)
 
     def folder(self, name: str) -> Path:
-        """A contestant's own folder, which it may find filled by an earlier run of the same workload."""
+        """A candidate's own folder, which it may find filled by an earlier run of the same workload."""
         return Path(self.scratch) / (f"{name}-{self.threads}" if name in _BY_THREADS else name)
 
     @property
@@ -99,12 +99,12 @@ class Workload:
         return self.folder(f"expected-{zlib.crc32(f'{self.policy} {self.image_size}'.encode()):08x}.json")
 
     def expected(self, missing: int) -> Expected:
-        """What `write_expected` kept, for a contestant that may leave out so many images."""
+        """What `write_expected` kept, for a candidate that may leave out so many images."""
         kept = json.loads(self.kept.read_text())
         return Expected(**kept, image_size=self.image_size, labels=self.labels, missing=missing)
 
 
-def scratch_for(root: Path, of: Manifest) -> Path:
+def make_scratch_folder(root: Path, of: Manifest) -> Path:
     """A folder of its own for each prepared dataset."""
     folder = root / f"{of.dataset}-{of.train_size}px-{of.fingerprint[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -148,7 +148,7 @@ def _augmented(workload: Workload, row: int, box: npt.NDArray[np.float32]) -> np
     return pixels.reshape(side, side, channels)
 
 
-def repeated(dataset: Path, images: int, root: Path) -> Path:
+def repeat_dataset(dataset: Path, images: int, root: Path) -> Path:
     """A dataset whose train split holds so many files of another's, repeated where it has fewer.
 
     The files are not copied; the table names each of them several times. One image is the test split, so that none is
@@ -170,5 +170,5 @@ def repeated(dataset: Path, images: int, root: Path) -> Path:
 
 
 def as_arguments(workload: Workload) -> dict[str, Any]:
-    """For the process of a contestant."""
+    """For the process of a candidate."""
     return dataclasses.asdict(workload)

@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from harness import worker_client as bench_child
-from harness.fork_server import nest
+from harness.fork_server import get_fork_server
 from harness.worker_client import Failed, WorkerClient
 
 
@@ -14,8 +14,8 @@ from harness.worker_client import Failed, WorkerClient
 def _no_nest_stays():
     """Other tests look for processes that were left behind."""
     yield
-    nest().end()
-    nest.cache_clear()
+    get_fork_server().end()
+    get_fork_server.cache_clear()
 
 
 def test_a_process_that_dies_is_named_with_its_exit_code_and_ends_once_more_without_harm(tmp_path):
@@ -55,20 +55,20 @@ def test_one_that_does_not_answer_is_killed_and_named(tmp_path, monkeypatch):
 
 
 def test_what_contestants_are_forked_from_has_no_threads(tmp_path):
-    child = WorkerClient("a", "no_such_module:start", {}, tmp_path / "log")  # answers once the nest has imported all
+    child = WorkerClient("a", "no_such_module:start", {}, tmp_path / "log")  # answers once the get_fork_server has imported all
     with pytest.raises(Failed, match="ModuleNotFoundError"):
         child.answer()
     child.end()
-    assert len(os.listdir(f"/proc/{nest().pid}/task")) == 1
+    assert len(os.listdir(f"/proc/{get_fork_server().pid}/task")) == 1
 
 
 def test_what_is_shared_is_done_before_the_next_is_forked_and_may_fail(tmp_path):
-    nest().share("no_such_module:function")
-    nest().share("os:setsid")
+    get_fork_server().share("no_such_module:function")
+    get_fork_server().share("os:setsid")
     child = WorkerClient("a", "no_such_module:start", {}, tmp_path / "log")
     with pytest.raises(Failed, match="ModuleNotFoundError"):
         child.answer()
-    assert os.getsid(child.pid) == nest().pid
+    assert os.getsid(child.pid) == get_fork_server().pid
     child.end()
 
 
@@ -76,7 +76,7 @@ def test_ctrl_c_ends_those_that_are_measured_and_leaves_who_waits_for_them(tmp_p
     child = WorkerClient("a", "no_such_module:start", {}, tmp_path / "log")
     with pytest.raises(Failed, match="ModuleNotFoundError"):
         child.answer()
-    for pid in (nest().pid, child.pid):
+    for pid in (get_fork_server().pid, child.pid):
         os.kill(pid, signal.SIGINT)
     with pytest.raises(Failed, match=r"the process ended \(-2\)"):
         child.answer()

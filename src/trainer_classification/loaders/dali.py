@@ -1,7 +1,7 @@
 """The dali loader: NVIDIA's library decodes, crops, resizes and mirrors, in our order and with our draws.
 
-Large images are the original files in memory-mapped tars, and only the drawn box of each is decoded. Small ones are rows
-of the array. On a GPU, decoding is `mixed` (nvJPEG), the rest runs on the GPU, and the batch is passed on by DLPack.
+Large images are the original files in memory-mapped tars, and only the drawn box of each is decoded. Small ones are
+rows of the array. On a GPU, `mixed` decodes (nvJPEG), the rest runs there too, and DLPack passes the batch on.
 
 https://docs.nvidia.com/deeplearning/dali/user-guide/docs/
 """

@@ -1,7 +1,7 @@
 """Define the DALI pipeline of the dali loader, once for CPU and GPU.
 
-On a CPU, decoded pixels equal Pillow's to the bit. Resizing uses the same triangular filter with other rounding. Copies,
-mirroring and blanked squares are exact.
+On a CPU, decoded pixels equal Pillow's to the bit. Resizing uses the same triangular filter with other rounding.
+Copies, mirroring and blanked squares are exact.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The ffcv loader: betons through one compiled pass of our own, in our order and with our draws.
 
-The file format and the JPEG library are FFCV's. Its Loader is not used, and `ffcv` is never imported. Memory is bounded:
-each thread holds one decoded image, not a batch of the largest.
+The file format and the JPEG library are FFCV's. Its Loader is not used, and `ffcv` is never imported. Memory is
+bounded: each thread holds one decoded image, not a batch of the largest.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from trainer_classification.augment import device as device_augment
-from trainer_classification.data.array import ArrayStore
-from trainer_classification.loaders.base import Batch, BatchSchedule, Loader
+from trainer_classification.data.array import ArrayStore, open_array
+from trainer_classification.loaders.base import Batch, BatchSchedule, Loader, LoaderRequest
 from trainer_classification.loaders.ring_buffer import RingBufferLoader
 from trainer_classification.plan import Draws, Int64
 
@@ -112,3 +112,23 @@ class HostResident(RingBufferLoader):
         """End the threads and release the buffers and the memory map."""
         super().close()
         self.store = ArrayStore(np.empty((0, 0, 0, 0), np.uint8), np.empty(0, np.int64), np.empty((0, 2), np.int32))
+
+
+def open_device_resident(request: LoaderRequest) -> DeviceResident:
+    """Open the array of a split on the training device.
+
+    Raises:
+        ValueError: the split or its array is missing or damaged.
+    """
+    store = open_array(request.folder, request.manifest, request.split)
+    return DeviceResident(store, request.schedule, request.image_size, request.device)
+
+
+def open_host_resident(request: LoaderRequest) -> HostResident:
+    """Open the array of a split in the memory of the host.
+
+    Raises:
+        ValueError: the split or its array is missing or damaged.
+    """
+    store = open_array(request.folder, request.manifest, request.split)
+    return HostResident(store, request.schedule, request.image_size, request.device, request.threads)
