@@ -168,7 +168,9 @@ def _check_pixels(pixels: npt.NDArray[np.uint8], expected: Expected) -> None:
     mean = float(pixels.mean())
     spread = float(pixels.std())
     assert abs(mean - expected.mean) <= _MEAN_TOLERANCE, f"the mean pixel is {mean:.1f}, not near {expected.mean:.1f}"
-    assert abs(spread / expected.spread - 1) <= _SPREAD_TOLERANCE, f"pixels spread by {spread:.1f}, not {expected.spread:.1f}"
+    assert abs(spread / expected.spread - 1) <= _SPREAD_TOLERANCE, (
+        f"pixels spread by {spread:.1f}, not {expected.spread:.1f}"
+    )
     share = distinct(pixels)
     assert share >= _LEAST_DISTINCT * expected.distinct, (
         f"{share:.0%} of the images are distinct, not {expected.distinct:.0%}"

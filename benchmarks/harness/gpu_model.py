@@ -279,7 +279,10 @@ HOSTS = {"T4": 4, "4 V100": 32}  # vCPUs that these cards come with
 def supply_table() -> str:
     """Return a Markdown table of delivered / consumed for each input path. Below one, the path starves the card."""
     consumers = _list_consumers()
-    lines = ["| input path | img/s a thread | " + " | ".join(consumers) + " | source |", "|---" * (len(consumers) + 3) + "|"]
+    lines = [
+        "| input path | img/s a thread | " + " | ".join(consumers) + " | source |",
+        "|---" * (len(consumers) + 3) + "|",
+    ]
     for path in PATHS:
         cells = []
         for small, threads, consumed in consumers.values():

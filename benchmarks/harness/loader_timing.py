@@ -49,9 +49,7 @@ class Measured:
     turns: dict[str, list[Turn]] = field(default_factory=dict)
 
 
-def measure_loaders(
-    workload: Workload, names: Sequence[str], timing: Timing, say: Callable[[str], None]
-) -> Measured:
+def measure_loaders(workload: Workload, names: Sequence[str], timing: Timing, say: Callable[[str], None]) -> Measured:
     """Write the formats that are missing, open each candidate, and time all in turns.
 
     Args:

@@ -10,7 +10,8 @@ from trainer_classification.options import Option, check
 _ENGINES = ", ".join(OURS)
 
 ScratchOption = Annotated[
-    str, Option("Folder for the files that are prepared and written to be measured. The next run uses them again.", "Data")
+    str,
+    Option("Folder for the files that are prepared and written to be measured. The next run uses them again.", "Data"),
 ]
 SecondsOption = Annotated[float, Option("Measure each candidate for at least so many seconds.", "Run", 0)]
 TurnsOption = Annotated[
@@ -58,7 +59,9 @@ class LoaderBenchConfig:
     markdown: MarkdownOption = ""
     chart: Annotated[
         str,
-        Option("PNG file for a chart. With several datasets, each file name gets the dataset's. Empty: none.", "Output"),
+        Option(
+            "PNG file for a chart. With several datasets, each file name gets the dataset's. Empty: none.", "Output"
+        ),
     ] = ""
 
     def __post_init__(self) -> None:

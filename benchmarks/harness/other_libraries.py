@@ -142,7 +142,9 @@ def litdata(workload: Workload) -> Batches:
             return augment(Image.open(io.BytesIO(image)) if isinstance(image, bytes) else image), row["label"]
 
     dataset = Images(str(folder), shuffle=True, drop_last=True)
-    loader = litdata.StreamingDataLoader(dataset, batch_size=workload.batch_size, drop_last=True, **_loader_options(workload))
+    loader = litdata.StreamingDataLoader(
+        dataset, batch_size=workload.batch_size, drop_last=True, **_loader_options(workload)
+    )
     return Batches(loader, workload.torch_device, [str(path) for path in folder.glob("*.bin")])
 
 
@@ -196,7 +198,9 @@ class Spdl(SelfShuffling):
         order = np.random.default_rng(number).permutation(work.count)
         full = work.count // work.batch_size * work.batch_size
         builder: Any = PipelineBuilder().add_source(order[:full].reshape(-1, work.batch_size))
-        pipeline = builder.pipe(self._decode_batch, concurrency=work.threads).add_sink(3).build(num_threads=work.threads)
+        pipeline = (
+            builder.pipe(self._decode_batch, concurrency=work.threads).add_sink(3).build(num_threads=work.threads)
+        )
         with pipeline.auto_stop():
             for images, labels in pipeline.get_iterator():
                 moved = images.to(work.torch_device, non_blocking=True)
@@ -241,4 +245,3 @@ def _draw_box(
         if 0 < w <= width and 0 < h <= height:
             return int(random.integers(0, width - w + 1)), int(random.integers(0, height - h + 1)), w, h
     return 0, 0, width, height
-

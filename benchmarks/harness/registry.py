@@ -83,9 +83,7 @@ def _ffcv_on_vendor(mode: str) -> Entry:
 
 def _other_library(name: str, *modules: str, partial: bool = False) -> Entry:
     write = f"other_libraries:write_{name}"
-    return Entry(
-        f"other_libraries:{name}", modules=modules, install=_OTHER_LIBRARIES, write=write, partial=partial
-    )
+    return Entry(f"other_libraries:{name}", modules=modules, install=_OTHER_LIBRARIES, write=write, partial=partial)
 
 
 CANDIDATES = {name: _own_entry(name) for name in OURS} | {
@@ -104,9 +102,7 @@ CANDIDATES = {name: _own_entry(name) for name in OURS} | {
     "decode-originals": Entry(
         "reference_rates:decode_originals", modules=("simplejpeg",), install=_SIMPLEJPEG, delivers=False
     ),
-    "decode-beton": Entry(
-        "reference_rates:decode_beton", modules=("simplejpeg",), install=_SIMPLEJPEG, delivers=False
-    ),
+    "decode-beton": Entry("reference_rates:decode_beton", modules=("simplejpeg",), install=_SIMPLEJPEG, delivers=False),
 }
 REFERENCE_RATES = ("copy", "decode-originals", "decode-beton")
 

@@ -159,10 +159,10 @@ class Files:
     def __init__(self, workload: Workload, batch_size: int, augment: bool) -> None:
         from torch.utils.data import DataLoader
 
-        from harness.other_libraries import transform
+        from harness.other_libraries import make_transform
 
-        to = transform(workload) if augmented else _to_tensor(workload)
-        dataset: Any = _Dataset(workload.files, workload.labels.tolist(), to, rgb=not augmented)
+        transform = make_transform(workload) if augment else _make_tensor_transform(workload)
+        dataset: Any = _Dataset(workload.files, workload.labels.tolist(), transform, rgb=not augment)
         self.loader: Any = DataLoader(
             dataset, batch_size, shuffle=True, num_workers=workload.threads, drop_last=augment
         )
@@ -201,7 +201,7 @@ def _make_tensor_transform(workload: Workload) -> Any:
 
 
 class Baseline:
-    """torchvision's ResNet-18 with DataLoader and Adam in fp32. It reads loss and accuracy at every step, without end."""
+    """torchvision's ResNet-18 with DataLoader and Adam in fp32. It reads loss and accuracy at every step."""
 
     epochs = 0
 

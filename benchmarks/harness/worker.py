@@ -1,6 +1,6 @@
 """The worker process of one candidate: it stays alive, and is told over a pipe when to run.
 
-The threads, imports and memory of one candidate thus do not touch another, and only one runs at a time. The pipe carries
+So threads, imports and memory of one candidate do not touch another, and only one runs at a time. The pipe carries
 one line of JSON each way. What the libraries print goes to a log.
 """
 
