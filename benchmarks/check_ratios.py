@@ -4,7 +4,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from harness import cases, regression, registry
+from harness import cases, registry, regression
 from harness.loader_timing import Timing, measure_loaders
 from harness.options import LoaderBenchConfig
 

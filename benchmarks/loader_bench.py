@@ -6,10 +6,11 @@ from pathlib import Path
 
 from harness import cases, tables
 from harness.bottleneck import find_bottleneck
+from harness.engines import OURS
 from harness.fork_server import get_fork_server
 from harness.loader_timing import Measured, Timing, measure_loaders
 from harness.options import LoaderBenchConfig
-from harness.registry import CANDIDATES, OURS, REFERENCE_RATES, preload
+from harness.registry import CANDIDATES, REFERENCE_RATES, preload
 from harness.targets import project_targets, read_targets
 from trainer_classification import cli
 

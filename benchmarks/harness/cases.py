@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 
 from harness.bottleneck import list_stages
+from harness.engines import OURS
 from harness.options import LoaderBenchConfig
-from harness.registry import CANDIDATES, OURS
+from harness.registry import CANDIDATES
 from harness.workload import Workload, make_scratch_folder, repeat_dataset
 from trainer_classification.config import PrepareConfig
 from trainer_classification.device import choose_device

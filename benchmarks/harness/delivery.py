@@ -1,7 +1,7 @@
 """Check that a loader delivered the work it was given, so that none wins by skipping some of it.
 
-The timed part keeps only a few bytes of each batch: labels, sample ids and sixteen pixels of each image. All checks come
-after it. One epoch that is not timed is checked in every pixel.
+The timed part keeps only a few bytes of each batch: labels, sample ids and sixteen pixels of each image. All checks
+come after it. One epoch that is not timed is checked in every pixel.
 """
 
 from __future__ import annotations

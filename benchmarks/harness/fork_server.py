@@ -21,8 +21,8 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 _REQUIRED = ("harness.registry", "harness.worker")
-# Imported where what they need is installed. torch._dynamo is for the first optimizer. ffcv is left out, since its import
-# sets torch and numba to one thread, and so is DALI, which must not touch a GPU before the fork.
+# Imported where what they need is installed. torch._dynamo is for the first optimizer. ffcv is left out, since its
+# import sets torch and numba to one thread, and so is DALI, which must not touch a GPU before the fork.
 _OPTIONAL = (
     "numba",
     "torchvision",

@@ -1,9 +1,9 @@
 """Model the step time on GPUs that are not available, from the multiply-adds and bytes of every operation.
 
-A step runs on torch's `meta` device, which computes nothing. Each operation that torch dispatches, forward and backward,
-counts its arithmetic and the bytes it reads and writes. An operation takes the longer of the two at the rates that the
-GPU can reach (the roofline: Williams, Waterman, Patterson, CACM 2009), and at least the time of a launch. A step takes
-the sum.
+A step runs on torch's `meta` device, which computes nothing. Each operation that torch dispatches, forward and
+backward, counts its arithmetic and the bytes it reads and writes. An operation takes the longer of the two at the rates
+that the GPU can reach (the roofline: Williams, Waterman, Patterson, CACM 2009), and at least the time of a launch. A
+step takes the sum.
 
 `python -m harness.gpu_model` prints the tables of docs/gpu-model.md.
 """
@@ -43,13 +43,13 @@ GPUS = {
     "H100": Gpu(989.4, 66.9, 3352),  # measured in benchmarks/results
 }
 
-# Fractions of the peaks that large operations reach: round numbers near two published rows, ResNet-50 training on a V100
-# in fp16 and in fp32 (where Winograd saves cuDNN arithmetic). All other rows are a check.
+# Fractions of the peaks that large operations reach: round numbers near two published rows, ResNet-50 training on a
+# V100 in fp16 and in fp32 (where Winograd saves cuDNN arithmetic). All other rows are a check.
 FP16_SHARE = 0.5
 BANDWIDTH_SHARE = 0.8
 FP32_SHARE = 0.9
-# Least seconds of an operation, with what belongs to it (casts, optimizer, counts): an assumption, the same for all cards.
-# An operation took 6.6 µs on an H100 in a step recorded as a CUDA graph, and 66 µs in one launched by Python.
+# Least seconds of an operation, with what belongs to it (casts, optimizer, counts): an assumption, the same for all
+# cards. An operation took 6.6 µs on an H100 in a step recorded as a CUDA graph, and 66 µs in one launched by Python.
 LAUNCH_SECONDS = 8e-6
 # Passes over the first input beyond the one that the arguments show. A norm reads once for statistics and once to
 # normalize. Its backward pass reads input and gradient twice. So does that of a convolution, once for each gradient.

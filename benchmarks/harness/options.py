@@ -97,7 +97,7 @@ class PrepareBenchConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainBenchConfig:
-    """Measure training: the time of a step and the share of waiting for data, and on request the time to an accuracy."""
+    """Measure training: the time of a step, the share of it spent waiting for data, and the time to an accuracy."""
 
     dataset: Annotated[str, Option("Name or folder of a dataset.", "Data")] = "samples/mnist"
     loaders: Annotated[str, Option(f"Loaders that feed the steps, separated by commas: {_ENGINES}.", "Data")] = (
@@ -124,7 +124,7 @@ class TrainBenchConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeBenchConfig(TrainConfig):
-    """Train with several seeds, and measure accuracy, seconds and CPU seconds of each. Takes all options of train.py."""
+    """Train with several seeds; measure accuracy, seconds and CPU seconds of each. Takes the options of train.py."""
 
     validation_fraction: Annotated[
         float, Option("As for train.py. The default trains on all images.", "Data", 0, 0.9)

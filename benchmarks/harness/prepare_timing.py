@@ -1,4 +1,4 @@
-"""Prepare and FFCV's writer as candidates. An epoch writes the whole dataset, from the original files to a new folder."""
+"""Prepare and FFCV's writer as candidates. An epoch writes the whole dataset from the original files."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Rates to compare loaders with: copying finished batches, and decoding every JPEG whole.
 
-Copying is a bound: every loader writes its batches. Full decoding is not, since a loader may decode the drawn box only or
-at a reduced scale.
+Copying is a bound, since every loader writes its batches. Full decoding is none, since a loader may decode only the
+drawn box, or at a reduced scale.
 """
 
 from __future__ import annotations

@@ -36,17 +36,18 @@ TERMINAL_COLUMNS: dict[str, Callable[[Row], str]] = {
     "high": lambda row: f"{row['high']:,.0f}",
 } | {name: column for name, column in LOADER_COLUMNS.items() if name not in ("loader", *RATE_COLUMNS)}
 LOADER_NOTE = (
-    "img/s: median over the turns, in which all loaders alternate. First batch: seconds after the imports, files in the "
-    "page cache. First epoch: img/s, compilation included. From disk: img/s of an epoch of a newly opened loader, no file "
-    "in the page cache; empty where some files stay there, as another loader has them memory-mapped. Peak MB: memory of "
-    "the loader's processes, memory-mapped files included. MB beyond shards: without those, and without what the imports "
-    "took."
+    "img/s: median over the turns, in which all loaders alternate. First batch: seconds after the imports, files in "
+    "the page cache. First epoch: img/s, compilation included. From disk: img/s of an epoch of a newly opened loader, "
+    "no file in the page cache; empty where some files stay there, as another loader has them memory-mapped. Peak MB: "
+    "memory of the loader's processes, memory-mapped files included. MB beyond shards: without those, and without "
+    "what the imports took."
 )
 
 TARGETS_TITLE = "Compared with what the GPUs consume"
 TARGETS_NOTE = (
-    "The rate of a core is measured here. A projected rate is scaled linearly to the host's vCPUs and is no measurement. "
-    "The ratio is to what the GPUs consume (benchmarks/targets.toml; * computed by its formula, not a published row)."
+    "The rate of a core is measured here. A projected rate is scaled linearly to the host's vCPUs and is no "
+    "measurement. The ratio is to what the GPUs consume (benchmarks/targets.toml; * computed by its formula, not a "
+    "published row)."
 )
 
 # Names that results before 2026-11-27 use.
@@ -93,7 +94,7 @@ def format_table(rows: Sequence[Row], columns: Columns) -> str:
 
 
 def print_table(title: str, header: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
-    """Print a table of at most 100 columns, without the columns that are empty. Markdown where rich is not installed."""
+    """Print a table of at most 100 columns, without its empty columns. Markdown where rich is not installed."""
     kept = [number for number in range(len(header)) if number == 0 or any(line[number] for line in lines)]
     names = [header[number] for number in kept]
     cells = [[line[number] for number in kept] for line in lines]

@@ -1,4 +1,4 @@
-"""Read what T4 and V100 consume from `benchmarks/targets.toml`, and compare a loader measured here with it."""
+"""Read what T4 and V100 consume from `benchmarks/targets.toml`, and compare loaders with it."""
 
 from __future__ import annotations
 
@@ -88,8 +88,8 @@ def read_targets(path: Path = FILE) -> tuple[dict[str, Host], list[Target]]:
         computed = compute(target.formula)
         if abs(computed / target.images_per_second - 1) > 0.001:
             raise ValueError(
-                f"{path}: {target.dataset} on {target.hardware} has {target.images_per_second:g} images a second, but its "
-                f"formula {target.formula} gives {computed:.1f}. Correct one of them."
+                f"{path}: {target.dataset} on {target.hardware} has {target.images_per_second:g} images a second, but "
+                f"its formula {target.formula} gives {computed:.1f}. Correct one of them."
             )
     return hosts, targets
 

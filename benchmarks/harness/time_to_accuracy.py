@@ -1,7 +1,7 @@
 """Measure the seconds of training to an accuracy: of this package, and of a loop as most projects start with.
 
-The clock covers the training steps and the wait for their batches. The test split is evaluated after each epoch, outside
-the clock, in the same way for all.
+The clock covers the training steps and the wait for their batches. The test split is evaluated after each epoch,
+outside the clock, in the same way for all.
 """
 
 from __future__ import annotations

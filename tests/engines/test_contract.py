@@ -16,8 +16,8 @@ from trainer_classification.data import array, table
 from trainer_classification.data.array import open_array
 from trainer_classification.data.decode import decode
 from trainer_classification.loaders import resident
-from trainer_classification.loaders.dali import open_dali
 from trainer_classification.loaders.base import LoaderRequest
+from trainer_classification.loaders.dali import open_dali
 from trainer_classification.loaders.registry import INSTALL, installed, open_loader
 from trainer_classification.loaders.torch_dataloader import open_torch
 from trainer_classification.plan import Plan, Policy, identity

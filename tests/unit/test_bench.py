@@ -1,4 +1,4 @@
-"""Timing, checking, targets and tables of the benches: no process is started, nothing is really timed."""
+"""Timing, checking, targets and tables of the benchmarks. No worker is started, and nothing is really timed."""
 
 import dataclasses
 import json
@@ -11,18 +11,16 @@ import numpy as np
 import pytest
 import torch
 
-from harness import delivery, regression, tables, targets
-from harness import loader_timing as loaders
-from harness import own_loaders as engines
-from harness import registry
-from harness.bottleneck import ladder
+from harness import delivery, loader_timing, own_loaders, registry, regression, tables, targets
+from harness.bottleneck import find_bottleneck
 from harness.delivery import Delivery, Expected, Seen, audit, check
 from harness.intervals import median_interval, ratio_interval
-from harness.measure import Stopwatch, Turn, summarize, interleave
+from harness.loader_timing import Timing
+from harness.measure import Stopwatch, Turn, interleave, summarize
 from harness.resources import Usage, evict, page_cache_share, read_files
 from harness.vendor_defaults import Ffcv
 from harness.worker import Server
-from harness.worker_client import Failed, Outcome
+from harness.worker_client import CandidateError, Outcome
 from harness.workload import Workload, as_arguments, repeat_dataset
 from helpers import encoded, noise, write_dataset
 from trainer_classification.data.source import read_folder
@@ -60,28 +58,28 @@ def test_no_clock_starts_while_others_still_import(tmp_path, monkeypatch):
         def answer(self):
             events.append(f"{self.name} imported")
             if self.name == "torch":
-                raise Failed("no torchvision")
+                raise CandidateError("no torchvision")
 
         def end(self):
             events.append(f"{self.name} ended")
 
-    def prelude(child, cold):
-        events.append(f"{child.name} opened")
+    def measure_opening(worker, cold):
+        events.append(f"{worker.name} opened")
         return Outcome()
 
     for name, stand_in in {
         "WorkerClient": WorkerClient,
-        "prelude": prelude,
-        "candidates": SimpleNamespace(
+        "measure_opening": measure_opening,
+        "registry": SimpleNamespace(
             find_reason_left_out=lambda *_: "", write=lambda *_: None, list_files=lambda *_: [], STAGES=()
         ),
         "write_expected": lambda _: None,
         "as_arguments": lambda _: {},
         "interleave": lambda *_: {},
     }.items():
-        monkeypatch.setattr(loaders, name, stand_in)
+        monkeypatch.setattr(loader_timing, name, stand_in)
     workload = SimpleNamespace(folder=tmp_path.joinpath)
-    found = loaders.measure_loaders(workload, ["torch", "resident", "dali"], 1, 1, False, lambda _: None)
+    found = loader_timing.measure_loaders(workload, ["torch", "resident", "dali"], Timing(1, 1), lambda _: None)
     assert events[:4] == ["torch imported", "torch ended", "resident imported", "dali imported"]
     assert events[4:] == ["resident opened", "dali opened", "resident ended", "dali ended"]
     assert found.left_out == {"torch": "failed: no torchvision"}
@@ -215,7 +213,7 @@ CHEATS = [
 
 
 @pytest.mark.parametrize("work", DEFAULTS, ids=["caltech-101", "cifar100"])
-@pytest.mark.parametrize("name", [name for name, entry in registry.CANDIDATES.items() if entry.batches])
+@pytest.mark.parametrize("name", [name for name, entry in registry.CANDIDATES.items() if entry.delivers])
 def test_no_contestant_may_skip_images_or_mix_up_labels_in_a_default_run(name, work):
     common = work.count, work.batch_size, registry.missing(name, work)
     honest = SelfShuffling(*common)
@@ -281,13 +279,13 @@ def test_a_projection_scales_by_cores():
     assert found["t4"].ratio == pytest.approx(16000 / 3721)
 
 
-def test_the_smallest_rung_names_the_limit():
+def test_the_slowest_stage_is_the_limit():
     rates = {"decode-originals": 900.0, "copy": 9e5, "dali": 800.0, "stage-read-dali": 5e4}
-    rates |= {"stage-step": 1800.0, "stage-full-dali": 1000.0}
-    found = ladder("dali", rates)
+    rates |= {"stage-step": 1800.0, "stage-train-dali": 1000.0}
+    found = find_bottleneck("dali", rates)
     assert (found.limit, found.possible) == ("decode", 1.8)
     assert "limited by decode; 1.80x possible" in str(found)
-    assert ladder("ffcv", rates) is None
+    assert find_bottleneck("ffcv", rates) is None
 
 
 def test_a_floor_breaks_only_where_the_whole_interval_is_below():
@@ -295,7 +293,7 @@ def test_a_floor_breaks_only_where_the_whole_interval_is_below():
     kept, broken = ([50.0, 400.0, 60.0], [50.0, 55.0, 60.0])
     for rates, verdict in ((kept, True), (broken, False)):
         found = regression.check_floors("caltech-101", {name[0]: rates, name[1]: [10.0] * 3})
-        assert [finding.kept for finding in found] == [verdict]
+        assert [check.kept for check in found] == [verdict]
 
 
 def test_a_block_of_the_readme_is_made_anew_and_nothing_else_changes():
@@ -384,7 +382,9 @@ class Mapping:
 def test_a_cold_epoch_is_reported_only_where_the_files_left_the_page_cache(tmp_path):
     path = a_file(tmp_path)
     server = Server("")
-    server.opened, server.watch, server.expected = lambda: Mapping(path), Stopwatch(torch.device("cpu")), None
+    server.open = lambda: Mapping(path)
+    server.watch = Stopwatch(torch.device("cpu"))
+    server.expected = None
     server.first()
     assert server.cold()["rate"] > 0
     other = np.memmap(path, mode="r")
@@ -396,14 +396,12 @@ def test_a_cold_epoch_is_reported_only_where_the_files_left_the_page_cache(tmp_p
 @pytest.mark.parametrize(("ahead", "untimed"), [(True, 1), (False, 0)])
 def test_what_was_made_while_others_ran_is_not_counted(tmp_path, ahead, untimed):
     candidate = Mapping(a_file(tmp_path))
-    candidate.ahead = ahead
+    candidate.works_ahead = ahead
     server = Server("")
-    server.candidate, server.watch, server.expected, server.last = (
-        candidate,
-        Stopwatch(torch.device("cpu")),
-        None,
-        100.0,
-    )
+    server.candidate = candidate
+    server.watch = Stopwatch(torch.device("cpu"))
+    server.expected = None
+    server.last = 100.0
     images = server.turn(0.001)["images"]
     assert server.number - images // 10 == untimed
 
@@ -413,7 +411,7 @@ def test_a_rate_that_was_not_measured_is_an_empty_cell():
     assert tables.LOADER_COLUMNS["from disk"]({"cold_images_per_second": 1234.5}) == "1,234"
 
 
-def test_stock_ffcv_lets_go_of_its_loader_when_it_is_closed():
+def test_vendor_ffcv_lets_go_of_its_loader_when_it_is_closed():
     candidate = object.__new__(Ffcv)
     candidate.loader = Mapping.__new__(Mapping)
     gone = weakref.ref(candidate.loader)
@@ -426,8 +424,8 @@ def test_dali_reads_the_array_of_small_images_and_the_tars_of_large_ones(resized
     names = ["array/train.bin", "beton/train.beton", "tar/train-0.tar", "tar/test-0.tar"]
     manifest = SimpleNamespace(resized=resized, files=dict.fromkeys(names))
     workload = SimpleNamespace(prepared="prepared", manifest=manifest, files=["a.jpg"])
-    assert engines.list_shards("dali", workload) == [f"prepared/{read}"]
-    assert engines.list_shards("torch", workload) == ["a.jpg"]
+    assert own_loaders.list_shards("dali", workload) == [f"prepared/{read}"]
+    assert own_loaders.list_shards("torch", workload) == ["a.jpg"]
 
 
 def test_formats_that_are_written_for_each_worker_are_kept_apart_by_threads(tmp_path):
@@ -448,7 +446,7 @@ def test_what_may_be_left_out_follows_from_the_batch_of_this_run_whatever_an_ear
 @pytest.mark.parametrize(("there", "wanted"), [(True, ["harness.vendor_defaults:compile_dictionary"]), (False, [])])
 def test_what_several_contestants_share_is_asked_for_once_and_only_where_they_are_installed(monkeypatch, there, wanted):
     asked = []
-    monkeypatch.setattr(candidates, "get_fork_server", lambda: SimpleNamespace(share=asked.append))
-    monkeypatch.setattr(candidates, "installed", lambda _: there)
-    registry.share(["resident", "ffcv-vendor-raw", "ffcv-vendor-jpg", "stage-step"])
+    monkeypatch.setattr(registry, "get_fork_server", lambda: SimpleNamespace(preload=asked.append))
+    monkeypatch.setattr(registry, "installed", lambda _: there)
+    registry.preload(["resident", "ffcv-vendor-raw", "ffcv-vendor-jpg", "stage-step"])
     assert asked == wanted
