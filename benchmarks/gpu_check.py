@@ -1,8 +1,8 @@
 """Run tests/gpu and the benchmarks on a CUDA machine that has only python3, torch and numpy: make gpu-check
 
 Prepared arrays of random pixels stand in for the datasets, with their sizes or with fewer images (--images). The
-content of the images does not change what the device path and the step cost. Prepared datasets of real images, made on another
-machine, are measured too, and their recipes are trained. Writes benchmarks/results/gpu-<card>.json and .md.
+content of the images does not change what the device path and the step cost. Prepared datasets of real images, made on
+another machine, are measured too, and their recipes are trained. Writes benchmarks/results/gpu-<card>.json and .md.
 """
 
 import argparse

@@ -27,8 +27,8 @@ COLUMNS = {
 }
 NOTE = (
     "synthetic: the same batch again and again, without a loader. data-wait: fraction of the time in which the device "
-    "had nothing to do, waiting for a batch. of synthetic: the rate over that of synthetic, in the same rounds. What is "
-    "missing to 1 is the cost of the loader."
+    "had nothing to do, waiting for a batch. of synthetic: the rate over that of synthetic, in the same rounds. What "
+    "is missing to 1 is the cost of the loader."
 )
 
 

@@ -1,4 +1,4 @@
-"""Contestants of the benches in processes of their own: what becomes of those that break."""
+"""Workers of the benchmarks: what happens to those that break."""
 
 import os
 import signal

@@ -90,7 +90,7 @@ def test_a_slow_round_cancels_out_of_a_ratio():
     assert ratio_interval([4, 40, 4], [2, 20, 2]).high == 2
 
 
-def test_contestants_take_turns_until_all_have_enough():
+def test_candidates_take_turns_until_all_have_enough():
     order = []
 
     def taker(name, seconds):
@@ -214,7 +214,7 @@ CHEATS = [
 
 @pytest.mark.parametrize("work", DEFAULTS, ids=["caltech-101", "cifar100"])
 @pytest.mark.parametrize("name", [name for name, entry in registry.CANDIDATES.items() if entry.delivers])
-def test_no_contestant_may_skip_images_or_mix_up_labels_in_a_default_run(name, work):
+def test_no_candidate_may_skip_images_or_mix_up_labels_in_a_default_run(name, work):
     common = work.count, work.batch_size, registry.missing(name, work)
     honest = SelfShuffling(*common)
     assert audit(honest, 0, honest.expected())["images"] == work.count
@@ -444,7 +444,7 @@ def test_what_may_be_left_out_follows_from_the_batch_of_this_run_whatever_an_ear
 
 
 @pytest.mark.parametrize(("there", "wanted"), [(True, ["harness.vendor_defaults:compile_dictionary"]), (False, [])])
-def test_what_several_contestants_share_is_asked_for_once_and_only_where_they_are_installed(monkeypatch, there, wanted):
+def test_what_several_candidates_need_is_preloaded_once_and_only_where_they_are_installed(monkeypatch, there, wanted):
     asked = []
     monkeypatch.setattr(registry, "get_fork_server", lambda: SimpleNamespace(preload=asked.append))
     monkeypatch.setattr(registry, "installed", lambda _: there)
