@@ -83,7 +83,7 @@ class Theirs(SelfShuffling):
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         with open(os.devnull, "w") as devnull, contextlib.redirect_stderr(devnull):
-            write_ffcv(self.mode, self.originals, self.labels, self.resized, self.threads, self.folder)
+            write_ffcv(self.mode, self.originals, self.labels, self.folder, resized=self.resized, threads=self.threads)
         store = open_beton(self.folder / "train.beton")
         assert np.array_equal(store.labels, self.labels), "the beton holds other labels than it was given"
         yield Delivery(len(store.labels))

@@ -55,7 +55,7 @@ class _Images:
             return image.convert("RGB"), int(self.labels[row])
 
 
-def write_ffcv(mode: str, files: list[str], labels: list[int], resized: bool, threads: int, folder: Path) -> None:
+def write_ffcv(mode: str, files: list[str], labels: list[int], folder: Path, *, resized: bool, threads: int) -> None:
     """Write a beton with FFCV's DatasetWriter, fed by PIL. Only resized datasets have a bound on the side."""
     from ffcv.fields import IntField, RGBImageField
     from ffcv.writer import DatasetWriter
@@ -75,7 +75,8 @@ def compile_dictionary() -> None:
 
 def _write_train(mode: str, workload: Workload, folder: Path) -> None:
     labels = workload.labels.tolist()
-    write_ffcv(mode, workload.files, labels, workload.manifest.resized, workload.threads, folder)
+    resized = workload.manifest.resized
+    write_ffcv(mode, workload.files, labels, folder, resized=resized, threads=workload.threads)
 
 
 write_ffcv_raw = partial(_write_train, "raw")
