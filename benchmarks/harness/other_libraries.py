@@ -241,7 +241,10 @@ def _draw_box(
     for _ in range(10):
         size = random.uniform(*area) * width * height
         ratio = np.exp(random.uniform(*np.log(aspect)))
-        w, h = round((size * ratio) ** 0.5), round((size / ratio) ** 0.5)
+        w = round((size * ratio) ** 0.5)
+        h = round((size / ratio) ** 0.5)
         if 0 < w <= width and 0 < h <= height:
-            return int(random.integers(0, width - w + 1)), int(random.integers(0, height - h + 1)), w, h
+            x = int(random.integers(0, width - w + 1))
+            y = int(random.integers(0, height - h + 1))
+            return x, y, w, h
     return 0, 0, width, height

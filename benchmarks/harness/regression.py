@@ -49,7 +49,8 @@ class FloorCheck:
 
     def __str__(self) -> str:
         verdict = "kept" if self.kept else "BROKEN"
-        return f"{self.floor.ours} / {self.floor.theirs}: {self.median:.2f}x (up to {self.high:.2f}), floor {self.floor.least}x: {verdict}"
+        ratio = f"{self.floor.ours} / {self.floor.theirs}: {self.median:.2f}x (up to {self.high:.2f})"
+        return f"{ratio}, floor {self.floor.least}x: {verdict}"
 
 
 def check_floors(dataset: str, rates: Mapping[str, Sequence[float]]) -> list[FloorCheck]:

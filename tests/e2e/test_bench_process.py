@@ -54,7 +54,7 @@ def test_one_that_does_not_answer_is_killed_and_named(tmp_path, monkeypatch):
     assert worker.code == -9
 
 
-def test_what_contestants_are_forked_from_has_no_threads(tmp_path):
+def test_the_fork_server_has_no_threads(tmp_path):
     worker = WorkerClient(
         "a", "no_such_module:start", {}, tmp_path / "log"
     )  # answers once the fork server has imported all
