@@ -316,6 +316,24 @@ def test_the_readme_has_the_tables_that_its_results_give(tmp_path):
     assert copy.read_text() == (root / "README.md").read_text(), "run: python benchmarks/make_tables.py"
 
 
+@pytest.mark.parametrize("name", ["mnist", "cifar100", "caltech-101"])
+def test_a_printed_table_has_100_columns_at_most_and_whole_cells(name, capsys):
+    path = Path(__file__).parents[2] / f"benchmarks/results/loader-{name}-2core.json"
+    content = tables.read_loader_results(path)
+    lines = tables.format_rows(content["rows"], tables.TERMINAL_COLUMNS)
+    tables.print_table("title", list(tables.TERMINAL_COLUMNS), lines)
+    tables.print_table("title", *tables.make_targets_table(content["targets"][name]))
+    printed = capsys.readouterr().out.splitlines()
+    assert max(map(len, printed)) <= 100
+    for cells in lines:
+        assert any(all(cell in line for cell in cells) for line in printed), cells
+
+
+def test_old_names_of_rows_are_mapped():
+    path = Path(__file__).parents[2] / "benchmarks/results/loader-caltech-101-2core.json"
+    assert {row["loader"] for row in tables.read_loader_results(path)["rows"]} == registry.CANDIDATES.keys()
+
+
 def test_results_are_written_as_json(tmp_path):
     tables.write_json(tmp_path / "new" / "x.json", {"rows": []})
     assert json.loads((tmp_path / "new" / "x.json").read_text()) == {"rows": []}
