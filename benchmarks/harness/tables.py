@@ -107,10 +107,10 @@ def print_table(title: str, header: Sequence[str], lines: Sequence[Sequence[str]
         return
 
     width = min(Console().width, TERMINAL_WIDTH) if sys.stdout.isatty() else TERMINAL_WIDTH
-    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     for number, name in enumerate(names):
-        widest = max((len(line[number]) for line in cells), default=0)  # cells stay whole, headers may wrap
-        table.add_column(name, justify="left" if number == 0 else "right", min_width=widest)
+        whole = [*name.split(), *(line[number] for line in cells)]  # headers wrap at spaces, cells do not
+        table.add_column(name, justify="left" if number == 0 else "right", width=max(map(len, whole)))
     for cell_line in cells:
         table.add_row(*cell_line)
     Console(width=width).print(table)
