@@ -1,8 +1,8 @@
-"""tests/gpu and the benches on a CUDA machine with python3, torch and numpy alone: make gpu-check
+"""Run tests/gpu and the benchmarks on a CUDA machine that has only python3, torch and numpy: make gpu-check
 
-Prepared arrays of random pixels stand in for the datasets (of their sizes, or fewer images with --images): what the
-device path and the step cost does not depend on what the images show. Prepared datasets of real images, which were made
-on another machine, are measured too, and their recipes trained. Writes benchmarks/results/gpu-<card>.json and .md.
+Prepared arrays of random pixels stand in for the datasets, with their sizes or with fewer images (--images). The
+content of the images does not change what the device path and the step cost. Prepared datasets of real images, made on
+another machine, are measured too, and their recipes are trained. Writes benchmarks/results/gpu-<card>.json and .md.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -22,18 +23,20 @@ import numpy as np
 import torch
 
 from harness import tables
-from harness.measure import COUNT, Stopwatch, Turn, figures, interleave
+from harness.delivery import Candidate
+from harness.engines import formats
+from harness.measure import COUNT, Stopwatch, Turn, interleave, summarize
 from harness.own_loaders import Engine
 from harness.provenance import provenance
+from harness.registry import installed
 from harness.resources import usage
-from harness.step_timing import Steps, fitted
+from harness.step_timing import Steps, fit_batch_size
 from harness.synthetic import write_prepared
 from harness.targets import read_targets
 from harness.workload import Workload
 from trainer_classification.config import TrainConfig
 from trainer_classification.data import manifest
 from trainer_classification.data.array import open_array
-from trainer_classification.loaders import registry as select
 from trainer_classification.loaders.base import BatchSchedule
 from trainer_classification.loaders.resident import HostResident
 from trainer_classification.training.loop import Stopped, train_prepared
@@ -45,7 +48,7 @@ DATASETS = {
     "cifar100": (45_000, 32, 32, 3, 100),
     "caltech-101": (6_247, 160, 128, 3, 101),
 }
-# What a prepared dataset of this name is trained with, one run each.
+# The options of the trainings of each prepared dataset, one run each.
 RUNS = {
     "mnist": [
         {},
@@ -78,74 +81,83 @@ TRAININGS = {
     "data-wait": lambda row: f"{row['data_wait_fraction']:.2%}",
 }
 NOTE = (
-    "Device time by CUDA events; median over the turns, in turns, with its 95 % interval. whole: with evaluation, test "
-    "and report; first step: of `training`, with tuning or compilation."
+    "Rates are device time by CUDA events: the median over the turns, in which all alternate, with its 95 % interval. "
+    "whole: training with evaluation, test and report. first step: part of `training`, with tuning or compilation. "
+    "data-wait: fraction of the training in which the device had nothing to do, waiting for a batch."
 )
 
 
 def main() -> int:
-    options = parsed()
+    options = parse_arguments()
     if options.device == "cuda" and not torch.cuda.is_available():
         print("Error: torch finds no CUDA device here.", file=sys.stderr)
         return 2
+
     card = re.sub(r"\W+", "-", torch.cuda.get_device_name().lower()) if options.device == "cuda" else "cpu"
-    found = {"tests_gpu": tests() if options.device == "cuda" and options.tests else "not run"}
-    found |= {"rows": [], "trainings": []}
-    broken, path = bool(re.search("failed|error", found["tests_gpu"])), Path(options.out) / f"gpu-{card}.json"
-    given = [Path(name) for name in options.prepared]
+    path = Path(options.out) / f"gpu-{card}.json"
+    content = {"tests_gpu": run_tests() if options.device == "cuda" and options.tests else "not run"}
+    content |= {"rows": [], "trainings": []}
+    failed = bool(re.search("failed|error", content["tests_gpu"]))
     with tempfile.TemporaryDirectory() as folder:
-        sources = [made_up(Path(folder) / name, name, options.images) for name in still_to_make_up(given)] + given
-        steps = [("rows", partial(measured, source, options)) for source in sources]
-        for source in given:
-            runs = RUNS.get(manifest.read(source).dataset, [])
-            steps += [("trainings", partial(trained, source, run, options, folder)) for run in runs]
-        for kind, measure in steps:
+        for kind, measure in list_measurements(options, Path(folder)):
             try:
-                found[kind] += measure()
+                content[kind] += measure()
             except Stopped as stop:
                 print(stop, file=sys.stderr)
                 return stop.code
-            except Exception:  # told, and the rest goes on: such a machine is not at hand every day
+            except Exception:  # print it and go on, since such a machine is not available every day
                 traceback.print_exc()
-                broken = True
-            tables.write_json(path, found)
-    text = page(found)
-    path.with_suffix(".md").write_text(text)
-    print(text, f"Written: {path}", sep="\n")
-    return int(broken)
+                failed = True
+            tables.write_json(path, content)
+
+    page = format_page(content)
+    path.with_suffix(".md").write_text(page)
+    print(page, f"Written: {path}", sep="\n")
+    return int(failed)
 
 
-def parsed() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", default="cuda", help="cpu only to try this script")
-    parser.add_argument("--images", type=int, default=0, help="of each made-up dataset; 0: as many as the real one has")
-    parser.add_argument("--seconds", type=float, default=5.0, help="for each measurement")
+    parser.add_argument("--device", default="cuda", help="cuda, or cpu to try this script")
+    parser.add_argument("--images", type=int, default=0, help="images of each synthetic dataset. 0: as the real one")
+    parser.add_argument("--seconds", type=float, default=5.0, help="seconds of each measurement")
     parser.add_argument("--prepared", action="append", default=[], help="folder that prepare.py made; repeatable")
-    parser.add_argument("--no-tests", dest="tests", action="store_false", help="leave out tests/gpu")
+    parser.add_argument("--no-tests", dest="tests", action="store_false", help="do not run tests/gpu")
     parser.add_argument("--out", default=str(ROOT / "benchmarks/results"), help="folder for the results")
     return parser.parse_args()
 
 
-def still_to_make_up(given: list[Path]) -> list[str]:
-    """The datasets that have not been given as arrays of real images."""
-    manifests = [manifest.read(path) for path in given]
-    return [name for name in DATASETS if not any(of.dataset == name and "array" in of.formats for of in manifests)]
+def list_measurements(options: argparse.Namespace, folder: Path) -> list[tuple[str, Callable[[], list[dict]]]]:
+    """Return what to measure: the key of its results, and the function that returns them."""
+    given = [Path(name) for name in options.prepared]
+    synthetic = [write_synthetic(folder / name, name, options.images) for name in find_missing_datasets(given)]
+    measurements = [("rows", partial(measure_rates, source, options)) for source in [*synthetic, *given]]
+    for source in given:
+        runs = RUNS.get(manifest.read(source).dataset, [])
+        measurements += [("trainings", partial(measure_training, source, run, options, folder)) for run in runs]
+    return measurements
 
 
-def tests() -> str:
-    """What pytest says of tests/gpu in its last line, where there is a pytest."""
+def find_missing_datasets(given: list[Path]) -> list[str]:
+    """Return the datasets that are not given as prepared arrays of real images."""
+    with_array = {found.dataset for found in map(manifest.read, given) if "array" in found.formats}
+    return [name for name in DATASETS if name not in with_array]
+
+
+def run_tests() -> str:
+    """Run tests/gpu where pytest is installed. Returns the last line that it prints."""
     if importlib.util.find_spec("pytest") is None:
         print("tests/gpu are left out: pytest is not installed", file=sys.stderr)
         return "not run: no pytest"
-    # Its configuration and the conftest above ask for packages that are not here.
+    # The project's configuration and the conftest above tests/gpu need packages that are missing here.
     command = [sys.executable, "-m", "pytest", "-q", "-rs", "-c", "/dev/null", "--rootdir", str(ROOT), "tests/gpu"]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     print(done.stdout)
     return done.stdout.strip().rpartition("\n")[2]
 
 
-def made_up(folder: Path, name: str, images: int) -> Path:
-    """A prepared dataset of random pixels, in the layout that prepare writes."""
+def write_synthetic(folder: Path, name: str, images: int) -> Path:
+    """Write a prepared dataset of random pixels. Returns its folder."""
     count, side, size, channels, classes = DATASETS[name]
     count = min(count, images) if images else count
     random = np.random.default_rng(0)
@@ -155,96 +167,122 @@ def made_up(folder: Path, name: str, images: int) -> Path:
     return folder
 
 
-def measured(prepared: Path, options: argparse.Namespace) -> list[dict]:
-    """The loaders alone, the step alone, and training fed by each loader, in turns."""
-    of, threads = manifest.read(prepared), provenance()["threads"]
-    work = Workload(str(prepared), "", 512 if of.train_size <= 64 else 128, threads, options.device, of.train_size)
-    fits, contestants = fitted(work), {}
-    if "array" in of.formats:
-        contestants |= {"loader resident": Engine("resident", work), "step, cached batch": Steps(fits)}
-        contestants["training, fed by resident"] = Steps(fits, "resident")
-        if options.device == "cuda" and importlib.util.find_spec("numba"):
-            contestants["loader resident, on the host"] = OnHost(work)
-    if select.installed("dali") and ("tar" if of.resized else "array") in of.formats:
-        contestants |= {"loader dali": Engine("dali", work), "training, fed by dali": Steps(fits, "dali")}
-    takers = {name: Taker(contestant, work.where, options.seconds / COUNT) for name, contestant in contestants.items()}
+def measure_rates(prepared: Path, options: argparse.Namespace) -> list[dict]:
+    """Measure each loader alone, the step alone, and training fed by each loader, in turns."""
+    found = manifest.read(prepared)
+    batch_size = 512 if found.train_size <= 64 else 128
+    work = Workload(str(prepared), "", batch_size, provenance()["threads"], options.device, found.train_size)
+    candidates = open_candidates(work)
+    takers = {
+        name: TurnTaker(candidate, work.torch_device, options.seconds / COUNT) for name, candidate in candidates.items()
+    }
     turns = interleave(takers, options.seconds)
-    for contestant in contestants.values():
-        contestant.close()
-    about = {
-        "dataset": of.dataset,
+    for candidate in candidates.values():
+        candidate.close()
+
+    description = {
+        "dataset": found.dataset,
         "pixels": "real" if prepared in map(Path, options.prepared) else "random",
         "images": work.count,
+        "image_size": work.image_size,
+        "network": work.recipe.model,
+        "device": options.device,
     }
-    about |= {"image_size": work.image_size, "network": work.recipe.model, "device": options.device}
+    step_batch_size = fit_batch_size(work).batch_size
     return [
-        about
-        | {"what": name, "batch_size": (work if name.startswith("loader") else fits).batch_size}
-        | figures(done)
+        description
+        | {"what": name, "batch_size": batch_size if name.startswith("loader") else step_batch_size}
+        | summarize(done)
         | provenance()
         for name, done in turns.items()
     ]
 
 
-class OnHost(Engine):
-    """The resident loader as for a split that does not fit on the GPU: batches are made on the host, and copied."""
+def open_candidates(work: Workload) -> dict:
+    """Open what can be measured of a prepared dataset, by the name of its row."""
+    found = work.manifest
+    step_work = fit_batch_size(work)
+    candidates = {}
+    if "array" in found.formats:
+        candidates["loader resident"] = Engine("resident", work)
+        candidates["step, cached batch"] = Steps(step_work)
+        candidates["training, fed by resident"] = Steps(step_work, "resident")
+        if work.device == "cuda" and importlib.util.find_spec("numba"):
+            candidates["loader resident, on the host"] = HostEngine(work)
+    if installed(("nvidia.dali",)) and set(formats("dali", found.resized)) <= found.formats.keys():
+        candidates["loader dali"] = Engine("dali", work)
+        candidates["training, fed by dali"] = Steps(step_work, "dali")
+    return candidates
+
+
+class HostEngine(Engine):
+    """The resident loader for a split that does not fit on the GPU: it makes batches on the host and copies them."""
 
     def __init__(self, work: Workload) -> None:
         store = open_array(Path(work.prepared), work.manifest, "train")
-        share = BatchSchedule(work.plan, work.count, work.batch_size)
-        self.loader = HostResident(store, share, work.image_size, work.where, work.threads)
+        schedule = BatchSchedule(work.plan, work.count, work.batch_size)
+        self.loader = HostResident(store, schedule, work.image_size, work.torch_device, work.threads)
 
 
-class Taker:
-    """Turns of a contestant within this process, after one that is not timed."""
+class TurnTaker:
+    """Take turns of a candidate in this process, after one that is not timed."""
 
-    def __init__(self, contestant, device: torch.device, seconds: float) -> None:
-        self.contestant, self.watch, self.seconds, self.number = contestant, Stopwatch(device), seconds, 0
+    def __init__(self, candidate: Candidate, device: torch.device, seconds: float) -> None:
+        self.candidate = candidate
+        self.watch = Stopwatch(device)
+        self.seconds = seconds
+        self.number = 0
         self()
 
     def __call__(self) -> Turn:
-        before, images, taken = usage(os.getpid()), 0, 0.0
+        before = usage(os.getpid())
+        images = 0
+        taken = 0.0
         while taken < self.seconds:
             self.watch.start()
-            images += sum(batch.count for batch in self.contestant.epoch(self.number))
+            images += sum(batch.count for batch in self.candidate.epoch(self.number))
             taken += self.watch.stop()
             self.number += 1
         return Turn(images, taken, usage(os.getpid()) - before)
 
 
-def trained(prepared: Path, run: dict, options: argparse.Namespace, folder: str) -> list[dict]:
-    """One training, from the first step to the report."""
-    of, on_gpu = manifest.read(prepared), options.device == "cuda"
-    cpu, started = time.process_time(), time.time()
-    torch.cuda.reset_peak_memory_stats() if on_gpu else None
+def measure_training(prepared: Path, run: dict, options: argparse.Namespace, folder: Path) -> list[dict]:
+    """Train once, from the first step to the report."""
+    found = manifest.read(prepared)
+    on_gpu = options.device == "cuda"
+    started = time.time()
+    cpu_before = time.process_time()
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
     with tempfile.TemporaryDirectory(dir=folder) as outputs:
         config = TrainConfig(**run, device=options.device, output_dir=outputs)
-        summary = train_prepared(config, prepared, of, started)
+        summary = train_prepared(config, prepared, found, started)
         (metrics,) = Path(outputs).rglob("metrics.jsonl")
         history = [json.loads(line) for line in metrics.read_text().splitlines()]
-    shown = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in run.items())
-    about = {"options": shown or "none", "validation": "validation" in of.splits}
-    used = {"cpu_seconds": time.process_time() - cpu}
-    used |= {"gpu_memory_mb": torch.cuda.max_memory_allocated() / 1e6} if on_gpu else {}
-    return [about | summary | used | provenance() | {"history": history}]
+
+    arguments = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in run.items())
+    description = {"options": arguments or "none", "validation": "validation" in found.splits}
+    used = {"cpu_seconds": time.process_time() - cpu_before}
+    if on_gpu:
+        used["gpu_memory_mb"] = torch.cuda.max_memory_allocated() / 1e6
+    return [description | summary | used | provenance() | {"history": history}]
 
 
-def page(found: dict) -> str:
-    """What was found, as Markdown."""
-    targets, parts = read_targets()[1], [f"# On a GPU\n\ntests/gpu: {found['tests_gpu']}."]
-    for dataset, pixels in dict.fromkeys((row["dataset"], row["pixels"]) for row in found["rows"]):
-        rows = [row for row in found["rows"] if (row["dataset"], row["pixels"]) == (dataset, pixels)]
+def format_page(content: dict) -> str:
+    """Format the results as a Markdown page."""
+    targets = read_targets()[1]
+    parts = [f"# On a GPU\n\ntests/gpu: {content['tests_gpu']}."]
+    for dataset, pixels in dict.fromkeys((row["dataset"], row["pixels"]) for row in content["rows"]):
+        rows = [row for row in content["rows"] if (row["dataset"], row["pixels"]) == (dataset, pixels)]
         batches = " and ".join(sorted({str(row["batch_size"]) for row in rows}, key=int))
-        title = f"## {rows[0]['network']}, {pixels} pixels: {tables.about(rows[0] | {'batch_size': batches})}"
-        parts += [title, tables.markdown(list(RATES), tables.cells(rows, RATES))]
+        measured = tables.describe_rows(rows[0] | {"batch_size": batches})
+        parts += [f"## {rows[0]['network']}, {pixels} pixels: {measured}", tables.format_table(rows, RATES)]
         aims = [f"{aim.hardware} {aim.images_per_second:,.0f}" for aim in targets if aim.dataset == dataset]
-        parts += [f"Consumed by other cards (benchmarks/targets.toml): {', '.join(aims)}."] if aims else []
-    for dataset in dict.fromkeys(row["dataset"] for row in found["trainings"]):
-        rows = [row for row in found["trainings"] if row["dataset"] == dataset]
-        parts += [
-            f"## Trained: {dataset}, {rows[0]['device']}",
-            tables.markdown(list(TRAININGS), tables.cells(rows, TRAININGS)),
-        ]
+        if aims:
+            parts.append(f"Consumed by other cards (benchmarks/targets.toml): {', '.join(aims)}.")
+    for dataset in dict.fromkeys(row["dataset"] for row in content["trainings"]):
+        rows = [row for row in content["trainings"] if row["dataset"] == dataset]
+        parts += [f"## Trained: {dataset}, {rows[0]['device']}", tables.format_table(rows, TRAININGS)]
     return "\n\n".join([*parts, NOTE]) + "\n"
 
 

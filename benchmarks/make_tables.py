@@ -7,24 +7,8 @@ from pathlib import Path
 from harness import tables
 
 ROOT = Path(__file__).parents[1]
-COLUMNS = {"loader": tables.LOADER_COLUMNS["loader"], "img/s": tables.LOADER_COLUMNS["img/s"]} | {
-    name: tables.LOADER_COLUMNS[name] for name in ("95 % interval", "first batch", "CPU s per 1k", "MB beyond shards")
-}
-
-
-def loader_block(results: Path) -> str:
-    """A table for each dataset, from all results of loader_bench, the fastest first."""
-    parts = []
-    for path in sorted(results.glob("loader-*.json")):
-        rows = json.loads(path.read_text())["rows"]
-        for dataset in dict.fromkeys(row["dataset"] for row in rows):
-            those = sorted(
-                (row for row in rows if row["dataset"] == dataset), key=lambda row: -row["images_per_second"]
-            )
-            parts += [tables.about(those[0]), tables.markdown(list(COLUMNS), tables.cells(those, COLUMNS))]
-    return "\n\n".join(parts)
-
-
+_README_COLUMNS = ("loader", "img/s", "95 % interval", "first batch", "CPU s per 1k", "MB beyond shards")
+COLUMNS = {name: tables.LOADER_COLUMNS[name] for name in _README_COLUMNS}
 TRAININGS = {
     "trained on": lambda row: row["dataset"],
     "options": lambda row: "" if row["options"] == "none" else f"`{row['options']}`",
@@ -39,29 +23,52 @@ TRAININGS = {
 RATES = ("step, cached batch", "training, fed by resident", "training, fed by dali", "loader resident", "loader dali")
 
 
-def gpu_block(results: Path) -> str:
-    """Of each card: what its trainings reached, and images a second of loaders, step and both."""
+def format_loaders(results: Path) -> str:
+    """Format one table per dataset from all results of loader_bench, the fastest loader first."""
+    parts = []
+    for path in sorted(results.glob("loader-*.json")):
+        rows = tables.read_loader_results(path)["rows"]
+        for dataset in dict.fromkeys(row["dataset"] for row in rows):
+            of_dataset = [row for row in rows if row["dataset"] == dataset]
+            of_dataset.sort(key=lambda row: -row["images_per_second"])
+            parts += [tables.describe_rows(of_dataset[0]), tables.format_table(of_dataset, COLUMNS)]
+    return "\n\n".join(parts)
+
+
+def format_gpus(results: Path) -> str:
+    """Format, for each card, the accuracies of its trainings and the rates of loaders, step and both together."""
     parts = []
     for path in sorted(results.glob("gpu-*.json")):
-        found = json.loads(path.read_text())
-        rows = found["rows"]
+        content = json.loads(path.read_text())
+        rows = content["rows"]
         parts.append(f"{rows[0]['gpu']}, {rows[0]['threads']} CPU cores, torch {rows[0]['versions']['torch']}:")
-        parts.append(tables.markdown(list(TRAININGS), tables.cells(found["trainings"], TRAININGS)))
+        parts.append(tables.format_table(content["trainings"], TRAININGS))
         rates = {(row["dataset"], row["what"]): row["images_per_second"] for row in rows}
         lines = [
             [dataset, *(f"{rates[dataset, what]:,.0f}" if (dataset, what) in rates else "" for what in RATES)]
             for dataset in dict.fromkeys(row["dataset"] for row in rows)
         ]
-        parts.append(tables.markdown(["img/s", *RATES], lines))
+        parts.append(tables.format_markdown(["img/s", *RATES], lines))
     return "\n\n".join(parts)
 
 
-def main(page: Path = ROOT / "docs/benchmarks.md", results: Path = ROOT / "benchmarks/results") -> int:
-    blocks = {"loader-bench": loader_block(results), "gpu": gpu_block(results)}
+def write_tables(page: Path, results: Path) -> None:
+    """Replace the tables in a file between their markers."""
     text = page.read_text()
-    for name, block in blocks.items():
-        text = tables.replace_block(text, name, block)
+    text = tables.replace_block(text, "loader-bench", format_loaders(results))
+    text = tables.replace_block(text, "gpu", format_gpus(results))
     page.write_text(text)
+
+
+def write_pages(results: Path) -> None:
+    """Write the page of each result of loader_bench."""
+    for path in results.glob("loader-*.json"):
+        path.with_suffix(".md").write_text(tables.format_loader_page(tables.read_loader_results(path)))
+
+
+def main(page: Path = ROOT / "docs/benchmarks.md", results: Path = ROOT / "benchmarks/results") -> int:
+    write_tables(page, results)
+    write_pages(results)
     return 0
 
 

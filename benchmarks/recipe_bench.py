@@ -1,4 +1,4 @@
-"""Train with several seeds, and put accuracies and seconds into a file of results.
+"""Train with several seeds, and write accuracies and seconds to a file of results.
 
 python benchmarks/recipe_bench.py --dataset mnist --json benchmarks/results/recipes-2core.json
 python benchmarks/recipe_bench.py --dataset caltech-101 --per-class 30 --seeds 1
@@ -24,28 +24,31 @@ from trainer_classification.config import TrainConfig
 from trainer_classification.data.source import find_dataset
 from trainer_classification.training.loop import train
 
-_ELSEWHERE = ("dataset", "prepared", "output_dir", "json")  # say where files are on this machine, not what is trained
+_PATH_OPTIONS = ("dataset", "prepared", "output_dir", "json")  # they say where files are, not what is trained
 
 
 def measure(config: RecipeBenchConfig, seed: int) -> dict[str, Any]:
-    """One training. cpu_seconds: user and system time of all threads over all of it, evaluation and report included."""
+    """Train once and return a row of results.
+
+    cpu_seconds is the user and system time of all threads over the whole run, evaluation and report included.
+    """
     options = {field.name: getattr(config, field.name) for field in dataclasses.fields(TrainConfig)} | {"seed": seed}
     if config.per_class:
         source = find_dataset(config.dataset, config.task)
         folder = protocol.write(source, config.per_class, seed, Path(config.output_dir or ".data") / "protocol")
         options["dataset"] = str(folder)
-    cpu = time.process_time()
+    cpu_before = time.process_time()
     summary = train(TrainConfig(**options))
     return {
         "dataset": summary["dataset"],
-        "command": _command(config, summary["dataset"]),
+        "command": _format_command(config, summary["dataset"]),
         "seed": seed,
         "n": config.seeds,
-        "hardware": summary["device"] if summary["device"] != "cpu" else provenance()["cpu"],
+        "hardware": provenance()["cpu"] if summary["device"] == "cpu" else summary["device"],
         "accuracy": summary["accuracy_test"],
         "balanced_accuracy": summary["balanced_accuracy_test"],
         "seconds": summary["seconds_training"],
-        "cpu_seconds": time.process_time() - cpu,
+        "cpu_seconds": time.process_time() - cpu_before,
         "epochs": summary["epochs"],
         "load_average": os.getloadavg()[0],
         "torch": torch.__version__,
@@ -53,12 +56,12 @@ def measure(config: RecipeBenchConfig, seed: int) -> dict[str, Any]:
     }
 
 
-def _command(config: RecipeBenchConfig, dataset: str) -> str:
-    """What was typed, without where files were."""
+def _format_command(config: RecipeBenchConfig, dataset: str) -> str:
+    """Return the command line without the options that name files."""
     given = [
         f" --{field.name.replace('_', '-')} {getattr(config, field.name)}"
         for field in dataclasses.fields(config)
-        if field.name not in _ELSEWHERE and getattr(config, field.name) != field.default
+        if field.name not in _PATH_OPTIONS and getattr(config, field.name) != field.default
     ]
     return f"python benchmarks/recipe_bench.py --dataset {dataset}{''.join(given)}"
 
@@ -73,15 +76,15 @@ def main(config: RecipeBenchConfig) -> int:
     means = (sum(row[name] for row in rows) / len(rows) for name in ("accuracy", "balanced_accuracy"))
     print("mean of {}: {:.3%}, mean of classes {:.3%}".format(len(rows), *means))
     if config.json:
-        _put(Path(config.json), rows)
+        _replace_rows(Path(config.json), rows)
     return 0
 
 
-def _put(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Put the rows in the place of those of the same command and hardware."""
-    same = ("command", "hardware")
-    kept = json.loads(path.read_text())["rows"] if path.is_file() else []
-    kept = [row for row in kept if any(row[name] != rows[0][name] for name in same)]
+def _replace_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write the rows to a file, in place of those of the same command and hardware."""
+    key = ("command", "hardware")
+    before = json.loads(path.read_text())["rows"] if path.is_file() else []
+    kept = [row for row in before if any(row[name] != rows[0][name] for name in key)]
     path.write_text(json.dumps({"rows": kept + rows}, indent=1) + "\n")
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# All benchmarks on the real datasets, one after another, then the README's tables: bash benchmarks/run_all.sh FOLDER
-# FOLDER holds the datasets as folders: mnist, cifar100, caltech-101. About an hour on two quiet cores.
+# Run all benchmarks on the real datasets, then write the README's tables: bash benchmarks/run_all.sh FOLDER
+# FOLDER holds the folders mnist, cifar100 and caltech-101. This takes about an hour on two quiet cores.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 data=${1:?"give the folder of the datasets"}

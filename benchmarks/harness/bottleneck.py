@@ -1,8 +1,8 @@
-"""The ladder of one loader, from reading bytes to training on them; the smallest rung names the limit.
+"""Find the bottleneck of a loader, from reading bytes to training on them: the slowest stage limits the rate.
 
-read → decode → augment → copy → step with a cached batch → full. Each rung but the last is measured alone, with all
-threads. "x possible" is the headspace (as SPDL calls it): how much faster training would be if its batches cost
-nothing, the cached step against the full one.
+The stages are read → decode → augment → copy → step with a cached batch → training. Each stage but the last is measured
+alone, with all threads. "x possible" is the headspace (SPDL's word): how much faster training would be if its batches
+cost nothing, which is the rate of the cached step over that of the training.
 """
 
 from __future__ import annotations
@@ -10,49 +10,60 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-_DECODES = {"ffcv": "ceiling-decode-beton", "dali": "ceiling-decode", "torch": "ceiling-decode"}
+_DECODE_ROWS = {"ffcv": "decode-beton", "dali": "decode-originals", "torch": "decode-originals"}
+_NOT_A_LIMIT = ("loader", "training")
 
 
 @dataclass(frozen=True)
-class Ladder:
-    """Images a second of each rung that was measured, in order.
+class Bottleneck:
+    """The stages of one loader.
 
     Attributes:
         loader: an engine of this package.
-        rungs: name -> images a second; "loader" is the whole loader, without a step.
-        limit: the smallest rung but "full" and "loader".
-        possible: headspace of the full rung.
+        stages: name -> images a second, in order. "loader" is the whole loader without a training step.
+        limit: the slowest stage, apart from "loader" and "training".
+        possible: headspace of the training.
     """
 
     loader: str
-    rungs: dict[str, float]
+    stages: dict[str, float]
     limit: str
     possible: float
 
     def __str__(self) -> str:
-        rungs = "  ".join(f"{name} {rate:,.0f}" for name, rate in self.rungs.items())
-        return f"{self.loader}: {rungs}: limited by {self.limit}; {self.possible:.2f}x possible"
+        stages = "  ".join(f"{name} {rate:,.0f}" for name, rate in self.stages.items())
+        return f"{self.loader}: {stages}\n  limited by {self.limit}; {self.possible:.2f}x possible"
 
 
-def names(loaders: Sequence[str]) -> list[str]:
-    """The contestants that the ladders of these loaders need."""
-    of_each = [f"rung-{kind}-{loader}" for loader in loaders for kind in ("read", "full")]
-    return ["rung-step", *(["rung-augment"] if "resident" in loaders else []), *of_each] if loaders else []
+def list_stages(loaders: Sequence[str]) -> list[str]:
+    """Return the names of the stages to measure for these loaders."""
+    if not loaders:
+        return []
+    augment = ["stage-augment"] if "resident" in loaders else []
+    of_each = [f"stage-{kind}-{loader}" for loader in loaders for kind in ("read", "train")]
+    return ["stage-step", *augment, *of_each]
 
 
-def ladder(loader: str, rates: Mapping[str, float]) -> Ladder | None:
-    """Put together from the rates of the contestants; None where training was not measured."""
-    parts = {
-        "read": f"rung-read-{loader}",
-        "decode": _DECODES.get(loader, ""),
-        "augment": "rung-augment" if loader == "resident" else "",
-        "copy": "ceiling-copy",
+def find_bottleneck(loader: str, rates: Mapping[str, float]) -> Bottleneck | None:
+    """Return the bottleneck of a loader, or None if its training was not measured.
+
+    Args:
+        loader: name of the engine.
+        rates: images a second of every candidate and stage that was measured.
+    """
+    rows = {
+        "read": f"stage-read-{loader}",
+        "decode": _DECODE_ROWS.get(loader, ""),
+        "augment": "stage-augment" if loader == "resident" else "",
+        "copy": "copy",
         "loader": loader,
-        "step": "rung-step",
-        "full": f"rung-full-{loader}",
+        "step": "stage-step",
+        "training": f"stage-train-{loader}",
     }
-    rungs = {rung: rates[name] for rung, name in parts.items() if name in rates}
-    if "step" not in rungs or "full" not in rungs:
+    stages = {stage: rates[row] for stage, row in rows.items() if row in rates}
+    if "step" not in stages or "training" not in stages:
         return None
-    alone = {rung: rate for rung, rate in rungs.items() if rung not in ("full", "loader")}
-    return Ladder(loader, rungs, min(alone, key=alone.__getitem__), rungs["step"] / rungs["full"])
+
+    limits = {stage: rate for stage, rate in stages.items() if stage not in _NOT_A_LIMIT}
+    slowest = min(limits, key=limits.__getitem__)
+    return Bottleneck(loader, stages, slowest, stages["step"] / stages["training"])

@@ -1,4 +1,4 @@
-"""The protocol of Caltech-101: so many images a class train, all the others test."""
+"""Split a dataset by the protocol of Caltech-101: N images of each class train, all others test."""
 
 from __future__ import annotations
 
@@ -12,18 +12,24 @@ from trainer_classification.data.source import Source
 
 
 def write(source: Source, per_class: int, seed: int, root: Path) -> Path:
-    """A dataset of the same name and files (none is copied) with these splits, whatever its own were.
+    """Write a dataset of the same name and files with the splits of the protocol. No file is copied.
 
     After Fei-Fei, Fergus and Perona, "Learning generative visual models from few training examples" (2004), and the
     papers since, which train on 30 images a class, test on the rest, and give the mean of the classes' accuracies.
 
+    Args:
+        source: the dataset, whose own splits are ignored.
+        per_class: training images of each class.
+        seed: draws them.
+        root: folder for such datasets.
+
     Returns:
-        Its folder in `root`.
+        The folder of the new dataset in `root`.
 
     Raises:
         ValueError: a class has no image left to test.
     """
-    train = _drawn(source, per_class, seed)
+    train = _draw_training_images(source, per_class, seed)
     folder = root / f"{per_class}-per-class-seed-{seed}" / source.name
     folder.mkdir(parents=True, exist_ok=True)
     classes = [{"name": name} for name in source.class_names]
@@ -44,16 +50,16 @@ def write(source: Source, per_class: int, seed: int, root: Path) -> Path:
     return folder
 
 
-def _drawn(source: Source, per_class: int, seed: int) -> npt.NDArray[np.bool_]:
-    """Which images train: so many of each class, at random."""
+def _draw_training_images(source: Source, per_class: int, seed: int) -> npt.NDArray[np.bool_]:
+    """Draw `per_class` images of each class. Returns bool [n], True for those that train."""
     rng = np.random.default_rng(seed)
     train = np.zeros(len(source.labels), bool)
     for label in np.unique(source.labels):
         members = np.flatnonzero(source.labels == label)
         if len(members) <= per_class:
             raise ValueError(
-                f"--per-class {per_class}: the class {source.class_names[label]} has only {len(members)} images, and "
-                "none is left to test."
+                f"--per-class {per_class}: the class {source.class_names[label]} has only {len(members)} images, so "
+                f"none is left to test. Give at most {len(members) - 1}."
             )
         train[rng.permutation(members)[:per_class]] = True
     return train

@@ -1,4 +1,4 @@
-"""From options to workloads: which datasets, prepared how, and which contestants."""
+"""Turn options into workloads: which datasets, prepared how, and which candidates."""
 
 from __future__ import annotations
 
@@ -9,35 +9,38 @@ from pathlib import Path
 
 import torch
 
-from harness import bottleneck as ladder
-from harness import registry as contestants
+from harness.bottleneck import list_stages
+from harness.engines import OURS
 from harness.options import LoaderBenchConfig
-from harness.workload import Workload, repeated, scratch_for
+from harness.registry import CANDIDATES
+from harness.workload import Workload, make_scratch_folder, repeat_dataset
 from trainer_classification.config import PrepareConfig
 from trainer_classification.device import choose_device
 from trainer_classification.environment import cpu_count
 from trainer_classification.preparation.pipeline import Prepared, prepare
 
 SAMPLES = Path(__file__).parents[2] / "samples"
-_REPEATED = {"cifar100": 2048, "caltech-101": 512}  # images, where no dataset is given
+_SAMPLE_IMAGES = {"cifar100": 2048, "caltech-101": 512}  # images of the samples, where no dataset is given
+_SMALL_SIDE = 64  # px
+_BATCH_SMALL = 512
+_BATCH = 128
 _STARTED = time.perf_counter()
-_SMALL, _BATCH_SMALL, _BATCH = 64, 512, 128
 
 
 def say(text: str) -> None:
-    """A line for whoever waits."""
+    """Print a progress line with the seconds since the start to stderr."""
     print(f"{time.perf_counter() - _STARTED:6.1f} s  {text}", file=sys.stderr, flush=True)
 
 
-def datasets(option: str, scratch: Path) -> list[str]:
-    """Those that the option names, or the bundled samples, repeated."""
+def select_datasets(option: str, scratch: Path) -> list[str]:
+    """Return the datasets that the option names, or else the repeated samples."""
     if option:
         return option.split(",")
-    return [str(repeated(SAMPLES / name, images, scratch / "samples")) for name, images in _REPEATED.items()]
+    return [str(repeat_dataset(SAMPLES / name, images, scratch / "samples")) for name, images in _SAMPLE_IMAGES.items()]
 
 
-def prepared_for(dataset: str, image_size: int, scratch: Path, threads: int) -> Prepared:
-    """All three formats, every image that is no test image in the train split."""
+def prepare_dataset(dataset: str, image_size: int, scratch: Path, threads: int) -> Prepared:
+    """Prepare all three formats of a dataset, with every image that is not a test image in the train split."""
     return prepare(
         PrepareConfig(
             dataset=dataset,
@@ -49,42 +52,51 @@ def prepared_for(dataset: str, image_size: int, scratch: Path, threads: int) -> 
     )
 
 
-def workload_for(config: LoaderBenchConfig, dataset: str) -> Workload:
-    """Prepare a dataset, and say what is to be delivered."""
+def make_workload(config: LoaderBenchConfig, dataset: str) -> Workload:
+    """Prepare a dataset and describe what is to be delivered of it."""
     scratch = Path(config.scratch)
-    ready = prepared_for(dataset, config.image_size, scratch, config.threads)
-    return workload_of(ready, scratch, config.batch_size, config.threads, choose_device(config.device)[0])
+    prepared = prepare_dataset(dataset, config.image_size, scratch, config.threads)
+    device = choose_device(config.device)[0]
+    return describe_workload(prepared, scratch, config.batch_size, config.threads, device)
 
 
-def workload_of(ready: Prepared, scratch: Path, batch_size: int, threads: int, device: torch.device) -> Workload:
-    """The train split of a prepared dataset."""
-    size, count = ready.manifest.train_size, ready.manifest.splits["train"].count
+def describe_workload(
+    prepared: Prepared, scratch: Path, batch_size: int, threads: int, device: torch.device
+) -> Workload:
+    """Describe the work of delivering the train split of a prepared dataset."""
+    size = prepared.manifest.train_size
+    count = prepared.manifest.splits["train"].count
+    default_batch = _BATCH_SMALL if size <= _SMALL_SIDE else _BATCH
     return Workload(
-        prepared=str(ready.folder.absolute()),
-        scratch=str(scratch_for(scratch / "scratch", ready.manifest).absolute()),
-        batch_size=min(count, batch_size or (_BATCH_SMALL if size <= _SMALL else _BATCH)),
+        prepared=str(prepared.folder.absolute()),
+        scratch=str(make_scratch_folder(scratch / "scratch", prepared.manifest).absolute()),
+        batch_size=min(count, batch_size or default_batch),
         threads=threads or cpu_count(),
         device=str(device),
         image_size=size,
     )
 
 
-def names_of(option: str, ladders: str) -> list[str]:
-    """The contestants asked for, and those that the ladders need.
+def select_candidates(loaders: str, bottlenecks: str) -> list[str]:
+    """Return the candidates that the options name, and the stages that the bottlenecks need.
 
     Raises:
-        ValueError: there is none of a name.
+        ValueError: an option names something unknown.
     """
-    known = contestants.CONTESTANTS
-    names = [name for name in option.split(",") if name] or list(known)
-    of_ladders = [name for name in ladders.split(",") if name]
-    check_names("--loaders", names, list(known))
-    check_names("--ladder", of_ladders, list(contestants.OURS))
-    return [*names, *ladder.names(of_ladders)]
+    names = split_names(loaders) or list(CANDIDATES)
+    engines = split_names(bottlenecks)
+    check_names("--loaders", names, list(CANDIDATES))
+    check_names("--bottleneck", engines, OURS)
+    return [*names, *list_stages(engines)]
+
+
+def split_names(option: str) -> list[str]:
+    """Split a list with commas."""
+    return [name for name in option.split(",") if name]
 
 
 def check_names(option: str, names: Sequence[str], known: Sequence[str]) -> None:
-    """Raise ValueError where an option lists what there is not."""
+    """Raise ValueError if an option lists an unknown name."""
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ValueError(f"{option} has {', '.join(map(repr, unknown))}, but may list: {', '.join(known)}.")

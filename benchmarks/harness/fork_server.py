@@ -1,8 +1,8 @@
-"""A process that has imported what every contestant needs, and forks each of them from itself.
+"""Run a process that has imported what every candidate needs, and fork each candidate's worker from it.
 
-Importing torch takes seconds of a core, and a bench has up to twenty contestants. They are not forked from the bench's
-own process, as threads of torch, polars and numba do not survive that; nor by multiprocessing's fork server, of which a
-process has one, and `prepare` has that.
+Importing torch takes a core several seconds, and a benchmark has up to twenty candidates. They are not forked from the
+benchmark's own process, since the threads of torch, polars and numba do not survive that. The fork server of
+multiprocessing cannot serve either: a process has one, and `prepare` uses it.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
-_WANTED = ("harness.registry", "harness.worker")
-# Where what they need is installed; torch._dynamo is for the first optimizer. Not ffcv, which sets torch and numba to
-# one thread; nor DALI, which may not meet a GPU before the fork.
-_ALSO = (
+_REQUIRED = ("harness.registry", "harness.worker")
+# Imported where what they need is installed. torch._dynamo is for the first optimizer. ffcv is left out, since its
+# import sets torch and numba to one thread, and so is DALI, which must not touch a GPU before the fork.
+_OPTIONAL = (
     "numba",
     "torchvision",
     "torch._dynamo",
@@ -34,14 +34,14 @@ _ALSO = (
     ),
     *(f"trainer_classification.loaders.{name}" for name in ("resident", "ffcv", "dali", "torch_dataloader")),
 )
-_MOST = 4096  # bytes of a request
+_MAX_REQUEST = 4096  # bytes
 
 
 class ForkServer:
-    """The bench's end.
+    """Start the fork server and send it requests.
 
     Attributes:
-        pid: of the process.
+        pid: process id of the fork server.
     """
 
     def __init__(self) -> None:
@@ -55,73 +55,75 @@ class ForkServer:
         self.pid = self._process.pid
 
     def fork(self, spec: str, files: Sequence[int]) -> int:
-        """Start a process that serves a contestant.
+        """Start a worker.
 
         Args:
-            spec: see `process.Server`.
-            files: descriptors of its stdin, of what its answers go to, and of its log.
+            spec: see `worker.Server`.
+            files: descriptors of the worker's stdin, of the pipe for its answers, and of its log.
 
         Returns:
-            Its id.
+            The worker's process id.
 
         Raises:
-            RuntimeError: the nest has ended.
+            RuntimeError: the fork server has ended.
         """
         return self._ask(spec, files)
 
     def wait(self, pid: int) -> int:
-        """Wait for the end of one; its exit code, or minus the signal that ended it."""
+        """Wait until a worker ends. Returns its exit code, or minus the signal that ended it."""
         return self._ask(str(pid), ())
 
-    def share(self, spec: str) -> None:
-        """Run "module:function" in it, so that those it forks later find done what that does; does not wait for it."""
+    def preload(self, spec: str) -> None:
+        """Run "module:function" in the fork server, so that later workers find it done. Does not wait for it."""
         self._socket.send(spec.encode())
 
     def end(self) -> None:
-        """End it, and wait for that; contestants that still run go on."""
+        """End the fork server and wait for its end. Workers that still run go on."""
         self._socket.close()
         self._process.wait()
 
     def _ask(self, request: str, files: Sequence[int]) -> int:
         socket.send_fds(self._socket, [request.encode()], files)
-        if not (answer := self._socket.recv(_MOST)):
-            raise RuntimeError(f"the process that contestants are forked from ended ({self._process.wait()})")
+        answer = self._socket.recv(_MAX_REQUEST)
+        if not answer:
+            raise RuntimeError(f"The fork server ended with code {self._process.wait()}.")
         return int(answer)
 
 
 @functools.cache
-def nest() -> ForkServer:
-    """The only one; it ends when this process does, at the latest."""
+def get_fork_server() -> ForkServer:
+    """Return the only fork server, and start it at the first call. It ends with this process at the latest."""
     return ForkServer()
 
 
 def serve(requests: socket.socket) -> None:
-    """Fork and wait, as asked, until the bench is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the contestants, and the bench waits for that
-    for name in _WANTED:
+    """Fork workers and wait for them, as requested, until the benchmark has gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the workers, and the benchmark waits for that
+    for name in _REQUIRED:
         importlib.import_module(name)
-    for name in _ALSO:
+    for name in _OPTIONAL:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
-    gc.freeze()  # no collection writes to the pages that all share
+    gc.freeze()  # no collection writes to the pages that all workers share
+
     while True:
-        request, files, _, _ = socket.recv_fds(requests, _MOST, 3)
+        request, files, _, _ = socket.recv_fds(requests, _MAX_REQUEST, 3)
         if not request:
             return
         if files:
-            answer = os.fork() or _become(requests, request.decode(), files)
+            answer = os.fork() or _become_worker(requests, request.decode(), files)
             for file in files:
                 os.close(file)
         elif request.isdigit():
             answer = os.waitstatus_to_exitcode(os.waitpid(int(request), 0)[1])
         else:
-            _share(request.decode())
+            _run_preload(request.decode())
             continue
         requests.send(str(answer).encode())
 
 
-def _share(spec: str) -> None:
-    """Run a function; what it fails in, each contestant meets by itself."""
+def _run_preload(spec: str) -> None:
+    """Run a function. If it fails, each candidate meets the same failure itself."""
     module, function = spec.split(":")
     try:
         getattr(importlib.import_module(module), function)()
@@ -130,22 +132,23 @@ def _share(spec: str) -> None:
     gc.freeze()
 
 
-def _become(requests: socket.socket, spec: str, files: Sequence[int]) -> NoReturn:
-    """In the new process: serve a contestant, and end without tearing Python down, which takes a second."""
+def _become_worker(requests: socket.socket, spec: str, files: Sequence[int]) -> NoReturn:
+    """Serve a candidate in the new process, and exit without tearing Python down, which takes a second."""
     code = 1
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
-        requests.close()  # the bench's connection ends with the nest
+        requests.close()  # so that the benchmark's connection ends with the fork server
         stdin, answers, log = files
         for file, target in ((stdin, 0), (log, 1), (log, 2)):
             os.dup2(file, target)
-        os.register_at_fork(after_in_child=functools.partial(os.close, answers))  # its end is the contestant's
+        os.register_at_fork(after_in_child=functools.partial(os.close, answers))  # it must end with the worker
+
         from harness import worker
 
         worker.run(spec, answers)
         code = 0
     except Exception:
-        traceback.print_exc()  # to its log
+        traceback.print_exc()  # to the worker's log
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

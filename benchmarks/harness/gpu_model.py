@@ -1,9 +1,9 @@
-"""Step time on GPUs that are not at hand, from the multiply-adds and bytes of every operation of a step.
+"""Model the step time on GPUs that are not available, from the multiply-adds and bytes of every operation.
 
-A step runs on torch's `meta` device, which computes nothing, and each operation that torch dispatches, forward and
-backward, counts its arithmetic and the bytes it reads and writes. An operation takes the longer of the two at the GPU's
-reachable rates (the roofline: Williams, Waterman, Patterson, CACM 2009), and at least the time in which one can follow
-another; a step takes the sum.
+A step runs on torch's `meta` device, which computes nothing. Each operation that torch dispatches, forward and
+backward, counts its arithmetic and the bytes it reads and writes. An operation takes the longer of the two at the rates
+that the GPU can reach (the roofline: Williams, Waterman, Patterson, CACM 2009), and at least the time of a launch. A
+step takes the sum.
 
 `python -m harness.gpu_model` prints the tables of docs/gpu-model.md.
 """
@@ -29,7 +29,7 @@ RESULTS = Path(__file__).parents[1] / "results"
 
 @dataclass(frozen=True)
 class Gpu:
-    """Peak rates of a card (references: hmc-tech.com, NVIDIA data sheets): TFLOP/s in fp16 and fp32, GB/s."""
+    """Peak rates of a card: TFLOP/s in fp16 and fp32, and GB/s. Sources: hmc-tech.com, NVIDIA data sheets."""
 
     fp16: float
     fp32: float
@@ -39,25 +39,27 @@ class Gpu:
 GPUS = {
     "T4": Gpu(65.1, 8.14, 320),
     "V100": Gpu(125.3, 15.7, 900),
-    "RTX 3090": Gpu(142.0, 35.6, 936),  # to check the networks against each other
-    "H100": Gpu(989.4, 66.9, 3352),  # measured: benchmarks/results
+    "RTX 3090": Gpu(142.0, 35.6, 936),  # for ratios between networks
+    "H100": Gpu(989.4, 66.9, 3352),  # measured in benchmarks/results
 }
 
-# Shares of the peaks that large operations reach: round numbers near two published rows, ResNet-50 training on a V100
-# in fp16 and in fp32 (where Winograd saves cuDNN arithmetic). All other rows are a check.
-FP16_SHARE, BANDWIDTH_SHARE, FP32_SHARE = 0.5, 0.8, 0.9
-# One operation of the network after the other, with what belongs to it (casts, optimizer, counts), however small: an
-# assumption, the same for all cards. A step recorded as a CUDA graph took 6.6 µs on an H100, one launched by Python 66.
+# Fractions of the peaks that large operations reach: round numbers near two published rows, ResNet-50 training on a
+# V100 in fp16 and in fp32 (where Winograd saves cuDNN arithmetic). All other rows are a check.
+FP16_SHARE = 0.5
+BANDWIDTH_SHARE = 0.8
+FP32_SHARE = 0.9
+# Least seconds of an operation, with what belongs to it (casts, optimizer, counts): an assumption, the same for all
+# cards. An operation took 6.6 µs on an H100 in a step recorded as a CUDA graph, and 66 µs in one launched by Python.
 LAUNCH_SECONDS = 8e-6
-# Passes over the first input beyond the one that its arguments show: a norm reads for statistics, then to normalise;
-# its backward pass reads input and gradient twice, as does that of a convolution, once for each of its two gradients.
+# Passes over the first input beyond the one that the arguments show. A norm reads once for statistics and once to
+# normalize. Its backward pass reads input and gradient twice. So does that of a convolution, once for each gradient.
 _MORE_PASSES = {"native_batch_norm": 1, "native_batch_norm_backward": 2, "convolution_backward": 1}
-_BYTES_A_WEIGHT = 28  # cast for autocast, its fp32 gradient, and an optimizer with one momentum: in fp32
+_BYTES_A_WEIGHT = 28  # the cast for autocast, the fp32 gradient, and an fp32 optimizer with one momentum
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation of torch for a batch: multiply-adds times two, and bytes read and written."""
+    """One torch operation on a batch: its multiply-adds times two, and the bytes it reads and writes."""
 
     name: str
     flops: float
@@ -65,7 +67,7 @@ class Operation:
 
 
 class _Counter(TorchDispatchMode):
-    """Collects every operation that moves data."""
+    """Collect every operation that moves data."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,11 +92,20 @@ class _Counter(TorchDispatchMode):
 def operations(
     network: str, image_size: int, batch_size: int, *, half: bool = True, training: bool = True, num_classes: int = 1000
 ) -> list[Operation]:
-    """Every operation of a step, or of inference."""
-    kind = torch.float16 if half else torch.float32
+    """Return every operation of a training step, or of inference.
+
+    Args:
+        network: name of the network.
+        image_size: side of the images in px.
+        batch_size: images of the batch.
+        half: fp16, otherwise fp32.
+        training: forward, backward and optimizer, otherwise forward only.
+        num_classes: outputs of the network.
+    """
+    dtype = torch.float16 if half else torch.float32
     with torch.device("meta"):
-        model = build(network, num_classes, 3, image_size).to(kind).train(training)
-        images = torch.empty(batch_size, 3, image_size, image_size, dtype=kind)
+        model = build(network, num_classes, 3, image_size).to(dtype).train(training)
+        images = torch.empty(batch_size, 3, image_size, image_size, dtype=dtype)
         labels = torch.empty(batch_size, dtype=torch.int64)
     with _Counter() as counter, torch.set_grad_enabled(training):
         logits = model(images)
@@ -107,7 +118,7 @@ def operations(
 
 
 def seconds(step: list[Operation], gpu: Gpu, half: bool = True) -> float:
-    """Time of a step on one card, its input being there."""
+    """Return the seconds of a step on one card whose input is ready."""
     arithmetic = 1e12 * (gpu.fp16 * FP16_SHARE if half else gpu.fp32 * FP32_SHARE)
     moving = 1e9 * gpu.bandwidth * BANDWIDTH_SHARE
     return sum(max(operation.flops / arithmetic, operation.bytes / moving, LAUNCH_SECONDS) for operation in step)
@@ -116,14 +127,24 @@ def seconds(step: list[Operation], gpu: Gpu, half: bool = True) -> float:
 def rate(
     network: str, image_size: int, gpu: str, batch_size: int = 128, *, half: bool = True, training: bool = True
 ) -> float:
-    """Images a second of one card."""
+    """Return the images a second of one card. The arguments are those of `operations`."""
     step = operations(network, image_size, batch_size, half=half, training=training)
     return batch_size / seconds(step, GPUS[gpu], half)
 
 
 @dataclass(frozen=True)
 class Published:
-    """A row of the references: what was measured, images a second, and whether the shares above were set by it."""
+    """A published measurement.
+
+    Attributes:
+        network: name of the network.
+        gpu: a key of `GPUS`.
+        half: fp16, otherwise fp32.
+        training: training, otherwise inference.
+        images_per_second: the rate.
+        source: where it is published.
+        fitted: the fractions above were set by it.
+    """
 
     network: str
     gpu: str
@@ -150,38 +171,39 @@ PUBLISHED = [
 
 
 def check_table() -> str:
-    """Markdown: the model against published rows."""
+    """Return a Markdown table of the model against published rows."""
     lines = [
         "| ResNet, 224 px | card | | published img/s | model | model / published | |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in PUBLISHED:
-        ours = rate(row.network, 224, row.gpu, half=row.half, training=row.training)
+        modeled = rate(row.network, 224, row.gpu, half=row.half, training=row.training)
         what = f"{'training' if row.training else 'inference'}, {'fp16' if row.half else 'fp32'}"
         lines.append(
-            f"| {row.network} | {row.gpu} | {what} | {row.images_per_second:,.0f} | {ours:,.0f} | "
-            f"{ours / row.images_per_second:.2f} | {'shares set by it; ' if row.fitted else ''}{row.source} |"
+            f"| {row.network} | {row.gpu} | {what} | {row.images_per_second:,.0f} | {modeled:,.0f} | "
+            f"{modeled / row.images_per_second:.2f} | {'shares set by it; ' if row.fitted else ''}{row.source} |"
         )
     return "\n".join(lines)
 
 
 def measured_table(results: Path = RESULTS) -> str:
-    """Markdown: the model against steps measured by gpu_check.py, each with a cached batch."""
+    """Return a Markdown table of the model against steps that gpu_check.py measured with a cached batch."""
     lines = ["| training, fp16 or bf16 | card | measured img/s | model | model / measured |", "|---|---|---|---|---|"]
     for path in sorted(results.glob("gpu-*.json")):
         for row in json.loads(path.read_text())["rows"]:
             card = next((name for name in GPUS if name in row["gpu"].split()), None)
             if row["what"] != "step, cached batch" or card is None:
                 continue
-            ours, found = rate(row["network"], row["image_size"], card, row["batch_size"]), row["images_per_second"]
+            modeled = rate(row["network"], row["image_size"], card, row["batch_size"])
+            measured = row["images_per_second"]
             what = f"{row['network']}, {row['image_size']} px, batch {row['batch_size']}"
-            lines.append(f"| {what} | {card} | {found:,.0f} | {ours:,.0f} | {ours / found:.2f} |")
+            lines.append(f"| {what} | {card} | {measured:,.0f} | {modeled:,.0f} | {modeled / measured:.2f} |")
     return "\n".join(lines)
 
 
 @dataclass(frozen=True)
 class Load:
-    """A training of this project: its batch is that of one card."""
+    """A training of this project. The batch size is that of one card."""
 
     dataset: str
     network: str
@@ -196,19 +218,19 @@ LOADS = [
     Load("caltech", "resnet18", 128, 128),
     Load("caltech", "resnet50", 224, 128),
 ]
-SCALING = 0.97  # of four V100: MXNet's ResNet-50, 5357 / (4 * 1376)
+SCALING = 0.97  # efficiency of four V100: MXNet's ResNet-50, 5357 / (4 * 1376)
 
 
 def demand_table() -> str:
-    """Markdown: what each training consumes, and what limits it on a T4."""
+    """Return a Markdown table of what each training consumes, and what limits it on a T4."""
     lines = ["| training | network | GFLOP | MB | T4 img/s | V100 img/s | 4 V100 img/s | a T4 waits for |"]
     lines += ["|---|---|---|---|---|---|---|---|"]
     for load in LOADS:
         step = operations(load.network, load.image_size, load.batch_size)
-        t4, v100 = (load.batch_size / seconds(step, GPUS[card]) for card in ("T4", "V100"))
-        flops, size = (
-            sum(values) / load.batch_size for values in zip(*((o.flops, o.bytes) for o in step), strict=True)
-        )
+        t4 = load.batch_size / seconds(step, GPUS["T4"])
+        v100 = load.batch_size / seconds(step, GPUS["V100"])
+        flops = sum(operation.flops for operation in step) / load.batch_size
+        size = sum(operation.bytes for operation in step) / load.batch_size
         lines.append(
             f"| {load.dataset}, {load.image_size} px, batch {load.batch_size} | {load.network} | {flops / 1e9:.2f} | "
             f"{size / 1e6:.1f} | {t4:,.0f} | {v100:,.0f} | {4 * SCALING * v100:,.0f} | {limit(step, GPUS['T4'])} |"
@@ -217,8 +239,9 @@ def demand_table() -> str:
 
 
 def limit(step: list[Operation], gpu: Gpu) -> str:
-    """What most of a step's time goes to: launching, memory or arithmetic."""
-    arithmetic, moving = 1e12 * gpu.fp16 * FP16_SHARE, 1e9 * gpu.bandwidth * BANDWIDTH_SHARE
+    """Say what takes most of a step's time: launches, memory or arithmetic."""
+    arithmetic = 1e12 * gpu.fp16 * FP16_SHARE
+    moving = 1e9 * gpu.bandwidth * BANDWIDTH_SHARE
     spent = dict.fromkeys(("arithmetic", "memory", "launches"), 0.0)
     for operation in step:
         times = (operation.flops / arithmetic, operation.bytes / moving, LAUNCH_SECONDS)
@@ -229,7 +252,14 @@ def limit(step: list[Operation], gpu: Gpu) -> str:
 
 @dataclass(frozen=True)
 class InputPath:
-    """A way to deliver images: img/s of one CPU thread, for photographs and for images of 32 px (0: not measured)."""
+    """A way to deliver images.
+
+    Attributes:
+        name: what it is.
+        photo: images a second of one CPU thread, for photographs.
+        small: the same for images of 32 px. 0: not measured.
+        source: where the rates are from.
+    """
 
     name: str
     photo: float
@@ -247,23 +277,26 @@ HOSTS = {"T4": 4, "4 V100": 32}  # vCPUs that these cards come with
 
 
 def supply_table() -> str:
-    """Markdown: delivered / consumed, for each input path; below one it starves the card."""
-    wanted = _wanted()
-    lines = ["| input path | img/s a thread | " + " | ".join(wanted) + " | source |", "|---" * (len(wanted) + 3) + "|"]
+    """Return a Markdown table of delivered / consumed for each input path. Below one, the path starves the card."""
+    consumers = _list_consumers()
+    lines = [
+        "| input path | img/s a thread | " + " | ".join(consumers) + " | source |",
+        "|---" * (len(consumers) + 3) + "|",
+    ]
     for path in PATHS:
         cells = []
-        for small, threads, consumed in wanted.values():
-            each = path.small if small else path.photo
-            ratio = each * threads / consumed
+        for small, threads, consumed in consumers.values():
+            per_thread = path.small if small else path.photo
+            ratio = per_thread * threads / consumed
             fed = f"{ratio:,.{int(ratio < 10)}f}" if ratio >= 1 else f"**starves: {ratio:.2f}**"
-            cells.append(fed if each else "")
+            cells.append(fed if per_thread else "")
         rates = f"{path.photo:,.0f}" + (f"; {path.small:,.0f}" if path.small else "")
         lines.append(f"| {path.name} | {rates} | {' | '.join(cells)} | {path.source} |")
     return "\n".join(lines)
 
 
-def _wanted() -> dict[str, tuple[bool, int, float]]:
-    """Column -> (small images, vCPUs, images a second consumed)."""
+def _list_consumers() -> dict[str, tuple[bool, int, float]]:
+    """Return column -> (small images, vCPUs, images a second consumed)."""
     columns = {}
     for load in LOADS[2:]:
         v100 = rate(load.network, load.image_size, "V100", load.batch_size)

@@ -1,57 +1,67 @@
-"""The options of the benchmarks' command lines."""
+"""Define the options of the benchmarks' command lines."""
 
 from dataclasses import dataclass
 from typing import Annotated
 
+from harness.engines import OURS
 from trainer_classification.config import Device, TrainConfig
 from trainer_classification.options import Option, check
 
+_ENGINES = ", ".join(OURS)
+
 ScratchOption = Annotated[
-    str, Option("Folder for what is prepared and written to be measured; kept for the next run.", "Data")
+    str,
+    Option("Folder for the files that are prepared and written to be measured. The next run uses them again.", "Data"),
 ]
-SecondsOption = Annotated[float, Option("Measure each at least this long.", "Run", 0)]
-TurnsOption = Annotated[int, Option("And in at least so many turns; six give the first 95 % interval.", "Run", 1)]
-JsonOption = Annotated[str, Option("File to write the figures to. Empty: none.", "Output")]
+SecondsOption = Annotated[float, Option("Measure each candidate for at least so many seconds.", "Run", 0)]
+TurnsOption = Annotated[
+    int, Option("Measure each in at least so many turns. A 95 % interval needs six or more.", "Run", 1)
+]
+JsonOption = Annotated[str, Option("File to write the results to, as JSON. Empty: none.", "Output")]
 MarkdownOption = Annotated[str, Option("File to write the tables to, as Markdown. Empty: none.", "Output")]
-ThreadsOption = Annotated[int, Option("Threads, or worker processes, of each. 0: one for each CPU.", "Run", 0, 1024)]
+ThreadsOption = Annotated[int, Option("Threads or worker processes of each. 0: one per CPU.", "Run", 0, 1024)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderBenchConfig:
-    """Measure how many images a second loaders deliver, this package's and others', all in turns and checked."""
+    """Measure how many images a second loaders deliver, this package's and other libraries', in turns and checked."""
 
     dataset: Annotated[
         str,
         Option(
-            "Names or folders of datasets, with commas. Empty: the bundled samples of cifar100 and caltech-101, "
-            "repeated to 2,048 and 512 images.",
+            "Names or folders of datasets, separated by commas. Empty: the bundled samples of cifar100 and "
+            "caltech-101, repeated to 2,048 and 512 images.",
             "Data",
         ),
     ] = ""
     loaders: Annotated[
         str,
         Option(
-            "Which, with commas: resident, ffcv, dali, torch; ffcv-stock-raw, ffcv-stock-jpg, dali-stock; "
-            "ffcv-on-stock-raw, ffcv-on-stock-jpg (ours over FFCV's files); webdataset, litdata, streaming, spdl; "
-            "ceiling-copy, ceiling-decode, ceiling-decode-beton. Empty: all that are installed.",
+            f"Candidates, separated by commas: {_ENGINES}; as their vendors show them: ffcv-vendor-raw, "
+            "ffcv-vendor-jpg, dali-vendor; our loader over FFCV's files: ffcv-on-vendor-raw, ffcv-on-vendor-jpg; "
+            "webdataset, litdata, streaming, spdl; reference rates: copy, decode-originals, decode-beton. Empty: all "
+            "that are installed.",
             "Data",
         ),
     ] = ""
-    image_size: Annotated[int, Option("Side in px of the batches. 0: the recipe's.", "Data", 0, 2048)] = 0
-    batch_size: Annotated[int, Option("Images a batch. 0: 512 up to 64 px, else 128.", "Run", 0)] = 0
+    image_size: Annotated[int, Option("Side of the batches in px. 0: the recipe's.", "Data", 0, 2048)] = 0
+    batch_size: Annotated[int, Option("Images in a batch. 0: 512 up to 64 px, 128 above.", "Run", 0)] = 0
     threads: ThreadsOption = 0
-    device: Annotated[Device, Option("Where the batches go. auto: the GPU where there is one.", "Run")] = "auto"
+    device: Annotated[Device, Option("Device that takes the batches. auto: a GPU if there is one.", "Run")] = "auto"
     seconds: SecondsOption = 0.6
     turns: TurnsOption = 6
-    cold: Annotated[bool, Option("Time an epoch from disk too; each loader is opened twice for it.", "Run")] = False
-    ladder: Annotated[
-        str, Option("Measure the ladder down to training of these loaders, with commas. Empty: none.", "Run")
+    cold: Annotated[bool, Option("Also time an epoch from disk, which opens each loader twice.", "Run")] = False
+    bottleneck: Annotated[
+        str, Option("Loaders whose stages to measure, to find the slowest, separated by commas. Empty: none.", "Run")
     ] = "resident"
     scratch: ScratchOption = ".data/bench"
     json: JsonOption = ""
     markdown: MarkdownOption = ""
     chart: Annotated[
-        str, Option("PNG file for a chart; with several datasets, its name gets theirs. Empty: none.", "Output")
+        str,
+        Option(
+            "PNG file for a chart. With several datasets, each file name gets the dataset's. Empty: none.", "Output"
+        ),
     ] = ""
 
     def __post_init__(self) -> None:
@@ -60,17 +70,17 @@ class LoaderBenchConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareBenchConfig:
-    """Measure prepare, a format at a time and all three, against FFCV's DatasetWriter fed by Pillow, in turns."""
+    """Measure prepare, with each format and with all three, against FFCV's DatasetWriter fed by Pillow, in turns."""
 
     dataset: Annotated[str, Option("Name or folder of a dataset.", "Data")] = "samples/caltech-101"
     images: Annotated[
-        int, Option("So many training images, repeated where there are fewer. 0: as they are.", "Data", 0)
+        int, Option("Training images. Files are repeated where there are fewer. 0: those there are.", "Data", 0)
     ] = 0
     writers: Annotated[
         str,
         Option(
-            "Which, with commas: array, beton-raw, beton-jpg, tar, all; ffcv-raw, ffcv-jpg. Empty: all that are "
-            "installed.",
+            "Writers, separated by commas: array, beton-raw, beton-jpg, tar, all; FFCV's: ffcv-raw, ffcv-jpg. Empty: "
+            "all that are installed.",
             "Data",
         ),
     ] = ""
@@ -87,23 +97,23 @@ class PrepareBenchConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainBenchConfig:
-    """Measure training: the time of a step and what of it is waiting for data; on mnist, the time to an accuracy."""
+    """Measure training: the time of a step, the share of it spent waiting for data, and the time to an accuracy."""
 
     dataset: Annotated[str, Option("Name or folder of a dataset.", "Data")] = "samples/mnist"
-    loaders: Annotated[str, Option("Which feed the steps, with commas: resident, ffcv, dali, torch.", "Data")] = (
+    loaders: Annotated[str, Option(f"Loaders that feed the steps, separated by commas: {_ENGINES}.", "Data")] = (
         "resident,torch"
     )
     threads: ThreadsOption = 0
     seconds: SecondsOption = 5.0
     turns: TurnsOption = 7
-    device: Annotated[Device, Option("Where to train. auto: the GPU where there is one.", "Run")] = "auto"
+    device: Annotated[Device, Option("Device that trains. auto: a GPU if there is one.", "Run")] = "auto"
     accuracy: Annotated[
-        float, Option("Also time whole trainings to this test accuracy, ours and the baseline. 0: not.", "Run", 0, 1)
+        float, Option("Also time trainings, ours and a baseline, to this test accuracy. 0: do not.", "Run", 0, 1)
     ] = 0.0
-    limit: Annotated[float, Option("Seconds after which a training that has not got there is stopped.", "Run", 1)] = (
-        600.0
-    )
-    epochs: Annotated[int, Option("Of our trainings to --accuracy. 0: the recipe's.", "Run", 0, 10000)] = 0
+    limit: Annotated[
+        float, Option("Stop a training that has not reached --accuracy after so many seconds.", "Run", 1)
+    ] = 600.0
+    epochs: Annotated[int, Option("Epochs of our trainings to --accuracy. 0: the recipe's.", "Run", 0, 10000)] = 0
     scratch: ScratchOption = ".data/bench"
     json: JsonOption = ""
     markdown: MarkdownOption = ""
@@ -114,11 +124,19 @@ class TrainBenchConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeBenchConfig(TrainConfig):
-    """Train with several seeds: accuracy, seconds and CPU seconds of each. All options of train.py, and some more."""
+    """Train with several seeds; measure accuracy, seconds and CPU seconds of each. Takes the options of train.py."""
 
-    validation_fraction: Annotated[float, Option("As of train.py; here all images train.", "Data", 0, 0.9)] = 0.0
+    validation_fraction: Annotated[
+        float, Option("As for train.py. The default trains on all images.", "Data", 0, 0.9)
+    ] = 0.0
     per_class: Annotated[
-        int, Option("Train on so many images a class, drawn by the seed; test on all others. 0: its splits.", "Data", 0)
+        int,
+        Option(
+            "Train on so many images of each class, drawn by the seed, and test on all others. 0: use the dataset's "
+            "splits.",
+            "Data",
+            0,
+        ),
     ] = 0
-    seeds: Annotated[int, Option("Trainings, of the seeds --seed, --seed + 1, ...", "Run", 1, 100)] = 3
-    json: Annotated[str, Option("File to put the rows into. Empty: none.", "Output")] = ""
+    seeds: Annotated[int, Option("Number of trainings, with the seeds --seed, --seed + 1, ...", "Run", 1, 100)] = 3
+    json: Annotated[str, Option("File to write the rows to. Rows of the same command are replaced.", "Output")] = ""

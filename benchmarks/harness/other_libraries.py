@@ -1,8 +1,8 @@
 """WebDataset, LitData, MosaicML Streaming and SPDL, each as its documentation recommends.
 
-The first three bring their own storage to PyTorch's DataLoader, with worker processes; decoding and augmentation are
-Pillow's or torchvision's, as in their examples. Each writes its format by its own writer, with the original bytes of
-JPEG files. SPDL reads the original files with threads.
+The first three add a storage format to PyTorch's DataLoader with worker processes. Pillow or torchvision decode and
+augment, as in their examples. Each format is written by its own writer and keeps the original bytes of JPEG files. SPDL
+reads the original files with threads.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ import torch
 from torch import Tensor
 
 from harness.delivery import Delivery
-from harness.vendor_defaults import OwnOrder
+from harness.vendor_defaults import SelfShuffling
 from harness.workload import Workload
 
-_SHARDS = 4  # for each worker, so that shuffled shards share the work evenly
+_SHARDS = 4  # per worker, so that shuffled shards divide the work evenly
 
 
-def transform(workload: Workload) -> Any:
-    """torchvision v2: the recipe's augmentation of a PIL image or of a uint8 tensor, to uint8 [C, H, W]."""
+def make_transform(workload: Workload) -> Any:
+    """Return the recipe's augmentation in torchvision v2: a PIL image or uint8 tensor -> uint8 [C, H, W]."""
     from torchvision.transforms import v2
 
-    policy, side = workload.policy, workload.image_size
+    policy = workload.policy
+    side = workload.image_size
     steps: list[Any] = [v2.PILToTensor(), v2.Grayscale() if workload.manifest.channels == 1 else v2.RGB()]
     if policy.crop == "resized":
         steps.append(v2.RandomResizedCrop(side, scale=policy.area, ratio=policy.aspect, antialias=True))
@@ -38,28 +39,30 @@ def transform(workload: Workload) -> Any:
     return v2.Compose(steps)
 
 
-class Batches(OwnOrder):
-    """A DataLoader of any of them, whose batches are (images, labels)."""
+class Batches(SelfShuffling):
+    """Deliver from a DataLoader whose batches are (images, labels)."""
 
     def __init__(self, loader: Any, device: torch.device, files: list[str]) -> None:
-        self.loader, self.device, self.files = loader, device, files
+        self.loader = loader
+        self.device = device
+        self.files = files
 
     def epoch(self, number: int) -> Iterator[Delivery]:
-        """A pass of its own, copied to the device."""
+        """Yield one pass in the library's own order, copied to the device."""
         for images, labels in self.loader:
-            there = images.to(self.device, non_blocking=True)
-            yield Delivery(len(labels), there, torch.as_tensor(labels).to(self.device, non_blocking=True))
+            moved = images.to(self.device, non_blocking=True)
+            yield Delivery(len(labels), moved, torch.as_tensor(labels).to(self.device, non_blocking=True))
 
     def close(self) -> None:
         """End the worker processes."""
         self.loader = None
 
 
-def _loading(workload: Workload) -> dict[str, Any]:
-    """Options of a DataLoader that its users are told to set."""
+def _loader_options(workload: Workload) -> dict[str, Any]:
+    """Return the options that users of DataLoader are told to set."""
     return {
         "num_workers": workload.threads,
-        "pin_memory": workload.where.type == "cuda",
+        "pin_memory": workload.torch_device.type == "cuda",
         "persistent_workers": workload.threads > 0,
     }
 
@@ -69,7 +72,7 @@ def _suffix(path: str) -> str:
 
 
 def write_webdataset(workload: Workload, folder: Path) -> None:
-    """By its ShardWriter, in a random order, as shuffling happens within a buffer later."""
+    """Write shards with its ShardWriter, in a random order, since shuffling later happens only within a buffer."""
     import webdataset as wds
 
     order = np.random.default_rng(0).permutation(workload.count).tolist()
@@ -82,7 +85,7 @@ def write_webdataset(workload: Workload, folder: Path) -> None:
 
 
 def webdataset(workload: Workload) -> Batches:
-    """The pipeline of its README: shards shuffled and split over the workers, shuffle, decode, batch in the worker."""
+    """Open the pipeline of its README: shards split over the workers, then shuffle, decode and batch in each worker."""
     import webdataset as wds
 
     shards = sorted(str(path) for path in workload.folder("webdataset").glob("*.tar"))
@@ -91,32 +94,32 @@ def webdataset(workload: Workload) -> Batches:
         .shuffle(1000)
         .decode("pil")
         .to_tuple("jpg;png;webp;bmp;ppm", "cls")
-        .map_tuple(transform(workload), int)
-        .batched(workload.batch_size)  # partial ones too: else each worker would leave out up to a batch
+        .map_tuple(make_transform(workload), int)
+        .batched(workload.batch_size)  # partial ones too, or each worker would leave out up to a batch
     )
-    return Batches(wds.WebLoader(dataset, batch_size=None, **_loading(workload)), workload.where, shards)
+    return Batches(wds.WebLoader(dataset, batch_size=None, **_loader_options(workload)), workload.torch_device, shards)
 
 
-def _opened(row_of: tuple[str, int]) -> dict[str, Any]:
+def _open_row(row: tuple[str, int]) -> dict[str, Any]:
     from PIL import Image
 
-    path, label = row_of
+    path, label = row
     return {"image": Image.open(path), "label": label}
 
 
-def _read(row_of: tuple[str, int]) -> dict[str, Any]:
-    path, label = row_of
+def _read_row(row: tuple[str, int]) -> dict[str, Any]:
+    path, label = row
     return {"image": Path(path).read_bytes(), "label": label}
 
 
 def write_litdata(workload: Workload, folder: Path) -> None:
-    """By its `optimize`; a JPEG is kept as it is, any other file as its bytes, which its JPEG encoder would spoil."""
+    """Write with its `optimize`. A JPEG is kept as it is, other files as bytes, since it would encode them as JPEG."""
     import litdata
 
     rows = list(zip(workload.files, workload.labels.tolist(), strict=True))
     jpeg = _suffix(workload.files[0]) == "jpg"
     litdata.optimize(
-        fn=_opened if jpeg else _read,
+        fn=_open_row if jpeg else _read_row,
         inputs=rows,
         output_dir=str(folder / "data"),
         chunk_bytes="64MB",
@@ -125,11 +128,12 @@ def write_litdata(workload: Workload, folder: Path) -> None:
 
 
 def litdata(workload: Workload) -> Batches:
-    """A StreamingDataset with the transform in `__getitem__`, and its StreamingDataLoader."""
+    """Open a StreamingDataset with the transform in `__getitem__`, in its StreamingDataLoader."""
     import litdata
     from PIL import Image
 
-    augment, folder = transform(workload), workload.folder("litdata") / "data"
+    augment = make_transform(workload)
+    folder = workload.folder("litdata") / "data"
 
     class Images(litdata.StreamingDataset):
         def __getitem__(self, index: Any) -> tuple[Tensor, int]:
@@ -138,12 +142,14 @@ def litdata(workload: Workload) -> Batches:
             return augment(Image.open(io.BytesIO(image)) if isinstance(image, bytes) else image), row["label"]
 
     dataset = Images(str(folder), shuffle=True, drop_last=True)
-    loader = litdata.StreamingDataLoader(dataset, batch_size=workload.batch_size, drop_last=True, **_loading(workload))
-    return Batches(loader, workload.where, [str(path) for path in folder.glob("*.bin")])
+    loader = litdata.StreamingDataLoader(
+        dataset, batch_size=workload.batch_size, drop_last=True, **_loader_options(workload)
+    )
+    return Batches(loader, workload.torch_device, [str(path) for path in folder.glob("*.bin")])
 
 
 def write_streaming(workload: Workload, folder: Path) -> None:
-    """By its MDSWriter, which keeps the bytes of JPEG files."""
+    """Write with its MDSWriter, which keeps the bytes of JPEG files."""
     from PIL import Image
     from streaming import MDSWriter
 
@@ -155,12 +161,13 @@ def write_streaming(workload: Workload, folder: Path) -> None:
 
 
 def streaming(workload: Workload) -> Batches:
-    """A local StreamingDataset with the transform in `__getitem__`, in a DataLoader."""
+    """Open a local StreamingDataset with the transform in `__getitem__`, in a DataLoader."""
     from streaming import StreamingDataset
     from streaming.base.util import clean_stale_shared_memory
     from torch.utils.data import DataLoader
 
-    augment, folder = transform(workload), workload.folder("streaming") / "data"
+    augment = make_transform(workload)
+    folder = workload.folder("streaming") / "data"
 
     class Images(StreamingDataset):
         def __getitem__(self, index: Any) -> tuple[Tensor, int]:
@@ -169,34 +176,37 @@ def streaming(workload: Workload) -> Batches:
 
     clean_stale_shared_memory()
     dataset = Images(local=str(folder), shuffle=True, batch_size=workload.batch_size)
-    loader: Any = DataLoader(dataset, batch_size=workload.batch_size, drop_last=True, **_loading(workload))
-    return Batches(loader, workload.where, [str(path) for path in folder.glob("*.mds")])
+    loader: Any = DataLoader(dataset, batch_size=workload.batch_size, drop_last=True, **_loader_options(workload))
+    return Batches(loader, workload.torch_device, [str(path) for path in folder.glob("*.mds")])
 
 
-class Spdl(OwnOrder):
-    """SPDL's pipeline: batches of paths, decoded by FFmpeg in threads, cropped and scaled by its filters."""
+class Spdl(SelfShuffling):
+    """Deliver with SPDL's pipeline: FFmpeg decodes batches of paths in threads, and its filters crop and scale."""
 
     def __init__(self, workload: Workload) -> None:
         import spdl.io
 
-        self.workload, self.files = workload, workload.files
-        spdl.io.demux_image(self.files[0])  # says here, not in a thread, that there is no FFmpeg
+        self.workload = workload
+        self.files = workload.files
+        spdl.io.demux_image(self.files[0])  # fails here, not in a thread, where FFmpeg is missing
 
     def epoch(self, number: int) -> Iterator[Delivery]:
-        """A pass over the shuffled files."""
+        """Yield one pass over the shuffled files."""
         from spdl.pipeline import PipelineBuilder
 
         work = self.workload
         order = np.random.default_rng(number).permutation(work.count)
         full = work.count // work.batch_size * work.batch_size
         builder: Any = PipelineBuilder().add_source(order[:full].reshape(-1, work.batch_size))
-        pipeline = builder.pipe(self._decoded, concurrency=work.threads).add_sink(3).build(num_threads=work.threads)
+        pipeline = (
+            builder.pipe(self._decode_batch, concurrency=work.threads).add_sink(3).build(num_threads=work.threads)
+        )
         with pipeline.auto_stop():
             for images, labels in pipeline.get_iterator():
-                there = images.to(work.where, non_blocking=True)
-                yield Delivery(len(labels), there, labels.to(work.where, non_blocking=True))
+                moved = images.to(work.torch_device, non_blocking=True)
+                yield Delivery(len(labels), moved, labels.to(work.torch_device, non_blocking=True))
 
-    def _decoded(self, rows: Any) -> tuple[Tensor, Tensor]:
+    def _decode_batch(self, rows: Any) -> tuple[Tensor, Tensor]:
         import spdl.io
 
         random = np.random.default_rng(int(rows[0]))
@@ -209,11 +219,12 @@ class Spdl(OwnOrder):
 
 
 def _spdl_filter(workload: Workload, packets: Any, random: np.random.Generator) -> str:
-    """FFmpeg's filters for one image: crop, scale, flip."""
-    policy, side = workload.policy, workload.image_size
+    """Return FFmpeg's filters for one image: crop, scale, flip."""
+    policy = workload.policy
+    side = workload.image_size
     steps = []
     if policy.crop == "resized":
-        x, y, w, h = _box(packets.width, packets.height, policy.area, policy.aspect, random)
+        x, y, w, h = _draw_box(packets.width, packets.height, policy.area, policy.aspect, random)
         steps = [f"crop={w}:{h}:{x}:{y}", f"scale={side}:{side}:flags=bilinear"]
     elif policy.crop == "shift":
         reach = policy.shift
@@ -223,17 +234,17 @@ def _spdl_filter(workload: Workload, packets: Any, random: np.random.Generator) 
     return ",".join([*steps, f"format={'gray' if workload.manifest.channels == 1 else 'rgb24'}"])
 
 
-def _box(
+def _draw_box(
     width: int, height: int, area: tuple[float, float], aspect: tuple[float, float], random: np.random.Generator
 ) -> tuple[int, int, int, int]:
-    """A random resized crop, as torchvision draws it: x, y, w, h."""
+    """Draw a random resized crop as torchvision does: x, y, w, h in px."""
     for _ in range(10):
         size = random.uniform(*area) * width * height
         ratio = np.exp(random.uniform(*np.log(aspect)))
-        w, h = round((size * ratio) ** 0.5), round((size / ratio) ** 0.5)
+        w = round((size * ratio) ** 0.5)
+        h = round((size / ratio) ** 0.5)
         if 0 < w <= width and 0 < h <= height:
-            return int(random.integers(0, width - w + 1)), int(random.integers(0, height - h + 1)), w, h
+            x = int(random.integers(0, width - w + 1))
+            y = int(random.integers(0, height - h + 1))
+            return x, y, w, h
     return 0, 0, width, height
-
-
-spdl = Spdl

@@ -1,4 +1,4 @@
-"""Where and with what a figure was measured."""
+"""Record where and with what a figure was measured."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PACKAGES = (
 
 @cache
 def provenance(threads: int = 0) -> dict[str, Any]:
-    """Date, commit, machine, threads, GPU and versions: in every row."""
+    """Return date, commit, machine, threads, GPU and versions, which every row has."""
     return {
         "date": time.strftime("%Y-%m-%d"),
         "commit": _commit(),
@@ -47,7 +47,7 @@ def _versions() -> dict[str, str]:
 
 
 def _commit() -> str:
-    """Of the sources that run, with a plus sign where they differ from it; empty outside a repository."""
+    """Return the commit of these sources, with a plus sign if they were changed. Empty outside a repository."""
     here = Path(__file__).parent
     try:
         commit = _git(here, "rev-parse", "--short", "HEAD")

@@ -1,4 +1,8 @@
-"""What no loader on this machine can exceed: copying the batch, decoding the JPEGs."""
+"""Rates to compare loaders with: copying finished batches, and decoding every JPEG whole.
+
+Copying is a bound, since every loader writes its batches. Full decoding is none, since a loader may decode only the
+drawn box, or at a reduced scale.
+"""
 
 from __future__ import annotations
 
@@ -11,51 +15,59 @@ import numpy as np
 import torch
 
 from harness.delivery import Delivery, Int64
-from harness.vendor_defaults import OwnOrder
+from harness.vendor_defaults import SelfShuffling
 from harness.workload import Workload
 from trainer_classification.data.beton import JPEG, open_beton
 
-_SOURCE = 256 << 20  # bytes to copy from: more than any cache holds
-_CHUNK = 32  # images a thread decodes at once
+_SOURCE_BYTES = 256 << 20  # copied from: more than any cache holds
+_CHUNK = 32  # images that a thread decodes in one task
 
 
-class Copy(OwnOrder):
-    """Copies finished batches to where they are trained on: all that is left of a loader that does nothing else."""
+class Copy(SelfShuffling):
+    """Copy finished batches to where they are trained on, and do nothing else."""
 
     def __init__(self, workload: Workload) -> None:
         from harness.own_loaders import Engine
 
         self.files: list[str] = []
-        self.workload, self.rows = workload, workload.batch_size
         torch.set_num_threads(workload.threads)
+
         engine = Engine("resident", workload)
         batches = [(batch.images.cpu().clone(), batch.labels.cpu().clone()) for batch in engine.loader.epoch(0)]
         engine.close()
-        each = batches[0][0].nbytes
-        self.batches = batches[: max(1, _SOURCE // each)]
-        pinned = workload.where.type == "cuda"
-        self.batches = [(i.pin_memory(), labels) for i, labels in self.batches] if pinned else self.batches
-        self.target = torch.empty_like(batches[0][0], device=workload.where)
+
+        first = batches[0][0]
+        sources = [images for images, _ in batches[: max(1, _SOURCE_BYTES // first.nbytes)]]
+        on_gpu = workload.torch_device.type == "cuda"
+        self.sources = [images.pin_memory() for images in sources] if on_gpu else sources
+        self.target = torch.empty_like(first, device=workload.torch_device)
         self.labels = [labels for _, labels in batches]
 
     def epoch(self, number: int) -> Iterator[Delivery]:
-        """As many batches as an epoch has."""
+        """Copy as many batches as an epoch has."""
         for step, labels in enumerate(self.labels):
-            self.target.copy_(self.batches[step % len(self.batches)][0], non_blocking=True)
+            self.target.copy_(self.sources[step % len(self.sources)], non_blocking=True)
             yield Delivery(len(labels))
 
 
-class Decode(OwnOrder):
-    """Decodes JPEGs from memory by libjpeg-turbo, all threads, and drops the pixels."""
+class Decode(SelfShuffling):
+    """Decode JPEGs from memory with libjpeg-turbo in all threads, and discard the pixels.
+
+    Args:
+        files: where the JPEGs are stored.
+        images: the bytes of each.
+        threads: threads that decode.
+    """
 
     def __init__(self, files: list[str], images: Sequence[Any], threads: int) -> None:
-        self.files, self.images = files, images
+        self.files = files
+        self.images = images
         self._pool = ThreadPoolExecutor(threads)
 
     def epoch(self, number: int) -> Iterator[Delivery]:
-        """Every image once."""
+        """Decode every image once."""
         chunks = [self.images[start : start + _CHUNK] for start in range(0, len(self.images), _CHUNK)]
-        for count in self._pool.map(_decoded, chunks):
+        for count in self._pool.map(_decode_chunk, chunks):
             yield Delivery(count)
 
     def close(self) -> None:
@@ -63,7 +75,8 @@ class Decode(OwnOrder):
         self._pool.shutdown()
 
 
-def _decoded(images: Sequence[Any]) -> int:
+def _decode_chunk(images: Sequence[Any]) -> int:
+    """Decode some images and return their number."""
     import simplejpeg
 
     for image in images:
@@ -71,19 +84,17 @@ def _decoded(images: Sequence[Any]) -> int:
     return len(images)
 
 
-copy = Copy
-
-
 def decode_originals(workload: Workload) -> Decode:
-    """The original files: what dali, torch and the peers decode."""
+    """Decode the original files, as dali, torch and the other libraries do."""
     images = [Path(path).read_bytes() for path in workload.files if path.lower().endswith((".jpg", ".jpeg"))]
     return Decode(workload.files, images, workload.threads)
 
 
 def decode_beton(workload: Workload) -> Decode:
-    """The JPEGs of this package's beton: what its ffcv loader decodes."""
-    path = next(name for name in workload.manifest.files if name.startswith("beton/train"))
-    store = open_beton(Path(workload.prepared) / path)
+    """Decode the JPEGs of this package's beton, as its ffcv loader does."""
+    name = next(name for name in workload.manifest.files if name.startswith("beton/train"))
+    path = Path(workload.prepared) / name
+    store = open_beton(path)
     rows: Int64 = np.flatnonzero(store.modes == JPEG)
     images = [store.data[int(store.places[r]) : int(store.places[r] + store.sizes[r])].tobytes() for r in rows]
-    return Decode([str(Path(workload.prepared) / path)], images, workload.threads)
+    return Decode([str(path)], images, workload.threads)

@@ -1,4 +1,4 @@
-"""What a process and its children have used: CPU, bytes read, memory. Linux; elsewhere zeros."""
+"""Measure what a process and its children use: CPU, bytes read, memory. On Linux only; elsewhere all are zero."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from pathlib import Path
 import numpy as np
 
 _BLOCK = 1 << 20  # bytes
-_LEFT = 0.05  # share of the pages that may stay in the page cache when files are dropped from it
+_MAX_CACHED = 0.05  # share of the pages that may stay in the page cache after files are dropped from it
 _TICK = os.sysconf("SC_CLK_TCK")
 _PROC = Path("/proc")
 
 
 @dataclass(frozen=True)
 class Usage:
-    """Since the start of the processes; children count, those that have ended too.
+    """What processes have used since their start, children that have ended included.
 
     Attributes:
-        cpu_seconds: user and system.
-        read_calls: bytes that came through read(), from the page cache or not; memory-mapped files are not in it.
-        read_disk: bytes that had to be fetched from storage, memory-mapped files too.
+        cpu_seconds: user and system time.
+        read_calls: bytes returned by read(), from the page cache or not, without memory-mapped files.
+        read_disk: bytes fetched from storage, with memory-mapped files.
     """
 
     cpu_seconds: float
@@ -41,10 +41,10 @@ class Usage:
 
 @dataclass(frozen=True)
 class Memory:
-    """Megabytes (1e6) of a process and its children; shared pages are counted once, by their proportion.
+    """Megabytes (1e6 bytes) of a process and its children. Shared pages count once, by their proportion.
 
     Attributes:
-        resident: all that is in memory, memory-mapped files included.
+        resident: all that is in memory, with memory-mapped files.
         private: without files: what the program allocated, and shared memory between its processes.
     """
 
@@ -52,8 +52,8 @@ class Memory:
     private: float = 0.0
 
 
-def tree(pid: int) -> list[int]:
-    """A process and all that descend from it."""
+def list_processes(pid: int) -> list[int]:
+    """Return a process and all its descendants."""
     parents = {int(path.name): _stat(int(path.name))[1:2] for path in _PROC.glob("[0-9]*")}
     pids = [pid]
     for parent in pids:
@@ -62,27 +62,27 @@ def tree(pid: int) -> list[int]:
 
 
 def usage(pid: int) -> Usage:
-    """Used so far by a process and its children."""
-    pids = tree(pid)
+    """Return what a process and its children have used so far."""
+    pids = list_processes(pid)
     cpu = sum(_cpu_seconds(one) for one in pids)
     files = [_pairs(_PROC / str(one) / "io", ":") for one in pids]
     return Usage(cpu, _sum(files, "rchar"), _sum(files, "read_bytes"))
 
 
 def memory(pid: int) -> Memory:
-    """In use now by a process and its children."""
-    parts = [_pairs(_PROC / str(one) / "smaps_rollup", ":") for one in tree(pid)]
-    scale = 1024 / 1e6  # from kB as the kernel means them
+    """Return the memory that a process and its children use now."""
+    parts = [_pairs(_PROC / str(one) / "smaps_rollup", ":") for one in list_processes(pid)]
+    scale = 1024 / 1e6  # the kernel's kB are 1024 bytes
     return Memory(_sum(parts, "Pss") * scale, (_sum(parts, "Pss_Anon") + _sum(parts, "Pss_Shmem")) * scale)
 
 
 def _cpu_seconds(pid: int) -> float:
-    """Of one process and of its children that have ended, from /proc/<pid>/stat (proc(5): fields 14 to 17)."""
+    """Return the CPU seconds of a process and its ended children, from /proc/<pid>/stat (proc(5): fields 14 to 17)."""
     return sum(map(int, _stat(pid)[11:15])) / _TICK
 
 
 def _stat(pid: int) -> list[str]:
-    """Fields of /proc/<pid>/stat from the third, the state, on; the second, the name, may hold anything."""
+    """Return the fields of /proc/<pid>/stat from the third, the state, on. The second, the name, may hold anything."""
     return _text(_PROC / str(pid) / "stat").rpartition(")")[2].split()
 
 
@@ -96,15 +96,15 @@ def _sum(parts: Iterable[dict[str, int]], name: str) -> int:
 
 
 def _text(path: Path) -> str:
-    """Of a file that may have gone with its process, or that another system does not have."""
+    """Read a file. Empty where it has gone with its process, or another system does not have it."""
     try:
         return path.read_text()
     except OSError:
         return ""
 
 
-def read_through(paths: Iterable[str | Path]) -> None:
-    """Bring files to the page cache; the system may have dropped what nobody read for some minutes."""
+def read_files(paths: Iterable[str | Path]) -> None:
+    """Read files into the page cache, since the system may have dropped what nobody read for some minutes."""
     block = bytearray(_BLOCK)
     for path in paths:
         with open(path, "rb", buffering=0) as file:
@@ -113,25 +113,26 @@ def read_through(paths: Iterable[str | Path]) -> None:
 
 
 def evict(paths: Sequence[str | Path]) -> bool:
-    """Drop files from the page cache, so that the next to read them waits for the disk.
+    """Drop files from the page cache, so that the next reader waits for the disk.
 
     Returns:
-        Whether that worked: pages that any process has mapped stay.
+        True if that worked. Pages that any process has memory-mapped stay.
     """
     for path in paths:
         handle = os.open(path, os.O_RDONLY)
         try:
-            os.fsync(handle)  # pages that are not yet written stay
+            os.fsync(handle)  # pages that are not yet written would stay
             os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:
             os.close(handle)
-    return in_page_cache(paths) <= _LEFT
+    return page_cache_share(paths) <= _MAX_CACHED
 
 
-def in_page_cache(paths: Iterable[str | Path]) -> float:
-    """Share of the files' pages; 1 where there are none, or the kernel does not say."""
+def page_cache_share(paths: Iterable[str | Path]) -> float:
+    """Return the share of the files' pages in the page cache. 1 where there are no files or the kernel does not say."""
     mincore = ctypes.CDLL(None).mincore
-    pages = present = 0
+    pages = 0
+    present = 0
     for path in paths:
         if not os.path.getsize(path):
             continue
@@ -140,5 +141,6 @@ def in_page_cache(paths: Iterable[str | Path]) -> float:
         arguments = (ctypes.c_void_p(mapped.ctypes.data), ctypes.c_size_t(mapped.nbytes))
         if mincore(*arguments, ctypes.c_void_p(flags.ctypes.data)) != 0:
             return 1.0
-        pages, present = pages + len(flags), present + int((flags & 1).sum())
+        pages += len(flags)
+        present += int((flags & 1).sum())
     return present / pages if pages else 1.0

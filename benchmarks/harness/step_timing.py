@@ -1,17 +1,16 @@
-"""Training steps as contestants: with a cached batch, and fed by a loader."""
+"""Training steps as candidates: with a cached batch, and fed by a loader."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
 from itertools import count
-from typing import Any
 
 import torch
 
 from harness.delivery import Delivery
 from harness.own_loaders import Engine
-from harness.vendor_defaults import OwnOrder
+from harness.vendor_defaults import SelfShuffling
 from harness.workload import Workload
 from trainer_classification.device import precision
 from trainer_classification.loaders.base import Batch
@@ -24,63 +23,74 @@ from trainer_classification.training.metrics import Metrics
 from trainer_classification.training.step import Step
 from trainer_classification.training.step_timer import StepTimer
 
-_MACS_ON_CPU = 5e9  # multiply-adds of a batch, forward: steps of a third of a second, as images a second differ little
+# Multiply-adds of a forward pass on a CPU: a step of a third of a second. The images a second hardly depend on it.
+_MACS_ON_CPU = 5e9
+_STEPS_ON_GPU = 50  # steps of an epoch
 
 
-def fitted(workload: Workload) -> Workload:
-    """The recipe's batch; on a CPU one whose step takes a fraction of a second."""
-    size, recipe = workload.recipe.batch_size, workload.recipe
-    if workload.where.type == "cpu":
-        network = build(recipe.model, 10, workload.manifest.channels, workload.image_size, recipe.width)
-        macs = count_macs(network, workload.manifest.channels, workload.image_size)
+def fit_batch_size(workload: Workload) -> Workload:
+    """Return the workload with the recipe's batch size, or on a CPU one whose step takes a fraction of a second."""
+    recipe = workload.recipe
+    channels = workload.manifest.channels
+    size = recipe.batch_size
+    if workload.torch_device.type == "cpu":
+        network = build(recipe.model, 10, channels, workload.image_size, recipe.width)
+        macs = count_macs(network, channels, workload.image_size)
         size = max(1, min(size, int(_MACS_ON_CPU / macs)))
     return dataclasses.replace(workload, batch_size=size)
 
 
 class Trainer:
-    """The recipe's network and step, as `training/run.py` builds them."""
+    """The network and the step of the recipe, as training builds them."""
 
     def __init__(self, workload: Workload) -> None:
-        of, recipe, device = workload.manifest, workload.recipe, workload.where
+        manifest = workload.manifest
+        recipe = workload.recipe
+        device = workload.torch_device
+        classes = len(manifest.class_names)
         torch.manual_seed(0)
         torch.backends.cudnn.benchmark = True
         torch.set_num_threads(workload.threads)
-        model = build(recipe.model, len(of.class_names), of.channels, workload.image_size, recipe.width).to(device)
+
+        model = build(recipe.model, classes, manifest.channels, workload.image_size, recipe.width).to(device)
         average = ModelEma(model, recipe.ema) if recipe.ema else None
-        normalize = Normalize(of.mean, of.std, device)
+        normalize = Normalize(manifest.mean, manifest.std, device)
         dtype = precision(device, "auto")[0]
-        kind = CudaGraphStep if device.type == "cuda" else Step
-        self.step = kind(model, build_optimizer(model, recipe), normalize, recipe.label_smoothing, dtype, average)
-        self.totals, self.numbers = Metrics(device), count()
+        step_class = CudaGraphStep if device.type == "cuda" else Step
+        optimizer = build_optimizer(model, recipe)
+        self.step = step_class(model, optimizer, normalize, recipe.label_smoothing, dtype, average)
+        self.totals = Metrics(device)
+        self.numbers = count()
 
     def train(self, batch: Batch) -> Delivery:
-        """One step."""
+        """Run one step."""
         self.step(batch, next(self.numbers), self.totals)
         return Delivery(batch.count)
 
 
-class Steps(OwnOrder):
-    """Steps without end; an epoch is one of them on a CPU, many on a GPU.
+class Steps(SelfShuffling):
+    """Train without end. An epoch is one step on a CPU, and many on a GPU.
 
     Args:
-        workload: gives network, batch and device.
-        loader: feeds them; "" for the same batch again and again.
+        workload: gives the network, the batch size and the device.
+        engine: the loader that feeds the steps. Empty: the same batch again and again.
     """
 
-    def __init__(self, workload: Workload, loader: str = "") -> None:
+    def __init__(self, workload: Workload, engine: str = "") -> None:
         self.files: list[str] = []
         self.trainer = Trainer(workload)
-        self.engine = Engine(loader or "resident", workload)
-        self.steps = 50 if workload.where.type == "cuda" else 1
-        self.clock = StepTimer(workload.where)
-        self.batches = _endless(self.engine)
-        if not loader:
+        self.engine = Engine(engine or "resident", workload)
+        self.steps = _STEPS_ON_GPU if workload.torch_device.type == "cuda" else 1
+        self.clock = StepTimer(workload.torch_device)
+        self.batches = _repeat_epochs(self.engine)
+        if not engine:
             cached = dataclasses.replace(next(self.batches))
-            cached.images, cached.labels = cached.images.clone(), cached.labels.clone()
+            cached.images = cached.images.clone()
+            cached.labels = cached.labels.clone()
             self.batches = (cached for _ in count())
 
     def epoch(self, number: int) -> Iterator[Delivery]:
-        """The next of them."""
+        """Run the next steps."""
         for _ in range(self.steps):
             self.clock.ask()
             batch = next(self.batches)
@@ -91,24 +101,24 @@ class Steps(OwnOrder):
 
     @property
     def waited(self) -> float:
-        """Seconds in which the device had nothing to do but to wait for a batch, so far."""
+        """Seconds so far in which the device had nothing to do, waiting for a batch."""
         return self.clock.waiting
 
     def close(self) -> None:
-        """End the loader."""
+        """Close the loader."""
         self.engine.close()
 
 
-def _endless(engine: Engine) -> Iterator[Batch]:
+def _repeat_epochs(engine: Engine) -> Iterator[Batch]:
     for number in count():
         yield from engine.loader.epoch(number)
 
 
-def cached(workload: Workload) -> Steps:
-    """The headspace: a step whose batch costs nothing."""
-    return Steps(fitted(workload))
+def open_cached_step(workload: Workload) -> Steps:
+    """Open steps whose batch costs nothing."""
+    return Steps(fit_batch_size(workload))
 
 
-def full(loader: str, workload: Workload) -> Any:
-    """Training as it is, fed by a loader."""
-    return Steps(fitted(workload), loader)
+def open_training(engine: str, workload: Workload) -> Steps:
+    """Open steps that a loader feeds."""
+    return Steps(fit_batch_size(workload), engine)

@@ -1,4 +1,4 @@
-"""What T4 and V100 consume, from `benchmarks/targets.toml`, and how a loader measured here compares."""
+"""Read what T4 and V100 consume from `benchmarks/targets.toml`, and compare loaders with it."""
 
 from __future__ import annotations
 
@@ -22,13 +22,17 @@ _OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
 
 @dataclass(frozen=True)
 class Target:
-    """Images a second that a network on some hardware trains on.
+    """The images a second that a network consumes on some hardware.
 
     Attributes:
+        dataset: name of the dataset.
+        network: name of the network.
+        image_size: side of its images in px.
         hardware: a key of the hosts.
-        formula: arithmetic that gives `images_per_second`.
-        source: where its numbers are from.
-        derived: no published row says it.
+        images_per_second: the rate.
+        formula: arithmetic that gives the rate.
+        source: where the numbers of the formula are from.
+        derived: no published row has this rate.
     """
 
     dataset: str
@@ -43,7 +47,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Host:
-    """What a GPU comes with."""
+    """The machine that a GPU comes with."""
 
     name: str
     vcpus: int
@@ -51,7 +55,14 @@ class Host:
 
 @dataclass(frozen=True)
 class Projection:
-    """A rate measured here, scaled linearly by CPUs to a host: a projection, not a measurement."""
+    """A rate measured here and scaled linearly by CPUs to a host. It is a projection, not a measurement.
+
+    Attributes:
+        target: what the host's GPUs consume.
+        host: the host.
+        per_core: images a second of one core here.
+        images_per_second: projected rate.
+    """
 
     target: Target
     host: Host
@@ -60,15 +71,15 @@ class Projection:
 
     @property
     def ratio(self) -> float:
-        """Of what the GPUs consume."""
+        """Projected rate over what the GPUs consume."""
         return self.images_per_second / self.target.images_per_second
 
 
 def read_targets(path: Path = FILE) -> tuple[dict[str, Host], list[Target]]:
-    """The hosts, and all targets.
+    """Return the hosts by key, and all targets.
 
     Raises:
-        ValueError: a formula does not give its figure.
+        ValueError: a formula does not give its rate.
     """
     content = tomllib.loads(path.read_text())
     hosts = {name: Host(**host) for name, host in content["hosts"].items()}
@@ -77,17 +88,17 @@ def read_targets(path: Path = FILE) -> tuple[dict[str, Host], list[Target]]:
         computed = compute(target.formula)
         if abs(computed / target.images_per_second - 1) > 0.001:
             raise ValueError(
-                f"{path}: {target.dataset} on {target.hardware} says {target.images_per_second:g}, but its formula "
-                f"{target.formula} gives {computed:.1f}."
+                f"{path}: {target.dataset} on {target.hardware} has {target.images_per_second:g} images a second, but "
+                f"its formula {target.formula} gives {computed:.1f}. Correct one of them."
             )
     return hosts, targets
 
 
 def compute(formula: str) -> float:
-    """Arithmetic over numbers: + - * / ** and parentheses.
+    """Compute arithmetic over numbers: + - * / ** and parentheses.
 
     Raises:
-        ValueError: anything else is in it.
+        ValueError: the formula holds anything else.
     """
 
     def value(node: ast.expr) -> float:
@@ -95,16 +106,26 @@ def compute(formula: str) -> float:
             return float(_OPERATORS[type(node.op)](value(node.left), value(node.right)))
         if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
             return float(node.value)
-        raise ValueError(f"{formula!r} is not plain arithmetic.")
+        raise ValueError(f"{formula!r} is not plain arithmetic: use numbers, + - * / ** and parentheses.")
 
     return value(ast.parse(formula, mode="eval").body)
 
 
-def projections(dataset: str, image_size: int, rate: float, threads: int, path: Path = FILE) -> list[Projection]:
-    """A loader's rate here against each target of its dataset; none where the dataset or the size has none."""
+def project_targets(dataset: str, image_size: int, rate: float, threads: int, path: Path = FILE) -> list[Projection]:
+    """Project a loader's rate to the host of each target of its dataset and image size.
+
+    Args:
+        dataset: name of the dataset.
+        image_size: side of the images in px.
+        rate: images a second measured here.
+        threads: threads that it was measured with.
+        path: file of the targets.
+    """
     hosts, targets = read_targets(path)
-    return [
-        Projection(target, hosts[target.hardware], rate / threads, rate / threads * hosts[target.hardware].vcpus)
-        for target in targets
-        if target.dataset == dataset and target.image_size == image_size
-    ]
+    per_core = rate / threads
+    projections = []
+    for target in targets:
+        if (target.dataset, target.image_size) == (dataset, image_size):
+            host = hosts[target.hardware]
+            projections.append(Projection(target, host, per_core, per_core * host.vcpus))
+    return projections

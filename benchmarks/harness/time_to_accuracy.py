@@ -1,7 +1,7 @@
-"""Seconds of training to an accuracy: this package, and a loop as most people start with.
+"""Measure the seconds of training to an accuracy: of this package, and of a loop as most projects start with.
 
-The clock runs over the training steps and the waiting for their batches; the test split is evaluated after each epoch,
-outside of it, the same way for all.
+The clock covers the training steps and the wait for their batches. The test split is evaluated after each epoch,
+outside the clock, in the same way for all.
 """
 
 from __future__ import annotations
@@ -17,47 +17,53 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from harness.engines import open_engine
 from harness.measure import Stopwatch
 from harness.step_timing import Trainer
 from harness.workload import Workload
 from trainer_classification.data.table import open_table
-from trainer_classification.loaders.base import Batch
-from trainer_classification.loaders.registry import open_loader
+from trainer_classification.loaders.base import Batch, Loader, LoaderRequest
 from trainer_classification.optim.lr_schedule import factor
 from trainer_classification.optim.parameter_groups import set_learning_rate
+from trainer_classification.plan import Plan
 from trainer_classification.training.evaluate import evaluate
 
+_EVALUATION_BATCH = 512
 _BATCH = 128  # of the baseline, as in PyTorch's own examples
-_RATE = 1e-3  # Adam's default
+_LEARNING_RATE = 1e-3  # of the baseline: Adam's default
 
 
 class Training(Protocol):
-    """One training, an epoch at a time."""
+    """A training that runs one epoch at a time.
 
-    epochs: int  # after which nothing more is to be expected; 0: no end
+    Attributes:
+        epochs: number of epochs after which it has ended. 0: it has no end.
+    """
+
+    epochs: int
 
     def train(self, epoch: int) -> Iterator[None]:
-        """One epoch, a step at a time."""
+        """Run one epoch, and yield after each step."""
         ...
 
     def accuracy(self) -> float:
-        """On the test split."""
+        """Return the accuracy on the test split."""
         ...
 
     def close(self) -> None:
-        """Free the loader."""
+        """Close the loaders."""
         ...
 
 
 @dataclass(frozen=True)
-class Reached:
-    """How a training went.
+class AccuracyRun:
+    """The result of a training to an accuracy.
 
     Attributes:
-        seconds: of training until the accuracy was reached, or until it was given up.
-        reached: whether it was.
-        epochs: trained, the last perhaps in part.
-        accuracies: after each.
+        seconds: seconds of training, until the accuracy was reached or the training stopped.
+        reached: the accuracy was reached.
+        epochs: epochs trained, the last one perhaps in part.
+        accuracies: test accuracy after each epoch.
     """
 
     seconds: float
@@ -66,20 +72,22 @@ class Reached:
     accuracies: list[float]
 
 
-def time_to(training: Training, accuracy: float, limit: float, device: torch.device) -> Reached:
-    """Train until the accuracy is reached, the training ends, or `limit` seconds are over."""
-    watch, seconds, accuracies = Stopwatch(device), 0.0, list[float]()
+def train_to_accuracy(training: Training, accuracy: float, limit: float, device: torch.device) -> AccuracyRun:
+    """Train until the accuracy is reached, the training ends, or `limit` seconds have passed."""
+    watch = Stopwatch(device)
+    seconds = 0.0
+    accuracies = list[float]()
     late = False
     while not late and not (accuracies and accuracies[-1] >= accuracy):
         if training.epochs and len(accuracies) == training.epochs:
             break
         end = monotonic() + limit - seconds
         watch.start()
-        late = any(monotonic() > end for _ in training.train(len(accuracies)))  # stops at the first that is
+        late = any(monotonic() > end for _ in training.train(len(accuracies)))  # stops at the first late step
         seconds += watch.stop()
         accuracies.append(training.accuracy())
     reached = bool(accuracies) and accuracies[-1] >= accuracy
-    return Reached(seconds, reached, len(accuracies), accuracies)
+    return AccuracyRun(seconds, reached, len(accuracies), accuracies)
 
 
 class Ours:
@@ -87,72 +95,91 @@ class Ours:
 
     Args:
         workload: the dataset.
-        epochs: of the schedule; 0: the recipe's. A shorter one is sooner at an accuracy, or never.
-        baseline_data: which feeds it.
+        epochs: epochs of the schedule. 0: the recipe's. A shorter schedule reaches an accuracy sooner, or not at all.
+        baseline_data: the baseline's DataLoader feeds it.
     """
 
     def __init__(self, workload: Workload, epochs: int = 0, baseline_data: bool = False) -> None:
-        self.workload, self.trainer, recipe = workload, Trainer(workload), workload.recipe
-        common: dict[str, Any] = {"image_size": workload.image_size, "device": workload.where, "loader": "resident"}
-        folder, of = Path(workload.prepared), workload.manifest
-        self.test = open_loader(folder, of, "test", plan=None, batch_size=512, threads=workload.threads, **common)[0]
-        self.loader, size = None, recipe.batch_size
-        if baseline_data:
-            self.batches = Files(workload, recipe.batch_size, augmented=True)
-        else:
-            threads = workload.threads
-            self.loader = open_loader(
-                folder, of, "train", plan=workload.plan, batch_size=size, threads=threads, **common
-            )[0]
-        self.steps, self.epochs = workload.count // size, epochs or recipe.epochs
+        recipe = workload.recipe
+        self.workload = workload
+        self.trainer = Trainer(workload)
+        self.steps = workload.count // recipe.batch_size
+        self.epochs = epochs or recipe.epochs
+        self.test = self._open("test", None, _EVALUATION_BATCH)
+        self.loader = None if baseline_data else self._open("train", workload.plan, recipe.batch_size)
+        self.files = Files(workload, recipe.batch_size, augment=True) if baseline_data else None
+
+    def _open(self, split: str, plan: Plan | None, batch_size: int) -> Loader:
+        work = self.workload
+        request = LoaderRequest(
+            folder=Path(work.prepared),
+            manifest=work.manifest,
+            split=split,
+            plan=plan,
+            batch_size=batch_size,
+            image_size=work.image_size,
+            device=work.torch_device,
+            threads=work.threads,
+        )
+        return open_engine("resident", request)
 
     def train(self, epoch: int) -> Iterator[None]:
-        """As `training/loop.py`, without logging and checkpoints."""
-        recipe, total = self.workload.recipe, self.steps * self.epochs
-        batches = self.loader.epoch(epoch) if self.loader is not None else self.batches.uint8(self.workload.where)
-        for number, batch in enumerate(batches, epoch * self.steps):
-            share = factor(number, total, recipe.schedule, recipe.warmup_fraction)
-            set_learning_rate(self.trainer.step.optimizer, recipe.learning_rate * share)
+        """Train as `training/loop.py` does, without logging and checkpoints."""
+        recipe = self.workload.recipe
+        total = self.steps * self.epochs
+        for number, batch in enumerate(self._batches(epoch), epoch * self.steps):
+            scale = factor(number, total, recipe.schedule, recipe.warmup_fraction)
+            set_learning_rate(self.trainer.step.optimizer, recipe.learning_rate * scale)
             self.trainer.step(batch, number, self.trainer.totals)
             yield
 
+    def _batches(self, epoch: int) -> Iterator[Batch]:
+        if self.loader is not None:
+            return self.loader.epoch(epoch)
+        assert self.files is not None
+        return self.files.batches(self.workload.torch_device)
+
     def accuracy(self) -> float:
-        """By the package's own evaluation."""
-        step, classes = self.trainer.step, len(self.workload.manifest.class_names)
+        """Return the accuracy by the package's own evaluation."""
+        step = self.trainer.step
+        classes = len(self.workload.manifest.class_names)
         model = step.average.model if step.average is not None else step.model
         return evaluate(model, self.test, step.normalize, classes, step.dtype).accuracy
 
     def close(self) -> None:
-        """Close both loaders."""
+        """Close the loaders."""
         self.test.close()
         if self.loader is not None:
             self.loader.close()
 
 
 class Files:
-    """A DataLoader over the original files, as most people write it: Pillow, torchvision, a process for each CPU."""
+    """A DataLoader over the original files as most projects write it: Pillow, torchvision, one process per CPU."""
 
-    def __init__(self, workload: Workload, batch_size: int, augmented: bool) -> None:
+    def __init__(self, workload: Workload, batch_size: int, augment: bool) -> None:
         from torch.utils.data import DataLoader
 
-        from harness.other_libraries import transform
+        from harness.other_libraries import make_transform
 
-        to = transform(workload) if augmented else _to_tensor(workload)
-        dataset: Any = _Dataset(workload.files, workload.labels.tolist(), to, rgb=not augmented)
+        transform = make_transform(workload) if augment else _make_tensor_transform(workload)
+        dataset: Any = _Dataset(workload.files, workload.labels.tolist(), transform, rgb=not augment)
         self.loader: Any = DataLoader(
-            dataset, batch_size, shuffle=True, num_workers=workload.threads, drop_last=augmented
+            dataset, batch_size, shuffle=True, num_workers=workload.threads, drop_last=augment
         )
 
-    def uint8(self, device: torch.device) -> Iterator[Batch]:
-        """The batches as this package's step takes them."""
+    def batches(self, device: torch.device) -> Iterator[Batch]:
+        """Yield the batches as this package's step takes them."""
         for images, labels in self.loader:
-            there = images.to(device).permute(0, 2, 3, 1).contiguous()
-            yield Batch(there, labels.to(device), labels, len(labels))
+            moved = images.to(device).permute(0, 2, 3, 1).contiguous()
+            yield Batch(moved, labels.to(device), labels, len(labels))
 
 
 class _Dataset:
-    def __init__(self, files: list[str], labels: list[int], to: Any, rgb: bool) -> None:
-        self.files, self.labels, self.to, self.rgb = files, labels, to, rgb
+    def __init__(self, files: list[str], labels: list[int], transform: Any, rgb: bool) -> None:
+        self.files = files
+        self.labels = labels
+        self.transform = transform
+        self.rgb = rgb
 
     def __len__(self) -> int:
         return len(self.files)
@@ -161,18 +188,20 @@ class _Dataset:
         from PIL import Image
 
         with Image.open(self.files[row]) as image:
-            return self.to(image.convert("RGB") if self.rgb else image.copy()), self.labels[row]
+            return self.transform(image.convert("RGB") if self.rgb else image.copy()), self.labels[row]
 
 
-def _to_tensor(workload: Workload) -> Any:
+def _make_tensor_transform(workload: Workload) -> Any:
     from torchvision import transforms
 
-    mean, std = ((values * 3)[:3] for values in (workload.manifest.mean, workload.manifest.std))
+    # A gray dataset is trained as RGB.
+    mean = (workload.manifest.mean * 3)[:3]
+    std = (workload.manifest.std * 3)[:3]
     return transforms.Compose([transforms.ToTensor(), transforms.Normalize(mean, std)])
 
 
 class Baseline:
-    """torchvision's ResNet-18, DataLoader, Adam at 1e-3, fp32, loss and accuracy read at every step, no end planned."""
+    """torchvision's ResNet-18 with DataLoader and Adam in fp32. It reads loss and accuracy at every step."""
 
     epochs = 0
 
@@ -181,41 +210,45 @@ class Baseline:
 
         torch.manual_seed(0)
         torch.set_num_threads(workload.threads)
-        self.device = workload.where
+        self.device = workload.torch_device
         self.model: nn.Module = resnet18(num_classes=len(workload.manifest.class_names)).to(self.device)
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=_RATE)
-        self.files = Files(workload, _BATCH, augmented=False)
-        of = open_table(Path(workload.prepared), workload.manifest, "test")
-        self.test_labels, root = torch.from_numpy(of.labels), Path(workload.manifest.root)
-        to = _to_tensor(workload)
-        self.test = torch.stack([to(_rgb(root / name)) for name in of.files])
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=_LEARNING_RATE)
+        self.files = Files(workload, _BATCH, augment=False)
         self.seen: list[tuple[float, float]] = []
 
+        table = open_table(Path(workload.prepared), workload.manifest, "test")
+        root = Path(workload.manifest.root)
+        self.test_labels = torch.from_numpy(table.labels)
+        transform = _make_tensor_transform(workload)
+        self.test = torch.stack([transform(_read_rgb(root / name)) for name in table.files])
+
     def train(self, epoch: int) -> Iterator[None]:
-        """The loop of most tutorials."""
+        """Run the loop of most tutorials."""
         self.model.train()
         for images, labels in self.files.loader:
-            there, wanted = images.to(self.device), labels.to(self.device)
+            images = images.to(self.device)
+            labels = labels.to(self.device)
             self.optimizer.zero_grad()
-            logits = self.model(there)
-            loss = F.cross_entropy(logits, wanted)
+            logits = self.model(images)
+            loss = F.cross_entropy(logits, labels)
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
-            self.seen.append((loss.item(), (logits.argmax(1) == wanted).float().mean().item()))
+            accuracy = (logits.argmax(1) == labels).float().mean()
+            self.seen.append((loss.item(), accuracy.item()))
             yield
 
     @torch.inference_mode()
     def accuracy(self) -> float:
-        """Over the whole test split, decoded ahead, as evaluation is not in the clock."""
+        """Return the accuracy on the test split. It is decoded in advance, since evaluation is not timed."""
         self.model.eval()
         found = torch.cat([self.model(part.to(self.device)).argmax(1).cpu() for part in torch.split(self.test, 512)])
         return float(np.mean((found == self.test_labels).numpy()))
 
     def close(self) -> None:
-        """Nothing is kept."""
+        """Do nothing, as nothing is held."""
 
 
-def _rgb(path: Path) -> Any:
+def _read_rgb(path: Path) -> Any:
     from PIL import Image
 
     with Image.open(path) as image:

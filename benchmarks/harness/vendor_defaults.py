@@ -1,7 +1,7 @@
-"""FFCV and DALI as their own documentation shows them, without any of this package's code in the path.
+"""FFCV and DALI as their vendors' documentation shows them, without any code of this package in the path.
 
-FFCV: docs/quickstart and examples/cifar of FFCV 1.0.2; ffcv-imagenet's write_imagenet.py for the writer. DALI: the
-ResNet-50 example for PyTorch of DALI 2.4, which ends in uint8 here, as the others do.
+FFCV: docs/quickstart and examples/cifar of FFCV 1.0.2, and write_imagenet.py of ffcv-imagenet for the writer. DALI: the
+ResNet-50 example for PyTorch of DALI 2.4. It ends in uint8 here, as the other candidates do.
 """
 
 from __future__ import annotations
@@ -16,32 +16,34 @@ import numpy as np
 from harness.delivery import Delivery
 from harness.workload import Workload
 
-_SIDE = 256  # px, the longest side in stock betons: FFCV's "256 RAW" and "256 JPEG"
-_QUALITY = 90
+_SIDE = 256  # px, the longest side in FFCV's own betons, "256 RAW" and "256 JPEG"
+_QUALITY = 90  # of their JPEGs
 
 
-class OwnOrder:
-    """A library that shuffles by itself.
+class SelfShuffling:
+    """Base class of candidates that shuffle by themselves, or deliver no samples.
 
     Attributes:
-        ahead: at the end of an epoch it goes on with the next by itself, and has batches of it before anyone asks.
+        files: the files it reads.
+        works_ahead: at the end of an epoch it starts the next one by itself, and has batches before they are asked for.
     """
 
     files: list[str]
-    ahead = False
+    works_ahead = False
 
     def planned(self, number: int) -> None:
-        """Nobody knows in advance."""
+        """Return None: the order is not known in advance."""
 
     def close(self) -> None:
-        """Nothing but memory is held."""
+        """Do nothing, as only memory is held."""
 
 
 class _Images:
-    """What FFCV's writer asks for: (PIL image, label) by number."""
+    """Return (PIL image, label) by number, as FFCV's writer asks for them."""
 
     def __init__(self, files: list[str], labels: Any) -> None:
-        self.files, self.labels = files, labels
+        self.files = files
+        self.labels = labels
 
     def __len__(self) -> int:
         return len(self.files)
@@ -53,8 +55,8 @@ class _Images:
             return image.convert("RGB"), int(self.labels[row])
 
 
-def write_ffcv(mode: str, files: list[str], labels: list[int], resized: bool, threads: int, folder: Path) -> None:
-    """By FFCV's DatasetWriter, fed with PIL; images that are kept at their size are not bounded."""
+def write_ffcv(mode: str, files: list[str], labels: list[int], folder: Path, *, resized: bool, threads: int) -> None:
+    """Write a beton with FFCV's DatasetWriter, fed by PIL. Only resized datasets have a bound on the side."""
     from ffcv.fields import IntField, RGBImageField
     from ffcv.writer import DatasetWriter
 
@@ -65,7 +67,7 @@ def write_ffcv(mode: str, files: list[str], labels: list[int], resized: bool, th
 
 
 def compile_dictionary() -> None:
-    """What takes five of the six seconds that FFCV's import takes: numba compiles a dictionary of texts and numbers."""
+    """Let numba compile a dictionary of texts and numbers, which is five of the six seconds of FFCV's import."""
     from numba.typed import Dict
 
     Dict()["raw"] = 1
@@ -73,14 +75,21 @@ def compile_dictionary() -> None:
 
 def _write_train(mode: str, workload: Workload, folder: Path) -> None:
     labels = workload.labels.tolist()
-    write_ffcv(mode, workload.files, labels, workload.manifest.resized, workload.threads, folder)
+    resized = workload.manifest.resized
+    write_ffcv(mode, workload.files, labels, folder, resized=resized, threads=workload.threads)
 
 
-write_ffcv_raw, write_ffcv_jpg = partial(_write_train, "raw"), partial(_write_train, "jpg")
+write_ffcv_raw = partial(_write_train, "raw")
+write_ffcv_jpg = partial(_write_train, "jpg")
 
 
-class Ffcv(OwnOrder):
-    """FFCV's Loader with its own decoders and transforms."""
+class Ffcv(SelfShuffling):
+    """Deliver with FFCV's Loader, decoders and transforms.
+
+    Args:
+        name: the row, whose folder holds the beton.
+        workload: what to deliver.
+    """
 
     def __init__(self, name: str, workload: Workload) -> None:
         from ffcv.fields.decoders import IntDecoder
@@ -88,7 +97,7 @@ class Ffcv(OwnOrder):
         from ffcv.transforms import Squeeze, ToDevice, ToTensor, ToTorchImage
 
         path = str(workload.folder(name) / "train.beton")
-        to_device = [ToDevice(workload.where, non_blocking=True)] if workload.where.type == "cuda" else []
+        to_device = [ToDevice(workload.torch_device, non_blocking=True)] if workload.torch_device.type == "cuda" else []
         labels = [IntDecoder(), ToTensor(), Squeeze(), *to_device]
         images = [*_ffcv_augmentation(workload), ToTensor(), *to_device, ToTorchImage()]
         self.files = [path]
@@ -103,12 +112,12 @@ class Ffcv(OwnOrder):
         )
 
     def epoch(self, number: int) -> Iterator[Delivery]:
-        """A pass of FFCV's own."""
+        """Yield one pass in FFCV's own order."""
         for images, labels in self.loader:
             yield Delivery(len(labels), images, labels)
 
     def close(self) -> None:
-        """Let go of the loader, which has the file memory-mapped."""
+        """Release the loader, which holds a memory map of the file."""
         self.loader = None
 
 
@@ -116,7 +125,8 @@ def _ffcv_augmentation(workload: Workload) -> list[Any]:
     from ffcv.fields.decoders import RandomResizedCropRGBImageDecoder, SimpleRGBImageDecoder
     from ffcv.transforms import RandomHorizontalFlip, RandomTranslate
 
-    policy, side = workload.policy, workload.image_size
+    policy = workload.policy
+    side = workload.image_size
     flip = [] if policy.flip == "none" else [RandomHorizontalFlip()]
     if policy.crop == "resized":
         return [RandomResizedCropRGBImageDecoder((side, side), scale=policy.area, ratio=policy.aspect), *flip]
@@ -125,19 +135,16 @@ def _ffcv_augmentation(workload: Workload) -> list[Any]:
 
 
 def _fill(workload: Workload) -> tuple[int, int, int]:
-    """What a shift brings in: black where the recipe says so, else the mean, as FFCV's CIFAR example has it."""
+    """Return the fill of a shift: black where the recipe says so, otherwise the mean, as in FFCV's CIFAR example."""
     mean = [0.0] * 3 if workload.policy.pad == "zero" else workload.manifest.mean
     red, green, blue = (round(255 * value) for value in (mean * 3)[:3])
     return red, green, blue
 
 
-ffcv_raw, ffcv_jpg = partial(Ffcv, "ffcv-stock-raw"), partial(Ffcv, "ffcv-stock-jpg")
+class Dali(SelfShuffling):
+    """Deliver with DALI's readers.file pipeline and its iterator for PyTorch."""
 
-
-class Dali(OwnOrder):
-    """DALI's readers.file pipeline behind its own iterator for PyTorch."""
-
-    ahead = True
+    works_ahead = True
 
     def __init__(self, workload: Workload) -> None:
         from nvidia.dali.plugin.base_iterator import LastBatchPolicy
@@ -150,22 +157,19 @@ class Dali(OwnOrder):
         )
 
     def epoch(self, number: int) -> Iterator[Delivery]:
-        """A pass of DALI's own."""
+        """Yield one pass in DALI's own order."""
         for (batch,) in self.iterator:
             yield Delivery(len(batch["label"]), batch["data"], batch["label"].squeeze(1))
 
     def close(self) -> None:
-        """Let go of the pipeline, which ends its threads."""
+        """Release the pipeline, which ends its threads."""
         del self.iterator, self._pipeline
-
-
-dali = Dali
 
 
 def _dali_pipeline(workload: Workload) -> Any:
     from nvidia.dali import fn, pipeline_def, types
 
-    gpu = workload.where.type == "cuda"
+    gpu = workload.torch_device.type == "cuda"
     labels_N = [int(label) for label in workload.labels]
 
     @pipeline_def(batch_size=workload.batch_size, num_threads=workload.threads, device_id=0 if gpu else None, seed=0)
@@ -186,23 +190,24 @@ def _dali_pipeline(workload: Workload) -> Any:
         )
         return images, labels.gpu() if gpu else labels
 
-    made = pipeline()
-    made.build()
-    return made
+    built = pipeline()
+    built.build()
+    return built
 
 
 def _dali_images(workload: Workload, encoded: Any, device: str) -> Any:
-    """Decoded and cropped to the size of the batch, not yet mirrored."""
+    """Decode and crop to the size of the batch, without mirroring."""
     from nvidia.dali import fn, types
 
-    policy, side = workload.policy, workload.image_size
-    colour = types.GRAY if workload.manifest.channels == 1 else types.RGB
+    policy = workload.policy
+    side = workload.image_size
+    color = types.GRAY if workload.manifest.channels == 1 else types.RGB
     if policy.crop == "resized":
         images = fn.decoders.image_random_crop(
-            encoded, device=device, output_type=colour, random_area=policy.area, random_aspect_ratio=policy.aspect
+            encoded, device=device, output_type=color, random_area=policy.area, random_aspect_ratio=policy.aspect
         )
         return fn.resize(images, resize_x=side, resize_y=side, interp_type=types.INTERP_LINEAR, antialias=True)
-    images = fn.decoders.image(encoded, device=device, output_type=colour)
+    images = fn.decoders.image(encoded, device=device, output_type=color)
     if policy.crop != "shift":
         return images
     reach = policy.shift

@@ -1,4 +1,4 @@
-"""The bench's end of a contestant's process: starts it, tells it what to do, and takes what it measured."""
+"""Control the worker of a candidate: start it, tell it what to do, and take what it measured."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
-from harness.fork_server import nest
+from harness.fork_server import get_fork_server
 from harness.measure import Turn
 from harness.resources import Memory, Usage, memory
 
-_POLL = 0.1  # seconds between looks at the memory, in untimed epochs
-_PATIENCE = 20  # seconds in which a process must have ended
-_LONGEST = 900  # seconds in which it must have answered: several times what any epoch here takes
+_POLL = 0.1  # seconds between two looks at the memory, in epochs that are not timed
+_END_TIMEOUT = 20  # seconds for a worker to end
+_ANSWER_TIMEOUT = 900  # seconds for an answer: several times what any epoch here takes
 
 
-class Failed(Exception):  # noqa: N818  (says what became of a contestant)
-    """A contestant could not be measured; the text says why."""
+class CandidateError(Exception):
+    """A candidate could not be measured. The text says why."""
 
 
 @dataclass
 class Outcome:
-    """What happened before the turns.
+    """What was measured before the turns.
 
     Attributes:
-        first_batch_seconds: from there to the first batch, files in the page cache.
-        first_epoch, cold: images a second of the first epoch (compilation included), and of one with a newly opened
-            loader and no file in the page cache (0: not measured).
-        memory: at the highest, in an untimed epoch.
+        first_batch_seconds: from opening the loader to its first batch, with the files in the page cache.
+        first_epoch: images a second of the first epoch, compilation included.
+        cold: images a second of an epoch with a newly opened loader and no file in the page cache. 0: not measured.
+        memory: the highest in an epoch that is not timed.
         memory_before: after the imports.
-        checksum: of what the untimed epoch delivered.
+        checksum: of what that epoch delivered.
     """
 
     first_batch_seconds: float = 0.0
@@ -49,89 +49,90 @@ class Outcome:
 
 
 class WorkerClient:
-    """The parent's end: starts the process and tells it what to do.
+    """Start a worker and send it requests. The first `answer` says that its imports are done.
 
     Args:
-        name: of the contestant.
-        spec: "module:function" that opens it from `arguments`, imported in the process.
+        name: name of the candidate.
+        spec: "module:function" that opens it from `arguments`. The worker imports the module.
         arguments: JSON types.
-        log: file for what it prints.
-
-    The first `answer` says that its imports are done.
+        log: file for what the worker prints.
     """
 
     def __init__(self, name: str, spec: str, arguments: dict[str, Any], log: Path) -> None:
-        self.name, self.log = name, log
-        theirs, self._requests = os.pipe()
-        answers, answered = os.pipe()
+        self.name = name
+        self.log = log
+        worker_stdin, self._requests = os.pipe()
+        answers, worker_answers = os.pipe()
         with log.open("wb") as output:
-            self.pid = nest().fork(spec, (theirs, answered, output.fileno()))
-        os.close(theirs)
-        os.close(answered)
-        self._answers: IO[bytes] = os.fdopen(answers, "rb", buffering=0)  # so that `select` sees all there is
+            self.pid = get_fork_server().fork(spec, (worker_stdin, worker_answers, output.fileno()))
+        os.close(worker_stdin)
+        os.close(worker_answers)
+        self._answers: IO[bytes] = os.fdopen(answers, "rb", buffering=0)  # unbuffered, so that `select` sees all of it
         self.tell("start", **arguments)
 
     def tell(self, what: str, **details: Any) -> None:
-        """Ask for something, and do not wait."""
-        with suppress(BrokenPipeError):  # the answer says what became of it
+        """Send a request and do not wait."""
+        with suppress(BrokenPipeError):  # the answer says what happened to the worker
             os.write(self._requests, (json.dumps({"what": what} | details) + "\n").encode())
 
     def answer(self, seconds: float = 0) -> dict[str, Any]:
-        """Wait for what was asked for, which takes at least so many seconds.
+        """Wait for the answer to the last request, which takes at least `seconds`.
 
         Raises:
-            Failed: it did not succeed, or hangs, and is killed then.
+            CandidateError: the request failed, or the worker ended, or hung and was killed.
         """
-        if not select.select([self._answers], [], [], seconds + _LONGEST)[0]:
+        timeout = seconds + _ANSWER_TIMEOUT
+        if not select.select([self._answers], [], [], timeout)[0]:
             os.kill(self.pid, signal.SIGKILL)
-            raise Failed(f"the process did not answer within {seconds + _LONGEST:g} seconds, and was killed")
+            raise CandidateError(f"the worker did not answer within {timeout:g} seconds, and was killed")
         line = self._answers.readline()
         if not line:
-            raise Failed(f"the process ended ({self.code}): {_tail(self.log)}")
+            raise CandidateError(f"the worker ended ({self.code}): {_read_last_line(self.log)}")
         content = json.loads(line)
         if "failed" in content:
-            raise Failed(content["failed"])
+            raise CandidateError(content["failed"])
         return dict(content)
 
     def ask(self, what: str, **details: Any) -> dict[str, Any]:
-        """Ask and wait."""
+        """Send a request and wait for its answer."""
         self.tell(what, **details)
         return self.answer()
 
     def turn(self, seconds: float) -> Turn:
-        """One turn of at least so many seconds, checked."""
+        """Run one checked turn of at least `seconds`."""
         self.tell("turn", seconds=seconds)
         content = self.answer(seconds)
         return Turn(content["images"], content["seconds"], Usage(**content["usage"]), content["waited"])
 
     def audit(self) -> tuple[str, Memory]:
-        """The untimed epoch: its checksum, and the most memory it took."""
-        with _watched(self.pid) as most:
+        """Run the epoch that checks every pixel. Returns its checksum and its highest memory."""
+        with _watch_memory(self.pid) as most:
             checksum = self.ask("audit")["checksum"]
         return checksum, most[0]
 
     def memory(self) -> Memory:
-        """Now."""
+        """Return the memory that the worker uses now."""
         return memory(self.pid)
 
     def end(self) -> None:
-        """End the process."""
+        """End the worker, and kill it if it does not end in time."""
         os.close(self._requests)
-        if not select.select([self._answers], [], [], _PATIENCE)[0]:
+        if not select.select([self._answers], [], [], _END_TIMEOUT)[0]:
             os.kill(self.pid, signal.SIGKILL)
         _ = self.code
         self._answers.close()
 
     @cached_property
     def code(self) -> int:
-        """Exit code, or minus the signal that ended it; waits for that."""
-        return nest().wait(self.pid)
+        """Wait until the worker ends. Returns its exit code, or minus the signal that ended it."""
+        return get_fork_server().wait(self.pid)
 
 
 @contextmanager
-def _watched(pid: int) -> Iterator[list[Memory]]:
-    """The most memory used within, as the only item of a list."""
-    most, done = [memory(pid)], threading.Event()
+def _watch_memory(pid: int) -> Iterator[list[Memory]]:
+    """Yield a list whose only item is the highest memory of a process so far."""
+    most = [memory(pid)]
+    done = threading.Event()
 
     def watch() -> None:
         while not done.wait(_POLL):
@@ -147,21 +148,22 @@ def _watched(pid: int) -> Iterator[list[Memory]]:
         thread.join()
 
 
-def _tail(log: Path) -> str:
+def _read_last_line(log: Path) -> str:
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     return lines[-1] if lines else "it printed nothing"
 
 
-def prelude(child: WorkerClient, cold: bool) -> Outcome:
-    """What comes before the turns: first batch, first epoch, cold epoch, and the untimed look at every pixel.
+def measure_opening(worker: WorkerClient, cold: bool) -> Outcome:
+    """Measure what comes before the turns: first batch, first epoch, cold epoch, and the check of every pixel.
 
     Raises:
-        Failed: it could not be opened, or did not deliver what it had to.
+        CandidateError: the candidate could not be opened, or delivered something else than it must.
     """
-    outcome = Outcome(memory_before=child.memory())
-    first = child.ask("first")
-    outcome.first_batch_seconds, outcome.first_epoch = first["first"], first["rate"]
+    outcome = Outcome(memory_before=worker.memory())
+    first = worker.ask("first")
+    outcome.first_batch_seconds = first["first"]
+    outcome.first_epoch = first["rate"]
     if cold:
-        outcome.cold = child.ask("cold")["rate"]
-    outcome.checksum, outcome.memory = child.audit()
+        outcome.cold = worker.ask("cold")["rate"]
+    outcome.checksum, outcome.memory = worker.audit()
     return outcome

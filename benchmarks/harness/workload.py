@@ -1,4 +1,4 @@
-"""What every contestant is given: the same images, output size, batch and augmentation."""
+"""Describe the work that every candidate is given: the same images, output size, batch and augmentation."""
 
 from __future__ import annotations
 
@@ -23,20 +23,21 @@ from trainer_classification.data.table import open_table
 from trainer_classification.plan import Plan, Policy
 from trainer_classification.recipes import Recipe
 
-_LOOKED_AT = 1000  # images that the expected figures are computed from
+_SAMPLED = 1000  # images from which the expected figures are computed
 _BY_THREADS = ("webdataset", "litdata")  # their writers make files for each worker
 
 
 @dataclass(frozen=True)
 class Workload:
-    """JSON types alone, so that it can be sent to a process.
+    """The work of a candidate. It has JSON types only, so that it can be sent to a worker.
 
     Attributes:
-        prepared: folder of a prepared dataset; its train split is delivered.
-        scratch: folder for the contestants' own files.
-        batch_size, threads: threads are worker processes for those that use processes.
-        device: where the batches go.
-        image_size: side in px of the batches.
+        prepared: folder of a prepared dataset, whose train split is delivered.
+        scratch: folder for the candidates' own files.
+        batch_size: images of a batch.
+        threads: threads, or worker processes for the libraries that use processes.
+        device: where the batches are delivered.
+        image_size: side of the batches in px.
     """
 
     prepared: str
@@ -48,79 +49,81 @@ class Workload:
 
     @cached_property
     def manifest(self) -> Manifest:
-        """Of the prepared dataset."""
+        """Manifest of the prepared dataset."""
         return manifest.read(Path(self.prepared))
 
     @cached_property
     def recipe(self) -> Recipe:
-        """What the dataset trains with."""
-        of = self.manifest
-        return recipes.recipe_for(of.dataset, self.image_size, of.channels, self.count, of.resized)[0]
+        """Recipe that the dataset trains with."""
+        found = self.manifest
+        return recipes.recipe_for(found.dataset, self.image_size, found.channels, self.count, found.resized)[0]
 
     @property
     def policy(self) -> Policy:
-        """The recipe's augmentation."""
+        """Augmentation of the recipe."""
         return self.recipe.policy
 
     @property
     def count(self) -> int:
-        """Images of the split, n."""
+        """Number of images n of the split."""
         return self.manifest.splits["train"].count
 
     @cached_property
     def labels(self) -> npt.NDArray[np.int64]:
-        """int64 [n]."""
+        """Labels of the split, int64 [n]."""
         return open_table(Path(self.prepared), self.manifest, "train").labels
 
     @cached_property
     def files(self) -> list[str]:
-        """Paths of the original files, n of them."""
+        """Paths of the n original files."""
         names = open_table(Path(self.prepared), self.manifest, "train").files
         return [str(Path(self.manifest.root) / name) for name in names]
 
     @cached_property
     def plan(self) -> Plan:
-        """Order and draws, of seed 0."""
+        """Order and draws of seed 0."""
         sizes = open_table(Path(self.prepared), self.manifest, "train").sizes
         return Plan(self.count, 0, self.policy, sizes)
 
     @property
-    def where(self) -> torch.device:
-        """The device."""
+    def torch_device(self) -> torch.device:
+        """The device as torch has it."""
         return torch.device(self.device)
 
     def folder(self, name: str) -> Path:
-        """A contestant's own folder, which it may find filled by an earlier run of the same workload."""
+        """Return a candidate's own folder, which an earlier run of the same workload may have filled."""
         return Path(self.scratch) / (f"{name}-{self.threads}" if name in _BY_THREADS else name)
 
     @property
-    def kept(self) -> Path:
-        """Where `write_expected` keeps its figures: apart for each recipe's augmentation."""
+    def expected_file(self) -> Path:
+        """File of `write_expected`, one for each augmentation."""
         return self.folder(f"expected-{zlib.crc32(f'{self.policy} {self.image_size}'.encode()):08x}.json")
 
     def expected(self, missing: int) -> Expected:
-        """What `write_expected` kept, for a contestant that may leave out so many images."""
-        kept = json.loads(self.kept.read_text())
-        return Expected(**kept, image_size=self.image_size, labels=self.labels, missing=missing)
+        """Return what `write_expected` computed, for a candidate that may leave out `missing` images."""
+        figures = json.loads(self.expected_file.read_text())
+        return Expected(**figures, image_size=self.image_size, labels=self.labels, missing=missing)
 
 
-def scratch_for(root: Path, of: Manifest) -> Path:
-    """A folder of its own for each prepared dataset."""
-    folder = root / f"{of.dataset}-{of.train_size}px-{of.fingerprint[:12]}"
+def make_scratch_folder(root: Path, prepared: Manifest) -> Path:
+    """Make a folder for the files of one prepared dataset."""
+    folder = root / f"{prepared.dataset}-{prepared.train_size}px-{prepared.fingerprint[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def write_expected(workload: Workload) -> None:
-    """Augment images of the original files by Pillow, as the plan says, and keep what is expected of any loader."""
-    if workload.kept.is_file():
+    """Augment original files with Pillow as planned, and write what is expected of any loader."""
+    if workload.expected_file.is_file():
         return
-    rows = np.unique(np.linspace(0, workload.count - 1, _LOOKED_AT).astype(np.int64))
+    rows = np.unique(np.linspace(0, workload.count - 1, _SAMPLED).astype(np.int64))
     boxes = workload.plan.draws(0).box
-    images = np.stack([_augmented(workload, int(row), boxes[row]) for row in rows])
+    images = np.stack([_augment_original(workload, int(row), boxes[row]) for row in rows])
     kept = grid(torch.from_numpy(images)).numpy().reshape(len(rows), -1)
     random = workload.policy.crop != "none" or workload.policy.flip != "none"
-    brightness, labels, classes = kept.mean(axis=1), workload.labels[rows], int(workload.labels.max()) + 1
+    brightness = kept.mean(axis=1)
+    labels = workload.labels[rows]
+    classes = int(workload.labels.max()) + 1
     figures = {
         "mean": float(images.mean()),
         "spread": float(images.std()),
@@ -129,17 +132,18 @@ def write_expected(workload: Workload) -> None:
         "brightness": class_means(brightness, labels, classes).tolist(),
         "fit": fit(brightness[::2], labels[::2], class_means(brightness[1::2], labels[1::2], classes)),
     }
-    workload.kept.write_text(json.dumps(figures))
+    workload.expected_file.write_text(json.dumps(figures))
 
 
-def _augmented(workload: Workload, row: int, box: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """An original file's image, cropped as the plan's epoch 0 says: uint8 [T, T, C].
+def _augment_original(workload: Workload, row: int, box: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """Return the image of an original file, cropped as in epoch 0 of the plan: uint8 [T, T, C].
 
-    Without flip and shift, which do not change the figures enough to matter.
+    It is not flipped or shifted, since that hardly changes the figures.
     """
     from PIL import Image
 
-    side, channels = workload.image_size, workload.manifest.channels
+    side = workload.image_size
+    channels = workload.manifest.channels
     with Image.open(workload.files[row]) as file:
         image = file.convert("L" if channels == 1 else "RGB")
     x, y, w, h = box.astype(np.float64) * np.array([image.width, image.height] * 2)
@@ -148,16 +152,19 @@ def _augmented(workload: Workload, row: int, box: npt.NDArray[np.float32]) -> np
     return pixels.reshape(side, side, channels)
 
 
-def repeated(dataset: Path, images: int, root: Path) -> Path:
-    """A dataset whose train split holds so many files of another's, repeated where it has fewer.
+def repeat_dataset(dataset: Path, images: int, root: Path) -> Path:
+    """Make a dataset whose train split names `images` files of another dataset, repeated where it has fewer.
 
-    The files are not copied; the table names each of them several times. One image is the test split, so that none is
-    cut off.
+    The files are not copied. One image becomes the test split, so that prepare does not split off any.
+
+    Returns:
+        Its folder in `root`.
     """
     import polars as pl
 
     table = pl.read_parquet(dataset / "annotations.parquet").filter(pl.col("split") == "train")
-    test, table = table.head(1).with_columns(split=pl.lit("test", table["split"].dtype)), table.tail(-1)
+    test = table.head(1).with_columns(split=pl.lit("test", table["split"].dtype))
+    table = table.tail(-1)
     times = -(-images // len(table))
     target = root / f"{dataset.name}-{images}"
     if not (target / "annotations.parquet").is_file():
@@ -170,5 +177,5 @@ def repeated(dataset: Path, images: int, root: Path) -> Path:
 
 
 def as_arguments(workload: Workload) -> dict[str, Any]:
-    """For the process of a contestant."""
+    """Return the workload as the arguments of a worker."""
     return dataclasses.asdict(workload)

@@ -16,8 +16,9 @@ from trainer_classification.data import array, table
 from trainer_classification.data.array import open_array
 from trainer_classification.data.decode import decode
 from trainer_classification.loaders import resident
+from trainer_classification.loaders.base import LoaderRequest
 from trainer_classification.loaders.dali import open_dali
-from trainer_classification.loaders.registry import INSTALL, LoaderRequest, installed, open_loader
+from trainer_classification.loaders.registry import INSTALL, installed, open_loader
 from trainer_classification.loaders.torch_dataloader import open_torch
 from trainer_classification.plan import Plan, Policy, identity
 
@@ -31,7 +32,7 @@ CROP = Policy(crop="resized", area=(0.2, 1.0), flip="random")
 def host(request):
     return resident.HostResident(
         open_array(request.folder, request.manifest, request.split),
-        request.share,
+        request.schedule,
         request.image_size,
         request.device,
         request.threads,
@@ -40,7 +41,7 @@ def host(request):
 
 def device(request):
     store = open_array(request.folder, request.manifest, request.split)
-    return resident.DeviceResident(store, request.share, request.image_size, request.device)
+    return resident.DeviceResident(store, request.schedule, request.image_size, request.device)
 
 
 def ffcv(request):

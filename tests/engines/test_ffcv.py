@@ -25,7 +25,7 @@ from trainer_classification.preparation.write_beton import Payload, raw_payload,
 if importlib.util.find_spec("ffcv") is None:
     pytest.skip("FFCV is not installed (the extra `ffcv`)", allow_module_level=True)
 
-from trainer_classification.loaders.ffcv import FfcvLoader
+from trainer_classification.loaders.ffcv import BetonSplit, FfcvLoader
 
 CROP = Policy(crop="resized", area=(0.1, 1.0), flip="random")
 SIZE = 48
@@ -53,8 +53,9 @@ def opened(path, payloads, policy=CROP, size=SIZE, channels=3, batch_size=4, thr
     sizes = np.stack([store.widths, store.heights], 1).astype(np.int64)
     plan = Plan(len(payloads), 3, policy, sizes)
     files = [f"data/{number}.jpg" for number in range(len(payloads))]
-    share = BatchSchedule(plan, len(payloads), batch_size)
-    return FfcvLoader(store, files, share, size, channels, False, torch.device("cpu"), threads), plan
+    schedule = BatchSchedule(plan, len(payloads), batch_size)
+    split = BetonSplit(store, files, channels, fixed_size=False)
+    return FfcvLoader(split, schedule, size, torch.device("cpu"), threads), plan
 
 
 def decoded(payload, channels=3):
@@ -159,7 +160,7 @@ def test_a_jpeg_that_only_pillow_reads_is_prepared_so_that_it_can_be_delivered(t
 def test_a_jpeg_of_other_colours_is_refused_with_the_reason(tmp_path):
     file = io.BytesIO()
     Image.new("CMYK", (60, 50)).save(file, "JPEG")
-    with pytest.raises(ValueError, match="neither YCbCr nor grey"):
+    with pytest.raises(ValueError, match="neither YCbCr nor gray"):
         opened(tmp_path / "a", [Payload(JPEG, 60, 50, file.getvalue())])
 
 
@@ -181,13 +182,14 @@ threads = torch.get_num_threads()
 started = time.perf_counter()
 import numpy as np
 from trainer_classification.data.beton import open_beton
-from trainer_classification.loaders.base import Share
-from trainer_classification.loaders.ffcv import FfcvLoader
+from trainer_classification.loaders.base import BatchSchedule
+from trainer_classification.loaders.ffcv import BetonSplit, FfcvLoader
 from trainer_classification.plan import Plan, Policy
 store = open_beton(sys.argv[1])
 sizes = np.stack([store.widths, store.heights], 1).astype(np.int64)
 plan = Plan(len(sizes), 0, Policy(crop="resized"), sizes)
-loader = FfcvLoader(store, [""] * len(sizes), Share(plan, len(sizes), 4), 48, 3, False, torch.device("cpu"), 2)
+split = BetonSplit(store, [""] * len(sizes), 3, fixed_size=False)
+loader = FfcvLoader(split, BatchSchedule(plan, len(sizes), 4), 48, torch.device("cpu"), 2)
 next(loader.epoch(0))
 took = time.perf_counter() - started
 loader.close()

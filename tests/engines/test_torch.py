@@ -14,11 +14,11 @@ from trainer_classification.loaders.torch_dataloader import open_torch
 
 def test_with_little_shared_memory_the_same_batches_come_through_a_pipe(photos, monkeypatch):
     with opened(open_torch, photos, CROP) as loader:
-        assert loader.shares_memory
+        assert loader.uses_shared_memory
         shared = collected(loader.epoch(0))
     monkeypatch.setattr(engine, "free_shared_memory", lambda: 6 * 8 * 32 * 32 * 3)
     with opened(open_torch, photos, CROP) as loader:
-        assert not loader.shares_memory
+        assert not loader.uses_shared_memory
         piped = collected(loader.epoch(0))
     for a, b in zip(shared, piped, strict=True):
         assert all(torch.equal(x, y) for x, y in zip(a[:3], b[:3], strict=True))

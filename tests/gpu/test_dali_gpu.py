@@ -42,7 +42,7 @@ def test_small_images_are_exact():
     images = np.random.default_rng(0).integers(0, 256, (COUNT, 24, 24, 3), dtype=np.uint8)
     table, plan = table_of([(24, 24)] * COUNT), Plan(COUNT, 0, SHIFT)
     store = ArrayStore(images, table.labels, table.sizes)
-    for ids, got in delivered(DaliLoader(store, table, BatchSchedule(plan, COUNT, 8), 24, 3, CUDA, 2)):
+    for ids, got in delivered(DaliLoader(store, table, BatchSchedule(plan, COUNT, 8), 24, 3, device=CUDA, threads=2)):
         assert np.array_equal(got, oracle.augment(images, ids, plan.draws(1)[ids], SHIFT, 24))
 
 
@@ -63,7 +63,7 @@ def test_photographs_are_close_to_those_of_pillow(tmp_path):
     write_tars(tmp_path, "train", files.__getitem__, content)
     plan, store = Plan(COUNT, 0, CROP, table.sizes), open_tars(tmp_path, "train", COUNT)
     draws = plan.draws(1)
-    for ids, got in delivered(DaliLoader(store, table, BatchSchedule(plan, COUNT, 8), 32, 3, CUDA, 2)):
+    for ids, got in delivered(DaliLoader(store, table, BatchSchedule(plan, COUNT, 8), 32, 3, device=CUDA, threads=2)):
         for i, image in zip(ids.tolist(), got, strict=True):
             expected = oracle.resized_crop(np.asarray(Image.open(io.BytesIO(files[i]))), draws.box[i], 32)
             expected = expected[:, ::-1] if draws.flip[i] else expected

@@ -1,4 +1,4 @@
-"""Timing, checking, targets and tables of the benches: no process is started, nothing is really timed."""
+"""Timing, checking, targets and tables of the benchmarks. No worker is started, and nothing is really timed."""
 
 import dataclasses
 import json
@@ -11,19 +11,17 @@ import numpy as np
 import pytest
 import torch
 
-from harness import delivery, regression, tables, targets
-from harness import loader_timing as loaders
-from harness import own_loaders as engines
-from harness import registry as contestants
-from harness.bottleneck import ladder
+from harness import delivery, loader_timing, own_loaders, registry, regression, tables, targets
+from harness.bottleneck import find_bottleneck
 from harness.delivery import Delivery, Expected, Seen, audit, check
 from harness.intervals import median_interval, ratio_interval
-from harness.measure import Stopwatch, Turn, figures, interleave
-from harness.resources import Usage, evict, in_page_cache, read_through
+from harness.loader_timing import Timing
+from harness.measure import Stopwatch, Turn, interleave, summarize
+from harness.resources import Usage, evict, page_cache_share, read_files
 from harness.vendor_defaults import Ffcv
 from harness.worker import Server
-from harness.worker_client import Failed, Outcome
-from harness.workload import Workload, as_arguments, repeated
+from harness.worker_client import CandidateError, Outcome
+from harness.workload import Workload, as_arguments, repeat_dataset
 from helpers import encoded, noise, write_dataset
 from trainer_classification.data.source import read_folder
 
@@ -60,28 +58,28 @@ def test_no_clock_starts_while_others_still_import(tmp_path, monkeypatch):
         def answer(self):
             events.append(f"{self.name} imported")
             if self.name == "torch":
-                raise Failed("no torchvision")
+                raise CandidateError("no torchvision")
 
         def end(self):
             events.append(f"{self.name} ended")
 
-    def prelude(child, cold):
-        events.append(f"{child.name} opened")
+    def measure_opening(worker, cold):
+        events.append(f"{worker.name} opened")
         return Outcome()
 
     for name, stand_in in {
         "WorkerClient": WorkerClient,
-        "prelude": prelude,
-        "contestants": SimpleNamespace(
-            reason_left_out=lambda *_: "", write=lambda *_: None, files_of=lambda *_: [], RUNGS=()
+        "measure_opening": measure_opening,
+        "registry": SimpleNamespace(
+            find_reason_left_out=lambda *_: "", write=lambda *_: None, list_files=lambda *_: [], STAGES=()
         ),
         "write_expected": lambda _: None,
         "as_arguments": lambda _: {},
         "interleave": lambda *_: {},
     }.items():
-        monkeypatch.setattr(loaders, name, stand_in)
+        monkeypatch.setattr(loader_timing, name, stand_in)
     workload = SimpleNamespace(folder=tmp_path.joinpath)
-    found = loaders.measure_loaders(workload, ["torch", "resident", "dali"], 1, 1, False, lambda _: None)
+    found = loader_timing.measure_loaders(workload, ["torch", "resident", "dali"], Timing(1, 1), lambda _: None)
     assert events[:4] == ["torch imported", "torch ended", "resident imported", "dali imported"]
     assert events[4:] == ["resident opened", "dali opened", "resident ended", "dali ended"]
     assert found.left_out == {"torch": "failed: no torchvision"}
@@ -92,7 +90,7 @@ def test_a_slow_round_cancels_out_of_a_ratio():
     assert ratio_interval([4, 40, 4], [2, 20, 2]).high == 2
 
 
-def test_contestants_take_turns_until_all_have_enough():
+def test_candidates_take_turns_until_all_have_enough():
     order = []
 
     def taker(name, seconds):
@@ -104,7 +102,7 @@ def test_contestants_take_turns_until_all_have_enough():
 
     turns = interleave({"a": taker("a", 1.0), "b": taker("b", 0.3)}, seconds=1.0, count=2)
     assert order == ["a", "b"] * 4
-    assert figures(turns["a"])["images_per_second"] == 10
+    assert summarize(turns["a"])["images_per_second"] == 10
 
 
 LABELS = np.arange(64) % 4
@@ -158,7 +156,7 @@ def test_a_loader_that_skips_work_is_found_out(cheat):
         audit(Fake(cheat), 0, EXPECTED)
 
 
-class OwnOrder:
+class SelfShuffling:
     """A library that shuffles by itself over images that show their class; it can be told to cheat."""
 
     files = ()
@@ -215,20 +213,20 @@ CHEATS = [
 
 
 @pytest.mark.parametrize("work", DEFAULTS, ids=["caltech-101", "cifar100"])
-@pytest.mark.parametrize("name", [name for name, entry in contestants.CONTESTANTS.items() if entry.batches])
-def test_no_contestant_may_skip_images_or_mix_up_labels_in_a_default_run(name, work):
-    common = work.count, work.batch_size, contestants.missing(name, work)
-    honest = OwnOrder(*common)
+@pytest.mark.parametrize("name", [name for name, entry in registry.CANDIDATES.items() if entry.delivers])
+def test_no_candidate_may_skip_images_or_mix_up_labels_in_a_default_run(name, work):
+    common = work.count, work.batch_size, registry.missing(name, work)
+    honest = SelfShuffling(*common)
     assert audit(honest, 0, honest.expected())["images"] == work.count
     for cheat in CHEATS:
         with pytest.raises(AssertionError):
-            audit(OwnOrder(*common, cheat), 0, honest.expected())
+            audit(SelfShuffling(*common, cheat), 0, honest.expected())
 
 
 def test_only_what_does_not_fill_a_batch_may_be_left_out_and_by_webdataset_nothing():
     work = SimpleNamespace(count=6930, batch_size=128, threads=2)
-    assert contestants.missing("ffcv-stock-raw", work) == contestants.missing("dali-stock", work) == 18
-    assert contestants.missing("webdataset", work) == 0
+    assert registry.missing("ffcv-vendor-raw", work) == registry.missing("dali-vendor", work) == 18
+    assert registry.missing("webdataset", work) == 0
 
 
 def test_what_is_kept_in_the_timed_part_is_enough_to_find_a_loader_that_skips():
@@ -276,26 +274,26 @@ def test_a_formula_is_plain_arithmetic(formula):
 
 
 def test_a_projection_scales_by_cores():
-    found = {aim.target.hardware: aim for aim in targets.projections("caltech-101", 128, 8000, threads=2)}
+    found = {aim.target.hardware: aim for aim in targets.project_targets("caltech-101", 128, 8000, threads=2)}
     assert found["t4"].images_per_second == 16000
     assert found["t4"].ratio == pytest.approx(16000 / 3721)
 
 
-def test_the_smallest_rung_names_the_limit():
-    rates = {"ceiling-decode": 900.0, "ceiling-copy": 9e5, "dali": 800.0, "rung-read-dali": 5e4}
-    rates |= {"rung-step": 1800.0, "rung-full-dali": 1000.0}
-    found = ladder("dali", rates)
+def test_the_slowest_stage_is_the_limit():
+    rates = {"decode-originals": 900.0, "copy": 9e5, "dali": 800.0, "stage-read-dali": 5e4}
+    rates |= {"stage-step": 1800.0, "stage-train-dali": 1000.0}
+    found = find_bottleneck("dali", rates)
     assert (found.limit, found.possible) == ("decode", 1.8)
     assert "limited by decode; 1.80x possible" in str(found)
-    assert ladder("ffcv", rates) is None
+    assert find_bottleneck("ffcv", rates) is None
 
 
 def test_a_floor_breaks_only_where_the_whole_interval_is_below():
     name = "resident", "torch"
     kept, broken = ([50.0, 400.0, 60.0], [50.0, 55.0, 60.0])
     for rates, verdict in ((kept, True), (broken, False)):
-        found = regression.findings("caltech-101", {name[0]: rates, name[1]: [10.0] * 3})
-        assert [finding.kept for finding in found] == [verdict]
+        found = regression.check_floors("caltech-101", {name[0]: rates, name[1]: [10.0] * 3})
+        assert [check.kept for check in found] == [verdict]
 
 
 def test_a_block_of_the_readme_is_made_anew_and_nothing_else_changes():
@@ -319,6 +317,24 @@ def test_the_benchmark_page_has_the_tables_that_the_results_give(tmp_path):
     assert copy.read_text() == page.read_text(), "run: python benchmarks/make_tables.py"
 
 
+@pytest.mark.parametrize("name", ["mnist", "cifar100", "caltech-101"])
+def test_a_printed_table_has_100_columns_at_most_and_whole_cells(name, capsys):
+    path = Path(__file__).parents[2] / f"benchmarks/results/loader-{name}-2core.json"
+    content = tables.read_loader_results(path)
+    lines = tables.format_rows(content["rows"], tables.TERMINAL_COLUMNS)
+    tables.print_table("title", list(tables.TERMINAL_COLUMNS), lines)
+    tables.print_table("title", *tables.make_targets_table(content["targets"][name]))
+    printed = capsys.readouterr().out.splitlines()
+    assert max(map(len, printed)) <= 100
+    for cells in lines:
+        assert any(all(cell in line for cell in cells) for line in printed), cells
+
+
+def test_old_names_of_rows_are_mapped():
+    path = Path(__file__).parents[2] / "benchmarks/results/loader-caltech-101-2core.json"
+    assert {row["loader"] for row in tables.read_loader_results(path)["rows"]} == registry.CANDIDATES.keys()
+
+
 def test_results_are_written_as_json(tmp_path):
     tables.write_json(tmp_path / "new" / "x.json", {"rows": []})
     assert json.loads((tmp_path / "new" / "x.json").read_text()) == {"rows": []}
@@ -333,7 +349,7 @@ def test_the_grid_keeps_sixteen_pixels_of_any_size():
 def test_a_dataset_is_repeated_to_as_many_images_as_asked_for(tmp_path, images):
     rows = [{"data": encoded(noise(number)), "label": "a", "split": "train"} for number in range(8)]
     dataset = write_dataset(tmp_path / "tiny", rows, ["a"])
-    found = read_folder(repeated(dataset, images, tmp_path / "repeated"))
+    found = read_folder(repeat_dataset(dataset, images, tmp_path / "repeated"))
     train = np.array(found.files)[found.splits == "train"]
     assert len(train) == images
     assert len(set(train)) == min(images, 7)  # one is the test split
@@ -359,9 +375,9 @@ def test_a_file_leaves_the_page_cache_unless_someone_has_it_mapped(tmp_path):
 def test_files_that_were_dropped_are_brought_back(tmp_path):
     paths = [a_file(tmp_path, "a"), a_file(tmp_path, "b")]
     assert evict(paths)
-    assert in_page_cache(paths) < 0.05
-    read_through(paths)
-    assert in_page_cache(paths) == 1
+    assert page_cache_share(paths) < 0.05
+    read_files(paths)
+    assert page_cache_share(paths) == 1
 
 
 def test_where_no_file_is_read_none_was_dropped():
@@ -369,7 +385,7 @@ def test_where_no_file_is_read_none_was_dropped():
 
 
 class Mapping:
-    """A contestant that has its file mapped, and whose close does not let go of it."""
+    """A candidate that has its file mapped, and whose close does not let go of it."""
 
     def __init__(self, path):
         self.files, self.mapped, self.itself = [path], np.memmap(path, mode="r"), self
@@ -385,26 +401,26 @@ class Mapping:
 def test_a_cold_epoch_is_reported_only_where_the_files_left_the_page_cache(tmp_path):
     path = a_file(tmp_path)
     server = Server("")
-    server.opened, server.watch, server.expected = lambda: Mapping(path), Stopwatch(torch.device("cpu")), None
+    server.open = lambda: Mapping(path)
+    server.watch = Stopwatch(torch.device("cpu"))
+    server.expected = None
     server.first()
     assert server.cold()["rate"] > 0
     other = np.memmap(path, mode="r")
     assert other.sum() == 0
     assert server.cold()["rate"] == 0
-    assert server.contestant is not None  # and it goes on
+    assert server.candidate is not None  # and it goes on
 
 
 @pytest.mark.parametrize(("ahead", "untimed"), [(True, 1), (False, 0)])
 def test_what_was_made_while_others_ran_is_not_counted(tmp_path, ahead, untimed):
-    contestant = Mapping(a_file(tmp_path))
-    contestant.ahead = ahead
+    candidate = Mapping(a_file(tmp_path))
+    candidate.works_ahead = ahead
     server = Server("")
-    server.contestant, server.watch, server.expected, server.last = (
-        contestant,
-        Stopwatch(torch.device("cpu")),
-        None,
-        100.0,
-    )
+    server.candidate = candidate
+    server.watch = Stopwatch(torch.device("cpu"))
+    server.expected = None
+    server.last = 100.0
     images = server.turn(0.001)["images"]
     assert server.number - images // 10 == untimed
 
@@ -414,11 +430,11 @@ def test_a_rate_that_was_not_measured_is_an_empty_cell():
     assert tables.LOADER_COLUMNS["from disk"]({"cold_images_per_second": 1234.5}) == "1,234"
 
 
-def test_stock_ffcv_lets_go_of_its_loader_when_it_is_closed():
-    contestant = object.__new__(Ffcv)
-    contestant.loader = Mapping.__new__(Mapping)
-    gone = weakref.ref(contestant.loader)
-    contestant.close()
+def test_vendor_ffcv_lets_go_of_its_loader_when_it_is_closed():
+    candidate = object.__new__(Ffcv)
+    candidate.loader = Mapping.__new__(Mapping)
+    gone = weakref.ref(candidate.loader)
+    candidate.close()
     assert gone() is None
 
 
@@ -427,15 +443,15 @@ def test_dali_reads_the_array_of_small_images_and_the_tars_of_large_ones(resized
     names = ["array/train.bin", "beton/train.beton", "tar/train-0.tar", "tar/test-0.tar"]
     manifest = SimpleNamespace(resized=resized, files=dict.fromkeys(names))
     workload = SimpleNamespace(prepared="prepared", manifest=manifest, files=["a.jpg"])
-    assert engines.shards_of("dali", workload) == [f"prepared/{read}"]
-    assert engines.shards_of("torch", workload) == ["a.jpg"]
+    assert own_loaders.list_shards("dali", workload) == [f"prepared/{read}"]
+    assert own_loaders.list_shards("torch", workload) == ["a.jpg"]
 
 
 def test_formats_that_are_written_for_each_worker_are_kept_apart_by_threads(tmp_path):
     two, four = (Workload("", str(tmp_path), 128, threads, "cpu", 128) for threads in (2, 4))
     assert two.folder("webdataset") != four.folder("webdataset")
     assert two.folder("litdata") != four.folder("litdata")
-    assert two.folder("ffcv-stock-raw") == four.folder("ffcv-stock-raw")
+    assert two.folder("ffcv-vendor-raw") == four.folder("ffcv-vendor-raw")
 
 
 def test_what_may_be_left_out_follows_from_the_batch_of_this_run_whatever_an_earlier_one_kept(monkeypatch):
@@ -443,13 +459,13 @@ def test_what_may_be_left_out_follows_from_the_batch_of_this_run_whatever_an_ear
     monkeypatch.setattr(Workload, "expected", lambda _, missing: missing)
     for batch_size, left_out in ((32, 4), (30, 10)):
         arguments = as_arguments(Workload("", "", batch_size, 2, "cpu", 32))
-        assert contestants.start("resident", arguments)[2] == left_out
+        assert registry.start("resident", arguments)[2] == left_out
 
 
 @pytest.mark.parametrize(("there", "wanted"), [(True, ["harness.vendor_defaults:compile_dictionary"]), (False, [])])
-def test_what_several_contestants_share_is_asked_for_once_and_only_where_they_are_installed(monkeypatch, there, wanted):
+def test_what_several_candidates_need_is_preloaded_once_and_only_where_they_are_installed(monkeypatch, there, wanted):
     asked = []
-    monkeypatch.setattr(contestants, "nest", lambda: SimpleNamespace(share=asked.append))
-    monkeypatch.setattr(contestants, "installed", lambda _: there)
-    contestants.share(["resident", "ffcv-stock-raw", "ffcv-stock-jpg", "rung-step"])
+    monkeypatch.setattr(registry, "get_fork_server", lambda: SimpleNamespace(preload=asked.append))
+    monkeypatch.setattr(registry, "installed", lambda _: there)
+    registry.preload(["resident", "ffcv-vendor-raw", "ffcv-vendor-jpg", "stage-step"])
     assert asked == wanted

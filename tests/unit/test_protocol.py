@@ -1,4 +1,4 @@
-"""So many images a class train, all the others test."""
+"""The protocol of Caltech-101: N images of each class train, all others test."""
 
 import numpy as np
 import pytest

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from harness import time_to_accuracy as accuracy
-from harness.time_to_accuracy import Reached
+from harness.time_to_accuracy import AccuracyRun
 
 
 class Improving:
@@ -34,17 +34,17 @@ def a_second_at_every_look(monkeypatch):
 
 
 def test_it_ends_with_the_accuracy():
-    found = accuracy.time_to(Improving(), 0.5, 1000, torch.device("cpu"))
+    found = accuracy.train_to_accuracy(Improving(), 0.5, 1000, torch.device("cpu"))
     assert (found.reached, found.epochs, found.accuracies) == (True, 2, [0.3, 0.6])
 
 
 def test_it_ends_with_the_last_epoch_that_is_planned():
-    assert not accuracy.time_to(Improving(epochs=1), 0.5, 1000, torch.device("cpu")).reached
+    assert not accuracy.train_to_accuracy(Improving(epochs=1), 0.5, 1000, torch.device("cpu")).reached
 
 
 def test_it_is_given_up_within_an_epoch():
     training = Improving()
-    found = accuracy.time_to(training, 0.9, 4, torch.device("cpu"))
+    found = accuracy.train_to_accuracy(training, 0.9, 4, torch.device("cpu"))
     assert training.steps < 10
     assert (found.reached, found.epochs) == (False, 1)
 
@@ -57,20 +57,21 @@ def compared(ours=True, again=True, fed=True, baseline=True):
     finally:
         sys.path.pop(0)
     seconds = {10.0: ours, 10.1: again, 20.0: fed, 100.0: baseline}
-    return train_bench.compared(*(Reached(took, reached, 1, []) for took, reached in seconds.items()))
+    return train_bench.compare_runs(*(AccuracyRun(took, reached, 1, []) for took, reached in seconds.items()))
 
 
 def test_the_ratio_is_split_into_data_path_and_network_where_all_reached_the_accuracy():
     figures, text = compared()
     assert figures["ratio"] == pytest.approx(100 / 10.05)
     assert not figures["ratio_is_lower_bound"]
-    assert text == "ratio baseline / ours: 10x; of it the data path gives 2.0x, network and recipe 5.0x"
+    assert text == "ratio baseline / ours: 10x; the data path accounts for 2.0x of it, network and recipe for 5.0x"
 
 
 def test_a_baseline_that_was_given_up_makes_the_ratio_a_lower_bound():
     figures, text = compared(baseline=False)
     assert figures["ratio_is_lower_bound"]
-    assert text.startswith("ratio baseline / ours: at least 10x; of it the data path gives 2.0x, network and recipe at")
+    assert text.startswith("ratio baseline / ours: at least 10x; the data path accounts for 2.0x of it")
+    assert text.endswith("network and recipe for at least 5.0x")
 
 
 @pytest.mark.parametrize("which", ["ours", "again"])

@@ -5,11 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
+import torch
 from torch import Tensor
 
 from trainer_classification import plan as planning
+from trainer_classification.data.manifest import Manifest
 from trainer_classification.plan import Draws, Int64, Plan, Policy
 
 
@@ -79,25 +82,58 @@ class BatchSchedule:
             yield index, len(index)
 
 
+@dataclass(frozen=True)
+class LoaderRequest:
+    """What a loader is wanted for; the arguments of every engine.
+
+    Attributes:
+        folder, manifest: the prepared dataset.
+        split: "train", "validation" or "test".
+        plan: order and draws for training; None for evaluation.
+        batch_size: global batch.
+        image_size: side in px of the batches.
+        device: where they go.
+        threads: that load; 0: one for each CPU.
+        rank, world_size: which slice of each global batch.
+    """
+
+    folder: Path
+    manifest: Manifest
+    split: str
+    plan: Plan | None
+    batch_size: int
+    image_size: int
+    device: torch.device
+    threads: int = 0
+    rank: int = 0
+    world_size: int = 1
+
+    @property
+    def schedule(self) -> BatchSchedule:
+        """Which samples this rank sees in which step."""
+        count = self.manifest.splits[self.split].count
+        return BatchSchedule(self.plan, count, self.batch_size, self.rank, self.world_size)
+
+
 class Loader(ABC):
     """Delivers the batches of one split, for training (planned order and draws) or evaluation (in order, once each).
 
     An engine implements `_batches` and `close`.
     """
 
-    def __init__(self, share: BatchSchedule) -> None:
-        self.share = share
+    def __init__(self, schedule: BatchSchedule) -> None:
+        self.schedule = schedule
         self._running: Iterator[Batch] | None = None
 
     @property
     def steps(self) -> int:
         """Batches an epoch."""
-        return self.share.steps
+        return self.schedule.steps
 
     @property
     def samples(self) -> int:
         """Samples of the split, over all ranks."""
-        return self.share.count
+        return self.schedule.count
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """The batches of this epoch from `start_step` on. One epoch at a time: a new one ends the one before."""

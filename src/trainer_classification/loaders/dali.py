@@ -1,7 +1,7 @@
 """The dali loader: NVIDIA's library decodes, crops, resizes and mirrors, in our order and with our draws.
 
-Large images are the original files in memory-mapped tars, of which only the drawn box is decoded; small ones are rows
-of the array. On a GPU decoding is `mixed` (nvJPEG) and the rest runs there; the batch is handed over by DLPack.
+Large images are the original files in memory-mapped tars, and only the drawn box of each is decoded. Small ones are
+rows of the array. On a GPU, `mixed` decodes (nvJPEG), the rest runs there too, and DLPack passes the batch on.
 
 https://docs.nvidia.com/deeplearning/dali/user-guide/docs/
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,17 +25,14 @@ from trainer_classification.data.manifest import check_files, check_format
 from trainer_classification.data.table import Table, open_table
 from trainer_classification.data.tar import TarStore, open_tars
 from trainer_classification.environment import cpu_count
-from trainer_classification.loaders.base import Batch, BatchSchedule, Loader
-from trainer_classification.loaders.dali_pipeline import Graph, build, inputs_of
+from trainer_classification.loaders.base import Batch, BatchSchedule, Loader, LoaderRequest
+from trainer_classification.loaders.dali_pipeline import Graph, build, make_inputs
 from trainer_classification.plan import Draws, Int64
-
-if TYPE_CHECKING:
-    from trainer_classification.loaders.registry import LoaderRequest
 
 
 @dataclass(frozen=True)
 class _Job:
-    """A batch that DALI works on; keeps what it reads."""
+    """Hold a batch that DALI works on, and keep alive the memory that it reads."""
 
     index: Int64
     count: int
@@ -43,67 +40,70 @@ class _Job:
 
 
 class DaliLoader(Loader):
-    """Batches by a DALI pipeline.
+    """Deliver the batches of a DALI pipeline.
 
     Args:
-        store: the split's files, or its pixels.
+        store: the encoded files of the split, or its pixels.
         table: the split's table.
-        share: which samples, how augmented.
-        image_size: side T in px of the batches.
+        schedule: the samples of each batch and their augmentation.
+        image_size: side T of the batches in px.
         channels: 1 or 3.
-        device: where the batches go.
-        threads: of DALI; 0: one for each CPU.
+        device: where the batches are delivered.
+        threads: DALI's threads. 0: one per CPU.
     """
 
     def __init__(
         self,
         store: TarStore | ArrayStore,
         table: Table,
-        share: BatchSchedule,
+        schedule: BatchSchedule,
         image_size: int,
         channels: int,
+        *,
         device: torch.device,
         threads: int = 0,
     ) -> None:
-        super().__init__(share)
-        self.device, self.table, gpu = device, table, device.type == "cuda"
-        encoded = isinstance(store, TarStore)
-        cut = isinstance(store, TarStore) or resizes(share.policy, store.images.shape[1], image_size)
-        self.graph = Graph(encoded, cut, channels, image_size, share.policy, gpu)
+        super().__init__(schedule)
+        self.device = device
+        self.table = table
         self.labels = torch.from_numpy(table.labels).to(device)
-        self._image = _images_of(store)
+        self._read_image = _image_reader(store)
         self._jobs: Iterator[_Job] = iter(())
         self._running_jobs: deque[_Job] = deque()
-        device_id = (device.index if device.index is not None else torch.cuda.current_device()) if gpu else None
-        self._pipeline = build(self.graph, self._next, share.rows, threads or cpu_count(), device_id)
+
+        encoded = isinstance(store, TarStore)
+        crops = isinstance(store, TarStore) or resizes(schedule.policy, store.images.shape[1], image_size)
+        self.graph = Graph(encoded, crops, channels, image_size, schedule.policy, device.type == "cuda")
+        self._pipeline = build(self.graph, self._next_inputs, schedule.rows, threads or cpu_count(), _gpu_id(device))
         self._pipeline.build()
 
-    def _next(self) -> list[Any]:
-        """DALI asks for the inputs of the next batch; StopIteration where the epoch ends."""
+    def _next_inputs(self) -> list[Any]:
+        """Return the inputs of the next batch to DALI. StopIteration ends the epoch."""
         job = next(self._jobs)
         self._running_jobs.append(job)
         return job.inputs
 
-    def _planned(self, draws: Draws, batches: list[tuple[Int64, int]]) -> Iterator[_Job]:
+    def _make_jobs(self, draws: Draws, batches: list[tuple[Int64, int]]) -> Iterator[_Job]:
         for index, count in batches:
             rows = np.maximum(index, 0)  # padding rows show sample 0
-            images = [self._image(row) for row in rows.tolist()]
-            given = inputs_of(self.graph, draws[rows], self.table.sizes[rows])
-            yield _Job(index, count, [images, *(given[name] for name in self.graph.inputs[1:])])
+            images = [self._read_image(row) for row in rows.tolist()]
+            inputs = make_inputs(self.graph, draws[rows], self.table.sizes[rows])
+            yield _Job(index, count, [images, *(inputs[name] for name in self.graph.inputs[1:])])
 
     def _batches(self, epoch: int, start_step: int) -> Iterator[Batch]:
-        batches = list(self.share.batches(epoch, start_step))
+        batches = list(self.schedule.batches(epoch, start_step))
         if not batches:
             return
-        # One copy an epoch: nothing waits for the host within it.
+
+        # One copy per epoch: the loop below never waits for the host.
         indices = torch.from_numpy(np.stack([index for index, _ in batches])).to(self.device, non_blocking=True)
-        self._jobs = self._planned(self.share.draws(epoch), batches)
+        self._jobs = self._make_jobs(self.schedule.draws(epoch), batches)
         try:
             self._pipeline.schedule_run()
             for index in indices:
-                images = self._delivered()
+                images = self._take_output()
                 count = self._running_jobs.popleft().count
-                # What DALI hands over by DLPack is the tensor's own: the next batches never write there.
+                # The tensor owns what DALI exports by DLPack: later batches never write there.
                 self._pipeline.release_outputs()
                 self._pipeline.schedule_run()
                 yield Batch(images, self.labels[index], index, count)
@@ -111,34 +111,35 @@ class DaliLoader(Loader):
         finally:
             self._drain()
 
-    def _delivered(self) -> Tensor:
+    def _take_output(self) -> Tensor:
+        """Return the images of the batch that DALI finishes next."""
         stream = torch.cuda.current_stream(self.device) if self.graph.gpu else None
         try:
             (images,) = self._pipeline.share_outputs(stream)
         except RuntimeError as error:
             self._pipeline = None  # DALI takes no more work after an error
-            raise ValueError(self._reason(error)) from error
+            raise ValueError(self._explain_error(error)) from error
         return from_dlpack(images.as_tensor())
 
-    def _reason(self, error: RuntimeError) -> str:
-        """Which image DALI could not decode. It names none, so those that it was given are looked at again."""
+    def _explain_error(self, error: RuntimeError) -> str:
+        """Find the image that DALI could not decode. DALI does not name it, so decode the images of its jobs again."""
         from trainer_classification.data.decode import BadImageError, decode
 
         for job in self._running_jobs if self.graph.encoded else ():
             for sample in np.maximum(job.index, 0).tolist():
                 try:
-                    decode(self._image(sample).tobytes(), "")
+                    decode(self._read_image(sample).tobytes(), "")
                 except BadImageError as bad:
                     name = self.table.files[sample]
                     return f"Image {sample} ({name}) is damaged in its tar: {bad}. Prepare again with --force."
         return f"DALI cannot make a batch of images {self._running_jobs[0].index.tolist()}: {error}"
 
     def _drain(self) -> None:
-        """Let DALI finish what it has begun, and drop it: the next epoch starts from nothing."""
+        """Let DALI finish the batches it has started and discard them, so that the next epoch starts clean."""
         self._jobs = iter(())
         if self._pipeline is None:
             return
-        self._pipeline.schedule_run()  # meets the end of the epoch, which `reset` asks for
+        self._pipeline.schedule_run()  # reaches the end of the epoch, which `reset` requires
         while not self._pipeline.empty():
             self._pipeline.share_outputs()
             self._pipeline.release_outputs()
@@ -146,37 +147,50 @@ class DaliLoader(Loader):
         self._pipeline.reset()
 
     def close(self) -> None:
-        """End DALI's threads, free its memory, and let go of the memory map."""
+        """End DALI's threads, free its memory and release the memory map."""
         self._end_epoch()
         self._pipeline = None
-        self._image = lambda _: np.empty(0, np.uint8)
+        self._read_image = lambda _: np.empty(0, np.uint8)
         self.labels = torch.empty(0)
 
 
-def _images_of(store: TarStore | ArrayStore) -> Callable[[int], npt.NDArray[np.uint8]]:
-    """Sample id -> its file's bytes, or pixels; plain views, which are quicker to make than those of np.memmap."""
+def _gpu_id(device: torch.device) -> int | None:
+    """Return the number of the GPU, or None for the CPU."""
+    if device.type != "cuda":
+        return None
+    return device.index if device.index is not None else torch.cuda.current_device()
+
+
+def _image_reader(store: TarStore | ArrayStore) -> Callable[[int], npt.NDArray[np.uint8]]:
+    """Return a function from a sample id to the bytes of its file, or to its pixels.
+
+    It returns views of plain arrays, which are quicker to make than views of np.memmap.
+    """
     if isinstance(store, ArrayStore):
         return np.asarray(store.images).__getitem__
-    shards = [np.asarray(shard) for shard in store.shards]
-    places = list(
-        zip(store.shard.tolist(), store.offsets.tolist(), (store.offsets + store.sizes).tolist(), strict=True)
-    )
 
-    def image(sample: int) -> npt.NDArray[np.uint8]:
-        shard, start, end = places[sample]
+    shards = [np.asarray(shard) for shard in store.shards]
+    ends = store.offsets + store.sizes
+    ranges = list(zip(store.shard.tolist(), store.offsets.tolist(), ends.tolist(), strict=True))
+
+    def read_image(sample: int) -> npt.NDArray[np.uint8]:
+        shard, start, end = ranges[sample]
         return shards[shard][start:end]
 
-    return image
+    return read_image
 
 
 def open_dali(request: LoaderRequest) -> DaliLoader:
-    """Open a split for DALI: the tars of images that were resized, the array of those kept at their size.
+    """Open a split for DALI: the tars of a resized dataset, the array of one kept at its size.
 
     Raises:
         ValueError: the split or its format is missing or damaged.
     """
-    folder, manifest, split = request.folder, request.manifest, request.split
+    folder = request.folder
+    manifest = request.manifest
+    split = request.split
     table = open_table(folder, manifest, split)
+
     store: TarStore | ArrayStore
     if manifest.resized:
         check_format(folder, manifest, "tar")
@@ -184,6 +198,13 @@ def open_dali(request: LoaderRequest) -> DaliLoader:
         store = open_tars(folder / "tar", split, manifest.splits[split].count)
     else:
         store = open_array(folder, manifest, split)
+
     return DaliLoader(
-        store, table, request.share, request.image_size, manifest.channels, request.device, request.threads
+        store,
+        table,
+        request.schedule,
+        request.image_size,
+        manifest.channels,
+        device=request.device,
+        threads=request.threads,
     )

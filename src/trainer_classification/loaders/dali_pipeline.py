@@ -1,7 +1,7 @@
-"""What the dali loader has DALI do: one definition for CPU and GPU.
+"""Define the DALI pipeline of the dali loader, once for CPU and GPU.
 
-On a CPU decoded pixels are those of Pillow to the bit; resizing has its triangular filter and other rounding; copies,
-mirroring and blanked squares are exact.
+On a CPU, decoded pixels equal Pillow's to the bit. Resizing uses the same triangular filter with other rounding.
+Copies, mirroring and blanked squares are exact.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from trainer_classification.plan import Draws, Policy
 Array = npt.NDArray[Any]
 Source = Callable[[], Sequence[Any]]
 
-_AHEAD = 2  # batches that DALI works on while one is in use
+_PREFETCH = 2  # batches that DALI works on while one is in use
 
 
 @dataclass(frozen=True)
 class Graph:
-    """What the pipeline does to an image.
+    """Say what the pipeline does to an image.
 
     Attributes:
-        encoded: the images are files; else pixels [S, S, C].
-        resizes: a box is cut out and resized; else only copied.
+        encoded: the images are encoded files, otherwise pixels [S, S, C].
+        resizes: a box is cropped and resized, otherwise the image is copied.
         channels: 1 or 3.
-        size: side T in px of the batches.
-        policy: what the draws mean.
-        gpu: decode and augment there.
+        size: side T of the batches in px.
+        policy: the augmentation that the draws are for.
+        gpu: decode and augment on the GPU.
     """
 
     encoded: bool
@@ -44,7 +44,7 @@ class Graph:
 
     @property
     def inputs(self) -> list[str]:
-        """What the source gives for each batch, in this order: see `inputs_of`."""
+        """Return the names of the source's inputs for each batch, in order. See `make_inputs`."""
         used = {
             "image": True,
             "start": self.encoded or self.resizes,
@@ -58,75 +58,79 @@ class Graph:
 
 
 def build(graph: Graph, source: Source, batch_size: int, threads: int, device_id: int | None) -> Any:
-    """The pipeline, not yet built: uint8 [B, T, T, C].
+    """Define the pipeline, without building it yet. Its output is uint8 [B, T, T, C].
 
     Args:
-        graph: what it does.
-        source: gives the inputs of the next batch; StopIteration ends an epoch.
-        batch_size: rows, B.
-        threads: of DALI.
-        device_id: the GPU; None: the CPU alone.
+        graph: what the pipeline does.
+        source: returns the inputs of the next batch. StopIteration ends an epoch.
+        batch_size: rows B.
+        threads: DALI's threads.
+        device_id: the GPU. None: the CPU only.
     """
     from nvidia.dali import Pipeline, fn
 
-    pipeline = Pipeline(batch_size, threads, device_id, prefetch_queue_depth=_AHEAD, set_affinity=False)
+    pipeline = Pipeline(batch_size, threads, device_id, prefetch_queue_depth=_PREFETCH, set_affinity=False)
     names = graph.inputs
     layouts = ["HWC" if name == "image" and not graph.encoded else "" for name in names]
     with pipeline:
-        # Nothing is copied: the files are views of the memory map, and `DaliLoader` keeps the rest until it is used.
+        # Nothing is copied: the files are views of the memory map, and `DaliLoader` keeps the other inputs alive.
         nodes = fn.external_source(
             source=source, num_outputs=len(names), batch=True, no_copy=True, parallel=False, layout=layouts
         )
-        given = dict(zip(names, nodes, strict=True))
-        images = _augmented(graph, _cropped(graph, given), given)
+        inputs = dict(zip(names, nodes, strict=True))
+        images = _augment(graph, _crop(graph, inputs), inputs)
         pipeline.set_outputs(images)
     return pipeline
 
 
-def _cropped(graph: Graph, given: dict[str, Any]) -> Any:
-    """The drawn box of each image as T x T px, antialiased with Pillow's triangular filter."""
+def _crop(graph: Graph, inputs: dict[str, Any]) -> Any:
+    """Crop the drawn box of each image and resize it to T x T px, antialiased with Pillow's triangular filter."""
     from nvidia.dali import fn, types
 
-    images = given["image"]
+    images = inputs["image"]
     filters = {"size": [graph.size] * 2, "interp_type": types.INTERP_LINEAR, "antialias": True}
     if graph.encoded:
         images = fn.decoders.image_slice(
             images,
-            start=given["start"],
-            shape=given["extent"],
+            start=inputs["start"],
+            shape=inputs["extent"],
             axis_names="WH",
             device="mixed" if graph.gpu else "cpu",
             output_type=types.GRAY if graph.channels == 1 else types.RGB,
-            jpeg_fancy_upsampling=True,  # as Pillow; on the CPU it always is
+            jpeg_fancy_upsampling=True,  # as Pillow does; always on for the CPU
         )
         return fn.resize(images, **filters)
     images = images.gpu() if graph.gpu else images
     if graph.resizes:
-        return fn.resize(images, roi_start=given["start"], roi_end=given["extent"], roi_relative=True, **filters)
+        return fn.resize(images, roi_start=inputs["start"], roi_end=inputs["extent"], roi_relative=True, **filters)
     return images
 
 
-def _augmented(graph: Graph, images: Any, given: dict[str, Any]) -> Any:
+def _augment(graph: Graph, images: Any, inputs: dict[str, Any]) -> Any:
+    """Shift, mirror and blank the images as drawn."""
     from nvidia.dali import fn
 
     policy = graph.policy
-    if "shift" in given:
-        images = _shifted(images, given["shift"], graph.size, policy)
-    if "flip" in given:
-        images = fn.flip(images, horizontal=given["flip"])
-    if "blank_start" in given:
+    if "shift" in inputs:
+        images = _shift(images, inputs["shift"], graph.size, policy)
+    if "flip" in inputs:
+        images = fn.flip(images, horizontal=inputs["flip"])
+    if "blank_start" in inputs:
         images = fn.erase(
             images,
-            anchor=given["blank_start"],
-            shape=given["blank_extent"],
+            anchor=inputs["blank_start"],
+            shape=inputs["blank_extent"],
             axis_names="HW",
             fill_value=float(policy.fill),
         )
     return images
 
 
-def _shifted(images: Any, shift: Any, side: int, policy: Policy) -> Any:
-    """Output pixel (y, x) is input pixel (y + dy, x + dx). `shift` has `policy.shift` added where pad is "reflect"."""
+def _shift(images: Any, shift: Any, side: int, policy: Policy) -> Any:
+    """Shift images so that output pixel (y, x) is input pixel (y + dy, x + dx).
+
+    `shift` includes `policy.shift` where the padding is "reflect", since the padded image starts that much earlier.
+    """
     from nvidia.dali import fn
 
     if policy.pad == "zero":
@@ -134,36 +138,38 @@ def _shifted(images: Any, shift: Any, side: int, policy: Policy) -> Any:
     for axis in (0, 1) if policy.shift else ():
         before = fn.slice(images, start=[1], shape=[policy.shift], axes=[axis])
         after = fn.slice(images, start=[side - 1 - policy.shift], shape=[policy.shift], axes=[axis])
-        before, after = (fn.flip(part, vertical=axis == 0, horizontal=axis == 1) for part in (before, after))
+        before = fn.flip(before, vertical=axis == 0, horizontal=axis == 1)
+        after = fn.flip(after, vertical=axis == 0, horizontal=axis == 1)
         images = fn.cat(before, images, after, axis=axis)
     return fn.slice(images, start=shift, shape=[side] * 2, axes=[0, 1])
 
 
-def inputs_of(graph: Graph, draws: Draws, sizes: npt.NDArray[np.int32]) -> dict[str, Array]:
-    """Everything a graph may ask for besides the images, for B of them, each as it is said in `Draws`.
+def make_inputs(graph: Graph, draws: Draws, sizes: npt.NDArray[np.int32]) -> dict[str, Array]:
+    """Convert the draws of B images to the inputs of a graph, other than the images.
 
     Args:
-        graph: that asks.
+        graph: the graph that takes them.
         draws: B rows.
         sizes: int32 [B, 2], width and height of the originals in px.
 
     Returns:
-        start, extent: int32 [B, 2], x, y and w, h of the box in px of the original; for pixels float32, the box's first
-            and last corner, y, x, as fractions.
-        shift: int32 [B, 2], y, x. flip: int32 [B].
+        start, extent: for encoded images int32 [B, 2], x, y and w, h of the box in px of the original. For pixels
+            float32 [B, 2], the first and last corner of the box, y, x, as fractions.
+        shift: int32 [B, 2], y, x.
+        flip: int32 [B].
         blank_start, blank_extent: float32 [B, 2], y, x in px.
     """
     policy = graph.policy
-    given: dict[str, Array] = {"flip": draws.flip.astype(np.int32)}
+    inputs: dict[str, Array] = {"flip": draws.flip.astype(np.int32)}
     if graph.encoded:
         boxes = pixel_boxes(draws.box, sizes)
-        given |= {"start": boxes[:, :2], "extent": boxes[:, 2:]}
+        inputs |= {"start": boxes[:, :2], "extent": boxes[:, 2:]}
     elif graph.resizes:
         start = draws.box[:, 1::-1]
-        given |= {"start": start, "extent": np.minimum(start + draws.box[:, :1:-1], np.float32(1))}
+        inputs |= {"start": start, "extent": np.minimum(start + draws.box[:, :1:-1], np.float32(1))}
     if policy.crop == "shift":
-        given["shift"] = draws.shift.astype(np.int32) + (policy.shift if policy.pad == "reflect" else 0)
+        inputs["shift"] = draws.shift.astype(np.int32) + (policy.shift if policy.pad == "reflect" else 0)
     if policy.cutout:
         blank = cutout_boxes(draws.cutout, graph.size, policy.cutout).astype(np.float32)
-        given |= {"blank_start": blank[:, :2], "blank_extent": blank[:, 2:]}
-    return {name: np.ascontiguousarray(values) for name, values in given.items()}
+        inputs |= {"blank_start": blank[:, :2], "blank_extent": blank[:, 2:]}
+    return {name: np.ascontiguousarray(values) for name, values in inputs.items()}

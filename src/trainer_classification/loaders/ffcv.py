@@ -1,10 +1,12 @@
-"""The FFCV engine: betons through one compiled pass of our own, in our order and with our draws.
+"""The ffcv loader: betons through one compiled pass of our own, in our order and with our draws.
 
-The format is FFCV's, and so is the JPEG library that its C extension brings; its Loader is not used, and `ffcv` is not
-imported. Memory is bounded: each thread holds one decoded image, not a batch of the largest.
+The file format and the JPEG library are FFCV's. Its Loader is not used, and `ffcv` is never imported. Memory is
+bounded: each thread holds one decoded image, not a batch of the largest.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -16,97 +18,105 @@ from trainer_classification.data.beton import BetonStore, open_beton
 from trainer_classification.data.manifest import check_files, check_format
 from trainer_classification.data.table import open_table
 from trainer_classification.kernels import crops, turbojpeg
-from trainer_classification.loaders.base import BatchSchedule, Loader
-from trainer_classification.loaders.registry import LoaderRequest
+from trainer_classification.loaders.base import BatchSchedule, Loader, LoaderRequest
 from trainer_classification.loaders.ring_buffer import RingBufferLoader
 from trainer_classification.plan import Draws, Int64
 
 _REASONS = {
     turbojpeg.UNREADABLE: "its JPEG is damaged",
-    turbojpeg.OTHER_COLOURS: "its JPEG is neither YCbCr nor grey",
+    turbojpeg.OTHER_COLOURS: "its JPEG is neither YCbCr nor gray",
     crops.NO_MEMORY: "there is no memory to decode it",
     crops.TOO_LARGE: "it is more than 8 times as large as the batch's images",
 }
+
+
+@dataclass(frozen=True)
+class BetonSplit:
+    """Describe one split of a beton.
+
+    Attributes:
+        store: the memory-mapped beton.
+        files: the original file of each sample, for error messages.
+        channels: 1 or 3.
+        fixed_size: all images are raw squares of one size, and are shifted instead of resized.
+        remedy: the advice at the end of an error message: how to make the beton again.
+    """
+
+    store: BetonStore
+    files: list[str]
+    channels: int
+    fixed_size: bool
+    remedy: str = "Prepare the dataset again."
 
 
 def open_ffcv(request: LoaderRequest) -> Loader:
     """Open the loader of a split.
 
     Raises:
-        ValueError: the split or the format is missing or damaged.
+        ValueError: the split or its beton is missing or damaged.
     """
-    check_format(request.folder, request.manifest, "beton")
-    check_files(request.folder, request.manifest, request.split, [beton.path(request.split)])
-    files = open_table(request.folder, request.manifest, request.split).files
-    store = open_beton(request.folder / beton.path(request.split))
-    again = f"python scripts/prepare.py --dataset {request.manifest.dataset} --formats beton --force"
-    return FfcvLoader(
-        store,
-        files,
-        request.share,
-        request.image_size,
-        request.manifest.channels,
-        not request.manifest.resized,
-        request.device,
-        request.threads,
-        again,
+    folder = request.folder
+    manifest = request.manifest
+    path = beton.path(request.split)
+    check_format(folder, manifest, "beton")
+    check_files(folder, manifest, request.split, [path])
+
+    split = BetonSplit(
+        store=open_beton(folder / path),
+        files=open_table(folder, manifest, request.split).files,
+        channels=manifest.channels,
+        fixed_size=not manifest.resized,
+        remedy=(f"Prepare again: python scripts/prepare.py --dataset {manifest.dataset} --formats beton --force"),
     )
+    return FfcvLoader(split, request.schedule, request.image_size, request.device, request.threads)
 
 
 class FfcvLoader(RingBufferLoader):
-    """Batches of a beton.
+    """Deliver the batches of a beton.
 
     Args:
-        store: the split.
-        files: the original file of each sample, for messages.
-        share: which samples, how augmented.
-        image_size: side T in px of the batches.
-        channels: 1 or 3.
-        kept: all images are raw and square, of one size, and may be shifted.
-        device: where the batches go.
-        threads: that make batches; 0: one for each CPU.
-        again: the command that makes the beton anew, for messages.
+        split: the beton and what its messages name.
+        schedule: the samples of each batch and their augmentation.
+        image_size: side T of the batches in px.
+        device: where the batches are delivered.
+        threads: threads that make batches. 0: one per CPU.
     """
 
     def __init__(
-        self,
-        store: BetonStore,
-        files: list[str],
-        share: BatchSchedule,
-        image_size: int,
-        channels: int,
-        kept: bool,
-        device: torch.device,
-        threads: int = 0,
-        again: str = "prepare the dataset again",
+        self, split: BetonSplit, schedule: BatchSchedule, image_size: int, device: torch.device, threads: int = 0
     ) -> None:
-        self.store, self.files, self.kept, self.again = store, files, kept, again
-        self._side, self._widest = int(store.widths[0]), max(1, int(store.widths.max()))
-        super().__init__(share, store.labels, image_size, channels, device, threads)
+        self.split = split
+        self.store = split.store
+        self._side = int(split.store.widths[0])
+        self._widest = max(1, int(split.store.widths.max()))
+        super().__init__(schedule, split.store.labels, image_size, split.channels, device=device, threads=threads)
 
     def _make(self, index: Int64, draws: Draws, out: npt.NDArray[np.uint8]) -> None:
-        if self.kept:
-            self._make_kept(index, draws, out)
+        if self.split.fixed_size:
+            self._make_fixed_size(index, draws, out)
             return
+
         store = self.store
-        about = store.modes, store.widths, store.heights, store.places, store.sizes
-        status, row = crops.crops(store.data, *about, self._widest, index, draws.box, draws.flip, out)
+        images = store.modes, store.widths, store.heights, store.places, store.sizes
+        status, row = crops.crops(store.data, *images, self._widest, index, draws.box, draws.flip, out)
         if status != 0:
             sample = int(index[row])
-            raise ValueError(f"Sample {sample} ({self.files[sample]}) cannot be used: {_REASONS[status]}. {self.again}")
-        cpu.cut_out(out, draws, self.share.policy)
+            file = self.split.files[sample]
+            raise ValueError(f"Sample {sample} ({file}) cannot be used: {_REASONS[status]}. {self.split.remedy}")
+        cpu.cut_out(out, draws, self.schedule.policy)
 
-    def _make_kept(self, index: Int64, draws: Draws, out: npt.NDArray[np.uint8]) -> None:
-        """Raw RGB; of a grey dataset one channel is kept."""
+    def _make_fixed_size(self, index: Int64, draws: Draws, out: npt.NDArray[np.uint8]) -> None:
+        """Write a batch of raw images. They are stored as RGB, so a gray dataset keeps one channel of three."""
         starts = np.where(index < 0, -1, self.store.places[index].astype(np.int64))
-        grey = out.shape[3] == 1
-        made = np.empty((*out.shape[:3], 3), np.uint8) if grey else out
-        cpu.augment_at(self.store.data, starts, self._side, draws, self.share.policy, "HWC", made)
-        if grey:
-            out[:] = made[..., :1]
+        gray = out.shape[3] == 1
+        images = np.empty((*out.shape[:3], 3), np.uint8) if gray else out
+        cpu.augment_at(self.store.data, starts, self._side, draws, self.schedule.policy, "HWC", images)
+        if gray:
+            out[:] = images[..., :1]
 
     def close(self) -> None:
-        """End the threads and let go of the buffers and the memory map."""
+        """End the threads and release the buffers and the memory map."""
         super().close()
         empty = np.empty(0, np.uint8)
         self.store = BetonStore(empty, *[np.empty(0, np.int64)] * 6)  # type: ignore[arg-type]
+        self.split = BetonSplit(self.store, [], self.split.channels, self.split.fixed_size)

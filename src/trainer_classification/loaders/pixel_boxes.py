@@ -1,4 +1,4 @@
-"""Draws in whole pixels, for engines that leave the pixels to somebody else's operations."""
+"""Convert draws to whole pixels, for engines that crop and blank with another library's operations."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ Int32 = npt.NDArray[np.int32]
 
 
 def pixel_boxes(box: npt.NDArray[np.float32], sizes: npt.NDArray[np.integer[Any]]) -> Int32:
-    """Boxes in whole pixels; those of `plan.resized_crop_boxes` are whole to begin with.
+    """Round boxes to whole pixels. Those of `plan.resized_crop_boxes` are whole already.
 
     Args:
         box: float32 [n, 4], x, y, w, h as fractions of the image.
         sizes: int [n, 2], width and height of the images in px.
 
     Returns:
-        int32 [n, 4]: x, y, w, h in px, within the image, at least one pixel.
+        int32 [n, 4]: x, y, w, h in px, within the image, at least one pixel wide and high.
     """
     scaled = box.astype(np.float64) * np.tile(sizes, 2)
     start = np.clip(np.rint(scaled[:, :2]), 0, sizes - 1)
@@ -26,17 +26,18 @@ def pixel_boxes(box: npt.NDArray[np.float32], sizes: npt.NDArray[np.integer[Any]
     return np.concatenate([start, end - start], axis=1).astype(np.int32)
 
 
-def cutout_boxes(centre: npt.NDArray[np.float32], size: int, side: int) -> Int32:
-    """The blanked squares of `oracle.blanked`, cut to the image.
+def cutout_boxes(center: npt.NDArray[np.float32], size: int, side: int) -> Int32:
+    """Return the squares that cutout blanks, clipped to the image, as `augment.reference` blanks them.
 
     Args:
-        centre: float32 [n, 2], y, x as fractions of the image.
-        size: of the image in px.
-        side: of the square in px.
+        center: float32 [n, 2], y, x as fractions of the image.
+        size: side of the image in px.
+        side: side of the square in px.
 
     Returns:
         int32 [n, 4]: top, left, height, width in px.
     """
-    first = np.floor(centre * np.float32(size)).astype(np.int32) - side // 2
-    start, end = np.maximum(first, 0), np.minimum(first + side, size)
+    first = np.floor(center * np.float32(size)).astype(np.int32) - side // 2
+    start = np.maximum(first, 0)
+    end = np.minimum(first + side, size)
     return np.concatenate([start, end - start], axis=1)

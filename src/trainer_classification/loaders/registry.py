@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,7 +11,7 @@ import torch
 from trainer_classification.data.array import open_array
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.environment import cpu_count
-from trainer_classification.loaders.base import BatchSchedule, Loader
+from trainer_classification.loaders.base import Loader, LoaderRequest
 from trainer_classification.plan import Plan
 
 # What a training may fill beside the split: a ResNet-50 with AMP at a batch of 128 takes most of a T4's 16 GB.
@@ -32,39 +31,6 @@ _LIMITS = (
     ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
 )
 _MODULES = {"ffcv": "ffcv", "dali": "nvidia.dali", "torch": "torchvision"}
-
-
-@dataclass(frozen=True)
-class LoaderRequest:
-    """What a loader is wanted for; the arguments of every engine.
-
-    Attributes:
-        folder, manifest: the prepared dataset.
-        split: "train", "validation" or "test".
-        plan: order and draws for training; None for evaluation.
-        batch_size: global batch.
-        image_size: side in px of the batches.
-        device: where they go.
-        threads: that load; 0: one for each CPU.
-        rank, world_size: which slice of each global batch.
-    """
-
-    folder: Path
-    manifest: Manifest
-    split: str
-    plan: Plan | None
-    batch_size: int
-    image_size: int
-    device: torch.device
-    threads: int = 0
-    rank: int = 0
-    world_size: int = 1
-
-    @property
-    def share(self) -> BatchSchedule:
-        """Which samples this rank sees in which step."""
-        count = self.manifest.splits[self.split].count
-        return BatchSchedule(self.plan, count, self.batch_size, self.rank, self.world_size)
 
 
 def open_loader(
@@ -206,14 +172,14 @@ def _device_resident(request: LoaderRequest) -> Loader:
     from trainer_classification.loaders.resident import DeviceResident
 
     store = open_array(request.folder, request.manifest, request.split)
-    return DeviceResident(store, request.share, request.image_size, request.device)
+    return DeviceResident(store, request.schedule, request.image_size, request.device)
 
 
 def _host_resident(request: LoaderRequest) -> Loader:
     from trainer_classification.loaders.resident import HostResident
 
     store = open_array(request.folder, request.manifest, request.split)
-    return HostResident(store, request.share, request.image_size, request.device, request.threads)
+    return HostResident(store, request.schedule, request.image_size, request.device, request.threads)
 
 
 def _ffcv(request: LoaderRequest) -> Loader:

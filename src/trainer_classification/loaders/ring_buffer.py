@@ -1,6 +1,6 @@
-"""Loaders whose batches are made on the host: threads work ahead, without the GIL, into a ring of buffers.
+"""Base class of loaders that make batches on the host: threads work ahead, without the GIL, into a ring of buffers.
 
-Where the device is a GPU the buffers are pinned, and copied on a stream of their own.
+For a GPU the buffers are pinned, and copied on a stream of their own.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ from trainer_classification.loaders.base import Batch, BatchSchedule, Loader
 from trainer_classification.plan import Draws, Int64
 
 Uint8 = npt.NDArray[np.uint8]
-cuda: Any = torch.cuda  # its streams and events have no types
+EpochPlan = tuple[Draws, list[tuple[Int64, int]]]  # the draws of all samples, and (index, count) of each batch
+
+cuda: Any = torch.cuda  # its streams and events are untyped
 
 
 @dataclass
 class _Slot:
-    """One place of the ring: buffers on the host, and when a GPU has read them."""
+    """Hold one batch in the ring: its buffers on the host, and the event that says a GPU has read them."""
 
     images: Tensor
     labels: Tensor
@@ -39,66 +41,73 @@ class _Slot:
 
 
 class RingBufferLoader(Loader):
-    """An engine implements `_make`, which releases the GIL while it works, and extends `close`.
+    """Deliver batches that threads make on the host.
+
+    An engine implements `_make`, which must release the GIL while it works, and extends `close`.
 
     Args:
-        share: which samples, how augmented.
+        schedule: the samples of each batch and their augmentation.
         labels: int64 [n], of all samples.
-        image_size: side T in px of the batches.
+        image_size: side T of the batches in px.
         channels: C of the batches.
-        device: where the batches go.
-        threads: that make batches; 0: one for each CPU.
+        device: where the batches are delivered.
+        threads: threads that make batches. 0: one per CPU.
     """
 
     def __init__(
         self,
-        share: BatchSchedule,
+        schedule: BatchSchedule,
         labels: Int64,
         image_size: int,
         channels: int,
+        *,
         device: torch.device,
         threads: int = 0,
     ) -> None:
-        super().__init__(share)
-        self.labels, self.device = labels, device
+        super().__init__(schedule)
         threads = threads or cpu_count()
+        self.labels = labels
+        self.device = device
         self._pool = ThreadPoolExecutor(threads, "loader")
         self._stream = cuda.Stream(device) if device.type == "cuda" else None
-        shape = (share.rows, image_size, image_size, channels)
-        self._ring = [self._slot(shape) for _ in range(threads + 2)]
-        self._ahead: dict[int, Future[tuple[Draws, list[tuple[Int64, int]]]]] = {}
+
+        shape = (schedule.rows, image_size, image_size, channels)
+        self._ring = [self._allocate_slot(shape) for _ in range(threads + 2)]
+        self._ahead: dict[int, Future[EpochPlan]] = {}
+
         try:
-            # Loads (or the first time compiles) the kernels now, not within the first step.
-            self._fill(self._ring[0], planning.identity(share.count), np.zeros(share.rows, np.int64), 0)
+            # Load the kernels now (or compile them, the first time), not within the first training step.
+            self._fill(self._ring[0], planning.identity(schedule.count), np.zeros(schedule.rows, np.int64), 0)
         except BaseException:
             self.close()
             raise
 
-    def _slot(self, shape: tuple[int, ...]) -> _Slot:
+    def _allocate_slot(self, shape: tuple[int, ...]) -> _Slot:
         pin = self._stream is not None
         images = torch.empty(shape, dtype=torch.uint8, pin_memory=pin)
-        labels, index = (torch.empty(shape[0], dtype=torch.int64, pin_memory=pin) for _ in range(2))
+        labels = torch.empty(shape[0], dtype=torch.int64, pin_memory=pin)
+        index = torch.empty(shape[0], dtype=torch.int64, pin_memory=pin)
         return _Slot(images, labels, index, cuda.Event() if pin else None)
 
     def _batches(self, epoch: int, start_step: int) -> Iterator[Batch]:
-        draws, batches = self._planned(epoch)
+        draws, batches = self._plan_epoch(epoch)
         jobs = zip(cycle(self._ring), batches[start_step:])
         pending = deque(self._pool.submit(self._fill, slot, draws, *job) for slot, job in islice(jobs, len(self._ring)))
         try:
             while pending:
-                # The batch yielded last is the consumer's until now, so its buffers are free again only here.
-                yield self._handed_over(pending.popleft().result())
+                # Until here the consumer used the batch yielded last, so its buffers are free again only now.
+                yield self._deliver(pending.popleft().result())
                 for slot, job in islice(jobs, 1):
                     pending.append(self._pool.submit(self._fill, slot, draws, *job))
         finally:
             for future in pending:
                 future.cancel() or future.exception()
 
-    def _planned(self, epoch: int) -> tuple[Draws, list[tuple[Int64, int]]]:
-        """Draws and batches of the epoch; those of the next one are drawn meanwhile."""
+    def _plan_epoch(self, epoch: int) -> EpochPlan:
+        """Return the plan of the epoch, and start to draw that of the next one in a thread."""
 
-        def draw(epoch: int) -> tuple[Draws, list[tuple[Int64, int]]]:
-            return self.share.draws(epoch), list(self.share.batches(epoch))
+        def draw(epoch: int) -> EpochPlan:
+            return self.schedule.draws(epoch), list(self.schedule.batches(epoch))
 
         planned = self._ahead.pop(epoch, None)
         self._ahead = {epoch + 1: self._pool.submit(draw, epoch + 1)}
@@ -113,13 +122,16 @@ class RingBufferLoader(Loader):
         slot.count = count
         return slot
 
-    def _handed_over(self, slot: _Slot) -> Batch:
+    def _deliver(self, slot: _Slot) -> Batch:
+        """Return the batch of a slot, on a GPU after a copy that the training stream waits for."""
         if self._stream is None:
             return Batch(slot.images, slot.labels, slot.index, slot.count)
+
         tensors = slot.images, slot.labels, slot.index
         with torch.cuda.stream(self._stream):
             images, labels, index = (tensor.to(self.device, non_blocking=True) for tensor in tensors)
             cast(Any, slot.copied).record(self._stream)
+
         training = torch.cuda.current_stream(self.device)
         training.wait_stream(self._stream)
         for tensor in (images, labels, index):
@@ -128,10 +140,16 @@ class RingBufferLoader(Loader):
 
     @abstractmethod
     def _make(self, index: Int64, draws: Draws, out: Uint8) -> None:
-        """Write the images of a batch: int64 [B] with -1 in padding rows, their draws -> uint8 [B, T, T, C]."""
+        """Write the images of one batch.
+
+        Args:
+            index: int64 [B], sample ids, -1 in padding rows.
+            draws: the draws of these B rows.
+            out: uint8 [B, T, T, C], the buffer to write.
+        """
 
     def close(self) -> None:
-        """End the threads and let go of the buffers."""
+        """End the threads and release the buffers."""
         self._end_epoch()
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._ring.clear()

@@ -233,7 +233,7 @@ def _look(run: Run, epoch: int) -> None:
         return
     loss, accuracy, images, _ = run.totals.read()  # of rank 0's share
     seconds = run.clock.now
-    left = (run.total - run.done) * seconds / max(1, images / run.train_loader.share.rows)
+    left = (run.total - run.done) * seconds / max(1, images / run.train_loader.schedule.rows)
     images *= run.world.size
     sys.stderr.write(
         f"\r\x1b[Kepoch {epoch + 1}/{run.epochs} step {run.state.step}/{run.steps}  loss {loss:.4f}  "
