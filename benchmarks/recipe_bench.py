@@ -22,7 +22,7 @@ from harness.provenance import provenance
 from trainer_classification import cli
 from trainer_classification.config import TrainConfig
 from trainer_classification.data.source import find_dataset
-from trainer_classification.training.loop import train
+from trainer_classification.training.train import train
 
 _ELSEWHERE = ("dataset", "prepared", "output_dir", "json")  # say where files are on this machine, not what is trained
 

@@ -11,8 +11,8 @@ import numpy as np
 from harness.delivery import Delivery, Int64
 from harness.workload import Workload
 from trainer_classification.data.beton import open_beton
-from trainer_classification.loaders.base import BatchSchedule, Loader
-from trainer_classification.loaders.registry import open_loader
+from trainer_classification.loaders.base import BatchSchedule, Loader, LoaderRequest
+from trainer_classification.loaders.registry import choose_engine, open_loader
 
 _READS = {"resident": "array", "ffcv": "beton"}  # torch: the original files
 
@@ -23,17 +23,22 @@ class Engine:
     loader: Loader
 
     def __init__(self, loader: str, workload: Workload) -> None:
-        folder = Path(workload.prepared)
-        self.loader, self.placement = open_loader(
-            folder,
-            workload.manifest,
-            "train",
-            loader=loader,
-            plan=workload.plan,
-            batch_size=workload.batch_size,
-            image_size=workload.image_size,
-            device=workload.where,
-            threads=workload.threads,
+        manifest = workload.manifest
+        array_bytes = workload.count * manifest.image_size**2 * manifest.channels
+        choice = choose_engine(loader, array_bytes, workload.where, manifest.resized)
+        self.placement = choice.reason
+        self.loader = open_loader(
+            choice,
+            LoaderRequest(
+                Path(workload.prepared),
+                manifest,
+                "train",
+                plan=workload.plan,
+                batch_size=workload.batch_size,
+                image_size=workload.image_size,
+                device=workload.where,
+                threads=workload.threads,
+            ),
         )
         self.files = shards_of(loader, workload)
 
@@ -44,7 +49,7 @@ class Engine:
 
     def planned(self, number: int) -> Int64:
         """As the plan says."""
-        return np.concatenate([index for index, _ in self.loader.share.batches(number)])
+        return np.concatenate([index for index, _ in self.loader.schedule.batches(number)])
 
     def close(self) -> None:
         """Close the loader."""

@@ -13,7 +13,7 @@ from harness.delivery import Delivery
 from harness.own_loaders import Engine
 from harness.vendor_defaults import OwnOrder
 from harness.workload import Workload
-from trainer_classification.device import precision
+from trainer_classification.device import choose_precision
 from trainer_classification.loaders.base import Batch
 from trainer_classification.models import build, count_macs
 from trainer_classification.models.normalize import Normalize
@@ -38,7 +38,7 @@ def fitted(workload: Workload) -> Workload:
 
 
 class Trainer:
-    """The recipe's network and step, as `training/run.py` builds them."""
+    """The recipe's network and step, as `training/setup.py` builds them."""
 
     def __init__(self, workload: Workload) -> None:
         of, recipe, device = workload.manifest, workload.recipe, workload.where
@@ -48,9 +48,16 @@ class Trainer:
         model = build(recipe.model, len(of.class_names), of.channels, workload.image_size, recipe.width).to(device)
         average = ModelEma(model, recipe.ema) if recipe.ema else None
         normalize = Normalize(of.mean, of.std, device)
-        dtype = precision(device, "auto")[0]
+        dtype = choose_precision(device, "auto")[0]
         kind = CudaGraphStep if device.type == "cuda" else Step
-        self.step = kind(model, build_optimizer(model, recipe), normalize, recipe.label_smoothing, dtype, average)
+        self.step = kind(
+            model,
+            build_optimizer(model, recipe),
+            normalize,
+            label_smoothing=recipe.label_smoothing,
+            dtype=dtype,
+            ema=average,
+        )
         self.totals, self.numbers = Metrics(device), count()
 
     def train(self, batch: Batch) -> Delivery:
@@ -82,11 +89,11 @@ class Steps(OwnOrder):
     def epoch(self, number: int) -> Iterator[Delivery]:
         """The next of them."""
         for _ in range(self.steps):
-            self.clock.ask()
+            self.clock.request_batch()
             batch = next(self.batches)
-            self.clock.got()
+            self.clock.receive_batch()
             done = self.trainer.train(batch)
-            self.clock.stepped()
+            self.clock.record_step()
             yield done
 
     @property

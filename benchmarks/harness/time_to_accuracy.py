@@ -21,8 +21,8 @@ from harness.measure import Stopwatch
 from harness.step_timing import Trainer
 from harness.workload import Workload
 from trainer_classification.data.table import open_table
-from trainer_classification.loaders.base import Batch
-from trainer_classification.loaders.registry import open_loader
+from trainer_classification.loaders.base import Batch, LoaderRequest
+from trainer_classification.loaders.registry import choose_engine, open_loader
 from trainer_classification.optim.lr_schedule import factor
 from trainer_classification.optim.parameter_groups import set_learning_rate
 from trainer_classification.training.evaluate import evaluate
@@ -93,17 +93,21 @@ class Ours:
 
     def __init__(self, workload: Workload, epochs: int = 0, baseline_data: bool = False) -> None:
         self.workload, self.trainer, recipe = workload, Trainer(workload), workload.recipe
-        common: dict[str, Any] = {"image_size": workload.image_size, "device": workload.where, "loader": "resident"}
+        common: dict[str, Any] = {"image_size": workload.image_size, "device": workload.where}
         folder, of = Path(workload.prepared), workload.manifest
-        self.test = open_loader(folder, of, "test", plan=None, batch_size=512, threads=workload.threads, **common)[0]
+        array_bytes = sum(split.count for split in of.splits.values()) * of.image_size**2 * of.channels
+        choice = choose_engine("resident", array_bytes, workload.where, of.resized)
+        request = LoaderRequest(folder, of, "test", plan=None, batch_size=512, threads=workload.threads, **common)
+        self.test = open_loader(choice, request)
         self.loader, size = None, recipe.batch_size
         if baseline_data:
             self.batches = Files(workload, recipe.batch_size, augmented=True)
         else:
             threads = workload.threads
             self.loader = open_loader(
-                folder, of, "train", plan=workload.plan, batch_size=size, threads=threads, **common
-            )[0]
+                choice,
+                LoaderRequest(folder, of, "train", plan=workload.plan, batch_size=size, threads=threads, **common),
+            )
         self.steps, self.epochs = workload.count // size, epochs or recipe.epochs
 
     def train(self, epoch: int) -> Iterator[None]:
@@ -119,8 +123,8 @@ class Ours:
     def accuracy(self) -> float:
         """By the package's own evaluation."""
         step, classes = self.trainer.step, len(self.workload.manifest.class_names)
-        model = step.average.model if step.average is not None else step.model
-        return evaluate(model, self.test, step.normalize, classes, step.dtype).accuracy
+        model = step.kept_model
+        return evaluate(model, self.test, step.normalize, classes, dtype=step.dtype).accuracy
 
     def close(self) -> None:
         """Close both loaders."""

@@ -10,7 +10,7 @@ from test_contract import engines, originals, tolerance
 
 from trainer_classification.config import PrepareConfig
 from trainer_classification.data.table import open_table
-from trainer_classification.loaders.registry import LoaderRequest
+from trainer_classification.loaders.base import LoaderRequest
 from trainer_classification.plan import Plan, Policy
 from trainer_classification.preparation.pipeline import prepare
 from trainer_classification.recipes import RECIPES

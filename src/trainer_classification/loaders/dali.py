@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,12 +25,9 @@ from trainer_classification.data.manifest import check_files, check_format
 from trainer_classification.data.table import Table, open_table
 from trainer_classification.data.tar import TarStore, open_tars
 from trainer_classification.environment import cpu_count
-from trainer_classification.loaders.base import Batch, BatchSchedule, Loader
+from trainer_classification.loaders.base import Batch, BatchSchedule, Loader, LoaderRequest
 from trainer_classification.loaders.dali_pipeline import Graph, build, inputs_of
 from trainer_classification.plan import Draws, Int64
-
-if TYPE_CHECKING:
-    from trainer_classification.loaders.registry import LoaderRequest
 
 
 @dataclass(frozen=True)
@@ -92,12 +89,12 @@ class DaliLoader(Loader):
             yield _Job(index, count, [images, *(given[name] for name in self.graph.inputs[1:])])
 
     def _batches(self, epoch: int, start_step: int) -> Iterator[Batch]:
-        batches = list(self.share.batches(epoch, start_step))
+        batches = list(self.schedule.batches(epoch, start_step))
         if not batches:
             return
         # One copy an epoch: nothing waits for the host within it.
         indices = torch.from_numpy(np.stack([index for index, _ in batches])).to(self.device, non_blocking=True)
-        self._jobs = self._planned(self.share.draws(epoch), batches)
+        self._jobs = self._planned(self.schedule.draws(epoch), batches)
         try:
             self._pipeline.schedule_run()
             for index in indices:
@@ -185,5 +182,5 @@ def open_dali(request: LoaderRequest) -> DaliLoader:
     else:
         store = open_array(folder, manifest, split)
     return DaliLoader(
-        store, table, request.share, request.image_size, manifest.channels, request.device, request.threads
+        store, table, request.schedule, request.image_size, manifest.channels, request.device, request.threads
     )

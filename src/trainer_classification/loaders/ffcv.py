@@ -16,8 +16,7 @@ from trainer_classification.data.beton import BetonStore, open_beton
 from trainer_classification.data.manifest import check_files, check_format
 from trainer_classification.data.table import open_table
 from trainer_classification.kernels import crops, turbojpeg
-from trainer_classification.loaders.base import BatchSchedule, Loader
-from trainer_classification.loaders.registry import LoaderRequest
+from trainer_classification.loaders.base import BatchSchedule, Loader, LoaderRequest
 from trainer_classification.loaders.ring_buffer import RingBufferLoader
 from trainer_classification.plan import Draws, Int64
 
@@ -43,7 +42,7 @@ def open_ffcv(request: LoaderRequest) -> Loader:
     return FfcvLoader(
         store,
         files,
-        request.share,
+        request.schedule,
         request.image_size,
         request.manifest.channels,
         not request.manifest.resized,
@@ -94,14 +93,14 @@ class FfcvLoader(RingBufferLoader):
         if status != 0:
             sample = int(index[row])
             raise ValueError(f"Sample {sample} ({self.files[sample]}) cannot be used: {_REASONS[status]}. {self.again}")
-        cpu.cut_out(out, draws, self.share.policy)
+        cpu.cut_out(out, draws, self.schedule.policy)
 
     def _make_kept(self, index: Int64, draws: Draws, out: npt.NDArray[np.uint8]) -> None:
         """Raw RGB; of a grey dataset one channel is kept."""
         starts = np.where(index < 0, -1, self.store.places[index].astype(np.int64))
         grey = out.shape[3] == 1
         made = np.empty((*out.shape[:3], 3), np.uint8) if grey else out
-        cpu.augment_at(self.store.data, starts, self._side, draws, self.share.policy, "HWC", made)
+        cpu.augment_at(self.store.data, starts, self._side, draws, self.schedule.policy, "HWC", made)
         if grey:
             out[:] = made[..., :1]
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from trainer_classification.augment import device as on_device
-from trainer_classification.data.array import ArrayStore
-from trainer_classification.loaders.base import Batch, BatchSchedule, Loader
+from trainer_classification.data.array import ArrayStore, open_array
+from trainer_classification.loaders.base import Batch, BatchSchedule, Loader, LoaderRequest
 from trainer_classification.loaders.ring_buffer import RingBufferLoader
 from trainer_classification.plan import Draws, Int64
 
@@ -42,19 +42,19 @@ class DeviceResident(Loader):
         self.labels = torch.from_numpy(store.labels).to(device)
 
     def _batches(self, epoch: int, start_step: int) -> Iterator[Batch]:
-        draws = on_device.to_device(self.share.draws(epoch), self.device)
-        batches = list(self.share.batches(epoch, start_step))
+        draws = on_device.to_device(self.schedule.draws(epoch), self.device)
+        batches = list(self.schedule.batches(epoch, start_step))
         if not batches:
             return
         # One copy an epoch: nothing waits for the host within it.
         indices = torch.from_numpy(np.stack([index for index, _ in batches])).to(self.device, non_blocking=True)
         labels, counts = self.labels[indices], iter([count for _, count in batches])
-        together = max(1, _AT_ONCE // (self.share.rows * self.image_size**2 * self.images.shape[3]))
+        together = max(1, _AT_ONCE // (self.schedule.rows * self.image_size**2 * self.images.shape[3]))
         for start in range(0, len(indices), together):
             some, of = indices[start : start + together], labels[start : start + together]
             index = some.flatten()
             images = on_device.augment(
-                self.images, index, draws[index], self.share.policy, self.image_size, self.layout
+                self.images, index, draws[index], self.schedule.policy, self.image_size, self.layout
             )
             for batch in zip(images.chunk(len(some)), of, some, strict=True):
                 yield Batch(*batch, next(counts))
@@ -94,9 +94,29 @@ class HostResident(RingBufferLoader):
         super().__init__(share, store.labels, image_size, store.images.shape[3], device, threads)
 
     def _make(self, index: Int64, draws: Draws, out: Uint8) -> None:
-        self._augment(self.store.images, index, draws, self.share.policy, out.shape[1], self.store.layout, out)
+        self._augment(self.store.images, index, draws, self.schedule.policy, out.shape[1], self.store.layout, out)
 
     def close(self) -> None:
         """End the threads and let go of the buffers and the memory map."""
         super().close()
         self.store = ArrayStore(np.empty((0, 0, 0, 0), np.uint8), np.empty(0, np.int64), np.empty((0, 2), np.int32))
+
+
+def open_device_resident(request: LoaderRequest) -> DeviceResident:
+    """Open the array of a split on the device that trains.
+
+    Raises:
+        ValueError: the split or the array is missing or damaged.
+    """
+    store = open_array(request.folder, request.manifest, request.split)
+    return DeviceResident(store, request.schedule, request.image_size, request.device)
+
+
+def open_host_resident(request: LoaderRequest) -> HostResident:
+    """Open the array of a split in the host's memory.
+
+    Raises:
+        ValueError: the split or the array is missing or damaged.
+    """
+    store = open_array(request.folder, request.manifest, request.split)
+    return HostResident(store, request.schedule, request.image_size, request.device, request.threads)

@@ -98,7 +98,7 @@ class RingBufferLoader(Loader):
         """Draws and batches of the epoch; those of the next one are drawn meanwhile."""
 
         def draw(epoch: int) -> tuple[Draws, list[tuple[Int64, int]]]:
-            return self.share.draws(epoch), list(self.share.batches(epoch))
+            return self.schedule.draws(epoch), list(self.schedule.batches(epoch))
 
         planned = self._ahead.pop(epoch, None)
         self._ahead = {epoch + 1: self._pool.submit(draw, epoch + 1)}

@@ -21,14 +21,12 @@ from trainer_classification.augment.reference import resizes
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.data.table import Table, open_table
 from trainer_classification.environment import cpu_count
-from trainer_classification.loaders.base import Batch, BatchSchedule, Loader
+from trainer_classification.loaders.base import Batch, BatchSchedule, Loader, LoaderRequest
 from trainer_classification.loaders.pixel_boxes import cutout_boxes, pixel_boxes
 from trainer_classification.plan import Policy
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-    from trainer_classification.loaders.registry import LoaderRequest
 
 _PREFETCH = 2  # batches a worker makes ahead: DataLoader's default
 
@@ -54,12 +52,12 @@ class PlannedBatches(Sampler[list[Item]]):
     """A batch sampler: the planned batches of the epoch that is set."""
 
     def __init__(self, share: BatchSchedule, sizes: npt.NDArray[np.int32], image_size: int) -> None:
-        self.share, self.sizes, self.image_size = share, sizes, image_size
+        self.schedule, self.sizes, self.image_size = share, sizes, image_size
         self.epoch = self.start_step = 0
 
     def __iter__(self) -> Iterator[list[Item]]:
-        policy, draws = self.share.policy, self.share.draws(self.epoch)
-        for index, _ in self.share.batches(self.epoch, self.start_step):
+        policy, draws = self.schedule.policy, self.schedule.draws(self.epoch)
+        for index, _ in self.schedule.batches(self.epoch, self.start_step):
             drawn = draws[index]
             boxes = pixel_boxes(drawn.box, self.sizes[index])
             blanks = cutout_boxes(drawn.cutout, self.image_size, policy.cutout)
@@ -67,7 +65,7 @@ class PlannedBatches(Sampler[list[Item]]):
             yield [Item(*values) for values in zip(*columns, strict=True)]
 
     def __len__(self) -> int:
-        return max(0, self.share.steps - self.start_step)
+        return max(0, self.schedule.steps - self.start_step)
 
 
 class Originals(Dataset[tuple[npt.NDArray[np.uint8], int, int]]):
@@ -248,7 +246,7 @@ def open_torch(request: LoaderRequest) -> TorchLoader:
     missing = [name for name in (table.files[0], table.files[-1]) if not (Path(manifest.root) / name).is_file()]
     if missing:
         raise ValueError(_gone(Path(manifest.root), missing[0]))
-    share = request.share
+    share = request.schedule
     dataset = Originals(manifest, table, share.policy, request.image_size)
     # Small images are cut as the array holds them, padded to one size.
     sizes = table.sizes if manifest.resized else np.full_like(table.sizes, manifest.image_size)

@@ -1,4 +1,4 @@
-"""SGD with Nesterov momentum and AdamW, fused, with weight decay on weights alone; or Muon, of orthogonal.py."""
+"""Build the optimizer: SGD with Nesterov momentum, AdamW or Muon, with weight decay on weights only."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from trainer_classification.models import SpeedNet
-from trainer_classification.optim import muon as orthogonal
+from trainer_classification.optim import muon
 from trainer_classification.recipes import Recipe
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weights, which decay, and norms and biases, which do not.
+    """Group the parameters into weights, which decay, and norms and biases, which do not.
 
     Decay of a norm's scale or a bias only changes the effective learning rate (He et al., "Bag of tricks for image
     classification", arXiv 1812.01187).
@@ -29,21 +29,25 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
-    """The recipe's optimizer over a model that is on its device already."""
+    """Build the recipe's optimizer for a model that is already on its device.
+
+    Raises:
+        ValueError: the recipe has Muon for a network other than speednet.
+    """
     if recipe.optimizer == "muon":
         if not isinstance(model, SpeedNet):
-            raise ValueError("--optimizer muon has rates for speednet alone: use sgd or adamw, or --model speednet.")
-        groups = orthogonal.parameter_groups(model, recipe.momentum, recipe.weight_decay)
-        return orthogonal.Muon(groups, recipe.learning_rate)
+            raise ValueError("--optimizer muon has rates for speednet only: use sgd or adamw, or --model speednet.")
+        groups = muon.parameter_groups(model, recipe.momentum, recipe.weight_decay)
+        return muon.Muon(groups, recipe.learning_rate)
     groups = parameter_groups(model, recipe.weight_decay)
-    fused = next(model.parameters()).device.type in ("cpu", "cuda")  # one kernel for all tensors
+    fused = next(model.parameters()).device.type in ("cpu", "cuda")  # one kernel updates all tensors
     if recipe.optimizer == "adamw":
         return AdamW(groups, lr=recipe.learning_rate, betas=(recipe.momentum, 0.999), fused=fused)
     return SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=fused)
 
 
 def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
-    """The rate of the coming step, in all groups; some have a multiple of it."""
+    """Set the learning rate of the next step in all groups; some use a multiple of it."""
     for group in optimizer.param_groups:
         rate = learning_rate * group.get("rate", 1.0)
         if isinstance(group["lr"], Tensor):
@@ -52,8 +56,8 @@ def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
             group["lr"] = rate
 
 
-def keep_rates_on(device: torch.device, optimizer: Optimizer) -> None:
-    """Keep the rates in memory of a device, where a recorded step looks for them."""
+def store_learning_rates(optimizer: Optimizer, device: torch.device) -> None:
+    """Move the learning rates into memory of the device, where a recorded step reads them."""
     for group in optimizer.param_groups:
         if not isinstance(group["lr"], Tensor):
             group["lr"] = torch.tensor(group["lr"], device=device)
@@ -61,8 +65,8 @@ def keep_rates_on(device: torch.device, optimizer: Optimizer) -> None:
             group["capturable"] = True
 
 
-def state_of(optimizer: Optimizer) -> dict[str, Any]:
-    """Its state, with the rates as numbers wherever they are kept."""
+def optimizer_state(optimizer: Optimizer) -> dict[str, Any]:
+    """Return the optimizer's state dict, with learning rates as numbers even if they are stored on a device."""
     state = optimizer.state_dict()
     for group in state["param_groups"]:
         group["lr"] = float(group["lr"])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
+from trainer_classification.console import log
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.outputs.report import write_report
 from trainer_classification.outputs.summary import write_metrics, write_summary
@@ -59,11 +59,10 @@ def write_outputs(
             tracker.metric(name, summary[name])
     _report(tracker, manifest, configuration, history, summary, None if tested is None else tested.confusion)
     accuracy = "no test split" if summary["accuracy_test"] is None else f"test accuracy {summary['accuracy_test']:.2%}"
-    print(
+    log(
         f"Done: {accuracy} (best epoch {summary['best_epoch']}), {summary['seconds_training']:.1f} s of training, "
         f"{summary['images_per_second']:,.0f} img/s, data-wait {summary['data_wait_fraction']:.2%}.\n"
-        f"Model: {tracker.model_dir / 'model.pth'}\nSummary: {tracker.artifact_dir / 'summary.json'}",
-        file=sys.stderr,
+        f"Model: {tracker.model_dir / 'model.pth'}\nSummary: {tracker.artifact_dir / 'summary.json'}"
     )
 
 
@@ -71,6 +70,6 @@ def _report(tracker: Tracker, *content: Any) -> None:
     """The report page; a run does not fail for want of it."""
     try:
         path = write_report(tracker.artifact_dir, *content)
-        print(f"Report: {path}", file=sys.stderr)
+        log(f"Report: {path}")
     except Exception as error:  # matplotlib or jinja2 missing on a bare machine, or at odds with a class name
-        print(f"No report ({type(error).__name__}: {error}).", file=sys.stderr)
+        log(f"No report ({type(error).__name__}: {error}).")
