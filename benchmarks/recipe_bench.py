@@ -22,7 +22,7 @@ from harness.provenance import provenance
 from trainer_classification import cli
 from trainer_classification.config import TrainConfig
 from trainer_classification.data.source import find_dataset
-from trainer_classification.training.loop import train
+from trainer_classification.training.train import train
 
 _PATH_OPTIONS = ("dataset", "prepared", "output_dir", "json")  # they say where files are, not what is trained
 

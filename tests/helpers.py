@@ -1,4 +1,4 @@
-"""Tiny Hafnia datasets on disk, for tests."""
+"""Tiny Hafnia datasets on disk, and descriptions of checkpoints, for tests."""
 
 import io
 import json
@@ -69,3 +69,30 @@ def rows(count: int, split: str = "train", classes: str = "ab", seed: int = 0, *
 def tree(folder: Path) -> dict[str, bytes]:
     """Content of every file below a folder."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def meta_of(network: str = "resnet-small", class_names: str | list[str] = "ab", epoch: int = 0, **more):
+    """A description of a checkpoint."""
+    from trainer_classification.checkpoint.meta import CheckpointMeta, Progress
+    from trainer_classification.plan import Policy
+    from trainer_classification.recipes import Recipe
+
+    size = more.pop("image_size", 28)
+    recipe = Recipe(
+        model=network,
+        width=more.pop("width", 8),
+        image_size=size,
+        epochs=3,
+        batch_size=8,
+        learning_rate=0.1,
+        policy=Policy(),
+    )
+    values = {"dataset": "cifar", "channels": 3, "mean": [0.5] * 3, "std": [0.25] * 3, "fingerprint": "f"} | more
+    return CheckpointMeta(
+        config={"project_name": "p"},
+        recipe=recipe,
+        class_names=list(class_names),
+        image_size=size,
+        progress=Progress(epoch=epoch),
+        **values,
+    )

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from trainer_classification.loaders import registry
 from trainer_classification.loaders.base import Loader, LoaderRequest
+from trainer_classification.loaders.registry import ENGINES, choose_engine, open_loader
 
-# Until the registry has ENGINES, this module reads what it has today.
-OURS: tuple[str, ...] = ("resident", *registry.INSTALL)
+OURS = tuple(ENGINES)
 
 
 def required_module(engine: str) -> str:
     """Return the module that an engine needs, or an empty string."""
-    return registry._MODULES.get(engine, "")
+    return ENGINES[engine].module
 
 
 def install_command(engine: str) -> str:
     """Return how to install that module."""
-    return registry.INSTALL.get(engine, "")
+    return ENGINES[engine].install
 
 
 def formats(engine: str, resized: bool) -> tuple[str, ...]:
     """Return the prepared formats that an engine reads. Empty: it reads the original files."""
-    return registry._needs(engine, resized)
+    return ENGINES[engine].formats(resized)
 
 
 def open_engine(engine: str, request: LoaderRequest) -> Loader:
@@ -30,14 +29,8 @@ def open_engine(engine: str, request: LoaderRequest) -> Loader:
     Raises:
         ValueError: the engine is not installed, or the split or its format is missing or damaged.
     """
-    return registry.open_loader(
-        request.folder,
-        request.manifest,
-        request.split,
-        loader=engine,
-        plan=request.plan,
-        batch_size=request.batch_size,
-        image_size=request.image_size,
-        device=request.device,
-        threads=request.threads,
-    )[0]
+    manifest = request.manifest
+    images = sum(split.count for split in manifest.splits.values())
+    array_bytes = images * manifest.image_size**2 * manifest.channels
+    choice = choose_engine(engine, array_bytes, request.device, manifest.resized)
+    return open_loader(choice, request)

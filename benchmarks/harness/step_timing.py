@@ -12,7 +12,7 @@ from harness.delivery import Delivery
 from harness.own_loaders import Engine
 from harness.vendor_defaults import SelfShuffling
 from harness.workload import Workload
-from trainer_classification.device import precision
+from trainer_classification.device import choose_precision
 from trainer_classification.loaders.base import Batch
 from trainer_classification.models import build, count_macs
 from trainer_classification.models.normalize import Normalize
@@ -55,10 +55,12 @@ class Trainer:
         model = build(recipe.model, classes, manifest.channels, workload.image_size, recipe.width).to(device)
         average = ModelEma(model, recipe.ema) if recipe.ema else None
         normalize = Normalize(manifest.mean, manifest.std, device)
-        dtype = precision(device, "auto")[0]
+        dtype = choose_precision(device, "auto")[0]
         step_class = CudaGraphStep if device.type == "cuda" else Step
         optimizer = build_optimizer(model, recipe)
-        self.step = step_class(model, optimizer, normalize, recipe.label_smoothing, dtype, average)
+        self.step = step_class(
+            model, optimizer, normalize, label_smoothing=recipe.label_smoothing, dtype=dtype, ema=average
+        )
         self.totals = Metrics(device)
         self.numbers = count()
 
@@ -92,11 +94,11 @@ class Steps(SelfShuffling):
     def epoch(self, number: int) -> Iterator[Delivery]:
         """Run the next steps."""
         for _ in range(self.steps):
-            self.clock.ask()
+            self.clock.request_batch()
             batch = next(self.batches)
-            self.clock.got()
+            self.clock.receive_batch()
             done = self.trainer.train(batch)
-            self.clock.stepped()
+            self.clock.record_step()
             yield done
 
     @property

@@ -143,8 +143,7 @@ class Ours:
         """Return the accuracy by the package's own evaluation."""
         step = self.trainer.step
         classes = len(self.workload.manifest.class_names)
-        model = step.average.model if step.average is not None else step.model
-        return evaluate(model, self.test, step.normalize, classes, step.dtype).accuracy
+        return evaluate(step.kept_model, self.test, step.normalize, classes, dtype=step.dtype).accuracy
 
     def close(self) -> None:
         """Close the loaders."""

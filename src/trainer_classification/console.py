@@ -1,26 +1,49 @@
-"""The live line, on a terminal alone, and the lines of an epoch; all on stderr, as stdout is the platform's."""
+"""Write our lines to the terminal; nothing else in this package does.
+
+Everything goes to stderr: on stdout the platform reads the tracker's lines.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
 
+_CLEAR_LINE = "\r\x1b[K"
+
 
 def is_main_process() -> bool:
-    """Whether this process speaks to the user: the first of several."""
+    """Return True if this process talks to the user: it is the only one, or the first of several."""
     return os.environ.get("RANK", "0") == "0"
 
 
-def log(text: str) -> None:
-    """A line for the user."""
-    if not is_main_process():
+def log(text: str, every_process: bool = False) -> None:
+    """Write a line for the user.
+
+    Args:
+        text: one line without its line break, or several.
+        every_process: also write it in a process that is not the main one.
+    """
+    if not (is_main_process() or every_process):
         return
-    sys.stderr.write(("\r\x1b[K" if sys.stderr.isatty() else "") + text + "\n")
+    clear = _CLEAR_LINE if sys.stderr.isatty() else ""
+    sys.stderr.write(f"{clear}{text}\n")
     sys.stderr.flush()
 
 
+def has_live_line() -> bool:
+    """Return True if `live_line` shows anything: in the main process, on a terminal."""
+    return is_main_process() and sys.stderr.isatty()
+
+
+def live_line(text: str) -> None:
+    """Replace the live line; the next call of this function or of `log` writes over it."""
+    if has_live_line():
+        sys.stderr.write(_CLEAR_LINE + text)
+        sys.stderr.flush()
+
+
 def duration(seconds: float) -> str:
-    """As 45 s, 3:07 min or 1:02:09 h."""
+    """Format seconds as 45 s, 3:07 min or 1:02:09 h."""
     whole = round(seconds)
     if whole < 100:
         return f"{whole} s"

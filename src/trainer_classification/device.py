@@ -1,4 +1,4 @@
-"""Choose the device and the precision of a training, each with its reason."""
+"""Choose the device and the precision of a training, each with the reason."""
 
 from __future__ import annotations
 
@@ -6,35 +6,58 @@ import torch
 
 
 def choose_device(device: str) -> tuple[torch.device, str]:
-    """The device to train on, and why.
+    """Choose the device to train on.
+
+    Args:
+        device: "auto", "cpu" or "cuda", as `--device`.
+
+    Returns:
+        The device, and the reason.
 
     Raises:
-        ValueError: CUDA is asked for and not there, or this torch has no kernels for the GPU.
+        ValueError: CUDA was requested and torch finds no GPU, or this torch has no kernels for the GPU.
     """
-    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu"), "--device cpu" if device == "cpu" else "there is no GPU that torch can use"
+    if device == "cpu":
+        return torch.device("cpu"), "--device cpu"
     if not torch.cuda.is_available():
+        if device == "auto":
+            return torch.device("cpu"), "torch finds no GPU"
         raise ValueError(
-            "--device cuda, but torch finds no GPU: check the driver with nvidia-smi, or use --device cpu."
+            "--device is cuda, but torch finds no GPU: check the driver with nvidia-smi, or use --device cpu."
         )
+
     major, minor = torch.cuda.get_device_capability()
-    compiled = [int(arch[3:]) for arch in torch.cuda.get_arch_list() if arch.startswith("sm_")]
-    if compiled and 10 * major + minor < min(compiled):
+    supported = [int(name[3:]) for name in torch.cuda.get_arch_list() if name.startswith("sm_")]
+    if supported and 10 * major + minor < min(supported):
         raise ValueError(
             f"This torch {torch.__version__} has no kernels for {torch.cuda.get_device_name()} (sm_{major}{minor}): "
-            f"install torch 2.10, whose wheel has sm_70 (V100) and sm_75 (T4)."
+            f"install torch 2.10, whose wheel supports sm_70 (V100) and sm_75 (T4)."
         )
     return torch.device("cuda"), torch.cuda.get_device_name()
 
 
-def precision(device: torch.device, amp: str) -> tuple[torch.dtype | None, str]:
-    """The type of autocast (None: none, all in fp32), and why.
+def choose_precision(device: torch.device, amp: str) -> tuple[torch.dtype | None, str]:
+    """Choose the dtype of autocast.
 
-    T4 (sm_75) and V100 (sm_70) have no bf16 tensor cores; from sm_80 bf16 needs no loss scaling.
+    T4 (sm_75) and V100 (sm_70) have no bf16 tensor cores; from sm_80 on, bf16 needs no loss scaling.
+
+    Args:
+        device: that trains.
+        amp: "auto", "fp16", "bf16" or "off", as `--amp`.
+
+    Returns:
+        The dtype (None: no autocast, everything in fp32), and the reason.
     """
-    if device.type != "cuda" or amp == "off":
-        return None, "fp32: " + ("--amp off" if amp == "off" else "mixed precision does not help on a CPU")
+    if amp == "off":
+        return None, "fp32: --amp off"
+    if device.type != "cuda":
+        return None, "fp32: mixed precision does not help on a CPU"
+
     major, minor = torch.cuda.get_device_capability(device)
-    if amp == "fp16" or (amp == "auto" and major < 8):
-        return torch.float16, f"fp16 with loss scaling: sm_{major}{minor}" if amp == "auto" else "fp16: --amp fp16"
-    return torch.bfloat16, f"bf16: sm_{major}{minor}" if amp == "auto" else "bf16: --amp bf16"
+    if amp == "fp16":
+        return torch.float16, "fp16: --amp fp16"
+    if amp == "bf16":
+        return torch.bfloat16, "bf16: --amp bf16"
+    if major < 8:
+        return torch.float16, f"fp16 with loss scaling: sm_{major}{minor}"
+    return torch.bfloat16, f"bf16: sm_{major}{minor}"

@@ -1,22 +1,83 @@
-"""What this process runs in: CPUs, a launcher, the platform's cloud."""
+"""Describe where this process runs: CPUs, memory, the launcher, the platform's cloud."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
+from pathlib import Path
 
-_LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # what a launcher sets
+_LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+_CGROUP = Path("/sys/fs/cgroup")
+_UNLIMITED = 1 << 62  # bytes
+
+
+@dataclass(frozen=True)
+class _CgroupFiles:
+    """Where one version of cgroups keeps its numbers, and the prefix of the names in its `memory.stat`."""
+
+    folder: str
+    limit: str
+    usage: str
+    prefix: str
+
+
+_CGROUP_VERSIONS = (
+    _CgroupFiles("", "memory.max", "memory.current", ""),
+    _CgroupFiles("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+)
 
 
 def cpu_count() -> int:
-    """CPUs that this process may use: a container is often given fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return the number of CPUs this process may use; in a container often fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def launched() -> bool:
-    """Whether this process is one of several that a launcher (ours or torchrun) started."""
-    return all(name in os.environ for name in _LAUNCHED)
+    """Return True if a launcher (ours or torchrun) started this process as one of several."""
+    return all(name in os.environ for name in _LAUNCHER_VARIABLES)
 
 
 def in_cloud() -> bool:
-    """Whether this is a run of Training-aaS; by the SDK's own rule."""
+    """Return True in a run of Training-aaS; this is the SDK's own rule."""
     return os.environ.get("HAFNIA_CLOUD", "").lower() == "true"
+
+
+def free_memory() -> int:
+    """Return the bytes of host memory that can be had without swapping, within the container's limit.
+
+    Without psutil, as on a bare machine, this is a number that is never reached.
+    """
+    try:
+        import psutil
+    except ModuleNotFoundError:
+        return _UNLIMITED
+    available = int(psutil.virtual_memory().available)
+    return min(available, *(_free_in_cgroup(files) for files in _CGROUP_VERSIONS))
+
+
+def total_memory() -> int:
+    """Return the bytes of memory of the machine, or the container's limit if that is less."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(total, *(_cgroup_limit(files) for files in _CGROUP_VERSIONS))
+
+
+def _cgroup_limit(files: _CgroupFiles) -> int:
+    try:
+        return int((_CGROUP / files.folder / files.limit).read_text())
+    except (OSError, ValueError):  # the other version, or "max"
+        return _UNLIMITED
+
+
+def _free_in_cgroup(files: _CgroupFiles) -> int:
+    """Return the bytes up to a cgroup's limit; cached files count as free, because the kernel can drop them."""
+    limit = _cgroup_limit(files)
+    folder = _CGROUP / files.folder
+    try:
+        used = int((folder / files.usage).read_text())
+        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        return _UNLIMITED
+    cached = sum(int(stat.get(f"{files.prefix}{kind}_file", 0)) for kind in ("inactive", "active"))
+    return max(0, min(limit, limit - used + cached))

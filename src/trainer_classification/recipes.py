@@ -1,10 +1,10 @@
-"""What each dataset trains with, and a sensible derived recipe for any other."""
+"""The training recipe of each known dataset, and one derived from its images for any other."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from trainer_classification.config import ModelName, TrainConfig
 from trainer_classification.plan import Policy
@@ -12,18 +12,27 @@ from trainer_classification.plan import Policy
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """All that shapes a training, with no value left open.
+    """Everything that shapes a training; no value is left open.
 
     Attributes:
-        model, width: network, and channels of its first stage, for resnet-small and speednet; 0: theirs.
-        image_size: side in px the network sees.
-        batch_size: global batch.
+        model: name of the network.
+        width: channels of its first stage, for resnet-small and speednet; 0: their default.
+        image_size: side of the images the network sees, in px.
+        epochs: passes over the training images.
+        batch_size: of the global batch.
+        optimizer: its name.
         learning_rate: peak, for this batch size.
-        ema: decay of the averaged weights a step; 0 for none.
-        minimum_steps: few images get more epochs, until there are this many steps.
-        clip_norm: largest norm of the gradient; 0: any.
-        mixup, cutmix: alphas of their beta distributions; 0: none.
-        progressive: side in px of the first epochs' images; 0: `image_size` throughout.
+        momentum: of SGD and Muon; AdamW's first beta.
+        weight_decay: not applied to norms and biases.
+        schedule: learning rate after the warm-up.
+        warmup_fraction: fraction of the steps over which the learning rate rises.
+        label_smoothing: probability spread over the other classes.
+        ema: decay of the averaged weights, per step; 0: no average.
+        minimum_steps: a dataset with few images gets more epochs, until there are this many steps.
+        clip_norm: largest norm of the gradient; 0: not clipped.
+        mixup: alpha of its beta distribution; 0: none.
+        cutmix: alpha of its beta distribution; 0: none.
+        progressive: side of the images of the first epochs in px; 0: `image_size` in all epochs.
         policy: augmentation of the training images.
     """
 
@@ -52,7 +61,7 @@ _CIFAR = Policy(crop="shift", shift=4, pad="reflect", flip="alternating")
 _PHOTO = Policy(crop="resized", area=(0.25, 1.0), flip="random")
 
 RECIPES: dict[str, Recipe] = {
-    # No flip: a mirrored digit is another sign.
+    # No flip: a mirrored digit is a different character.
     "mnist": Recipe(
         model="resnet-small",
         width=16,
@@ -96,7 +105,10 @@ SPEED_RECIPES: dict[str, Recipe] = {
 
 
 def train_size(name: str, longest_side: int) -> tuple[int, str]:
-    """Side in px the network sees, and why: the recipe's, else the images' own up to 64 px, else 128."""
+    """Return the side of the images the network sees in px, and the reason.
+
+    It is the recipe's; without one, that of the images up to 64 px, and 128 px for larger ones.
+    """
     if name in RECIPES:
         return RECIPES[name].image_size, f"the recipe of {name}"
     if longest_side <= 64:
@@ -105,18 +117,23 @@ def train_size(name: str, longest_side: int) -> tuple[int, str]:
 
 
 def recipe_kind(config: TrainConfig, name: str, on_cpu: bool) -> Literal["standard", "speed"]:
-    """Which recipe of a dataset `--recipe` means; auto: speed on a CPU, unless another network is asked for.
+    """Return which recipe of a dataset `--recipe` means.
+
+    auto means speed on a CPU if the dataset has such a recipe and the options allow its network and optimizer.
 
     Raises:
-        ValueError: speed, and the dataset has no such recipe.
+        ValueError: speed was requested, and the dataset has no such recipe.
     """
     if config.recipe == "speed" and name not in SPEED_RECIPES:
-        raise ValueError(f"--recipe speed is for {', '.join(SPEED_RECIPES)}, not for {name}: leave it out.")
+        raise ValueError(f"--recipe speed is for {', '.join(SPEED_RECIPES)}, not for {name}: omit it.")
     if config.recipe != "auto":
         return config.recipe
-    resnet = config.model not in ("auto", "speednet") or config.weights == "imagenet"  # which has ResNets alone
-    own = not resnet and config.optimizer in ("auto", "muon")
-    return "speed" if on_cpu and own and name in SPEED_RECIPES else "standard"
+
+    needs_other_network = config.model not in ("auto", "speednet") or config.weights == "imagenet"
+    needs_other_optimizer = config.optimizer not in ("auto", "muon")
+    if on_cpu and name in SPEED_RECIPES and not needs_other_network and not needs_other_optimizer:
+        return "speed"
+    return "standard"
 
 
 def recipe_for(
@@ -125,38 +142,49 @@ def recipe_for(
     channels: int,
     count: int,
     resized: bool = False,
+    *,
     kind: Literal["standard", "speed"] = "standard",
 ) -> tuple[Recipe, str]:
-    """The recipe of a dataset, and why.
+    """Return the recipe of a dataset, and the reason.
 
-    A named recipe keeps its augmentation where the images were kept at their size, and takes at least its
-    `minimum_steps`, for bundled and platform samples have few images.
+    A named recipe keeps its augmentation if the images are stored at their own size. It trains for at least its
+    `minimum_steps`, because bundled samples and those of the platform have few images.
 
     Args:
         name: of the dataset.
-        image_size: side in px the network will see.
+        image_size: side of the images the network will see, in px.
         channels: 1 or 3.
         count: training images.
-        resized: stored resized, so that they are cropped, not shifted.
-        kind: which recipe, where the dataset has several.
+        resized: True if images are stored resized; then they are cropped, not shifted.
+        kind: which recipe, if the dataset has several.
     """
     if kind == "speed":
-        return _fitted(SPEED_RECIPES[name], image_size, count, resized), f"speed recipe of {name}"
+        return _fit(SPEED_RECIPES[name], image_size, count, resized), f"speed recipe of {name}"
     if name in RECIPES:
-        return _fitted(RECIPES[name], image_size, count, resized), f"recipe of {name}"
+        return _fit(RECIPES[name], image_size, count, resized), f"recipe of {name}"
+
     epochs = min(100, max(10, round(1_500_000 / max(count, 1))))
-    if not resized:
-        # Nothing is known of what a mirror image means in a grey dataset: signs and digits are most often grey.
-        policy = Policy(crop="shift", shift=max(1, image_size // 8), flip="none" if channels == 1 else "random")
-        batch, rate = 256, 0.2
+    if resized:
+        policy = _PHOTO
+        batch_size = 128
+        learning_rate = 0.1
     else:
-        policy, batch, rate = _PHOTO, 128, 0.1
-    batch = min(batch, max(8, count // 8))
-    recipe = Recipe(image_size=image_size, epochs=epochs, batch_size=batch, learning_rate=rate, policy=policy)
+        # Grey images are often digits or signs, which a flip turns into something else.
+        policy = Policy(crop="shift", shift=max(1, image_size // 8), flip="none" if channels == 1 else "random")
+        batch_size = 256
+        learning_rate = 0.2
+    recipe = Recipe(
+        image_size=image_size,
+        epochs=epochs,
+        batch_size=min(batch_size, max(8, count // 8)),
+        learning_rate=learning_rate,
+        policy=policy,
+    )
     return recipe, f"derived from {count} images of {image_size} px with {channels} channels"
 
 
-def _fitted(recipe: Recipe, image_size: int, count: int, resized: bool) -> Recipe:
+def _fit(recipe: Recipe, image_size: int, count: int, resized: bool) -> Recipe:
+    """Adapt a named recipe to the size and number of the images at hand."""
     steps = max(1, count // recipe.batch_size)
     policy = recipe.policy
     if resized and policy.crop == "shift":
@@ -165,22 +193,37 @@ def _fitted(recipe: Recipe, image_size: int, count: int, resized: bool) -> Recip
     return dataclasses.replace(recipe, image_size=image_size, epochs=epochs, policy=policy)
 
 
-def resolve(config: TrainConfig, recipe: Recipe) -> Recipe:
-    """The recipe with what the user set in its place."""
-    set_by_user = {
-        name: value for name in ("epochs", "batch_size", "learning_rate") if (value := getattr(config, name)) > 0
-    }
-    set_by_user |= {
-        name: value
-        for name in (
-            *("weight_decay", "warmup_fraction", "label_smoothing", "ema"),
-            *("clip_norm", "mixup", "cutmix", "progressive"),
-        )
-        if (value := getattr(config, name)) >= 0
-    }
-    set_by_user |= {
-        name: value for name in ("model", "optimizer", "schedule") if (value := getattr(config, name)) != "auto"
-    }
+# An option that is not at its unset value replaces the recipe's value of the same name.
+_UNSET_AT_ZERO = ("epochs", "batch_size", "learning_rate")
+_UNSET_BELOW_ZERO = (
+    *("weight_decay", "warmup_fraction", "label_smoothing", "ema"),
+    *("clip_norm", "mixup", "cutmix", "progressive"),
+)
+_UNSET_AT_AUTO = ("model", "optimizer", "schedule")
+
+
+def apply_options(config: TrainConfig, recipe: Recipe) -> Recipe:
+    """Return the recipe with the values that the user set in place of its own."""
+    changes = {name: getattr(config, name) for name in _UNSET_AT_ZERO if getattr(config, name) > 0}
+    changes |= {name: getattr(config, name) for name in _UNSET_BELOW_ZERO if getattr(config, name) >= 0}
+    changes |= {name: getattr(config, name) for name in _UNSET_AT_AUTO if getattr(config, name) != "auto"}
+
     policy = {name: getattr(config, name) for name in ("shift", "cutout") if getattr(config, name) >= 0}
-    policy |= {"flip": config.flip} if config.flip != "auto" else {}
-    return dataclasses.replace(recipe, **set_by_user, policy=dataclasses.replace(recipe.policy, **policy))
+    if config.flip != "auto":
+        policy["flip"] = config.flip
+    return dataclasses.replace(recipe, **changes, policy=dataclasses.replace(recipe.policy, **policy))
+
+
+def recipe_from_json(content: dict[str, Any]) -> Recipe:
+    """Rebuild a recipe from the JSON of `dataclasses.asdict`, of this version or an older one.
+
+    Raises:
+        TypeError: a value without a default is missing.
+    """
+    policy: dict[str, Any] = dict(content["policy"])
+    for name in ("area", "aspect"):
+        if name in policy:
+            policy[name] = tuple(policy[name])
+    known = {field.name for field in dataclasses.fields(Recipe)}
+    values = {name: value for name, value in content.items() if name in known}
+    return Recipe(**values | {"policy": Policy(**policy)})

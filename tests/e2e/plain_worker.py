@@ -10,8 +10,7 @@ from torch import nn
 
 from trainer_classification import cli
 from trainer_classification.config import TrainConfig
-from trainer_classification.training import initial_weights as first_weights
-from trainer_classification.training import loop, start
+from trainer_classification.training import initial_weights, loop, start
 
 
 def plain(name, num_classes, channels, image_size, width=16):
@@ -22,11 +21,11 @@ def plain(name, num_classes, channels, image_size, width=16):
 
 
 def die_at(step, how):
-    real = loop._steps
+    real = loop.run_steps
 
-    def steps(run_, epoch):
-        for loss in real(run_, epoch):
-            if run_.world.rank == 1 and run_.done == step:
+    def run_steps(setup, state):
+        for loss in real(setup, state):
+            if setup.world.rank == 1 and state.steps_done == step:
                 Path("fault").touch()  # when
                 if how != "raise":
                     os.kill(os.getpid(), {"kill": signal.SIGKILL, "stop": signal.SIGTERM}[how])
@@ -35,13 +34,13 @@ def die_at(step, how):
                 raise ZeroDivisionError("rank 1 has a fault")
             yield loss
 
-    loop._steps = steps
+    loop.run_steps = run_steps
 
 
 if __name__ == "__main__":
     if os.environ.get("TEST_PLAIN"):
-        assert first_weights.build  # what the training calls
-        first_weights.build = plain
+        assert initial_weights.build  # what the training calls
+        initial_weights.build = plain
     if fault := os.environ.get("TEST_FAULT"):
         die_at(5, fault)
     cli.leave(cli.run(TrainConfig, lambda config: start.start(config, time.time())))

@@ -15,7 +15,7 @@ import pytest
 import torch
 from stub_mlflow import tracking
 
-from helpers import TASK, encoded, noise, write_dataset
+from helpers import TASK, encoded, meta_of, noise, write_dataset
 from trainer_classification.checkpoint import archive
 from trainer_classification.checkpoint import file as checkpoint
 
@@ -85,7 +85,7 @@ def test_as_process_1_sigterm_leaves_a_checkpoint_within_20_seconds(cloud):
         process.stderr.close()
         assert process.wait(20) == 128 + signal.SIGTERM
     assert "--resume" in rest
-    assert checkpoint.load(cloud.checkpoints / "last.pth")[1]["state"]["epoch"] >= 2
+    assert checkpoint.load_meta(cloud.checkpoints / "last.pth").progress.epoch >= 2
     assert archive.read(cloud.checkpoints / "checkpoint.zip").has_checkpoint
     assert [run["status"] for run in server.runs.values()] == ["KILLED"]
 
@@ -142,7 +142,7 @@ def test_a_picked_checkpoint_goes_on_with_the_losses_of_a_straight_run(cloud):
         file.unlink()
     pick(cloud, stopped_after_an_epoch(cloud))
     errors = cloud()
-    assert re.search(r"Going on from picked.zip at epoch [123], step \d", errors)
+    assert re.search(r"Resuming picked.zip at epoch [123], step \d", errors)
     assert losses(cloud) == straight
     assert "checkpoint.zip" in os.listdir(cloud.checkpoints)
 
@@ -151,7 +151,7 @@ def test_a_picked_checkpoint_goes_on_with_the_losses_of_a_straight_run(cloud):
 def test_a_picked_checkpoint_of_a_run_with_a_budget_goes_on_as_that_was_planned(cloud):
     options = ("--epochs", "0", "--budget", "30s")
     pick(cloud, stopped_after_an_epoch(cloud, *options))
-    assert "Going on from picked.zip at epoch" in cloud(*options)
+    assert "Resuming picked.zip at epoch" in cloud(*options)
 
 
 def losses(cloud):
@@ -175,7 +175,7 @@ def test_one_of_hafnias_own_archives_is_fine_tuned_with_a_new_head(cloud):
     write_plain_archive(cloud.checkpoints / "resnet18.zip", "resnet18", weights, "vwxyz")
     errors = cloud("--model", "auto", "--stop-early")
     assert "resnet18, 28 px" in errors
-    assert re.search(r"(\d+) of (\d+) tensors loaded; new are fc.weight, fc.bias \(it holds weights alone\)", errors)
+    assert re.search(r"(\d+) of (\d+) tensors loaded; new are fc.weight, fc.bias \(it holds weights only\)", errors)
 
 
 def write_plain_archive(path, network, weights, classes):
@@ -237,7 +237,7 @@ def test_with_other_tasks_beside_it_the_one_to_train_is_chosen(cloud, tmp_path):
     refused = cloud(MDI_DATASET_DIR=str(mounted), code=2)
     assert f"choose with --task: {TASK}, colour" in refused
     cloud("--task", TASK, "--epochs", "1", MDI_DATASET_DIR=str(mounted))
-    assert checkpoint.load(cloud.checkpoints / "best.pth")[1]["class_names"] == ["class 0", "class 1"]
+    assert checkpoint.load_meta(cloud.checkpoints / "best.pth").class_names == ["class 0", "class 1"]
 
 
 def test_without_any_ground_truth_the_error_says_so(cloud, tmp_path):
@@ -252,10 +252,9 @@ def test_the_config_in_an_archive_is_one_the_sdk_understands(tmp_path):
     from hafnia.dataset.hafnia_dataset_types import TaskInfo
 
     (tmp_path / "last.pth").write_bytes(b"all")
-    meta = {"class_names": ["a", "b"], "recipe": {"model": "resnet18"}, "image_size": 28}
-    path = archive.write(tmp_path, tmp_path / "last.pth", {"fc.bias": torch.ones(2)}, meta, TASK)
+    path = archive.write(tmp_path, tmp_path / "last.pth", {"fc.bias": torch.ones(2)}, meta_of("resnet18"), TASK)
     config = json.loads(zipfile.ZipFile(path).read("model_config.json"))
     assert TaskInfo.model_validate(config["task"]).get_class_names() == ["a", "b"]
     found = archive.read(path)
-    assert torch.equal(found.weights["fc.bias"], torch.ones(2))
+    assert torch.equal(found.load_weights()["fc.bias"], torch.ones(2))
     assert found.extract_checkpoint(tmp_path / "out").read_bytes() == b"all"

@@ -85,7 +85,7 @@ def stopped(many, number):
 def test_a_signal_to_the_launcher_ends_all_ranks_with_one_checkpoint(many, number):
     code, rest = stopped(many, number)
     assert code == 128 + number
-    assert rest.count("Stopped; everything is kept") == 1
+    assert rest.count("Stopped; everything is saved") == 1
     assert "Traceback" not in rest
     experiments = [folder for folder in many.experiments if (folder / "checkpoints/last.pth").exists()]
     assert len(experiments) == 2  # the dry run's and this one's

@@ -57,5 +57,5 @@ def test_a_budget_is_kept(runner):
 
 
 def test_a_budget_with_epochs_is_a_contradiction(runner):
-    assert "leave --epochs 3 away" in runner("--budget", "10s", code=2)
+    assert "omit --epochs 3" in runner("--budget", "10s", code=2)
     assert "such as 90s" in runner("--epochs", "0", "--budget", "soon", code=2)

@@ -13,6 +13,8 @@ from trainer_classification.checkpoint import file as checkpoint
 from trainer_classification.config import TrainConfig
 from trainer_classification.outputs.summary import REQUIRED
 from trainer_classification.training import loop
+from trainer_classification.training.save import save_checkpoint
+from trainer_classification.training.train import train
 
 
 def test_a_training_leaves_model_checkpoints_summary_and_metrics(runner):
@@ -24,8 +26,8 @@ def test_a_training_leaves_model_checkpoints_summary_and_metrics(runner):
     assert summary["epochs"] == 3
     assert len(runner.metrics(experiment)) == 3
     state, meta = checkpoint.load(experiment / "model/model.pth")
-    assert meta["class_names"] == ["a", "b"]
-    assert meta["image_size"] == 28
+    assert meta.class_names == ["a", "b"]
+    assert meta.image_size == 28
     assert all(torch.isfinite(tensor.double()).all() for tensor in state["model"].values())
     assert "accuracy on test" in (experiment / "model/README.md").read_text()
     assert {"last.pth", "best.pth"} <= set(os.listdir(experiment / "checkpoints"))
@@ -49,24 +51,24 @@ def in_process(tmp_path, dataset, monkeypatch):
 
     def run(output, stop_after=None, save_each=None, **options):
         losses = []
-        real = loop._steps
+        real = loop.run_steps
 
-        def steps(run_, epoch):
-            for loss in real(run_, epoch):
-                losses.append((epoch, run_.state.step, loss.item()))
+        def run_steps(setup, state):
+            for loss in real(setup, state):
+                losses.append((state.epoch, state.step, loss.item()))
                 yield loss
                 if save_each:
-                    loop.save(run_, "last.pth")
+                    save_checkpoint(setup, state, "last.pth")
                 if stop_after and len(losses) == stop_after:
                     raise ConnectionAbortedError("as if killed")
 
         with monkeypatch.context() as patch:
-            patch.setattr(loop, "_steps", steps)
+            patch.setattr(loop, "run_steps", run_steps)
             config = dataclasses.replace(
                 IN_PROCESS, dataset=str(dataset), prepared="prepared", output_dir=output, **options
             )
             try:
-                loop.train(config)
+                train(config)
             except ConnectionAbortedError:
                 assert stop_after
         return losses
@@ -127,7 +129,7 @@ def test_a_checkpoint_that_was_copied_alone_ends_with_a_model(in_process, tmp_pa
     alone.write_bytes(newest(tmp_path / "before").read_bytes())
     in_process("after", resume=str(alone))
     (model,) = tmp_path.glob("after/experiments/*/model/model.pth")
-    assert checkpoint.load(model)[1]["state"]["epoch"] == 3
+    assert checkpoint.load_meta(model).progress.epoch == 3
 
 
 def test_a_run_goes_on_in_another_precision_with_a_fresh_scale(in_process, tmp_path, monkeypatch):
@@ -152,7 +154,7 @@ def test_a_run_without_a_budget_is_not_resumed_with_one(in_process, tmp_path):
     ("options", "message"),
     [
         ({"shift": 28}, "--shift is 28, but must be less than the 28 px"),
-        ({"model": "speednet", "resize": 32, "progressive": 8}, "--progressive is 8, .* 32 px sees 9 px or more"),
+        ({"model": "speednet", "resize": 32, "progressive": 8}, "--progressive is 8, .* 32 px needs 9 px or more"),
     ],
 )
 def test_what_does_not_fit_the_images_is_said_before_training(in_process, options, message):
@@ -166,7 +168,7 @@ def test_max_steps_per_epoch_is_exact_and_stop_early_takes_two_steps(in_process)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_what_to_try(in_process, monkeypatch):
-    monkeypatch.setattr(loop, "_NOT_FINITE", 3)
+    monkeypatch.setattr(loop, "_MAX_NOT_FINITE", 3)
     with pytest.raises(ValueError, match="lower --learning-rate"):
         in_process("a", learning_rate=1e30, warmup_fraction=0.0)
 
@@ -197,8 +199,8 @@ def test_sigterm_writes_a_checkpoint_says_how_to_go_on_and_auto_goes_on(runner):
     assert process.wait(20) == 128 + signal.SIGTERM
     assert "--resume" in rest
     assert "Traceback" not in rest
-    stopped = checkpoint.load(newest(runner.folder / ".data"))[1]
-    assert stopped["state"]["epoch"] >= 2
+    stopped = checkpoint.load_meta(newest(runner.folder / ".data"))
+    assert stopped.progress.epoch >= 2
     again = runner("--epochs", "4000", "--project-name", "stopped", "--resume", "auto", "--learning-rate", "9", code=2)
     assert "learning_rate 0.1 / 9" in again
 

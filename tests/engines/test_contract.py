@@ -18,7 +18,8 @@ from trainer_classification.data.decode import decode
 from trainer_classification.loaders import resident
 from trainer_classification.loaders.base import LoaderRequest
 from trainer_classification.loaders.dali import open_dali
-from trainer_classification.loaders.registry import INSTALL, installed, open_loader
+from trainer_classification.loaders.registry import ENGINES as SPECS
+from trainer_classification.loaders.registry import choose_engine, installed, open_loader
 from trainer_classification.loaders.torch_dataloader import open_torch
 from trainer_classification.plan import Plan, Policy, identity
 
@@ -59,12 +60,16 @@ def tolerance(engine):
     return 3.5 if engine in ARRAY.values() else 2.5
 
 
+def _installed(name):
+    return name not in SPECS or installed(name)
+
+
 def named(engines):
     """Parameters with names; an engine that is not installed is skipped, and it is said how to install it."""
     parameters = []
     for name, engine in engines.items():
         needs = name.split("-")[0]
-        missing = pytest.mark.skipif(not installed(needs), reason=f"{needs} is not installed: {INSTALL.get(needs)}")
+        missing = pytest.mark.skipif(not _installed(needs), reason=f"{needs} is not installed")
         parameters.append(pytest.param(engine, id=name, marks=missing))
     return parameters
 
@@ -324,7 +329,6 @@ def test_a_damaged_shard_names_the_file_and_the_command(small, tmp_path):
 
 def test_auto_says_what_it_chose_and_why(small):
     folder, manifest = small
-    common = {"batch_size": 4, "image_size": 20, "device": CPU}
-    loader, reason = open_loader(folder, manifest, "test", loader="auto", plan=None, **common)
-    loader.close()
-    assert "resident on the host" in reason
+    choice = choose_engine("auto", 1000, CPU, manifest.resized, prepared=manifest.formats)
+    open_loader(choice, LoaderRequest(folder, manifest, "test", None, 4, 20, CPU)).close()
+    assert "resident on the host" in choice.reason

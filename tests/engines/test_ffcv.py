@@ -15,17 +15,15 @@ from PIL import Image
 from helpers import write_dataset
 from trainer_classification.augment import reference as oracle
 from trainer_classification.config import PrepareConfig
-from trainer_classification.data.beton import JPEG, open_beton
-from trainer_classification.loaders.base import BatchSchedule
-from trainer_classification.loaders.registry import open_loader
+from trainer_classification.data.beton import JPEG, Payload, open_beton, raw_payload, write_beton
+from trainer_classification.loaders.base import BatchSchedule, LoaderRequest
 from trainer_classification.plan import Plan, Policy
 from trainer_classification.preparation.pipeline import prepare
-from trainer_classification.preparation.write_beton import Payload, raw_payload, write_beton
 
 if importlib.util.find_spec("ffcv") is None:
     pytest.skip("FFCV is not installed (the extra `ffcv`)", allow_module_level=True)
 
-from trainer_classification.loaders.ffcv import BetonSplit, FfcvLoader
+from trainer_classification.loaders.ffcv import BetonSplit, FfcvLoader, open_ffcv
 
 CROP = Policy(crop="resized", area=(0.1, 1.0), flip="random")
 SIZE = 48
@@ -145,8 +143,7 @@ def test_a_jpeg_that_only_pillow_reads_is_prepared_so_that_it_can_be_delivered(t
     options = {"formats": "beton", "image_size": SIZE, "validation_fraction": 0, "workers": 1}
     made = prepare(PrepareConfig(dataset=str(dataset), out=str(tmp_path / "out"), **options))
     for split, first, count in (("train", 0, 8), ("test", 8, 4)):
-        options = {"loader": "ffcv", "plan": None, "batch_size": 4, "image_size": SIZE, "device": torch.device("cpu")}
-        loader, _ = open_loader(made.folder, made.manifest, split, **options)
+        loader = open_ffcv(LoaderRequest(made.folder, made.manifest, split, None, 4, SIZE, torch.device("cpu")))
         seen = []
         with loader:
             for batch in loader.epoch(0):

@@ -25,8 +25,8 @@ from trainer_classification.optim.ema import ModelEma
 from trainer_classification.optim.parameter_groups import build_optimizer, set_learning_rate
 from trainer_classification.recipes import RECIPES, SPEED_RECIPES
 from trainer_classification.training import loop
+from trainer_classification.training import train as training
 from trainer_classification.training.cuda_graph import CudaGraphStep
-from trainer_classification.training.distributed import World
 from trainer_classification.training.metrics import Metrics
 from trainer_classification.training.preflight import preflight
 from trainer_classification.training.start import start
@@ -68,7 +68,7 @@ def photographs(tmp_path_factory):
 def trained(folder, out, **options):
     options = {"model": "resnet-small", "batch_size": 64, "epochs": 3, "learning_rate": 0.05} | options
     config = TrainConfig(device="cuda", output_dir=str(out), **options)
-    return loop.train_prepared(config, folder, manifest.read(folder), time.time())
+    return training.train_prepared(config, folder, manifest.read(folder), time.time())
 
 
 PRECISIONS = {"fp16": "float16", "bf16": "bfloat16", "off": "float32"}
@@ -106,7 +106,7 @@ def test_training_on_crops_learns(photographs, tmp_path, options):
 
 def test_a_split_that_does_not_fit_on_the_gpu_trains_from_the_host(small, tmp_path, monkeypatch):
     pytest.importorskip("numba", reason="host placement needs numba")
-    monkeypatch.setattr("trainer_classification.loaders.registry._SHARE_OF_DEVICE", 0.0)
+    monkeypatch.setattr("trainer_classification.loaders.registry._DEVICE_FRACTION", 0.0)
     summary = trained(small, tmp_path)
     assert summary["accuracy_test"] > 0.9
     assert "on the host" in summary["loader"]
@@ -141,7 +141,8 @@ def step_of(kind, name="sgd", dtype=None, last=None):
     model = build(network, CLASSES, 3, 32).to(CUDA)
     model = model if last is None else torch.nn.Sequential(model, last)
     normalize = Normalize([0.5] * 3, [0.3] * 3, CUDA)
-    return kind(model, build_optimizer(model, recipe), normalize, 0.1, dtype, ModelEma(model, 0.9), **options)
+    ema = ModelEma(model, 0.9)
+    return kind(model, build_optimizer(model, recipe), normalize, label_smoothing=0.1, dtype=dtype, ema=ema, **options)
 
 
 def batch_of(seed):
@@ -166,7 +167,7 @@ def test_a_step_never_waits_for_the_gpu(name, dtype, kind):
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert np.isfinite(totals.read()[0])
-    assert step.recorded == (kind is CudaGraphStep)
+    assert step.is_recorded == (kind is CudaGraphStep)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -183,8 +184,8 @@ def test_a_recorded_step_does_what_the_plain_one_does(name, dtype):
             loss = step(batch_of(number), number, totals)
             after = torch.cat([p.detach().flatten() for p in step.model.parameters()])
             moved.append((float(loss), float((after - before).norm())))
-        average = torch.cat([p.flatten() for p in step.average.model.parameters()])
-        found.append((moved, float(average.norm()), totals.read()[:3], step.recorded))
+        average = torch.cat([p.flatten() for p in step.ema.model.parameters()])
+        found.append((moved, float(average.norm()), totals.read()[:3], step.is_recorded))
     (plain, plain_average, plain_totals, _), (recorded, average, totals, is_recorded) = found
     assert is_recorded
     for mine, theirs in zip(recorded, plain, strict=True):
@@ -199,12 +200,12 @@ def test_an_overflow_skips_the_step_and_is_counted(name, kind):
     step, totals = step_of(kind, name, torch.float16), Metrics(CUDA)
     for number in range(5):
         step(batch_of(0), number, totals)
-    taken = int(totals.wrong[1])  # the first scale may be too large
+    taken = int(totals.failed_steps[1])  # the first scale may be too large
     step.scaler._scale.fill_(2.0**120)
     before = [parameter.clone() for parameter in step.model.parameters()]
     step(batch_of(1), 5, totals)
     assert all(map(torch.equal, before, step.model.parameters()))
-    assert int(totals.wrong[1]) == taken + 1
+    assert int(totals.failed_steps[1]) == taken + 1
     assert float(step.scaler._scale) == 2.0**119
 
 
@@ -219,7 +220,7 @@ class Waiting(torch.nn.Module):
 def test_a_step_that_cannot_be_recorded_goes_on_without_and_says_so(capsys, dtype):
     step, totals = step_of(CudaGraphStep, dtype=dtype, last=Waiting()), Metrics(CUDA)
     losses = [float(step(batch_of(0), number, totals)) for number in range(12)]
-    assert not step.recorded
+    assert not step.is_recorded
     assert losses[-1] < losses[0]
     assert capsys.readouterr().err.count("could not be recorded") == 1
 
@@ -228,13 +229,13 @@ def test_time_in_which_the_gpu_is_busy_is_not_waiting_for_data():
     clock, matrix = StepTimer(CUDA), torch.randn(8192, 8192, device=CUDA)
     for _ in range(50):
         matrix @ matrix
-    clock.stepped()
-    clock.ask()
-    clock.got()
+    clock.record_step()
+    clock.request_batch()
+    clock.receive_batch()
     assert clock.waiting == 0
     torch.cuda.synchronize()
-    clock.ask()
-    clock.got()
+    clock.request_batch()
+    clock.receive_batch()
     assert clock.waiting > 0
 
 
@@ -244,7 +245,7 @@ def test_images_of_another_size_are_recorded_anew():
         images, labels = (torch.from_numpy(array).to(CUDA) for array in images_of(64, side, 0))
         for number in range(5):
             loss = step(Batch(images, labels, labels, 64), number, totals)
-        assert step.recorded
+        assert step.is_recorded
     assert float(loss) < 1.0
 
 
@@ -268,7 +269,7 @@ def test_a_stopped_run_goes_on_with_the_same_curve(small, tmp_path, monkeypatch,
 
     straight = trained(small, tmp_path / "straight", amp=amp)
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "signals", soon)
+        patch.setattr(training, "catch_signals", soon)
         with pytest.raises(loop.Stopped):
             trained(small, tmp_path / "stopped", amp=amp)
     resumed = trained(small, tmp_path / "stopped", amp=amp, resume="auto")
@@ -280,7 +281,7 @@ def test_a_stopped_run_goes_on_with_the_same_curve(small, tmp_path, monkeypatch,
 
 def test_preflight_tells_the_memory_of_the_gpu(small, tmp_path, capsys):
     config = TrainConfig(model="resnet18", batch_size=64, device="cuda", output_dir=str(tmp_path))
-    assert preflight(config, small, manifest.read(small), time.time(), World())
+    assert preflight(training.prepared_inputs(config, small, manifest.read(small), time.time()))
     text = capsys.readouterr().err
     assert f"of {torch.cuda.mem_get_info()[1] / 1e9:.1f} GB with batches of 64" in text
     assert text.count(": yes, ") == 4
@@ -302,12 +303,16 @@ TOO_LARGE = {"model": "resnet50", "batch_size": 512, "device": "cuda", "amp": "b
 
 def test_preflight_finds_a_batch_that_is_too_large(photographs, tmp_path, capsys, little_memory):
     config = TrainConfig(output_dir=str(tmp_path), **TOO_LARGE)
-    assert not preflight(config, photographs, manifest.read(photographs), time.time(), World())
+    assert not preflight(training.prepared_inputs(config, photographs, manifest.read(photographs), time.time()))
     assert "try a smaller --batch-size" in capsys.readouterr().err
 
 
 def test_a_batch_that_is_too_large_is_one_sentence(photographs, tmp_path, monkeypatch, little_memory):
-    monkeypatch.setattr("trainer_classification.training.loop.prepared_folder", lambda config: photographs)
+
+    def train(config, started):
+        return training.train_prepared(config, photographs, manifest.read(photographs), started)
+
+    monkeypatch.setattr("trainer_classification.training.start.train", train)
     with pytest.raises(ValueError, match=r"memory .* smaller --batch-size"):
         start(TrainConfig(output_dir=str(tmp_path), processes=1, **TOO_LARGE), time.time())
 
@@ -318,16 +323,19 @@ from pathlib import Path
 import torch
 from trainer_classification.config import TrainConfig
 from trainer_classification.data import manifest
-from trainer_classification.training import distributed, loop
+from trainer_classification.training import distributed
+from trainer_classification.training import train as training
 config = TrainConfig(model="resnet-small", batch_size=64, epochs=3, learning_rate=0.05, device="cuda",
                      output_dir=sys.argv[2])
-with distributed.joined(config, lambda: Path(sys.argv[1])) as (world, folder):
-    summary = loop.train_prepared(config, folder, manifest.read(folder), time.time(), world)
+with distributed.join_processes(config, lambda world: Path(sys.argv[1])) as (world, folder):
+    summary = training.run_training(
+        training.prepared_inputs(config, folder, manifest.read(folder), time.time(), world)
+    )
     assert summary["accuracy_test"] > 0.9, summary
     total = torch.ones(3, device="cuda")
     distributed.dist.all_reduce(total)
     as_one_of_two = distributed.World(0, 2, 0, 1)
-    wrapped = as_one_of_two.wrapped(torch.nn.Linear(3, 2).cuda(), total.device, static=True)
+    wrapped = as_one_of_two.wrap_ddp(torch.nn.Linear(3, 2).cuda(), total.device, static=True)
     wrapped(total).sum().backward()
     assert wrapped.module.weight.grad is not None
 """

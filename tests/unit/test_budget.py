@@ -5,23 +5,33 @@ import types
 
 import pytest
 
+from trainer_classification.checkpoint.meta import Progress
 from trainer_classification.recipes import RECIPES
-from trainer_classification.training.budget import BudgetController, EpochPlan, replan, scheme, seconds_of, update_times
+from trainer_classification.training.budget import (
+    BudgetClock,
+    BudgetController,
+    EpochPlan,
+    EpochShape,
+    MeasuredEpoch,
+    parse_seconds,
+    plan_epochs,
+    replan,
+    update_times,
+)
 from trainer_classification.training.distributed import World
 from trainer_classification.training.progressive import image_size
-from trainer_classification.training.run import State
 from trainer_classification.training.step_times import Times
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("10min", 600), ("1.5h", 5400), (" 45 ", 45), ("2 M", 120)])
 def test_a_time_is_read_in_every_usual_spelling(text, seconds):
-    assert seconds_of(text) == seconds
+    assert parse_seconds(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["soon", "", "0", "-5s", "3 days", "1.2.3s"])
 def test_what_is_no_time_says_what_would_be(text):
     with pytest.raises(ValueError, match="10min"):
-        seconds_of(text)
+        parse_seconds(text)
 
 
 def full(_, __):
@@ -41,15 +51,17 @@ class Machine:
 
     def run(self, budget, believed, steps, size, started=0.0):
         self.now, times = started, believed
-        planned = scheme(budget - started, times, steps, size)
+        shape = EpochShape(steps, size)
+        planned = plan_epochs(budget - started, times, shape)
         while self.epochs < planned.epochs:
             side = size(self.epochs, planned.epochs)
             slow = self.factor if self.now > self.slower_from else 1.0
-            training = planned.limit * slow * self.step(side)
+            training = planned.steps * slow * self.step(side)
             self.now += training + self.evaluation
             self.epochs += 1
-            times = update_times(times, planned, self.epochs, training / planned.limit, self.evaluation, size)
-            planned = replan(planned, self.epochs, budget, self.now, times, steps, size)
+            measured = MeasuredEpoch(self.epochs, training / planned.steps, self.evaluation)
+            times = update_times(times, planned, measured, size)
+            planned = replan(planned, self.epochs, BudgetClock(budget, self.now), times, shape)
         self.now += self.finish
         return self.now
 
@@ -77,36 +89,32 @@ def test_it_is_kept_where_the_machine_gets_slower_or_faster_half_way(factor):
 
 
 def test_time_for_less_than_ten_epochs_is_cut_into_ten_short_ones():
-    found = scheme(100.0, Times(1.0, 0.0, 0.0, 0.0), 60, full)
+    found = plan_epochs(100.0, Times(1.0, 0.0, 0.0, 0.0), EpochShape(60, full))
     assert found == EpochPlan(10, 10)
 
 
 def test_evaluation_that_is_dear_is_done_less_often():
-    assert scheme(100.0, Times(1.0, 0.0, 5.0, 0.0), 1000, full).epochs == 2
-    assert scheme(100.0, Times(1.0, 0.0, 50.0, 0.0), 1000, full).epochs == 1
+    assert plan_epochs(100.0, Times(1.0, 0.0, 5.0, 0.0), EpochShape(1000, full)).epochs == 2
+    assert plan_epochs(100.0, Times(1.0, 0.0, 50.0, 0.0), EpochShape(1000, full)).epochs == 1
 
 
 def test_what_fits_is_not_planned_anew():
     times = Times(1.0, 0.0, 0.0, 0.0)
-    assert replan(EpochPlan(10, 10), 4, 100.0, 40.5, times, 60, full) == EpochPlan(10, 10)
-    assert replan(EpochPlan(10, 10), 4, 100.0, 45.0, times, 60, full) == EpochPlan(10, 9)
-    assert replan(EpochPlan(10, 10), 10, 100.0, 140.0, times, 60, full) == EpochPlan(10, 10)
+    shape = EpochShape(60, full)
+    assert replan(EpochPlan(10, 10), 4, BudgetClock(100.0, 40.5), times, shape) == EpochPlan(10, 10)
+    assert replan(EpochPlan(10, 10), 4, BudgetClock(100.0, 45.0), times, shape) == EpochPlan(10, 9)
+    assert replan(EpochPlan(10, 10), 10, BudgetClock(100.0, 140.0), times, shape) == EpochPlan(10, 10)
 
 
 def test_a_budget_spent_before_it_begins_still_takes_a_step():
-    assert scheme(-5.0, Times(1.0, 0.0, 1.0, 1.0), 60, full) == EpochPlan(1, 1)
+    assert plan_epochs(-5.0, Times(1.0, 0.0, 1.0, 1.0), EpochShape(60, full)) == EpochPlan(1, 1)
 
 
 def test_of_an_epoch_that_was_resumed_the_steps_taken_since_are_measured():
     """Five of its hundred steps in five seconds are no hundred steps in five seconds."""
     times = Times(1.0, 0.0, 0.0, 0.0)
-    state = State(epoch=1, epochs=4, limit=100, times=dataclasses.astuple(times))
-    run = types.SimpleNamespace(
-        state=state,
-        recipe=RECIPES["mnist"],
-        world=World(),
-        train_loader=types.SimpleNamespace(steps=100),
-        began=0.0,
-    )
-    BudgetController(budget=1e9)(run, training=5.0, steps=5)
+    state = Progress(epoch=1, epochs=4, step_limit=100, times=dataclasses.astuple(times))
+    state.started = 0.0
+    setup = types.SimpleNamespace(recipe=RECIPES["mnist"], world=World(), full_steps=100)
+    BudgetController(budget=1e9)(setup, state, training=5.0, steps=5)
     assert Times(*state.times).step(28) == pytest.approx(1.0)

@@ -122,7 +122,7 @@ import time
 from pathlib import Path
 from trainer_classification.config import TrainConfig
 from trainer_classification.data import manifest
-from trainer_classification.training.loop import train_prepared
+from trainer_classification.training.train import train_prepared
 folder = Path(sys.argv[1])
 config = TrainConfig(model="resnet-small", batch_size=8, epochs=1, device="cpu", output_dir=sys.argv[2])
 summary = train_prepared(config, folder, manifest.read(folder), time.time())
@@ -140,4 +140,4 @@ def test_a_prepared_array_trains_with_torch_and_numpy_alone(tmp_path):
     command = [sys.executable, "-c", BARE, str(folder), str(tmp_path / "runs")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "by torch alone" in done.stderr
+    assert "with torch only" in done.stderr

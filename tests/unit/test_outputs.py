@@ -45,7 +45,7 @@ class Logger:
 @pytest.mark.parametrize("fails", [False, True])
 def test_every_figure_is_sent_and_a_failing_logger_is_said_once_and_counted(tmp_path, monkeypatch, capsys, fails):
     logger = Logger(tmp_path, fails)
-    monkeypatch.setattr(tracking, "_logger", lambda *_: logger)
+    monkeypatch.setattr(tracking, "_create_logger", lambda *_: logger)
     tracker = Tracker("p", tmp_path)
     tracker.configuration({"a": 1})
     for step in range(3):
@@ -101,14 +101,14 @@ def test_a_server_that_keeps_the_run_waiting_is_left_after_a_minute_in_all(
 ):
     clock = [0.0]
     logger = MlflowLogger(tmp_path, clock, seconds)
-    monkeypatch.setattr(tracking, "_logger", lambda *_: logger)
+    monkeypatch.setattr(tracking, "_create_logger", lambda *_: logger)
     monkeypatch.setattr(tracking.time, "monotonic", lambda: clock[0])
     tracker = Tracker("p", tmp_path)
     for step in range(200):
         tracker.scalar("loss", 0.5, step)
     assert logger._mlflow_initialized == patient
     assert len(logger.calls) == 200  # the file and stdout get them all
-    assert ("kept the run waiting" in capsys.readouterr().err) != patient
+    assert ("for the tracker's server" in capsys.readouterr().err) != patient
     if not patient:
         assert clock[0] == 5 * seconds
 
@@ -120,7 +120,7 @@ def test_the_tracker_is_told_how_a_run_ended(tmp_path, monkeypatch, error, statu
     ended = []
     mlflow = type("", (), {"end_run": staticmethod(lambda status: ended.append(status))})
     monkeypatch.setitem(__import__("sys").modules, "mlflow", mlflow)
-    monkeypatch.setattr(tracking, "_logger", lambda *_: MlflowLogger(tmp_path, [0.0], 0))
+    monkeypatch.setattr(tracking, "_create_logger", lambda *_: MlflowLogger(tmp_path, [0.0], 0))
     tracker = Tracker("p", tmp_path)
     try:
         try:

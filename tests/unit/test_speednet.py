@@ -3,15 +3,16 @@
 import copy
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from trainer_classification.checkpoint.archive import Archive
 from trainer_classification.config import TrainConfig
 from trainer_classification.data.array import ArrayStore
+from trainer_classification.loaders import registry
 from trainer_classification.loaders.base import Batch
 from trainer_classification.models import build, count_macs, count_parameters
 from trainer_classification.models.normalize import Normalize
@@ -20,9 +21,10 @@ from trainer_classification.optim.muon import Muon, orthogonalize, parameter_gro
 from trainer_classification.optim.parameter_groups import build_optimizer, set_learning_rate
 from trainer_classification.plan import Plan, Policy
 from trainer_classification.recipes import RECIPES, SPEED_RECIPES, recipe_for, recipe_kind
-from trainer_classification.training import loop
+from trainer_classification.training import resolve
 from trainer_classification.training.initial_weights import whiten_first_layer
 from trainer_classification.training.metrics import Metrics
+from trainer_classification.training.start_checkpoint import StartCheckpoint
 from trainer_classification.training.step import Step
 
 CPU = torch.device("cpu")
@@ -192,7 +194,7 @@ def test_the_speed_recipe_learns_bright_from_dark():
     model = build("speednet", 2, 3, 32)
     labels = torch.arange(8) % 2
     images = (torch.randint(0, 100, (8, 20, 20, 3)) + 150 * labels[:, None, None, None]).to(torch.uint8)
-    step = Step(model, build_optimizer(model, recipe), Normalize([0.5] * 3, [0.25] * 3, CPU), 0.0, None, None)
+    step = Step(model, build_optimizer(model, recipe), Normalize([0.5] * 3, [0.25] * 3, CPU), label_smoothing=0.0)
     set_learning_rate(step.optimizer, recipe.learning_rate)
     losses = [float(step(Batch(images, labels, torch.arange(8), 8), i, Metrics(CPU))) for i in range(8)]
     assert losses[-1] < 0.5 * losses[0]
@@ -238,16 +240,13 @@ def test_a_width_that_would_break_the_eights_is_refused():
         build("speednet", 10, 1, 28, 24)
 
 
-def formats_prepared(monkeypatch, config, device):
+def formats_to_prepare(monkeypatch, config, device):
     """What a training of caltech-101 on such a device has prepared."""
-    asked = []
-    made = type("Prepared", (), {"folder": None})
-    monkeypatch.setattr(
-        "trainer_classification.preparation.pipeline.prepare", lambda _, needed: asked.append(needed) or made
-    )
-    monkeypatch.setattr(loop, "choose_device", lambda _: (torch.device(device), ""))
-    loop.prepared_folder(config)
-    return asked[0]("caltech-101", True, 10)
+    monkeypatch.setattr(resolve, "choose_device", lambda _: (torch.device(device), ""))
+    monkeypatch.setattr(resolve, "choose_precision", lambda *_: (None, ""))
+    monkeypatch.setattr(registry, "installed", lambda _: True)
+    dataset = SimpleNamespace(name="caltech-101", resized=True, array_bytes=10)
+    return resolve.resolve(config, dataset).formats
 
 
 @pytest.mark.parametrize(
@@ -260,17 +259,24 @@ def formats_prepared(monkeypatch, config, device):
         ({"model": "resnet18"}, "cpu", ("tar",)),
     ],
 )
-def test_the_array_is_prepared_where_it_whitens_the_first_layer(monkeypatch, options, device, formats):
-    assert formats_prepared(monkeypatch, TrainConfig(loader="dali", **options), device) == formats
+def test_the_array_is_prepared_if_it_whitens_the_first_layer(monkeypatch, options, device, formats):
+    assert formats_to_prepare(monkeypatch, TrainConfig(loader="dali", **options), device) == formats
+
+
+def picked(network):
+    return StartCheckpoint("archive", "the picked checkpoint", Path("a.zip"), network=network)
 
 
 def test_the_array_is_prepared_for_the_speednet_that_the_user_picked(monkeypatch):
-    picked = Archive(Path("a.zip"), "speednet", [], {}, {}, has_checkpoint=False)
-    monkeypatch.setattr(loop.picked, "find", lambda _: (picked, ""))
-    assert formats_prepared(monkeypatch, TrainConfig(loader="dali"), "cuda") == ("tar", "array")
+    monkeypatch.setattr(resolve, "choose_start", lambda _: picked("speednet"))
+    assert formats_to_prepare(monkeypatch, TrainConfig(loader="dali"), "cuda") == ("tar", "array")
 
 
-def test_a_picked_network_gives_way_to_the_recipe_that_was_asked_for():
-    picked = Archive(Path("a.zip"), "resnet18", [], {}, {}, has_checkpoint=False)
-    assert loop.picked.with_its_network(TrainConfig(), picked).model == "resnet18"
-    assert loop.picked.with_its_network(TrainConfig(recipe="speed"), picked).model == "auto"
+@pytest.mark.parametrize(
+    ("options", "network"),
+    [({}, "resnet18"), ({"model": "resnet34"}, "resnet34"), ({"recipe": "speed"}, "auto")],
+)
+def test_a_picked_network_gives_way_to_what_the_user_asked_for(monkeypatch, options, network):
+    monkeypatch.setattr(resolve, "choose_start", lambda _: picked("resnet18"))
+    dataset = SimpleNamespace(name="caltech-101", resized=True, array_bytes=10)
+    assert resolve.resolve(TrainConfig(device="cpu", **options), dataset).network == network

@@ -13,9 +13,9 @@ from trainer_classification.optim.parameter_groups import build_optimizer
 from trainer_classification.recipes import RECIPES
 from trainer_classification.training.distributed import World
 from trainer_classification.training.metrics import Metrics
-from trainer_classification.training.preflight import passes, same
+from trainer_classification.training.preflight import are_equal, run_check
 from trainer_classification.training.step import Step
-from trainer_classification.training.torch_compile import compiled
+from trainer_classification.training.torch_compile import compile_model
 
 CPU = torch.device("cpu")
 RECIPE = dataclasses.replace(RECIPES["mnist"], momentum=0.0, weight_decay=0.0, learning_rate=1.0)
@@ -34,7 +34,7 @@ def batch(size=12):
 def stepped(model=None, **options):
     """(weights, loss, totals) after one step of rate 1."""
     model = model or plain()
-    step = Step(model, build_optimizer(model, RECIPE), Normalize([0.5], [0.25], CPU), 0.1, None, None, **options)
+    step = Step(model, build_optimizer(model, RECIPE), Normalize([0.5], [0.25], CPU), label_smoothing=0.1, **options)
     totals = Metrics(CPU)
     loss = step(batch(), 0, totals)
     return torch.cat([p.detach().flatten() for p in model.parameters()]), loss, totals
@@ -81,15 +81,15 @@ class Overflowing:
 
 def test_steps_skipped_for_overflow_and_losses_not_finite_are_counted_for_the_run():
     model = plain()
-    step = Step(model, build_optimizer(model, RECIPE), Normalize([0.5], [0.25], CPU), 0.0, None, None)
+    step = Step(model, build_optimizer(model, RECIPE), Normalize([0.5], [0.25], CPU), label_smoothing=0.0)
     step.scaler = Overflowing()
     totals = Metrics(CPU)
     for number in range(3):
         step(batch(), number, totals)
-    assert totals.wrong.tolist() == [0, 1]
+    assert totals.failed_steps.tolist() == [0, 1]
     totals.add(torch.tensor(float("inf")), torch.zeros(1, 5), torch.zeros(1, dtype=torch.int64))
     totals.reset()
-    assert totals.wrong.tolist() == [1, 1]
+    assert totals.failed_steps.tolist() == [1, 1]
 
 
 @pytest.mark.slow
@@ -97,7 +97,7 @@ def test_steps_skipped_for_overflow_and_losses_not_finite_are_counted_for_the_ru
 def test_a_compiled_step_moves_the_weights_as_the_plain_one_and_keeps_their_names():
     model = plain()
     names = list(model.state_dict())
-    weights, *_ = stepped(model, forward=compiled(model, "default"))
+    weights, *_ = stepped(model, forward=compile_model(model, "default"))
     torch.testing.assert_close(weights, stepped()[0], rtol=1e-4, atol=1e-5)
     assert list(model.state_dict()) == names
 
@@ -105,9 +105,9 @@ def test_a_compiled_step_moves_the_weights_as_the_plain_one_and_keeps_their_name
 def test_compiling_without_a_compiler_says_what_to_install(monkeypatch):
     monkeypatch.setattr("shutil.which", lambda _: None)
     with pytest.raises(ValueError, match=r"apt-get install g\+\+"):
-        compiled(plain(), "default")
+        compile_model(plain(), "default")
     model = plain()
-    assert compiled(model, "off") is model
+    assert compile_model(model, "off") is model
 
 
 def test_one_process_needs_no_process_group():
@@ -122,9 +122,9 @@ def test_one_process_needs_no_process_group():
 
 def test_states_are_compared_down_to_the_last_tensor():
     state = {"a": [torch.tensor([1.0, float("nan")]), 3], "b": {"c": torch.arange(3)}}
-    assert same(state, {"a": [torch.tensor([1.0, float("nan")]), 3], "b": {"c": torch.arange(3)}})
-    assert not same(state, {"a": [torch.tensor([1.0, 2.0]), 3], "b": {"c": torch.arange(3)}})
-    assert not same(state, {"a": state["a"], "b": {}})
+    assert are_equal(state, {"a": [torch.tensor([1.0, float("nan")]), 3], "b": {"c": torch.arange(3)}})
+    assert not are_equal(state, {"a": [torch.tensor([1.0, 2.0]), 3], "b": {"c": torch.arange(3)}})
+    assert not are_equal(state, {"a": state["a"], "b": {}})
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), OSError("x"), torch.OutOfMemoryError("x")])
@@ -132,11 +132,11 @@ def test_a_check_that_fails_says_no_and_why(error, capsys):
     def fail():
         raise error
 
-    assert not passes("memory", fail)
+    assert not run_check("memory", fail)
     said = capsys.readouterr().err
     assert "preflight memory: no, x" in said
     assert ("--accumulate" in said) == isinstance(error, torch.OutOfMemoryError)
-    assert passes("step", lambda: "fine")
+    assert run_check("step", lambda: "fine")
 
 
 def test_a_check_that_fails_on_another_process_says_which(monkeypatch, capsys):
@@ -144,5 +144,5 @@ def test_a_check_that_fails_on_another_process_says_which(monkeypatch, capsys):
         raise torch.OutOfMemoryError("x")
 
     monkeypatch.setenv("RANK", "2")
-    assert not passes("step", fail)
+    assert not run_check("step", fail)
     assert "preflight step on process 2: no, x" in capsys.readouterr().err

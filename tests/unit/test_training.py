@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from helpers import meta_of
 from trainer_classification.checkpoint import file as checkpoint
-from trainer_classification.device import choose_device, precision
+from trainer_classification.device import choose_device, choose_precision
 from trainer_classification.loaders.base import Batch
 from trainer_classification.models import build
 from trainer_classification.models.normalize import Normalize
@@ -20,17 +21,17 @@ from trainer_classification.optim.ema import ModelEma
 from trainer_classification.optim.lr_schedule import factor
 from trainer_classification.optim.parameter_groups import (
     build_optimizer,
-    keep_rates_on,
+    optimizer_state,
     parameter_groups,
     set_learning_rate,
-    state_of,
+    store_learning_rates,
 )
 from trainer_classification.recipes import RECIPES, SPEED_RECIPES
 from trainer_classification.training.evaluate import Evaluation, evaluate
 from trainer_classification.training.metrics import Metrics
 from trainer_classification.training.step import Step
 from trainer_classification.training.step_timer import StepTimer
-from trainer_classification.training.torch_compile import mode_of
+from trainer_classification.training.torch_compile import choose_step_mode
 
 CPU = torch.device("cpu")
 
@@ -66,7 +67,7 @@ def test_both_optimizers_learn(name):
     torch.manual_seed(0)
     model = build("resnet-small", 2, 1, 28, 8)
     recipe = dataclasses.replace(RECIPES["mnist"], optimizer=name, learning_rate=0.01)
-    step = Step(model, build_optimizer(model, recipe), Normalize([0.5], [0.25], CPU), 0.0, None, None)
+    step = Step(model, build_optimizer(model, recipe), Normalize([0.5], [0.25], CPU), label_smoothing=0.0)
     losses = [float(step(batch(i % 2), i, Metrics(CPU))) for i in range(30)]
     assert losses[-1] < 0.5 * losses[0]
 
@@ -84,7 +85,7 @@ def test_five_steps_on_the_cpu_have_the_losses_they_always_had():
     """Golden, to 1 %: another number means another network, loss, optimizer or normalisation."""
     torch.manual_seed(0)
     model = build("resnet-small", 10, 1, 28, 16)
-    step = Step(model, build_optimizer(model, RECIPES["mnist"]), Normalize([0.13], [0.31], CPU), 0.05, None, None)
+    step = Step(model, build_optimizer(model, RECIPES["mnist"]), Normalize([0.13], [0.31], CPU), label_smoothing=0.05)
     losses = []
     for number in range(5):
         for group in step.optimizer.param_groups:
@@ -121,17 +122,17 @@ def test_the_average_follows_by_its_decay_statistics_included():
 
 def test_a_checkpoint_comes_back_and_a_failed_write_leaves_the_old_one(tmp_path, monkeypatch):
     path = tmp_path / "last.pth"
-    checkpoint.save(path, {"w": torch.arange(3)}, {"epoch": 1})
+    checkpoint.save(path, {"w": torch.arange(3)}, meta_of(epoch=1))
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(OSError, match="No space"):
-        checkpoint.save(path, {"w": torch.arange(9)}, {"epoch": 2})
+        checkpoint.save(path, {"w": torch.arange(9)}, meta_of(epoch=2))
     state, meta = checkpoint.load(path)
     assert torch.equal(state["w"], torch.arange(3))
-    assert meta["epoch"] == 1
+    assert meta == meta_of(epoch=1)
     assert os.listdir(tmp_path) == ["last.pth"]
 
 
@@ -145,17 +146,17 @@ def test_a_damaged_checkpoint_is_said_to_be_one(tmp_path, content):
 
 def test_waiting_counts_where_the_device_has_nothing_to_do():
     clock = StepTimer(CPU)
-    clock.ask()
-    clock.got()
+    clock.request_batch()
+    clock.receive_batch()
     waited = clock.waiting
     assert waited > 0
-    clock._done = SimpleNamespace(query=lambda: False)  # a GPU that still works
-    clock.ask()
-    clock.got()
+    clock._last_step = SimpleNamespace(query=lambda: False)  # a GPU that still works
+    clock.request_batch()
+    clock.receive_batch()
     assert clock.waiting == waited
-    clock._done = SimpleNamespace(query=lambda: True)
-    clock.ask()
-    clock.got()
+    clock._last_step = SimpleNamespace(query=lambda: True)
+    clock.request_batch()
+    clock.receive_batch()
     assert clock.waiting > waited
 
 
@@ -171,13 +172,15 @@ def test_waiting_counts_where_the_device_has_nothing_to_do():
     ],
 )
 def test_a_step_is_recorded_on_one_gpu_alone(asked, device, processes, mixes, found):
-    assert mode_of(asked, torch.device(device), processes, mixes) == found
+    assert choose_step_mode(asked, torch.device(device), processes, mixes) == found
 
 
 @pytest.mark.parametrize(("device", "processes", "mixes"), [("cpu", 1, False), ("cuda", 2, False), ("cuda", 1, True)])
 def test_a_graph_that_cannot_be_is_refused_with_the_reason(device, processes, mixes):
-    with pytest.raises(ValueError, match=r"as this run (trains on a CPU|has 2 processes|draws mixup).*--compile out"):
-        mode_of("graph", torch.device(device), processes, mixes)
+    with pytest.raises(
+        ValueError, match=r"because this run (trains on a CPU|has 2 processes|draws mixup).*omit --compile"
+    ):
+        choose_step_mode("graph", torch.device(device), processes, mixes)
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw", "muon"])
@@ -189,13 +192,13 @@ def test_rates_in_memory_move_the_weights_as_numbers_do_and_are_saved_as_numbers
         model = build("speednet" if name == "muon" else "resnet-small", 2, 1, 28)
         optimizer = build_optimizer(model, recipe)
         if kept:
-            keep_rates_on(CPU, optimizer)
-        step = Step(model, optimizer, Normalize([0.5], [0.25], CPU), 0.0, None, None)
+            store_learning_rates(optimizer, CPU)
+        step = Step(model, optimizer, Normalize([0.5], [0.25], CPU), label_smoothing=0.0)
         for number, rate in enumerate((0.01, 0.0, 0.03)):
             set_learning_rate(optimizer, rate)
             step(batch(number), number, Metrics(CPU))
         found.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
-        rates = [group["lr"] for group in state_of(optimizer)["param_groups"]]
+        rates = [group["lr"] for group in optimizer_state(optimizer)["param_groups"]]
         assert all(isinstance(rate, float) for rate in rates)
         assert rates[0] == pytest.approx(0.03)
     torch.testing.assert_close(*found)
@@ -233,7 +236,7 @@ def test_evaluation_counts_real_rows_alone():
     batches = [batch(0, 8), batch(1, 8, count=3)]
     batches[1].labels[1] = 0  # a wrong label among the real rows
     batches[1].labels[5] = 0  # and one in the padding
-    result = evaluate(Brightness(), Fixed(batches), Normalize([0.5], [0.2], CPU), 2, None)
+    result = evaluate(Brightness(), Fixed(batches), Normalize([0.5], [0.2], CPU), 2)
     assert result.accuracy == pytest.approx(10 / 11)
     assert result.confusion.tolist() == [[6, 1], [0, 4]]
     assert result.balanced_accuracy == pytest.approx((6 / 7 + 4 / 4) / 2)
@@ -247,7 +250,7 @@ def test_a_cpu_trains_in_fp32_and_says_why():
     device, why = choose_device("cpu")
     assert device == CPU
     assert why
-    assert precision(device, "auto")[0] is None
+    assert choose_precision(device, "auto")[0] is None
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -7,9 +7,10 @@ import zipfile
 import pytest
 import torch
 
+from helpers import meta_of
 from trainer_classification.checkpoint import archive
 from trainer_classification.checkpoint import file as checkpoint
-from trainer_classification.checkpoint.weights import imagenet, load_weights, read
+from trainer_classification.checkpoint.weights import load_imagenet, load_weights, read
 from trainer_classification.models import build
 
 
@@ -27,8 +28,8 @@ def fresh(classes=3):
 
 
 def our_checkpoint(path, class_names, **more):
-    meta = {"class_names": class_names, "dataset": "cifar", "recipe": {"model": "resnet-small"}}
-    checkpoint.save(path, {"model": trained(len(class_names)).state_dict()} | more, meta)
+    tensors = {"model": trained(len(class_names)).state_dict()} | more
+    checkpoint.save(path, tensors, meta_of(class_names=class_names))
     return path
 
 
@@ -42,7 +43,7 @@ def in_zip(path):
 def in_platform_archive(path):
     """As a run in the cloud writes it: beside the weights it holds the checkpoint to go on from."""
     state, meta = checkpoint.load(path)
-    return archive.write(path.parent, path, state["model"], meta | {"image_size": 28}, "task")
+    return archive.write(path.parent, path, state["model"], meta, "task")
 
 
 def in_tar(path):
@@ -58,13 +59,13 @@ def test_a_model_of_ours_loads_from_a_file_zip_tar_or_folder(tmp_path, wrap):
         model, str(wrap(our_checkpoint(tmp_path / "model.pth", ["a", "b", "c"]))), "resnet-small", "abc"
     )
     assert all((tensor == 7).all() for tensor in model.state_dict().values())
-    assert "begun anew: none; not used: none" in line
+    assert "new: none; not used: none" in line
     assert "resnet-small, trained on cifar" in line
 
 
 def test_the_head_of_the_platforms_archive_begins_anew_for_other_classes_though_as_many(tmp_path):
     path = in_platform_archive(our_checkpoint(tmp_path / "model.pth", ["a", "b", "c"]))
-    assert "begun anew: fc.weight, fc.bias" in load_weights(fresh(), str(path), "resnet-small", ["x", "y", "z"])
+    assert "new: fc.weight, fc.bias" in load_weights(fresh(), str(path), "resnet-small", ["x", "y", "z"])
 
 
 @pytest.mark.parametrize(
@@ -88,7 +89,7 @@ def test_a_head_of_other_classes_stays_new_and_is_said_to(tmp_path, theirs):
     line = load_weights(model, str(our_checkpoint(tmp_path / "w.pth", theirs)), "resnet-small", ["a", "b", "c"])
     assert torch.equal(model.fc.weight, fresh().fc.weight)
     assert (model.layer1[0].conv1.weight == 7).all()
-    assert "begun anew: fc.weight, fc.bias; not used: fc.weight, fc.bias" in line
+    assert "new: fc.weight, fc.bias; not used: fc.weight, fc.bias" in line
 
 
 def test_the_average_of_a_checkpoint_is_preferred(tmp_path):
@@ -136,9 +137,9 @@ def test_imagenet_without_a_network_gives_the_address(monkeypatch):
     monkeypatch.setattr("torch.hub.load_state_dict_from_url", offline)
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
     with pytest.raises(ValueError, match=r"cannot download https://.*resnet18.*no route"):
-        imagenet("resnet18")
+        load_imagenet("resnet18")
     with pytest.raises(ValueError, match="there are none for resnet-small"):
-        imagenet("resnet-small")
+        load_imagenet("resnet-small")
 
 
 def test_imagenet_weights_are_torchvisions_and_leave_the_head_new(monkeypatch):
@@ -150,4 +151,4 @@ def test_imagenet_weights_are_torchvisions_and_leave_the_head_new(monkeypatch):
     model = build("resnet18", 5, 3, 128)
     line = load_weights(model, "imagenet", "resnet18", list("abcde"))
     assert torch.equal(model.layer4[1].conv2.weight, theirs.layer4[1].conv2.weight)
-    assert "begun anew: fc.weight, fc.bias" in line
+    assert "new: fc.weight, fc.bias" in line

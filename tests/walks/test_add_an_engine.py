@@ -7,7 +7,6 @@ from typing import Annotated, Literal, get_args
 
 import pytest
 import torch
-from trainer_classification.training.train import train_prepared
 
 from engines import test_contract as contract
 from engines.conftest import made, png
@@ -17,6 +16,7 @@ from trainer_classification.loaders import registry
 from trainer_classification.loaders.base import LoaderRequest
 from trainer_classification.loaders.registry import ENGINES, EngineSpec, choose_engine, open_loader
 from trainer_classification.options import Option
+from trainer_classification.training.train import train_prepared
 
 # Step 1: the engine's own file, loaders/toy.py.
 TOY = '''

@@ -1,114 +1,159 @@
-"""`checkpoint.zip`: what the platform offers to begin another experiment from.
+"""Write and read `checkpoint.zip`, which the platform offers as the start of another experiment.
 
-A zip, not compressed, of the layout that Hafnia's own trainers use, and one member of ours:
+It is an uncompressed zip with the layout of Hafnia's own trainers, and one member of ours:
 
-    model_config.json   {"name", "task" (the SDK's TaskInfo), "model_weight_path", "image_size"}; ours has "best" too
-    weights.pth         state dict of the best model so far, by torchvision's names
-    checkpoint.pth      the whole state of the training (`training/checkpoint.py`); others' archives have none
+    model_config.json   {"name", "task" (the SDK's TaskInfo), "model_weight_path", "image_size"}; ours adds "best"
+    weights.pth         state dict of the best model so far, with torchvision's parameter names
+    checkpoint.pth      the complete state of the training (`checkpoint/file.py`); archives of others have none
 """
 
 from __future__ import annotations
 
 import json
-import os
+import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
+from torch import Tensor
+
+from trainer_classification.checkpoint import file as checkpoint
+from trainer_classification.checkpoint.meta import CheckpointMeta
+from trainer_classification.files import write_atomically
 
 FILE_NAME = "checkpoint.zip"
 CONFIG = "model_config.json"
-_WEIGHTS, _CHECKPOINT = "weights.pth", "checkpoint.pth"
+_WEIGHTS = "weights.pth"
+_CHECKPOINT = "checkpoint.pth"
 
 
 @dataclass(frozen=True)
 class Archive:
-    """An archive that was read.
+    """An archive, without its weights.
 
     Attributes:
         path: of the zip.
         network: its name, such as "resnet18".
         class_names: in the order of the model's outputs.
-        weights: state dict, on the CPU.
-        best: meta of the checkpoint that the weights are from; empty in others' archives.
-        has_checkpoint: whether a training can go on from it.
+        best: description of the checkpoint that the weights are from; None in archives of others.
+        has_checkpoint: True if a training can be resumed from it.
     """
 
     path: Path
     network: str
     class_names: list[str]
-    weights: dict[str, torch.Tensor]
-    best: dict[str, Any]
+    best: CheckpointMeta | None
     has_checkpoint: bool
 
+    def load_weights(self) -> dict[str, Tensor]:
+        """Read the state dict, on the CPU.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        try:
+            with zipfile.ZipFile(self.path) as file, file.open(_weights_name(file)) as member:
+                return dict(torch.load(member, map_location="cpu", weights_only=True))
+        except Exception as error:  # zipfile, pickle and torch raise many kinds on damaged files
+            raise _damaged(self.path, error) from error
+
+    def load_checkpoint_meta(self) -> CheckpointMeta | None:
+        """Read the description of the checkpoint to resume from; None without one."""
+        if not self.has_checkpoint:
+            return None
+        with tempfile.TemporaryDirectory() as folder:
+            return checkpoint.load_meta(self.extract_checkpoint(Path(folder)))
+
     def extract_checkpoint(self, folder: Path) -> Path:
-        """Write the checkpoint into a folder; returns its path."""
+        """Write the checkpoint into a folder, and return its path."""
         with zipfile.ZipFile(self.path) as file:
             return Path(file.extract(_CHECKPOINT, folder))
 
 
-def write(folder: Path, checkpoint: Path, weights: dict[str, torch.Tensor], meta: dict[str, Any], task: str) -> Path:
-    """Write `folder/checkpoint.zip`, whole or not at all.
+def write(folder: Path, checkpoint: Path, weights: dict[str, Tensor], meta: CheckpointMeta, task: str) -> Path:
+    """Write `folder/checkpoint.zip` atomically.
 
     Args:
         folder: of the checkpoints.
-        checkpoint: file to go on from.
+        checkpoint: file to resume from.
         weights: the best ones so far.
-        meta: of the checkpoint that they are from, as `saving.py` makes it.
+        meta: description of the checkpoint that the weights are from.
         task: name of the dataset's task.
+
+    Returns:
+        The path of the archive.
     """
-    classes = [{"name": name} for name in meta["class_names"]]
+    classes = [{"name": name} for name in meta.class_names]
     config = {
-        "name": meta["recipe"]["model"],
+        "name": meta.network,
         "task": {"primitive": "Classification", "name": task, "classes": classes},
         "model_weight_path": _WEIGHTS,
-        "image_size": meta["image_size"],
-        "best": meta,
+        "image_size": meta.image_size,
+        "best": meta.to_json(),
     }
-    path = folder / FILE_NAME
-    temporary = folder / f".{FILE_NAME}.{os.getpid()}.tmp"
-    try:
-        with zipfile.ZipFile(temporary, "w") as file:
+
+    def write_members(target: BinaryIO) -> None:
+        with zipfile.ZipFile(target, "w") as file:
             file.writestr(CONFIG, json.dumps(config, indent=1))
             with file.open(_WEIGHTS, "w", force_zip64=True) as member:
                 torch.save(weights, member)
             file.write(checkpoint, _CHECKPOINT)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+
+    return write_atomically(folder / FILE_NAME, write_members)
 
 
 def find(folder: Path) -> tuple[Path | None, str]:
-    """The archive that the user picked on the platform, and what to say of it.
+    """Find the archive that the user picked on the platform.
 
-    The platform lays it into the folder of the checkpoints before the run starts. Where a run has written there
-    already, that archive is its own.
+    The platform puts it into the folder of the checkpoints before the run starts. Once a run has written `last.pth`
+    there, an archive in the folder is its own.
+
+    Returns:
+        Its path or None, and what to tell the user.
     """
     found = sorted(folder.glob("*.zip"))
     if not found or (folder / "last.pth").exists():
         return None, ""
-    others = f"; it is the first of {len(found)} there" if len(found) > 1 else ""
-    return found[0], f"Checkpoint: {found[0].name}{others}"
+    others = f", the first of {len(found)} in its folder" if len(found) > 1 else ""
+    return found[0], f"{found[0].name}{others}"
+
+
+def is_archive(path: Path) -> bool:
+    """Return True for a zip in this layout."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as file:
+        return CONFIG in file.namelist()
 
 
 def read(path: Path) -> Archive:
-    """Read an archive, of this trainer or of one of Hafnia's own.
+    """Read an archive of this trainer or of one of Hafnia's own.
 
     Raises:
-        ValueError: it is no such archive, or damaged.
+        ValueError: it is not such an archive, or it is damaged.
     """
     try:
         with zipfile.ZipFile(path) as file:
-            config = json.loads(file.read(CONFIG))
-            with file.open(Path(config["model_weight_path"]).name) as member:
-                weights = torch.load(member, map_location="cpu", weights_only=True)
-            names = [entry["name"] for entry in config["task"]["classes"]]
-            has_checkpoint = _CHECKPOINT in file.namelist()
-    except Exception as error:  # zipfile, json, pickle and torch raise whatever they like on bytes that are not theirs
-        raise ValueError(
-            f"{path} is damaged or not a model archive ({CONFIG} and its weights): {error}. Pick another checkpoint."
-        ) from error
-    return Archive(path, config["name"], names, weights, config.get("best", {}), has_checkpoint)
+            config: dict[str, Any] = json.loads(file.read(CONFIG))
+            file.getinfo(_weights_name(file))
+            return Archive(
+                path=path,
+                network=config["name"],
+                class_names=[entry["name"] for entry in config["task"]["classes"]],
+                best=CheckpointMeta.from_json(config["best"]) if config.get("best") else None,
+                has_checkpoint=_CHECKPOINT in file.namelist(),
+            )
+    except Exception as error:  # zipfile and json raise many kinds on bytes that are not theirs
+        raise _damaged(path, error) from error
+
+
+def _weights_name(file: zipfile.ZipFile) -> str:
+    return Path(json.loads(file.read(CONFIG))["model_weight_path"]).name
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    return ValueError(
+        f"{path} is damaged or not a model archive ({CONFIG} and its weights): {error}. Pick another checkpoint."
+    )

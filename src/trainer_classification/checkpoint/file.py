@@ -1,12 +1,11 @@
-"""Checkpoints: one file with tensors and a JSON text, written whole or not at all.
+"""Write and read checkpoints: one file with tensors and a JSON text, written atomically.
 
-The file is torch's, `{"meta": str, "state": ...}`, and loads with `weights_only=True`, so reading one runs no code.
+The file is torch's, `{"meta": str, "state": ...}`. It loads with `weights_only=True`, so reading one runs no code.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import pickle
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,76 +13,78 @@ from typing import Any
 
 import torch
 
-FORMAT_VERSION = 1
+from trainer_classification.checkpoint.meta import CheckpointMeta
+from trainer_classification.files import write_atomically
 
 
-def save(path: Path, state: dict[str, Any], meta: dict[str, Any]) -> None:
-    """Write atomically: whenever the power fails, `path` is the old file or the new one.
+def save(path: Path, tensors: dict[str, Any], meta: CheckpointMeta) -> None:
+    """Write a checkpoint; if the power fails, `path` is the complete old file or the complete new one.
 
     Args:
         path: of the file.
-        state: tensors, or dicts and lists of tensors and numbers.
-        meta: whatever JSON can hold.
+        tensors: tensors by name, or dicts and lists of tensors and numbers.
+        meta: describes them.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    content = {"meta": json.dumps({"format_version": FORMAT_VERSION} | meta), "state": state}
-    try:
-        with temporary.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    content = {"meta": json.dumps(meta.to_json()), "state": tensors}
+    write_atomically(path, lambda file: torch.save(content, file))
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make the new name as durable as the content."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def load(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Any], CheckpointMeta]:
+    """Read a checkpoint.
 
+    Args:
+        path: of the file.
+        device: that gets the tensors.
 
-def load(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Any], dict[str, Any]]:
-    """(state, meta) of a checkpoint.
+    Returns:
+        Its tensors, as they were saved, and its description.
 
     Raises:
-        ValueError: it is not there, damaged, or not one of ours.
+        ValueError: it does not exist, is damaged, or is not a checkpoint of this program.
     """
+    return _read(path, device, mmap=False)
+
+
+def load_meta(path: Path) -> CheckpointMeta:
+    """Read only the description of a checkpoint; its tensors stay on the disk. Raises as `load` does."""
+    return _read(path, "cpu", mmap=True)[1]
+
+
+def _read(path: Path, device: torch.device | str, mmap: bool) -> tuple[dict[str, Any], CheckpointMeta]:
     if not path.is_file():
         raise ValueError(f"There is no checkpoint {path}.")
     try:
-        content = torch.load(path, map_location=device, weights_only=True)
-        state, meta = content["state"], json.loads(content["meta"])
+        content = torch.load(path, map_location=device, weights_only=True, mmap=mmap)
+        tensors = content["state"]
+        description = json.loads(content["meta"])
     except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is damaged or not a checkpoint of this program: {error}") from error
-    if meta.get("format_version") != FORMAT_VERSION:
-        raise ValueError(
-            f"{path} has format version {meta.get('format_version')}, this program reads {FORMAT_VERSION}: "
-            f"resume it with the program that wrote it."
-        )
-    return state, meta
+    try:
+        return tensors, CheckpointMeta.from_json(description)
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read: {error}.") from error
 
 
-def newest(folders: Iterable[Path], project_name: str) -> tuple[Path | None, str]:
-    """The newest unfinished `last.pth` of a project below the folders, and why it is this one or none.
+def find_newest(folders: Iterable[Path], project_name: str) -> tuple[Path | None, str]:
+    """Find the newest `last.pth` of a project whose training is not finished.
 
     Args:
-        folders: searched for `checkpoints/last.pth` of experiments, or `last.pth` itself.
-        project_name: that its meta must bear.
+        folders: searched for `last.pth`, and for `checkpoints/last.pth` of experiments.
+        project_name: of the training, as its description has it.
+
+    Returns:
+        Its path or None, and the reason.
     """
     patterns = ("last.pth", "*/checkpoints/last.pth")
     found = {path for folder in folders for pattern in patterns for path in folder.glob(pattern)}
     for path in sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True):
         try:
-            meta = load(path)[1]
+            meta = load_meta(path)
         except ValueError as error:
-            return None, f"start anew: {error}"
-        if meta["config"]["project_name"] == project_name:
-            if meta["finished"]:
-                return None, f"start anew: the newest checkpoint of {project_name}, {path}, is of a finished training"
-            return path, f"resume {path}, the newest of {project_name}"
-    return None, f"start anew: no checkpoint of {project_name} yet"
+            return None, f"--resume auto starts a new training: {error}"
+        if meta.project_name != project_name:
+            continue
+        if meta.progress.finished:
+            return None, f"--resume auto starts a new training: the newest of {project_name}, {path}, is finished"
+        return path, f"resume {path}, the newest of {project_name}"
+    return None, f"--resume auto starts a new training: there is no checkpoint of {project_name} yet"

@@ -1,4 +1,4 @@
-"""Weights from elsewhere to begin with: torchvision's, or a file of ours or others'; a head of other classes is new."""
+"""Load initial weights: those of torchvision, or a file of this or another trainer. A head for other classes is new."""
 
 from __future__ import annotations
 
@@ -16,15 +16,22 @@ import torch
 from torch import Tensor, nn
 
 from trainer_classification.checkpoint import archive
+from trainer_classification.checkpoint.meta import CheckpointMeta
 
 HEAD = ("fc.weight", "fc.bias")
-_PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
+_PREFIXES = ("module.", "_orig_mod.")  # DistributedDataParallel and torch.compile add them
 _SUFFIXES = (".pth", ".pt")
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Tensors by name, where they are from, and the classes of their head where that is known."""
+    """Weights that were read.
+
+    Attributes:
+        tensors: by name.
+        origin: where they are from, for the user.
+        class_names: of their head; empty: unknown.
+    """
 
     tensors: dict[str, Tensor]
     origin: str
@@ -32,52 +39,62 @@ class Weights:
 
 
 def load_weights(model: nn.Module, source: str, name: str, class_names: Sequence[str]) -> str:
-    """Copy into a model every tensor that fits by name and shape; returns a line that says which did not.
+    """Copy every tensor that fits by name and shape into a model.
 
-    The head stays as it is where the weights are known to be of other classes, or have another number of them.
+    The head keeps its values if the weights are known to be for other classes, or for another number of them.
 
     Args:
         model: changed in place.
-        source: "imagenet", or a file: a checkpoint or `model.pth` of ours, a state dict, a zip or tar that holds one,
-            the platform's `checkpoint.zip`, or a folder with `model.pth`.
+        source: "imagenet", or a path: a checkpoint or `model.pth` of this trainer, a state dict, a zip or tar that
+            holds one, the platform's `checkpoint.zip`, or a folder with `model.pth`.
         name: of the model, as in the catalogue.
-        class_names: that its head is for.
+        class_names: of its head.
+
+    Returns:
+        A line for the user: which tensors were loaded, and which were not.
 
     Raises:
-        ValueError: the weights cannot be had, or are of another network.
+        ValueError: the weights cannot be read, or are of another network.
     """
-    weights = imagenet(name) if source == "imagenet" else read(Path(source))
-    mine = model.state_dict()
+    weights = load_imagenet(name) if source == "imagenet" else read(Path(source))
+    wanted = model.state_dict()
     fitting = {
-        key: tensor for key, tensor in weights.tensors.items() if key in mine and tensor.shape == mine[key].shape
+        key: tensor for key, tensor in weights.tensors.items() if key in wanted and tensor.shape == wanted[key].shape
     }
     if weights.class_names and weights.class_names != list(class_names):
         fitting = {key: tensor for key, tensor in fitting.items() if key not in HEAD}
-    body = [key for key in mine if key not in HEAD]
+
+    body = [key for key in wanted if key not in HEAD]
     if len([key for key in body if key in fitting]) < len(body) / 2:
         raise ValueError(
             f"--weights {source} is of another network than {name}: {len(fitting)} of its {len(weights.tensors)} "
-            f"tensors fit ({_some(weights.tensors)} / {_some(mine)}). Choose the --model and size it was trained with."
+            f"tensors fit ({_list_some(weights.tensors)} / {_list_some(wanted)}). Choose the --model and size it was "
+            f"trained with."
         )
+
     model.load_state_dict(fitting, strict=False)
-    new, unused = [key for key in mine if key not in fitting], [key for key in weights.tensors if key not in fitting]
+    new = [key for key in wanted if key not in fitting]
+    unused = [key for key in weights.tensors if key not in fitting]
     return (
-        f"Weights: {len(fitting)} of {len(mine)} tensors from {weights.origin}; "
-        f"begun anew: {_some(new)}; not used: {_some(unused)}."
+        f"Weights: {len(fitting)} of {len(wanted)} tensors from {weights.origin}; "
+        f"new: {_list_some(new)}; not used: {_list_some(unused)}."
     )
 
 
-def _some(names: Mapping[str, Any] | list[str]) -> str:
-    """The first names, and how many more."""
+def _list_some(names: Mapping[str, Any] | list[str]) -> str:
+    """Return the first names and the number of the others."""
     listed = list(names)
-    return (", ".join(listed[:4]) + (f" and {len(listed) - 4} more" if len(listed) > 4 else "")) or "none"
+    if not listed:
+        return "none"
+    more = f" and {len(listed) - 4} more" if len(listed) > 4 else ""
+    return ", ".join(listed[:4]) + more
 
 
-def imagenet(name: str) -> Weights:
-    """Torchvision's newest ImageNet weights of a network, from its cache or the network.
+def load_imagenet(name: str) -> Weights:
+    """Load torchvision's newest ImageNet weights of a network, from its cache or over the internet.
 
     Raises:
-        ValueError: there are none for it, or there is no network.
+        ValueError: torchvision has none for it, or the download failed.
     """
     if name not in ("resnet18", "resnet34", "resnet50"):
         raise ValueError(f"--weights imagenet: there are none for {name}; use --model resnet18, resnet34 or resnet50.")
@@ -86,79 +103,88 @@ def imagenet(name: str) -> Weights:
     best = get_model_weights(name).DEFAULT
     try:
         tensors = best.get_state_dict(progress=False, check_hash=True)
-    except (OSError, RuntimeError) as error:  # no network, or a file that was cut short
+    except (OSError, RuntimeError) as error:  # no connection, or an incomplete file
         raise ValueError(
-            f"--weights imagenet: cannot download {best.url} ({error}). Fetch it elsewhere, and give its path."
+            f"--weights imagenet: cannot download {best.url} ({error}). Download it elsewhere, and pass its path."
         ) from error
     return Weights(dict(tensors), f"torchvision {best}", list(best.meta["categories"]))
 
 
 def read(path: Path) -> Weights:
-    """The weights in a file or folder; reading runs no code of it.
+    """Read the weights in a file or folder; this runs no code from the file.
 
     Raises:
-        ValueError: there is no such file, it is damaged, or holds no weights.
+        ValueError: there is no such file, it is damaged, or it holds no weights.
     """
     if path.is_dir():
         path = path / "model.pth"
     if not path.is_file():
         raise ValueError(f"There are no weights {path}.")
-    if _is_archive(path):
-        model = archive.read(path)
-        trained_on = f", trained on {model.best['dataset']}" if model.best else ""
-        return Weights(_state_dict(model.weights, path), f"{path} ({model.network}{trained_on})", model.class_names)
+    if archive.is_archive(path):
+        found = archive.read(path)
+        trained_on = f", trained on {found.best.dataset}" if found.best else ""
+        tensors = _find_state_dict(found.load_weights(), path)
+        return Weights(tensors, f"{path} ({found.network}{trained_on})", found.class_names)
     try:
-        content = torch.load(io.BytesIO(_bytes(path)), map_location="cpu", weights_only=True)
+        content = torch.load(io.BytesIO(_read_bytes(path)), map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, zipfile.BadZipFile, tarfile.TarError) as error:
         raise ValueError(f"{path} is damaged or holds no weights: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}, not the weights of a model by name.")
-    meta = json.loads(content["meta"]) if isinstance(content.get("meta"), str) else {}
-    origin = f"{path} ({meta['recipe']['model']}, trained on {meta['dataset']})" if meta else str(path)
-    return Weights(_state_dict(content, path), origin, meta.get("class_names", []))
+
+    meta = _find_meta(content)
+    if meta is None:
+        return Weights(_find_state_dict(content, path), str(path))
+    origin = f"{path} ({meta.network}, trained on {meta.dataset})"
+    return Weights(_find_state_dict(content, path), origin, meta.class_names)
 
 
-def _is_archive(path: Path) -> bool:
-    """Whether it is the platform's `checkpoint.zip`, which says itself which file has the weights."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as file:
-        return archive.CONFIG in file.namelist()
+def _find_meta(content: dict[str, Any]) -> CheckpointMeta | None:
+    """Return the description of a checkpoint of this trainer; None for files of others."""
+    if not isinstance(content.get("meta"), str):
+        return None
+    try:
+        return CheckpointMeta.from_json(json.loads(content["meta"]))
+    except (ValueError, AttributeError):
+        return None
 
 
-def _bytes(path: Path) -> bytes:
-    """The file, or the one file of weights within an archive; a file of torch is a zip too, with a `data.pkl`."""
+def _read_bytes(path: Path) -> bytes:
+    """Read a file of weights, or the only one within a zip or tar.
+
+    Torch's own files are zips too; they contain a `data.pkl`.
+    """
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as file:
             names = file.namelist()
             if not any(name.endswith("data.pkl") for name in names):
-                return file.read(_member(names, path))
+                return file.read(_find_member(names, path))
     elif tarfile.is_tarfile(path):
         with tarfile.open(path) as tar:
-            member = tar.extractfile(_member(tar.getnames(), path))
+            member = tar.extractfile(_find_member(tar.getnames(), path))
             assert member is not None
             return member.read()
     return path.read_bytes()
 
 
-def _member(names: list[str], path: Path) -> str:
+def _find_member(names: list[str], path: Path) -> str:
     found = [name for name in names if name.endswith(_SUFFIXES)]
     models = [name for name in found if Path(name).name == "model.pth"] or found
     if len(models) != 1:
         raise ValueError(
-            f"{path} holds {len(models)} files of weights ({_some(models)}): give one of them to --weights."
+            f"{path} holds {len(models)} files of weights ({_list_some(models)}): extract one and pass it to --weights."
         )
     return models[0]
 
 
-def _state_dict(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
-    """Tensors by name, whatever they are wrapped in; the average where a checkpoint has one."""
+def _find_state_dict(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
+    """Return tensors by name, taken out of their wrappers; averaged weights are preferred."""
     for key in ("state", "average", "model", "state_dict"):
         inner = content.get(key)
         content = inner if isinstance(inner, dict) else content
     tensors = {key: tensor for key, tensor in content.items() if isinstance(tensor, Tensor)}
     if not tensors:
-        raise ValueError(f"{path} holds no tensors by name, but: {_some([str(key) for key in content])}.")
+        raise ValueError(f"{path} holds no tensors by name, but: {_list_some([str(key) for key in content])}.")
     for prefix in _PREFIXES:
         tensors = {key.removeprefix(prefix): tensor for key, tensor in tensors.items()}
     return tensors

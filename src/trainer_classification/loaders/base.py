@@ -1,4 +1,4 @@
-"""The contract of every loader: exactly the planned batches, as uint8 NHWC on the training device."""
+"""Define the contract of every loader: exactly the planned batches, as uint8 NHWC, on the training device."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ import torch
 from torch import Tensor
 
 from trainer_classification import plan as planning
+from trainer_classification.arrays import Int64
 from trainer_classification.data.manifest import Manifest
-from trainer_classification.plan import Draws, Int64, Plan, Policy
+from trainer_classification.plan import Draws, Plan, Policy
 
 
 @dataclass
 class Batch:
-    """One rank's share of a global batch. Valid until the next one is asked for: loaders reuse their buffers.
+    """One rank's part of a global batch. It is valid until the next one is requested: loaders reuse their buffers.
 
     Attributes:
         images: uint8 [B, H, W, C], contiguous, on the training device; `images.permute(0, 3, 1, 2)` is channels-last.
         labels: int64 [B], on the same device.
-        index: int64 [B], sample ids on the same device, -1 in padding rows (their images and labels are any).
-        count: rows that are real; they come first.
+        index: int64 [B], sample ids on the same device; -1 in padding rows, whose images and labels are undefined.
+        count: number of real rows; they come first.
     """
 
     images: Tensor
@@ -35,13 +36,14 @@ class Batch:
 
 @dataclass(frozen=True)
 class BatchSchedule:
-    """Which samples a rank sees in which step, and how they are augmented: the same for every engine.
+    """Which samples a rank sees in which step, and how they are augmented; the same for every engine.
 
     Attributes:
-        plan: order and draws for training; None for evaluation: in order, each sample once, not augmented.
+        plan: order and draws for training. None for evaluation: each sample once, in order, not augmented.
         count: samples of the split, n.
-        batch_size: global batch.
-        rank, world_size: which slice of it.
+        batch_size: of the global batch.
+        rank: which part of each global batch.
+        world_size: number of parts.
     """
 
     plan: Plan | None
@@ -57,26 +59,30 @@ class BatchSchedule:
 
     @property
     def steps(self) -> int:
-        """Batches an epoch."""
+        """Batches in an epoch."""
         if self.plan is not None:
             return planning.training_steps(self.count, self.batch_size)
         return -(-self.count // (self.rows * self.world_size))
 
     @property
     def policy(self) -> Policy:
-        """What the draws mean."""
+        """The augmentation that the draws belong to."""
         return self.plan.policy if self.plan is not None else Policy()
 
     def draws(self, epoch: int) -> Draws:
-        """Draws of all n samples."""
+        """Return the draws of all n samples in an epoch."""
         return self.plan.draws(epoch) if self.plan is not None else planning.identity(self.count)
 
     def batches(self, epoch: int, start_step: int = 0) -> Iterator[tuple[Int64, int]]:
-        """(index, count) of each batch from `start_step` on: int64 [B], -1 in padding rows, and the real rows."""
+        """Yield (index, count) of each batch from `start_step` on.
+
+        `index` is int64 [B], -1 in padding rows; `count` is the number of real rows.
+        """
         if self.plan is None:
             batches = planning.evaluation_batches(self.count, self.batch_size, self.rank, self.world_size)
             yield from (batch for step, batch in enumerate(batches) if step >= start_step)
             return
+
         order = self.plan.order(epoch)
         for index in planning.training_batches(order, self.batch_size, self.rank, self.world_size, start_step):
             yield index, len(index)
@@ -84,17 +90,19 @@ class BatchSchedule:
 
 @dataclass(frozen=True)
 class LoaderRequest:
-    """What a loader is wanted for; the arguments of every engine.
+    """What a loader is opened for; the argument of every engine.
 
     Attributes:
-        folder, manifest: the prepared dataset.
+        folder: of the prepared dataset.
+        manifest: of the prepared dataset.
         split: "train", "validation" or "test".
         plan: order and draws for training; None for evaluation.
-        batch_size: global batch.
-        image_size: side in px of the batches.
-        device: where they go.
+        batch_size: of the global batch.
+        image_size: side of the batches' images in px.
+        device: where the batches go.
         threads: that load; 0: one for each CPU.
-        rank, world_size: which slice of each global batch.
+        rank: which part of each global batch.
+        world_size: number of parts.
     """
 
     folder: Path
@@ -116,7 +124,7 @@ class LoaderRequest:
 
 
 class Loader(ABC):
-    """Delivers the batches of one split, for training (planned order and draws) or evaluation (in order, once each).
+    """Deliver the batches of one split, for training (planned order and draws) or evaluation (in order, each once).
 
     An engine implements `_batches` and `close`.
     """
@@ -127,7 +135,7 @@ class Loader(ABC):
 
     @property
     def steps(self) -> int:
-        """Batches an epoch."""
+        """Batches in an epoch."""
         return self.schedule.steps
 
     @property
@@ -136,23 +144,23 @@ class Loader(ABC):
         return self.schedule.count
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
-        """The batches of this epoch from `start_step` on. One epoch at a time: a new one ends the one before."""
+        """Return the batches of an epoch from `start_step` on; this ends the epoch that ran before."""
         self._end_epoch()
         self._running = self._batches(epoch, start_step)
         return self._running
 
     def _end_epoch(self) -> None:
         if self._running is not None:
-            self._running.close()  # type: ignore[attr-defined]  # a generator: lets go of its buffers
+            self._running.close()  # type: ignore[attr-defined]  # a generator: closing it frees its buffers
             self._running = None
 
     @abstractmethod
     def _batches(self, epoch: int, start_step: int) -> Iterator[Batch]:
-        """A generator of the batches; when closed early it waits for what still writes into its buffers."""
+        """Yield the batches; when closed early, wait for everything that still writes into the buffers."""
 
     @abstractmethod
     def close(self) -> None:
-        """Free threads, memory and file handles. May be called twice."""
+        """Free threads, memory and file handles. It may be called twice."""
 
     def __enter__(self) -> Self:
         return self

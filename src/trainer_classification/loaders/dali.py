@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
+from trainer_classification.arrays import Int64
 from trainer_classification.augment.reference import resizes
 from trainer_classification.data.array import ArrayStore, open_array
 from trainer_classification.data.manifest import check_files, check_format
@@ -27,7 +28,7 @@ from trainer_classification.data.tar import TarStore, open_tars
 from trainer_classification.environment import cpu_count
 from trainer_classification.loaders.base import Batch, BatchSchedule, Loader, LoaderRequest
 from trainer_classification.loaders.dali_pipeline import Graph, build, make_inputs
-from trainer_classification.plan import Draws, Int64
+from trainer_classification.plan import Draws
 
 
 @dataclass(frozen=True)

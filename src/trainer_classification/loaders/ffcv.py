@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from trainer_classification.arrays import Int64
 from trainer_classification.augment import cpu
 from trainer_classification.data import beton
 from trainer_classification.data.beton import BetonStore, open_beton
@@ -20,7 +21,7 @@ from trainer_classification.data.table import open_table
 from trainer_classification.kernels import crops, turbojpeg
 from trainer_classification.loaders.base import BatchSchedule, Loader, LoaderRequest
 from trainer_classification.loaders.ring_buffer import RingBufferLoader
-from trainer_classification.plan import Draws, Int64
+from trainer_classification.plan import Draws
 
 _REASONS = {
     turbojpeg.UNREADABLE: "its JPEG is damaged",

@@ -1,207 +1,236 @@
-"""Which engine delivers the batches, what it needs prepared, and why."""
+"""Register the engines that deliver batches, choose one of them once for a run, and open it."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Literal, cast
 
 import torch
 
-from trainer_classification.data.array import open_array
-from trainer_classification.data.manifest import Manifest
-from trainer_classification.environment import cpu_count
+from trainer_classification.environment import free_memory
 from trainer_classification.loaders.base import Loader, LoaderRequest
-from trainer_classification.plan import Plan
 
-# What a training may fill beside the split: a ResNet-50 with AMP at a batch of 128 takes most of a T4's 16 GB.
-_SHARE_OF_DEVICE = 0.4
-# Of the memory that is free now; the array is memory-mapped, so what exceeds it is read from disk again and again.
-_SHARE_OF_HOST = 0.7
+Placement = Literal["", "device", "host"]
 
-INSTALL = {
-    "ffcv": "apt-get install libturbojpeg0-dev libopencv-dev pkg-config g++, then make ffcv",
-    "dali": "pip install nvidia-dali-cuda120 (Linux on x86-64 alone)",
-    "torch": "pip install torchvision==0.25.*",
+# Fraction of free GPU memory the dataset may use; the rest is for training. A ResNet-50 with AMP and a batch of 128
+# takes most of the 16 GB of a T4.
+_DEVICE_FRACTION = 0.4
+# Fraction of free host memory. The array is memory-mapped: what exceeds the memory is read from disk in each epoch.
+_HOST_FRACTION = 0.7
+
+_PACKAGE = "trainer_classification.loaders"
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """An engine.
+
+    Attributes:
+        name: as `--loader` has it.
+        module: must be importable; "": nothing beside torch and numpy.
+        install: how to install that module, for messages.
+        formats: (images are resized) -> formats the engine reads.
+        openers: placement -> "module:function", imported when it is needed; "" for an engine without placement.
+    """
+
+    name: str
+    module: str
+    install: str
+    formats: Callable[[bool], tuple[str, ...]]
+    openers: Mapping[Placement, str]
+
+
+ENGINES: dict[str, EngineSpec] = {
+    engine.name: engine
+    for engine in (
+        EngineSpec(
+            name="resident",
+            module="",
+            install="",
+            formats=lambda resized: ("array",),
+            openers={
+                "device": f"{_PACKAGE}.resident:open_device_resident",
+                "host": f"{_PACKAGE}.resident:open_host_resident",
+            },
+        ),
+        EngineSpec(
+            name="ffcv",
+            module="ffcv",
+            install="apt-get install libturbojpeg0-dev libopencv-dev pkg-config g++, then make ffcv",
+            formats=lambda resized: ("beton",),
+            openers={"": f"{_PACKAGE}.ffcv:open_ffcv"},
+        ),
+        EngineSpec(
+            name="dali",
+            module="nvidia.dali",
+            install="pip install nvidia-dali-cuda120 (Linux on x86-64 only)",
+            formats=lambda resized: ("tar",) if resized else ("array",),
+            openers={"": f"{_PACKAGE}.dali:open_dali"},
+        ),
+        EngineSpec(
+            name="torch",
+            module="torchvision",
+            install="pip install torchvision==0.25.*",
+            formats=lambda resized: (),  # it reads the original files
+            openers={"": f"{_PACKAGE}.torch_dataloader:open_torch"},
+        ),
+    )
 }
-_CGROUP = Path("/sys/fs/cgroup")
-# Of the two versions of cgroups: folder, limit, use, and what precedes the names of a use's parts.
-_LIMITS = (
-    ("", "memory.max", "memory.current", ""),
-    ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
-)
-_MODULES = {"ffcv": "ffcv", "dali": "nvidia.dali", "torch": "torchvision"}
 
 
-def open_loader(
-    folder: Path,
-    manifest: Manifest,
-    split: str,
-    *,
+@dataclass(frozen=True)
+class EngineChoice:
+    """The engine of a run, for all of its splits.
+
+    Attributes:
+        name: of the engine.
+        placement: "device" or "host" where the resident engine keeps the array; "" for the others.
+        reason: one line for the user, with the engine's name.
+    """
+
+    name: str
+    placement: Placement
+    reason: str
+
+    def formats(self, resized: bool) -> tuple[str, ...]:
+        """Return the formats that must be prepared for it."""
+        return ENGINES[self.name].formats(resized)
+
+
+def choose_engine(
     loader: str,
-    plan: Plan | None,
-    batch_size: int,
-    image_size: int,
+    array_bytes: int,
     device: torch.device,
-    threads: int = 0,
-    rank: int = 0,
-    world_size: int = 1,
-) -> tuple[Loader, str]:
-    """Open the loader of a split, and say in one line which engine it is and why.
+    resized: bool,
+    prepared: Collection[str] | None = None,
+) -> EngineChoice:
+    """Choose the engine of a run; free memory is looked at here and nowhere else.
+
+    Args:
+        loader: name of an engine, or "auto", as `--loader`.
+        array_bytes: of all splits together, as the array format stores them.
+        device: that trains.
+        resized: True if the images are stored resized.
+        prepared: the only formats that can be had. None: what is missing will be prepared.
 
     Raises:
-        ValueError: the engine is not installed, or the split or its format is missing or damaged.
+        ValueError: the engine is not installed, no installed engine reads the prepared formats, or the array fits
+            nowhere.
     """
-    threads = threads or max(1, cpu_count() // world_size)
-    request = LoaderRequest(folder, manifest, split, plan, batch_size, image_size, device, threads, rank, world_size)
-    engine, reason = (loader, f"{loader}: --loader {loader}") if loader != "auto" else _among_prepared(request)
-    if engine == "resident":
-        open_engine, reason = resident_placement(request)
-        return open_engine(request), reason
-    require_installed(engine)
-    return _OPEN[engine](request), reason
+    if loader != "auto":
+        require_installed(loader)
+        name = loader
+        reason = f"--loader {loader}"
+    elif prepared is None:
+        name, reason = _fastest(array_bytes, device)
+    else:
+        name, reason = _fastest_prepared(array_bytes, device, resized, prepared)
+
+    if name != "resident":
+        return EngineChoice(name, "", f"{name}: {reason}")
+    placement, where = _place_array(array_bytes, device)
+    return EngineChoice(name, placement, f"{where} ({reason})")
 
 
-def formats_needed(loader: str, device: torch.device) -> Callable[[bool, int], tuple[str, ...]]:
-    """What to prepare for a loader: (images are resized, bytes of the array) -> formats."""
+def open_loader(choice: EngineChoice, request: LoaderRequest) -> Loader:
+    """Open the loader of a split with the chosen engine.
 
-    def needed(resized: bool, array_bytes: int) -> tuple[str, ...]:
-        engine = automatic(array_bytes, device)[0] if loader == "auto" else loader
-        return _needs(engine, resized)
-
-    return needed
-
-
-def _needs(engine: str, resized: bool) -> tuple[str, ...]:
-    return {"resident": ("array",), "ffcv": ("beton",), "dali": ("tar" if resized else "array",), "torch": ()}[engine]
+    Raises:
+        ValueError: the split or its format is missing or damaged.
+    """
+    module, function = ENGINES[choice.name].openers[choice.placement].split(":")
+    opener = getattr(importlib.import_module(module), function)
+    return cast(Loader, opener(request))
 
 
-def automatic(array_bytes: int, device: torch.device) -> tuple[str, str]:
-    """The engine for a split of this size, and why."""
-    size, fallback = _mb(array_bytes), "dali" if device.type == "cuda" else "ffcv"
-    if device.type == "cuda" and array_bytes <= _SHARE_OF_DEVICE * torch.cuda.mem_get_info(device)[0]:
-        return "resident", f"resident: the array, {size}, fits on the GPU"
-    free = free_memory()
-    if array_bytes <= _SHARE_OF_HOST * free:
-        return "resident", f"resident: the array, {size}, fits in {_mb(free)} of free memory"
-    if not installed(fallback):
-        return "resident", f"resident, from disk: {size} exceed {_mb(free)} of free memory; {fallback} is not installed"
-    return fallback, f"{fallback}: the array, {size}, would exceed {_mb(free)} of free memory"
+def installed(name: str) -> bool:
+    """Return True if the module an engine needs can be found; imports nothing but its parent package."""
+    return _is_importable(ENGINES[name].module)
 
 
-def _among_prepared(request: LoaderRequest) -> tuple[str, str]:
-    """As `automatic`, of the engines whose format is prepared."""
-    manifest = request.manifest
-    array_bytes = manifest.splits[request.split].count * manifest.image_size**2 * manifest.channels
-    best, reason = automatic(array_bytes, request.device)
-    ready = [
-        engine
-        for engine in dict.fromkeys((best, "resident", "ffcv", "dali"))
-        if set(_needs(engine, manifest.resized)) <= manifest.formats.keys() and installed(engine)
-    ]
-    if not ready:
-        raise ValueError(
-            f"{request.folder} holds {', '.join(manifest.formats)}, which no installed loader reads: "
-            f"python scripts/prepare.py --dataset {manifest.dataset} --formats array adds what the resident one needs."
-        )
-    return (best, reason) if ready[0] == best else (ready[0], f"{ready[0]}: its format is the one prepared")
+def require_installed(name: str) -> None:
+    """Raise ValueError with the way to install it if an engine is missing."""
+    if not installed(name):
+        raise ValueError(f"--loader {name} is not installed: {ENGINES[name].install}.")
 
 
-def installed(engine: str) -> bool:
-    """Whether the packages of an engine are there; imports none of them."""
-    name = _MODULES.get(engine, "")
+def _is_importable(module: str) -> bool:
     try:
-        return not name or importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:
+        return not module or importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # its parent package is missing
         return False
 
 
-def require_installed(engine: str) -> None:
-    """Raise ValueError, which says how to install it, where an engine is missing."""
-    if not installed(engine):
-        raise ValueError(f"--loader {engine} is not installed: {INSTALL[engine]}.")
+def _fastest(array_bytes: int, device: torch.device) -> tuple[str, str]:
+    """Return the fastest installed engine for an array of this size, and the reason."""
+    size = _megabytes(array_bytes)
+    if device.type == "cuda" and array_bytes <= _DEVICE_FRACTION * _free_device_memory(device):
+        return "resident", f"auto: the array, {size}, fits on the GPU"
+
+    free = free_memory()
+    if array_bytes <= _HOST_FRACTION * free:
+        return "resident", f"auto: the array, {size}, fits in {_megabytes(free)} of free memory"
+
+    streaming = "dali" if device.type == "cuda" else "ffcv"
+    too_large = f"the array, {size}, exceeds {_megabytes(free)} of free memory"
+    if installed(streaming):
+        return streaming, f"auto: {too_large}"
+    return "resident", f"auto: {too_large} and is read from disk, because {streaming} is not installed"
 
 
-def free_memory() -> int:
-    """Bytes of host memory that can be had without swapping; within a container its own limit counts."""
-    try:
-        import psutil
-    except ModuleNotFoundError:  # a bare machine
-        return 1 << 62
-    return min(int(psutil.virtual_memory().available), *(_free_in_container(*names) for names in _LIMITS))
-
-
-def _free_in_container(name: str, limit: str, used: str, prefix: str) -> int:
-    """Bytes up to the limit of one version of cgroups; what memory keeps of files can be dropped, so that is free."""
-    folder = _CGROUP / name
-    try:
-        most, taken = int((folder / limit).read_text()), int((folder / used).read_text())
-        parts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-    except (OSError, ValueError):  # another version, or "max"
-        return 1 << 62
-    files = sum(int(parts.get(f"{prefix}{kind}_file", 0)) for kind in ("inactive", "active"))
-    return max(0, min(most, most - taken + files))
-
-
-def resident_placement(request: LoaderRequest) -> tuple[Callable[[LoaderRequest], Loader], str]:
-    """Device placement where the split fits beside the model, else host placement, which needs numba; and why.
+def _fastest_prepared(
+    array_bytes: int, device: torch.device, resized: bool, prepared: Collection[str]
+) -> tuple[str, str]:
+    """Return the fastest installed engine whose formats are prepared, and the reason.
 
     Raises:
-        ValueError: it can be placed nowhere.
+        ValueError: there is none.
     """
-    manifest = request.manifest
-    need = manifest.splits[request.split].count * manifest.image_size**2 * manifest.channels
-    bare = importlib.util.find_spec("numba") is None
-    if request.device.type == "cuda":
-        free = torch.cuda.mem_get_info(request.device)[0]
-        if need <= _SHARE_OF_DEVICE * free:
-            return _device_resident, f"resident on the GPU: {_mb(need)} of {_mb(free)} free"
-        if not bare:
-            return _host_resident, f"resident on the host: {_mb(need)} do not fit beside the model in {_mb(free)} free"
-        if need > free:
-            raise ValueError(
-                f"The array, {_mb(need)}, does not fit in {_mb(free)} free on the GPU, and without numba it cannot be "
-                f"read from the host: pip install numba, or train at a smaller --resize."
-            )
-    elif not bare:
-        return _host_resident, f"resident on the host: {_mb(need)}, memory-mapped"
-    return _device_resident, f"resident, {_mb(need)}, by torch alone: numba is not installed"
+    best, reason = _fastest(array_bytes, device)
+    for name in dict.fromkeys((best, "resident", "ffcv", "dali")):
+        if installed(name) and set(ENGINES[name].formats(resized)) <= set(prepared):
+            return name, reason if name == best else "auto: its format is the one that is prepared"
+    raise ValueError(
+        f"The prepared dataset has the formats {', '.join(prepared)}, which no installed loader reads: "
+        f"python scripts/prepare.py --formats array adds the one that the resident loader reads."
+    )
 
 
-def _device_resident(request: LoaderRequest) -> Loader:
-    from trainer_classification.loaders.resident import DeviceResident
+def _place_array(array_bytes: int, device: torch.device) -> tuple[Placement, str]:
+    """Choose where the resident engine keeps the array, and say so.
 
-    store = open_array(request.folder, request.manifest, request.split)
-    return DeviceResident(store, request.schedule, request.image_size, request.device)
+    On the GPU if it fits beside the model, else on the host. Augmentation on the host needs numba; without it, the
+    array is used through torch only, on the device that trains.
 
+    Raises:
+        ValueError: it fits nowhere.
+    """
+    size = _megabytes(array_bytes)
+    has_numba = _is_importable("numba")
+    if device.type != "cuda":
+        if has_numba:
+            return "host", f"resident on the host: {size}, memory-mapped"
+        return "device", f"resident, {size}, with torch only: numba is not installed"
 
-def _host_resident(request: LoaderRequest) -> Loader:
-    from trainer_classification.loaders.resident import HostResident
-
-    store = open_array(request.folder, request.manifest, request.split)
-    return HostResident(store, request.schedule, request.image_size, request.device, request.threads)
-
-
-def _ffcv(request: LoaderRequest) -> Loader:
-    from trainer_classification.loaders.ffcv import open_ffcv
-
-    return open_ffcv(request)
-
-
-def _dali(request: LoaderRequest) -> Loader:
-    from trainer_classification.loaders.dali import open_dali
-
-    return open_dali(request)
-
-
-def _torch(request: LoaderRequest) -> Loader:
-    from trainer_classification.loaders.torch_dataloader import open_torch
-
-    return open_torch(request)
+    free = _free_device_memory(device)
+    if array_bytes <= _DEVICE_FRACTION * free:
+        return "device", f"resident on the GPU: {size} of {_megabytes(free)} free"
+    if has_numba:
+        return "host", f"resident on the host: {size} do not fit beside the model in {_megabytes(free)} free"
+    if array_bytes <= free:
+        return "device", f"resident, {size}, with torch only: numba is not installed"
+    raise ValueError(
+        f"The array, {size}, does not fit in {_megabytes(free)} free on the GPU, and without numba it cannot be "
+        f"read from the host: pip install numba, or train at a smaller --resize."
+    )
 
 
-_OPEN = {"ffcv": _ffcv, "dali": _dali, "torch": _torch}
+def _free_device_memory(device: torch.device) -> int:
+    return int(torch.cuda.mem_get_info(device)[0])
 
 
-def _mb(size: int) -> str:
+def _megabytes(size: int) -> str:
     return f"{size / 1e6:,.0f} MB"

@@ -13,11 +13,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from trainer_classification.arrays import Int64
 from trainer_classification.augment import device as device_augment
 from trainer_classification.data.array import ArrayStore, open_array
 from trainer_classification.loaders.base import Batch, BatchSchedule, Loader, LoaderRequest
 from trainer_classification.loaders.ring_buffer import RingBufferLoader
-from trainer_classification.plan import Draws, Int64
+from trainer_classification.plan import Draws
 
 Uint8 = npt.NDArray[np.uint8]
 

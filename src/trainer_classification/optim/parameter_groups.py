@@ -75,7 +75,7 @@ def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
             group["lr"] = rate
 
 
-def keep_rates_on(device: torch.device, optimizer: Optimizer) -> None:
+def store_learning_rates(optimizer: Optimizer, device: torch.device) -> None:
     """Keep the learning rates in memory of a device, where a recorded step reads them."""
     for group in optimizer.param_groups:
         if not isinstance(group["lr"], Tensor):
@@ -84,7 +84,7 @@ def keep_rates_on(device: torch.device, optimizer: Optimizer) -> None:
             group["capturable"] = True
 
 
-def state_of(optimizer: Optimizer) -> dict[str, Any]:
+def optimizer_state(optimizer: Optimizer) -> dict[str, Any]:
     """Return the optimizer's state, with the learning rates as numbers."""
     state = optimizer.state_dict()
     for group in state["param_groups"]:

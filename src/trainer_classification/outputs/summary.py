@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
+
+from trainer_classification.files import write_atomically
 
 REQUIRED = (
     "dataset",
@@ -32,16 +33,9 @@ def write_summary(folder: Path, values: dict[str, Any]) -> Path:
     """Write `folder/summary.json` atomically. Values that were not measured are null."""
     missing = [name for name in REQUIRED if name not in values]
     assert not missing, f"summary lacks {missing}"
-    return _write(folder / "summary.json", json.dumps(values, indent=1) + "\n")
+    return write_atomically(folder / "summary.json", json.dumps(values, indent=1) + "\n")
 
 
 def write_metrics(folder: Path, history: list[dict[str, Any]]) -> Path:
     """Write `folder/metrics.jsonl` atomically: one line for each epoch, also for those before a resume."""
-    return _write(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in history))
-
-
-def _write(path: Path, text: str) -> Path:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
-    return path
+    return write_atomically(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in history))

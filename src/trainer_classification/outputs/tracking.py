@@ -1,7 +1,8 @@
-"""The only writer to HafniaLogger: rank 0, its main thread, and never a reason for a training to end.
+"""Report to the experiment tracker through HafniaLogger, from the main thread of rank 0 only.
 
-The logger is not thread-safe, each call rewrites a file and in the cloud makes a request; so it is called per epoch and
-a few hundred times a run, outside the timed steps. The lines it prints on stdout are the platform's protocol.
+A failing tracker never ends a training. The logger is not thread-safe, and each call rewrites a file and in the cloud
+sends a request. So it is called once an epoch and a few hundred times a run, outside the timed steps. The lines that
+the logger prints on stdout are the platform's protocol.
 """
 
 from __future__ import annotations
@@ -13,28 +14,36 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# MLflow's client by itself tries each request for four minutes where the server fails, and each figure is a request.
-_MLFLOW = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
-_PATIENCE = 60.0  # seconds that a run waits for the tracker in all, a second of each call aside
+from trainer_classification.console import log
+
+# By default MLflow's client retries a failing request for four minutes, and each metric is a request.
+_MLFLOW_DEFAULTS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+_MAX_WAIT = 60.0  # seconds a run waits for the tracker in total; the first second of each call does not count
 
 
 class Tracker:
-    """An experiment: its folders, and its figures in the tracker.
+    """The folders of an experiment, and its metrics in the tracker.
+
+    Attributes:
+        model_dir: folder of the trained model.
+        checkpoint_dir: folder of the checkpoints.
+        artifact_dir: folder of summary, metrics and report.
+        failures: calls of the tracker that failed.
 
     Args:
-        project_name: in the tracker.
-        log_dir: holds `experiments/<time>/`; in the cloud the platform's folders are used.
+        project_name: name of the project in the tracker.
+        log_dir: folder that gets `experiments/<time>/`. In the cloud the platform's folders are used.
     """
 
     def __init__(self, project_name: str, log_dir: Path) -> None:
         self.failures = 0
         self._waited = 0.0
-        self._logger = _logger(project_name, log_dir)
+        self._logger = _create_logger(project_name, log_dir)
         if self._logger is None:
             folder = log_dir / "experiments" / time.strftime("%Y-%m-%dT%H-%M-%S")
-            self.model_dir, self.checkpoint_dir, self.artifact_dir = (
-                folder / name for name in ("model", "checkpoints", "data")
-            )
+            self.model_dir = folder / "model"
+            self.checkpoint_dir = folder / "checkpoints"
+            self.artifact_dir = folder / "data"
         else:
             self.model_dir = Path(self._logger.path_model())
             self.checkpoint_dir = Path(self._logger.path_model_checkpoints())
@@ -43,23 +52,32 @@ class Tracker:
             folder.mkdir(parents=True, exist_ok=True)
 
     def scalar(self, name: str, value: float, step: int) -> None:
-        """A figure of a step or an epoch."""
+        """Log a metric of a step or an epoch."""
         self._call(lambda logger: logger.log_scalar(name, float(value), int(step)))
 
     def metric(self, name: str, value: float, step: int = 0) -> None:
-        """A figure of the whole run."""
+        """Log a metric of the whole run."""
         self._call(lambda logger: logger.log_metric(name, float(value), int(step)))
 
     def configuration(self, values: dict[str, Any]) -> None:
-        """The options and what came of them; JSON types only. Call once, with final values: MLflow keeps the first."""
+        """Log the options and the values resolved from them.
+
+        Call it once, with final values: MLflow keeps the first.
+
+        Args:
+            values: JSON types only.
+        """
         self._call(lambda logger: logger.log_configuration(values))
 
     def close(self) -> None:
-        """End the run in the tracker: as failed or killed where an error is on its way, which the SDK does not tell."""
+        """End the run in the tracker.
+
+        While an exception propagates, the run is marked as failed or killed, which the SDK does not do.
+        """
         status = _status(sys.exception())
         self._call(lambda logger: _end(logger, status))
         if self.failures:
-            print(f"The tracker failed {self.failures} times; the training did not.", file=sys.stderr)
+            log(f"The tracker failed {self.failures} times; the training is not affected.")
 
     def _call(self, call: Callable[[Any], None]) -> None:
         if self._logger is None:
@@ -67,23 +85,26 @@ class Tracker:
         started = time.monotonic()
         try:
             call(self._logger)
-            sys.stdout.flush()  # the platform reads along
-        except Exception as error:  # whatever MLflow, HTTP or parquet raise: a paid training goes on
+            sys.stdout.flush()  # the platform reads the lines as they come
+        except Exception as error:  # MLflow, HTTP and parquet raise many kinds; none may end a training
             self.failures += 1
             if self.failures == 1:
-                print(f"The tracker failed ({type(error).__name__}: {error}); going on without.", file=sys.stderr)
+                log(f"The tracker failed ({type(error).__name__}: {error}); the training continues.")
         self._waited += max(0.0, time.monotonic() - started - 1)
-        if self._waited > _PATIENCE and getattr(self._logger, "_mlflow_initialized", False):
+        if self._waited > _MAX_WAIT and getattr(self._logger, "_mlflow_initialized", False):
             self._logger._mlflow_initialized = False
-            text = f"The tracker's server kept the run waiting for {self._waited:.0f} s: the figures now go to its file"
-            print(f"{text} and to stdout alone.", file=sys.stderr)
+            log(
+                f"The run waited {self._waited:.0f} s for the tracker's server: from now on metrics go to the "
+                f"tracker's file and to stdout only."
+            )
 
 
 def _status(error: BaseException | None) -> str:
-    """What MLflow calls the end of a run; an error that carries an exit code was a request to stop."""
+    """Return MLflow's name for the end of a run; an error with an exit code was a request to stop."""
     if error is None:
         return "FINISHED"
-    return "KILLED" if isinstance(error, KeyboardInterrupt) or hasattr(error, "code") else "FAILED"
+    stopped = isinstance(error, KeyboardInterrupt) or hasattr(error, "code")
+    return "KILLED" if stopped else "FAILED"
 
 
 def _end(logger: Any, status: str) -> None:
@@ -93,25 +114,27 @@ def _end(logger: Any, status: str) -> None:
 
 
 class NullTracker(Tracker):
-    """Of a process that tells nobody: every rank but the first, and a run that is only tried.
+    """A tracker that reports nothing: of every rank but the first, and of trial runs.
 
     Args:
         folder: for all files; by default none can be written.
     """
 
     def __init__(self, folder: Path = Path(os.devnull)) -> None:
-        self.failures, self._logger, self._waited = 0, None, 0.0
+        self.failures = 0
+        self._waited = 0.0
+        self._logger = None
         self.model_dir = self.checkpoint_dir = self.artifact_dir = folder
 
 
-def _logger(project_name: str, log_dir: Path) -> Any:
-    """A HafniaLogger, or None, with a line that says why, where it cannot be had."""
-    for name, value in _MLFLOW.items():
+def _create_logger(project_name: str, log_dir: Path) -> Any:
+    """Create a HafniaLogger; if that fails, log the reason and return None."""
+    for name, value in _MLFLOW_DEFAULTS.items():
         os.environ.setdefault(name, value)
     try:
         from hafnia.experiment import HafniaLogger
 
         return HafniaLogger(project_name=project_name, log_dir=str(log_dir))
-    except Exception as error:  # not installed on a bare machine; a folder that cannot be written; MLflow
-        print(f"No HafniaLogger ({type(error).__name__}: {error}); outputs go to {log_dir}.", file=sys.stderr)
+    except Exception as error:  # not installed, a folder that cannot be written, or MLflow
+        log(f"No HafniaLogger ({type(error).__name__}: {error}); outputs go to {log_dir}.")
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,11 @@ class Prepared:
     manifest: Manifest
 
 
-def prepare(config: PrepareConfig, needed: Callable[[str, bool, int], tuple[str, ...]] | None = None) -> Prepared:
+def prepare(config: PrepareConfig) -> Prepared:
     """Prepare a dataset, or find it prepared already. Formats that were prepared before are kept.
 
     Args:
         config: what the user asked for.
-        needed: only until training calls `inspect` and `write` itself, see below.
 
     Raises:
         ValueError: the dataset is not found or wrong, too many images are bad, there is no room, shards are damaged.
@@ -43,10 +42,6 @@ def prepare(config: PrepareConfig, needed: Callable[[str, bool, int], tuple[str,
     info = inspect(config)
     if config.verify:
         return verify(info)
-
-    # ADAPTER, to delete with the argument: training's former callback (name, resized, bytes of the array) -> formats.
-    if needed is not None:
-        return write(info, needed(info.name, info.resized, info.array_bytes), config, accept_existing=True)
 
     names = (config.formats or PrepareConfig.formats).split(",")
     return write(info, [name for name in names if name], config)

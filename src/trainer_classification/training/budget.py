@@ -1,47 +1,34 @@
-"""`--budget 10min`: a training planned to end after the time given, and held to it.
+"""`--budget 10min`: plan a training that ends after the given time, and keep it to the plan.
 
-A few steps are timed; epochs, their length, the first image size and the batch are chosen from that. After each epoch
-what is left is planned anew where the clock and the plan have come apart. A slow last epoch cannot be caught up with,
-so epochs are cut short where a whole one would be more than a tenth of the time.
+After each epoch, what is left is planned again if clock and plan have drifted apart. A last epoch that is too slow
+cannot be made up for, so epochs are cut short where a whole one would take more than a tenth of the time.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import gc
 import math
 import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-import torch
 
 from trainer_classification.config import TrainConfig
-from trainer_classification.console import duration, log
-from trainer_classification.data.manifest import Manifest
-from trainer_classification.outputs.tracking import NullTracker
+from trainer_classification.console import log
 from trainer_classification.recipes import Recipe
-from trainer_classification.training.distributed import World
 from trainer_classification.training.progressive import image_size
-from trainer_classification.training.run import Run, build_run
-from trainer_classification.training.step_times import Times, measure
+from trainer_classification.training.setup import Setup
+from trainer_classification.training.state import State
+from trainer_classification.training.step_times import Times
 
 _UNITS = {"": 1.0, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
-_CLOSING = 3.0  # seconds for report, tracker and exit
-_SAVING = 0.2  # seconds for a checkpoint and an epoch's lines, until one has been measured
-_EPOCHS = 10  # at least, for the plan is mended between them
-_EVALUATING = 0.1  # share of the time that these many may spend in evaluation
-_DRIFT = 0.01  # of the budget: planned anew from here on
-_STEPS = 200  # with fewer, half a batch twice as often learns more
-_SMALLEST_BATCH = 32
-_FIRST_SIZE = 0.7  # of the full side, where there is not the time for the recipe's epochs
+_MIN_EPOCHS = 10  # the plan is only corrected between epochs
+_EVALUATION_FRACTION = 0.1  # of the time, which the evaluations of that many epochs may take
+_DRIFT = 0.01  # of the budget, from which on the rest is planned again
 
 
-def seconds_of(text: str) -> float:
-    """Seconds of "90s", "10min", "1.5h" or "600".
+def parse_seconds(text: str) -> float:
+    """Return the seconds of "90s", "10min", "1.5h" or "600".
 
     Raises:
         ValueError: it is none of these, or not above zero.
@@ -56,226 +43,176 @@ def seconds_of(text: str) -> float:
     return seconds
 
 
-def checked(config: TrainConfig) -> float:
-    """Seconds of the budget.
-
-    Raises:
-        ValueError: it is no time, or epochs are given as well.
-    """
-    if config.epochs:
-        raise ValueError(f"--budget plans the epochs: leave --epochs {config.epochs} away, or --budget.")
-    return seconds_of(config.budget)
+def has_budget(config: TrainConfig) -> bool:
+    """Return True if a budget plans the run; a dry run has none."""
+    return bool(config.budget) and not config.stop_early
 
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """What a budget came to: epochs, and steps in each."""
+    """What a budget came to.
+
+    Attributes:
+        epochs: of the run.
+        steps: in each of them.
+    """
 
     epochs: int
-    limit: int
+    steps: int
 
 
-Size = Callable[[int, int], int]
+SizeSchedule = Callable[[int, int], int]  # (epoch, epochs) -> side of its images in px
 
 
-def scheme(left: float, times: Times, steps: int, size: Size, done: int = 0) -> EpochPlan:
-    """As many whole epochs as fit, each cut by the same share so that the last step falls on the end.
+@dataclass(frozen=True)
+class EpochShape:
+    """What a whole epoch consists of.
 
-    Args:
-        left: seconds until the end.
-        times: of steps, evaluation and finish.
-        steps: of a whole epoch.
-        size: (epoch, epochs) -> side in px of its images.
-        done: epochs that are behind us.
-    """
-    working = max(0.0, left - times.finish)
-    whole = _steps_seconds(20, times, size) / 20 * steps + times.evaluation
-    cut_short = math.floor(min(_EPOCHS, max(1.0, _EVALUATING * working / max(times.evaluation, 1e-9))))
-    more = max(1, math.ceil(working / whole), cut_short - done)
-    epochs = done + more
-    each = _steps_seconds(epochs, times, size, done)
-    limit = math.floor((working - more * times.evaluation) / each)
-    return EpochPlan(epochs, min(steps, max(1, limit)))
-
-
-def _steps_seconds(epochs: int, times: Times, size: Size, done: int = 0) -> float:
-    """Seconds of one step in every epoch that is left."""
-    return sum(times.step(size(epoch, epochs)) for epoch in range(done, epochs))
-
-
-class BudgetController:
-    """Holds a run to its time: called after each epoch, before its checkpoint, so that this knows what comes.
-
-    Args:
-        budget: seconds in all.
+    Attributes:
+        steps: its number.
+        sizes: of the images.
     """
 
-    def __init__(self, budget: float) -> None:
-        self.budget, self._mark = budget, time.perf_counter()
-
-    def __call__(self, run: Run, training: float, steps: int) -> None:
-        """Plan anew what is left, where the clock says so.
-
-        Args:
-            run: at the end of an epoch.
-            training: seconds of those steps of the epoch that this process took.
-            steps: so many; in an epoch that was resumed not all.
-        """
-        state, now = run.state, time.perf_counter()
-        between, self._mark = now - self._mark - training, now
-        planned = EpochPlan(state.epochs, state.limit)
-        spent, whole = time.time() - run.began, run.train_loader.steps
-
-        def decide() -> tuple[EpochPlan, Times]:
-            times = update_times(
-                Times(*state.times), planned, state.epoch, training / steps, between, sizes(run.recipe)
-            )
-            return replan(planned, state.epoch, self.budget, spent, times, whole, sizes(run.recipe)), times
-
-        found, times = run.world.broadcast_object(decide)
-        state.epochs, state.limit, state.times = found.epochs, found.limit, dataclasses.astuple(times)
-        if found != planned:
-            log(f"Budget: planned anew, {found.epochs - state.epoch} more epochs of {found.limit} steps.")
+    steps: int
+    sizes: SizeSchedule
 
 
-def update_times(times: Times, planned: EpochPlan, done: int, step: float, between: float, size: Size) -> Times:
-    """Times corrected by an epoch: wholly by the first, half of the way by any later one, as one is a noisy measure.
+@dataclass(frozen=True)
+class BudgetClock:
+    """The time of a run.
 
-    Args:
-        times: as believed so far.
-        planned: as the epoch was.
-        done: epochs, this one included.
+    Attributes:
+        budget: seconds in total.
+        spent: seconds since the command started.
+    """
+
+    budget: float
+    spent: float
+
+    @property
+    def left(self) -> float:
+        """Seconds until the end."""
+        return self.budget - self.spent
+
+
+@dataclass(frozen=True)
+class MeasuredEpoch:
+    """What an epoch took.
+
+    Attributes:
+        number: from 1.
         step: seconds of one of its steps.
         between: seconds of its evaluation, saving and tracking.
-        size: as `scheme`.
     """
-    ratio = step / times.step(size(done - 1, planned.epochs))
-    scale, evaluation = (ratio, between) if done == 1 else ((1 + ratio) / 2, (times.evaluation + between) / 2)
-    return Times(scale * times.fixed, scale * times.per_pixel, evaluation, times.finish)
+
+    number: int
+    step: float
+    between: float
 
 
-def replan(
-    planned: EpochPlan, done: int, budget: float, spent: float, times: Times, steps: int, size: Size
-) -> EpochPlan:
-    """The scheme for what is left: the same while it fits to a hundredth of the budget.
-
-    Args:
-        planned: so far.
-        done: epochs.
-        budget, spent: seconds in all, and since the command began.
-        times: as believed now.
-        steps: of a whole epoch.
-        size: as `scheme`.
-    """
-    more, left = planned.epochs - done, budget - spent
-    if more == 0:
-        return planned
-    needed = planned.limit * _steps_seconds(planned.epochs, times, size, done) + more * times.evaluation + times.finish
-    return planned if abs(needed - left) <= _DRIFT * budget else scheme(left, times, steps, size, done)
-
-
-def plan(
-    config: TrainConfig, folder: Path, manifest: Manifest, started: float, world: World
-) -> tuple[TrainConfig, EpochPlan, Times]:
-    """The config with epochs, batch and first size for its budget, and the plan, which it says.
-
-    Raises:
-        ValueError: the budget is no time, or epochs are given as well.
-    """
-    budget = checked(config)
-    trial = min(10.0, max(0.5, 0.02 * budget))
-    config, recipe, steps, times = _timed(config, folder, manifest, trial, world)
-    left = budget - (time.time() - started)
-    batch = _batch(recipe, left / times.step(recipe.image_size))
-    if batch < recipe.batch_size:
-        config = _with_batch(config, recipe, batch)
-        config, recipe, steps, times = _timed(config, folder, manifest, trial, world)
-    left = budget - (time.time() - started)
-    full = scheme(left, times, steps, lambda *_: recipe.image_size)
-    if recipe.policy.crop == "resized" and config.progressive < 0 and full.epochs < recipe.epochs:
-        first = max(16, round(_FIRST_SIZE * recipe.image_size / 16) * 16)
-        config = dataclasses.replace(config, progressive=first)
-        recipe = dataclasses.replace(recipe, progressive=first)
-    found = world.broadcast_object(lambda: scheme(left, times, steps, sizes(recipe), 0))
-    growing = f", {recipe.progressive} px growing to {recipe.image_size}" if recipe.progressive else ""
-    log(
-        f"Budget: {found.epochs} epochs of {found.limit} steps (a whole one has {steps}) of {recipe.batch_size} images"
-        f"{growing}, in the {duration(max(0.0, left))} that are left of {config.budget}."
-    )
-    return dataclasses.replace(config, epochs=found.epochs), found, times
-
-
-def as_before(config: TrainConfig, recipe: dict[str, Any]) -> TrainConfig:
-    """The config as it was planned for the run that is resumed, by the recipe in its checkpoint."""
-    names = ("epochs", "batch_size", "learning_rate", "progressive")
-    return dataclasses.replace(config, **{name: recipe[name] for name in names})
-
-
-def sizes(recipe: Recipe) -> Size:
-    """(epoch, epochs) -> side in px."""
+def size_schedule(recipe: Recipe) -> SizeSchedule:
+    """Return the sizes of a recipe's images as a function of epoch and epochs."""
     return lambda epoch, epochs: image_size(epoch, epochs, recipe.progressive, recipe.image_size)
 
 
-def _batch(recipe: Recipe, steps: float) -> int:
-    """The recipe's batch, halved while the steps there is time for are few."""
-    batch = recipe.batch_size
-    while steps < _STEPS and batch >= 2 * _SMALLEST_BATCH:
-        batch, steps = batch // 2, 2 * steps
-    return batch
+def plan_epochs(seconds_left: float, times: Times, shape: EpochShape, epochs_done: int = 0) -> EpochPlan:
+    """Plan as many whole epochs as fit, each shortened equally so that the last step falls on the end.
+
+    Args:
+        seconds_left: until the end.
+        times: of steps, evaluation and finish.
+        shape: of a whole epoch.
+        epochs_done: epochs that are complete.
+    """
+    available = max(0.0, seconds_left - times.finish)
+    seconds_per_epoch = _sum_step_times(20, times, shape.sizes) / 20 * shape.steps + times.evaluation
+    affordable = _EVALUATION_FRACTION * available / max(times.evaluation, 1e-9)
+    at_least = math.floor(min(_MIN_EPOCHS, max(1.0, affordable)))
+
+    epochs_left = max(1, math.ceil(available / seconds_per_epoch), at_least - epochs_done)
+    epochs = epochs_done + epochs_left
+    seconds_for_steps = available - epochs_left * times.evaluation
+    steps = math.floor(seconds_for_steps / _sum_step_times(epochs, times, shape.sizes, epochs_done))
+    return EpochPlan(epochs, min(shape.steps, max(1, steps)))
 
 
-def _with_batch(config: TrainConfig, recipe: Recipe, batch: int) -> TrainConfig:
-    """Another batch, and the learning rate in proportion (Goyal et al., arXiv 1706.02677)."""
-    rate = recipe.learning_rate * batch / recipe.batch_size
-    return dataclasses.replace(config, batch_size=batch, learning_rate=rate)
+def _sum_step_times(epochs: int, times: Times, sizes: SizeSchedule, epochs_done: int = 0) -> float:
+    """Return the seconds of one step in each of the epochs that are left."""
+    return sum(times.step(sizes(epoch, epochs)) for epoch in range(epochs_done, epochs))
 
 
-def _timed(
-    config: TrainConfig, folder: Path, manifest: Manifest, seconds: float, world: World
-) -> tuple[TrainConfig, Recipe, int, Times]:
-    """Times of a throw-away run, with the batch halved until it fits the memory."""
-    while True:
-        run = build_run(config, folder, manifest, NullTracker(), world)
-        recipe, steps = run.recipe, run.train_loader.steps
-        try:
-            return config, recipe, steps, _times(run, seconds)
-        except torch.OutOfMemoryError:
-            if world.size > 1:  # the others wait in the step for this one
-                raise ValueError(
-                    f"A batch of {recipe.batch_size} does not fit the memory of GPU {world.local_rank}: give a smaller "
-                    "--batch-size, or --accumulate 2."
-                ) from None
-            if recipe.batch_size < 2 * _SMALLEST_BATCH:
-                raise
-            config = _with_batch(config, recipe, recipe.batch_size // 2)
-            log(f"A batch of {recipe.batch_size} does not fit the memory: trying {config.batch_size}.")
-        finally:
-            run.close()
-            del run
-            gc.collect()
-            torch.cuda.empty_cache() if torch.cuda.is_available() else None
+def update_times(times: Times, planned: EpochPlan, measured: MeasuredEpoch, sizes: SizeSchedule) -> Times:
+    """Correct the times by an epoch: fully after the first one, by half after later ones, as one epoch is noisy.
+
+    Args:
+        times: as assumed so far.
+        planned: as the epoch was.
+        measured: what it took.
+        sizes: of the images.
+    """
+    scale = measured.step / times.step(sizes(measured.number - 1, planned.epochs))
+    evaluation = measured.between
+    if measured.number > 1:
+        scale = (1 + scale) / 2
+        evaluation = (times.evaluation + measured.between) / 2
+    return Times(scale * times.fixed, scale * times.per_pixel, evaluation, times.finish)
 
 
-def _times(run: Run, seconds: float) -> Times:
-    """Times at the first size and at the full one, where they differ, and of evaluation from a batch's forward."""
-    recipe = run.recipe
-    small = run.image_size
-    first, _ = measure(run, seconds)
-    full, batch = first, 0.0
-    if small != recipe.image_size:
-        run.train_loader.close()
-        run.train_loader = run.open_train(recipe.image_size)[0]
-        full, batch = measure(run, seconds)
-    else:
-        batch = measure(run, 0)[1]
-    area = recipe.image_size**2 - small**2
-    # Without a second size: the step is all pixels, as convolutions are.
-    slope = max(0.0, (full - first) / area) if area else full / recipe.image_size**2
-    batches = {name: -(-info.count // recipe.batch_size) for name, info in run.manifest.splits.items()}
-    found = Times(
-        max(0.0, full - slope * recipe.image_size**2),
-        slope,
-        _SAVING + batch * batches.get("validation", 0),
-        _CLOSING + batch * batches.get("test", 0),
-    )
-    return run.world.broadcast_object(lambda: found)
+def replan(planned: EpochPlan, epochs_done: int, clock: BudgetClock, times: Times, shape: EpochShape) -> EpochPlan:
+    """Plan what is left again; the plan stays the same while it fits to a hundredth of the budget.
+
+    Args:
+        planned: so far.
+        epochs_done: epochs that are complete.
+        clock: of the run.
+        times: as assumed now.
+        shape: of a whole epoch.
+    """
+    epochs_left = planned.epochs - epochs_done
+    if epochs_left == 0:
+        return planned
+    seconds_of_steps = planned.steps * _sum_step_times(planned.epochs, times, shape.sizes, epochs_done)
+    needed = seconds_of_steps + epochs_left * times.evaluation + times.finish
+    if abs(needed - clock.left) <= _DRIFT * clock.budget:
+        return planned
+    return plan_epochs(clock.left, times, shape, epochs_done)
+
+
+class BudgetController:
+    """Keep a run to its time: called after each epoch, before its checkpoint, so that this contains the plan.
+
+    Args:
+        budget: seconds in total.
+    """
+
+    def __init__(self, budget: float) -> None:
+        self.budget = budget
+        self._last_call = time.perf_counter()
+
+    def __call__(self, setup: Setup, state: State, training: float, steps: int) -> None:
+        """Plan what is left again, if the clock requires it.
+
+        Args:
+            setup: of the run.
+            state: at the end of an epoch.
+            training: seconds of the steps that this process took in the epoch.
+            steps: their number; not all in an epoch that was resumed.
+        """
+        now = time.perf_counter()
+        between = now - self._last_call - training
+        self._last_call = now
+        planned = EpochPlan(state.epochs, state.step_limit)
+        clock = BudgetClock(self.budget, time.time() - state.started)
+        shape = EpochShape(setup.full_steps, size_schedule(setup.recipe))
+        measured = MeasuredEpoch(state.epoch, training / steps, between)
+
+        def decide() -> tuple[EpochPlan, Times]:
+            times = update_times(Times(*state.times), planned, measured, shape.sizes)
+            return replan(planned, state.epoch, clock, times, shape), times
+
+        plan, times = setup.world.broadcast_object(decide)
+        state.epochs = plan.epochs
+        state.step_limit = plan.steps
+        state.times = dataclasses.astuple(times)
+        if plan != planned:
+            log(f"Budget: planned again, {plan.epochs - state.epoch} more epochs of {plan.steps} steps.")

@@ -1,83 +1,133 @@
-"""The end of an epoch: its figures are printed, tracked and kept, and everything is saved."""
+"""End an epoch: evaluate, print and track its metrics, keep the best weights, and save."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
-import torch
+from torch import Tensor
 
 from trainer_classification.console import duration, log
+from trainer_classification.training.budget import BudgetController
 from trainer_classification.training.evaluate import evaluate
-from trainer_classification.training.run import Run
-from trainer_classification.training.save import save, save_model
-from trainer_classification.training.step_timer import StepTimer
+from trainer_classification.training.metrics import summarize
+from trainer_classification.training.save import save_checkpoint, save_model
+from trainer_classification.training.setup import Setup
+from trainer_classification.training.state import State
 
 
-def pause(run: Run) -> None:
-    """Stop the clock and add its seconds to the state."""
-    run.clock.stop()
-    run.state.seconds_training += run.clock.training
-    run.state.seconds_waiting += run.clock.waiting
-    run.clock = StepTimer(run.device)
+@dataclass(frozen=True)
+class EpochStart:
+    """The counters at the start of an epoch, or where this process resumed it.
+
+    Attributes:
+        seconds_training: of the run.
+        seconds_waiting: of the run.
+        images: of the run.
+        step: in the epoch.
+        tracked: (step of the run, loss on the device) of the steps to track; filled while the epoch runs.
+    """
+
+    seconds_training: float
+    seconds_waiting: float
+    images: int
+    step: int
+    tracked: list[tuple[int, Tensor]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, state: State) -> EpochStart:
+        """Take the counters as they are now."""
+        return cls(state.seconds_training, state.seconds_waiting, state.images, state.step)
 
 
-def epoch_row(run: Run, before: tuple[float, float, int], trained: tuple[float, float, int]) -> dict[str, Any]:
-    """The figures of an epoch, a line of metrics.jsonl."""
-    state = run.state
-    seconds = state.seconds_training - before[0]
+def measure_epoch(setup: Setup, state: State, start: EpochStart) -> dict[str, Any]:
+    """Stop the timer, evaluate, and return the metrics of the epoch, a line of metrics.jsonl."""
+    sums = state.metrics.sums.clone()
+    setup.world.sum(sums)
+    loss, accuracy, _ = summarize(sums)  # waits for the device, so the timer must stop after it
+    state.pause_timer(setup)
+
+    seconds = state.seconds_training - start.seconds_training
     row: dict[str, Any] = {
         "epoch": state.epoch + 1,
-        "loss_train": trained[0],
-        "accuracy_train": trained[1],
-        "images_per_second": (state.images - before[2]) / seconds,
-        "data_wait_fraction": (state.seconds_waiting - before[1]) / seconds,
-        "learning_rate": float(run.step.optimizer.param_groups[0]["lr"]),
+        "loss_train": loss,
+        "accuracy_train": accuracy,
+        "images_per_second": (state.images - start.images) / seconds,
+        "data_wait_fraction": (state.seconds_waiting - start.seconds_waiting) / seconds,
+        "learning_rate": float(setup.step.optimizer.param_groups[0]["lr"]),
         "seconds": seconds,
     }
-    if run.validation_loader is not None:
-        classes = len(run.manifest.class_names)
-        result = evaluate(run.evaluated, run.validation_loader, run.normalize, classes, run.dtype, run.world)
+    if setup.validation_loader is not None:
+        result = evaluate(
+            setup.step.kept_model,
+            setup.validation_loader,
+            setup.normalize,
+            setup.num_classes,
+            dtype=setup.dtype,
+            world=setup.world,
+        )
         row |= {"loss_validation": result.loss, "accuracy_validation": result.accuracy}
     return row
 
 
-def close_epoch(run: Run, row: dict[str, Any], points: list[tuple[int, torch.Tensor]], first: int) -> None:
+def close_epoch(
+    setup: Setup, state: State, row: dict[str, Any], start: EpochStart, controller: BudgetController | None
+) -> None:
     """Print and track the epoch, keep the best weights, and save.
 
     Args:
-        run: at the end of the epoch.
-        row: as of `epoch_row`.
-        points: (step, loss) of those to track.
-        first: step of the epoch with which this process began; not 0 in one that is resumed.
+        setup: of the run.
+        state: at the end of the epoch.
+        row: of `measure_epoch`.
+        start: of the epoch.
+        controller: of the budget, if there is one.
     """
-    state = run.state
     state.history.append(row)
-    log(_line(run, row))
-    for step, loss in points:
-        run.tracker.scalar("train/loss_step", loss.item(), step)
+    log(_format_row(setup, state, row))
+    _track(setup, row, start)
+
+    steps = state.step - start.step
+    state.steps_before = state.steps_done
+    state.epoch = row["epoch"]
+    state.step = 0
+    state.metrics.reset()
+    if controller is not None:
+        controller(setup, state, row["seconds"], steps)
+
+    score = row.get("accuracy_validation", float(row["epoch"]))  # without validation, the last epoch is the best
+    if score > state.best_score:
+        state.best_score = score
+        save_model(setup, state, setup.tracker.checkpoint_dir / "best.pth")
+    state.finished = state.epoch == setup.epochs(state)
+    save_checkpoint(setup, state, "last.pth")
+
+
+def _track(setup: Setup, row: dict[str, Any], start: EpochStart) -> None:
+    """Send the metrics of the epoch and of some of its steps to the tracker."""
+    for step, loss in start.tracked:
+        setup.tracker.scalar("train/loss_step", loss.item(), step)
     for name, value in row.items():
-        if name != "epoch":
-            kind, _, split = name.partition("_")
-            run.tracker.scalar(f"{split}/{kind}" if kind in ("loss", "accuracy") else name, value, row["epoch"])
-    score = row.get("accuracy_validation", float(row["epoch"]))  # without validation the last epoch is the best
-    steps = state.step - first
-    state.before, state.epoch, state.step = run.done, row["epoch"], 0
-    run.totals.reset()
-    if run.budget_controller is not None:
-        run.budget_controller(run, row["seconds"], steps)
-    if score > state.best:
-        state.best = score
-        save_model(run, run.tracker.checkpoint_dir / "best.pth")
-    state.finished = state.epoch == run.epochs
-    save(run, "last.pth")
+        if name == "epoch":
+            continue
+        kind, _, split = name.partition("_")
+        tracked_name = f"{split}/{kind}" if kind in ("loss", "accuracy") else name
+        setup.tracker.scalar(tracked_name, value, row["epoch"])
 
 
-def _line(run: Run, row: dict[str, Any]) -> str:
-    text = f"epoch {row['epoch']}/{run.epochs}  loss {row['loss_train']:.4f}  accuracy {row['accuracy_train']:.2%}"
+def _format_row(setup: Setup, state: State, row: dict[str, Any]) -> str:
+    epochs = setup.epochs(state)
+    parts = [
+        f"epoch {row['epoch']}/{epochs}",
+        f"loss {row['loss_train']:.4f}",
+        f"accuracy {row['accuracy_train']:.2%}",
+    ]
     if "accuracy_validation" in row:
-        text += f"  validation loss {row['loss_validation']:.4f}  accuracy {row['accuracy_validation']:.2%}"
-    left = (run.epochs - row["epoch"]) * row["seconds"]
-    return text + (
-        f"  {row['images_per_second']:,.0f} img/s  data-wait {row['data_wait_fraction']:.2%}  "
-        f"{duration(row['seconds'])}" + (f", {duration(left)} left" if left else "")
-    )
+        parts.append(f"validation loss {row['loss_validation']:.4f}")
+        parts.append(f"accuracy {row['accuracy_validation']:.2%}")
+    parts.append(f"{row['images_per_second']:,.0f} img/s")
+    parts.append(f"data-wait {row['data_wait_fraction']:.2%}")
+
+    seconds_left = (epochs - row["epoch"]) * row["seconds"]
+    left = f", {duration(seconds_left)} left" if seconds_left else ""
+    parts.append(duration(row["seconds"]) + left)
+    return "  ".join(parts)

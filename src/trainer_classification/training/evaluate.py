@@ -1,4 +1,4 @@
-"""Exact evaluation: every image once, all figures from one confusion matrix, read once."""
+"""Evaluate exactly: each image once, all metrics from one confusion matrix that is read once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,13 @@ from trainer_classification.training.tta import Views, logits_over
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Mean cross entropy, accuracy, and how often each class (row) was taken for each (column): int64 [K, K]."""
+    """The result of an evaluation.
+
+    Attributes:
+        loss: mean cross entropy.
+        accuracy: in 0..1.
+        confusion: int64 [K, K], images by true class (row) and predicted class (column).
+    """
 
     loss: float
     accuracy: float
@@ -26,10 +32,10 @@ class Evaluation:
 
     @property
     def balanced_accuracy(self) -> float:
-        """Mean over the classes of the share of each that was right; classes without images do not count."""
+        """Mean over the classes of the accuracy within each; classes without images do not count."""
         counts = self.confusion.sum(1)
-        there = counts > 0
-        return float((self.confusion.diagonal()[there] / counts[there]).mean())
+        present = counts > 0
+        return float((self.confusion.diagonal()[present] / counts[present]).mean())
 
 
 @torch.inference_mode()
@@ -38,31 +44,44 @@ def evaluate(
     loader: Loader,
     normalize: Normalize,
     num_classes: int,
-    dtype: torch.dtype | None,
+    *,
+    dtype: torch.dtype | None = None,
     world: World | None = None,
     views: Views = "none",
 ) -> Evaluation:
-    """Evaluate a model on a split; the model is left in the mode it was in.
+    """Evaluate a model on a split; afterwards the model is in the mode it was in before.
 
-    Every rank evaluates its share by the running statistics of rank 0, and all get the same figures, of all images.
+    Every rank evaluates its part with the running statistics of rank 0. All return the same result, over all images.
+
+    Args:
+        model: on its device.
+        loader: of the split, without a plan.
+        normalize: turns a batch into the network's input.
+        num_classes: K.
+        dtype: of autocast; None: none.
+        world: the processes that evaluate together; None: only this one.
+        views: of each image, as `--tta`.
     """
     world = world or World()
     device = normalize.scale.device
     confusion = torch.zeros(num_classes**2, dtype=torch.int64, device=device)
     loss = torch.zeros((), dtype=torch.float64, device=device)
-    training = model.training
+
+    was_training = model.training
     model.eval()
     world.broadcast_state(model, buffers_only=True)
     for batch in loader.epoch(0):
-        if batch.count == 0:  # the last batch may leave nothing for the last ranks
+        if batch.count == 0:  # the last batch may have no images for the last ranks
             continue
-        images, labels = batch.images[: batch.count], batch.labels[: batch.count]
+        images = batch.images[: batch.count]
+        labels = batch.labels[: batch.count]
         with torch.autocast(device.type, dtype, enabled=dtype is not None):
             logits = logits_over(model, normalize(images), views)
         loss += F.cross_entropy(logits.float(), labels, reduction="sum")
-        pairs = labels * num_classes + logits.argmax(1)
-        confusion.scatter_add_(0, pairs, torch.ones_like(pairs))  # bincount would wait for the device
-    model.train(training)
+        cells = labels * num_classes + logits.argmax(1)
+        confusion.scatter_add_(0, cells, torch.ones_like(cells))  # bincount would wait for the device
+    model.train(was_training)
+
     world.sum(loss, confusion)
     matrix = confusion.view(num_classes, num_classes).cpu().numpy()
     return Evaluation(float(loss) / loader.samples, float(matrix.trace()) / loader.samples, matrix)

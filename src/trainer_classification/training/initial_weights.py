@@ -1,4 +1,4 @@
-"""The model a training begins with: random, whitened by the training images, or with weights from elsewhere."""
+"""Build the model that a training starts with: random, whitened with training images, or with given weights."""
 
 from __future__ import annotations
 
@@ -21,10 +21,17 @@ from trainer_classification.recipes import Recipe
 
 
 def build_initial_model(config: TrainConfig, recipe: Recipe, folder: Path, manifest: Manifest, plan: Plan) -> nn.Module:
-    """The recipe's network on the CPU, with the weights of `--weights` where it is given.
+    """Build the recipe's network on the CPU, with the weights of `--weights` if it is given.
+
+    Args:
+        config: what the user asked for.
+        recipe: of the training.
+        folder: of the prepared dataset.
+        manifest: of the prepared dataset.
+        plan: of the training.
 
     Raises:
-        ValueError: those weights cannot be had, or fit nowhere.
+        ValueError: the weights cannot be read, or are of another network.
     """
     torch.manual_seed(config.seed)
     model = build(recipe.model, len(manifest.class_names), manifest.channels, recipe.image_size, recipe.width)
@@ -35,18 +42,17 @@ def build_initial_model(config: TrainConfig, recipe: Recipe, folder: Path, manif
     return model
 
 
-def whiten_first_layer(model: nn.Module, store: ArrayStore, manifest: Manifest, plan: Plan) -> None:
-    """Whiten a SpeedNet by the first images of the first epoch, so that all ranks agree; others stay as they are.
+def whiten_first_layer(model: SpeedNet, store: ArrayStore, manifest: Manifest, plan: Plan) -> None:
+    """Whiten the first layer with the first images of the first epoch, which are the same on all ranks.
 
     Args:
-        model: on the CPU.
+        model: on the CPU; changed in place.
         store: the training images.
         manifest: has their mean and std.
         plan: of the training.
     """
-    if not isinstance(model, SpeedNet):
-        return
     count = -(-WHITENED // (store.images.shape[1] * store.images.shape[2]))
     rows = store.images[np.sort(plan.order(0)[:count])]
-    images = torch.from_numpy(np.ascontiguousarray(rows if store.layout == "HWC" else rows.swapaxes(1, 2)))
-    whiten(model, Normalize(manifest.mean, manifest.std, torch.device("cpu"))(images))
+    images = rows if store.layout == "HWC" else rows.swapaxes(1, 2)
+    normalize = Normalize(manifest.mean, manifest.std, torch.device("cpu"))
+    whiten(model, normalize(torch.from_numpy(np.ascontiguousarray(images))))

@@ -1,251 +1,156 @@
-"""From a config to a trained model: prepare, fit, evaluate, save."""
+"""Run the epochs of a training: steps, checkpoints, the live line."""
 
 from __future__ import annotations
 
-import signal
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from trainer_classification.config import PrepareConfig, TrainConfig
-from trainer_classification.console import duration, is_main_process, log
-from trainer_classification.data import manifest as manifests
-from trainer_classification.data.manifest import Manifest
-from trainer_classification.device import choose_device
-from trainer_classification.environment import launched
-from trainer_classification.loaders.registry import formats_needed
+from trainer_classification.console import duration, has_live_line, live_line, log
 from trainer_classification.optim.lr_schedule import factor
 from trainer_classification.optim.parameter_groups import set_learning_rate
-from trainer_classification.outputs.tracking import NullTracker, Tracker
-from trainer_classification.recipes import recipe_kind
-from trainer_classification.training import distributed
-from trainer_classification.training import resume as picked
-from trainer_classification.training.distributed import World
-from trainer_classification.training.epoch import close_epoch, epoch_row, pause
-from trainer_classification.training.finish import finish
-from trainer_classification.training.metrics import summarize
-from trainer_classification.training.run import Run, configuration
-from trainer_classification.training.save import save
-from trainer_classification.training.start_run import start_run
-from trainer_classification.training.step_timer import StepTimer
-from trainer_classification.training.torch_compile import BY_COMPILER
+from trainer_classification.training.budget import BudgetController, has_budget, parse_seconds
+from trainer_classification.training.epoch import EpochStart, close_epoch, measure_epoch
+from trainer_classification.training.save import save_checkpoint
+from trainer_classification.training.setup import Setup
+from trainer_classification.training.state import State
+from trainer_classification.training.torch_compile import TORCH_COMPILE_MODES
 
 SAVE_SECONDS = 120.0  # a killed run loses at most this much
-_NOT_FINITE = 20  # steps in a row before a run is given up
-_TRACKED = 200  # training scalars of a run
+_MAX_NOT_FINITE = 20  # consecutive steps after which a run is given up
+_TRACKED_STEPS = 200  # of a run, about
 
 
-class Stopped(Exception):  # noqa: N818  (a request, no error)
-    """SIGTERM or SIGINT came; the checkpoint is written."""
+class Stopped(Exception):  # noqa: N818  (a request, not an error)
+    """SIGTERM or SIGINT arrived, and the checkpoint is written."""
 
     def __init__(self, code: int, path: Path) -> None:
-        super().__init__(f"Stopped; everything is kept. Go on with the same command and --resume {path}")
+        super().__init__(f"Stopped; everything is saved. Continue with the same command and --resume {path}")
         self.code = code
 
 
-def train(config: TrainConfig, process_started: float | None = None) -> dict[str, Any]:
-    """Train, and return the summary.
+def fit(setup: Setup, state: State, received: list[int]) -> None:
+    """Train the epochs that are left; evaluate, track and save after each.
 
     Args:
-        config: what the user asked for.
-        process_started: `time.time()` at which the process began, for seconds_first_step.
-
-    Raises:
-        ValueError: something that the user can mend.
-        Stopped: a signal came; the checkpoint is written.
+        setup: of the run.
+        state: of the run.
+        received: signals, as `catch_signals` yields them.
     """
-    started = process_started or time.time()
-    with distributed.joined(config, lambda: prepared_folder(config)) as (world, folder):
-        return train_prepared(config, folder, manifests.read(folder), started, world)
-
-
-def prepared_folder(config: TrainConfig) -> Path:
-    """Prepare the dataset where that is not done; returns its folder."""
-    config = picked.with_its_network(config, picked.find(config)[0])
-    from trainer_classification.preparation.pipeline import (
-        prepare,  # decoders and polars: not needed on a prepared array
-    )
-
-    options = PrepareConfig(
-        dataset=config.dataset,
-        task=config.task,
-        out=config.prepared,
-        image_size=config.resize,
-        validation_fraction=config.validation_fraction,
-        test_fraction=config.test_fraction,
-        unknown_folders=config.unknown_folders,
-        nested=config.nested,
-        path_column=config.path_column,
-        label_column=config.label_column,
-        split_column=config.split_column,
-        on_bad_image=config.on_bad_image,
-        workers=config.num_workers,
-    )
-    device = choose_device(config.device)[0]
-    of_loader = formats_needed(config.loader, device)
-
-    def needed(name: str, resized: bool, array_bytes: int) -> tuple[str, ...]:
-        """The loader's format, and the array where speednet will whiten its first layer by it."""
-        whitens = config.model == "speednet" or recipe_kind(config, name, device.type == "cpu") == "speed"
-        return tuple(dict.fromkeys((*of_loader(resized, array_bytes), *(("array",) if whitens else ()))))
-
-    return prepare(options, needed).folder
-
-
-def train_prepared(
-    config: TrainConfig, folder: Path, manifest: Manifest, started: float, world: World | None = None
-) -> dict[str, Any]:
-    """Train on a prepared dataset; needs torch and numpy alone. As `train`."""
-    world, log_dir = world or World(), Path(config.output_dir or ".data")
-
-    def tracker_of() -> Tracker:
-        return Tracker(config.project_name, log_dir) if world.main else NullTracker()
-
-    run = start_run(config, folder, manifest, started, world, tracker_of)
-    tracker = run.tracker
-    tracker.configuration(configuration(run))
-    with signals() as received:
-        try:
-            fit(run, received, started)
-            return finish(run, folder, started)
-        finally:
-            run.close()
-            tracker.close()
-
-
-@contextmanager
-def signals() -> Iterator[list[int]]:
-    """A list that gets the numbers of the signals SIGTERM and SIGINT; the second SIGINT is an interrupt as ever."""
-    received: list[int] = []
-
-    def note(number: int, _: object) -> None:
-        if received and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
-    end_watch = distributed.start_watchdog(received) if launched() else None
-    try:
-        yield received
-    finally:
-        end_watch() if end_watch is not None else None
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def fit(run: Run, received: list[int], started: float) -> None:
-    """Train the epochs that are left; evaluate, track and save after each."""
-    state = run.state
-    while state.epoch < run.epochs:
-        before = state.seconds_training, state.seconds_waiting, state.images
-        _fit_loader(run)
-        first = run.state.step
-        points = _train_epoch(run, received, started)
-        sums = run.totals.sums.clone()
-        run.world.sum(sums)
-        trained = summarize(sums)  # waits for the device, so the clock stops after it
-        pause(run)
-        _check_finite(run)
-        close_epoch(run, epoch_row(run, before, trained), points, first)
-    run.agree.settle()
+    controller = BudgetController(parse_seconds(setup.config.budget)) if has_budget(setup.config) else None
+    while state.epoch < setup.epochs(state):
+        _open_epoch_size(setup, state)
+        start = EpochStart.of(state)
+        _train_epoch(setup, state, received, start)
+        row = measure_epoch(setup, state, start)
+        _check_finite(setup, state)
+        close_epoch(setup, state, row, start, controller)
+    setup.consensus.settle()
     state.finished = True
 
 
-def _train_epoch(run: Run, received: list[int], started: float) -> list[tuple[int, torch.Tensor]]:
-    """Run the steps of an epoch that are left; returns (step, loss) of those to track. The clock runs on.
+def _open_epoch_size(setup: Setup, state: State) -> None:
+    """Reopen the loader if this epoch's images have another size."""
+    image_size = setup.image_size(state)
+    if image_size != state.loader_size:
+        state.reopen_loader(setup, image_size)
+        log(f"Images have {image_size} px from now on.")
+
+
+def _train_epoch(setup: Setup, state: State, received: list[int], start: EpochStart) -> None:
+    """Run the steps of an epoch that are left; the timer still runs afterwards.
 
     Raises:
-        Stopped: a signal came to any rank; the checkpoint is written.
+        Stopped: a signal reached any rank; the checkpoint is written.
     """
-    points = []
-    run.clock = StepTimer(run.device)
-    run.clock.start()
-    saved = looked = time.monotonic()
-    for loss in _steps(run, run.state.epoch):
-        if run.state.seconds_first_step == 0:
-            _first_step(run, loss, started)
-        if (run.done - 1) % max(1, run.total // _TRACKED) == 0:
-            points.append((run.done - 1, loss))
-        if _due(run, looked):
+    state.timer.start()
+    saved = time.monotonic()
+    looked = saved
+    tracked_interval = max(1, setup.total_steps(state) // _TRACKED_STEPS)
+    for loss in run_steps(setup, state):
+        if state.seconds_first_step == 0:
+            _measure_first_step(setup, state, loss)
+        if (state.steps_done - 1) % tracked_interval == 0:
+            start.tracked.append((state.steps_done - 1, loss))
+        if _is_look_due(setup, state, looked):
             looked = time.monotonic()
-            _look(run, run.state.epoch)
-        wish = 128 + received[0] if received else int(time.monotonic() - saved > SAVE_SECONDS)
-        saved = time.monotonic() if wish else saved
-        if agreed := run.agree(wish):
-            pause(run)
-            save(run, "last.pth")
-            run.clock.start()
+            _look(setup, state)
+
+        request = 128 + received[0] if received else int(time.monotonic() - saved > SAVE_SECONDS)
+        if request:
+            saved = time.monotonic()
+        if agreed := setup.consensus(request):
+            _save_within_epoch(setup, state)
             if agreed > 1:
-                raise Stopped(agreed, run.tracker.checkpoint_dir / "last.pth")
-    return points
+                raise Stopped(agreed, setup.tracker.checkpoint_dir / "last.pth")
 
 
-def _fit_loader(run: Run) -> None:
-    """Open the loader anew where this epoch's images have another size."""
-    if run.image_size != run.opened_size:
-        run.train_loader.close()
-        run.train_loader, _ = run.open_train(run.image_size)
-        run.opened_size = run.image_size
-        log(f"Images of {run.image_size} px from here on.")
-
-
-def _first_step(run: Run, loss: torch.Tensor, started: float) -> None:
-    """Note how long the user waited for the first step, and what it took by itself: compilation, tuning."""
-    loss.item()
-    run.state.seconds_first_step = time.time() - started
-    run.state.seconds_in_first_step = run.clock.now - run.clock.waiting
-    if run.config.compile in BY_COMPILER:
-        log(f"The first step took {run.state.seconds_in_first_step:.1f} s with --compile {run.config.compile}.")
-
-
-def _steps(run: Run, epoch: int) -> Iterator[torch.Tensor]:
-    """Run the steps of an epoch that are left; yields the loss of each."""
-    batches = run.train_loader.epoch(epoch, run.state.step)
-    while run.state.step < run.steps:
-        run.clock.ask()
+def run_steps(setup: Setup, state: State) -> Iterator[torch.Tensor]:
+    """Run the steps of an epoch that are left; yield the loss of each, a tensor [] on the device."""
+    recipe = setup.recipe
+    batches = state.train_loader.epoch(state.epoch, state.step)
+    total_steps = setup.total_steps(state)
+    for _ in range(state.step, setup.steps_per_epoch(state)):
+        state.timer.request_batch()
         batch = next(batches)
-        run.clock.got()
-        share = factor(run.done, run.total, run.recipe.schedule, run.recipe.warmup_fraction)
-        set_learning_rate(run.step.optimizer, run.recipe.learning_rate * share)
-        loss = run.step(batch, run.done, run.totals)
-        run.clock.stepped()
-        run.state.step += 1
-        run.state.images += len(batch.labels) * run.world.size
+        state.timer.receive_batch()
+
+        scale = factor(state.steps_done, total_steps, recipe.schedule, recipe.warmup_fraction)
+        set_learning_rate(setup.step.optimizer, recipe.learning_rate * scale)
+        loss = setup.step(batch, state.steps_done, state.metrics)
+        state.timer.record_step()
+
+        state.step += 1
+        state.images += len(batch.labels) * setup.world.size
         yield loss
 
 
-def _due(run: Run, looked: float) -> bool:
-    """Whether the live line is to be drawn: every log_interval steps, or about once a second."""
-    if run.config.log_interval:
-        return run.state.step % run.config.log_interval == 0
+def _save_within_epoch(setup: Setup, state: State) -> None:
+    """Write a checkpoint; its seconds do not count as training."""
+    state.pause_timer(setup)
+    save_checkpoint(setup, state, "last.pth")
+    state.timer.start()
+
+
+def _measure_first_step(setup: Setup, state: State, loss: torch.Tensor) -> None:
+    """Note how long the user waited for the first step, and how long the step took: compilation, tuning."""
+    loss.item()
+    state.seconds_first_step = time.time() - setup.inputs.started
+    state.seconds_in_first_step = state.timer.elapsed - state.timer.waiting
+    if setup.step_mode in TORCH_COMPILE_MODES:
+        log(f"The first step took {state.seconds_in_first_step:.1f} s with --compile {setup.step_mode}.")
+
+
+def _is_look_due(setup: Setup, state: State, looked: float) -> bool:
+    """Return True every `--log-interval` steps, or by default about once a second."""
+    if setup.config.log_interval:
+        return state.step % setup.config.log_interval == 0
     return time.monotonic() - looked > 1
 
 
-def _look(run: Run, epoch: int) -> None:
-    """The one place within an epoch that waits for the device: the live line, and whether the loss is finite."""
-    _check_finite(run)
-    if not sys.stderr.isatty() or not is_main_process():
+def _look(setup: Setup, state: State) -> None:
+    """Check that the loss is finite, and draw the live line: the only place in an epoch that waits for the device."""
+    _check_finite(setup, state)
+    if not has_live_line():
         return
-    loss, accuracy, images, _ = run.totals.read()  # of rank 0's share
-    seconds = run.clock.now
-    left = (run.total - run.done) * seconds / max(1, images / run.train_loader.schedule.rows)
-    images *= run.world.size
-    sys.stderr.write(
-        f"\r\x1b[Kepoch {epoch + 1}/{run.epochs} step {run.state.step}/{run.steps}  loss {loss:.4f}  "
-        f"accuracy {accuracy:.2%}  {images / seconds:,.0f} img/s  data-wait {run.clock.waiting / seconds:.1%}  "
-        f"{duration(left)} left"
+    loss, accuracy, images, _ = state.metrics.read()  # of rank 0's part
+    seconds = state.timer.elapsed
+    steps = max(1, images / state.train_loader.schedule.rows)
+    seconds_left = (setup.total_steps(state) - state.steps_done) * seconds / steps
+    live_line(
+        f"epoch {state.epoch + 1}/{setup.epochs(state)} step {state.step}/{setup.steps_per_epoch(state)}  "
+        f"loss {loss:.4f}  accuracy {accuracy:.2%}  {images * setup.world.size / seconds:,.0f} img/s  "
+        f"data-wait {state.timer.waiting / seconds:.1%}  {duration(seconds_left)} left"
     )
-    sys.stderr.flush()
 
 
-def _check_finite(run: Run) -> None:
-    if int(run.totals.not_finite) >= _NOT_FINITE:
+def _check_finite(setup: Setup, state: State) -> None:
+    """Raise ValueError if the loss was not finite for many steps."""
+    steps = int(state.metrics.not_finite)
+    if steps >= _MAX_NOT_FINITE:
         raise ValueError(
-            f"The loss was not finite in {int(run.totals.not_finite)} steps in a row. Try a lower --learning-rate (it "
-            f"is {run.recipe.learning_rate:g}), a longer --warmup-fraction, or --amp off."
+            f"The loss was not finite in {steps} steps in a row. Try a lower --learning-rate (it is "
+            f"{setup.recipe.learning_rate:g}), a longer --warmup-fraction, or --amp off."
         )

@@ -1,10 +1,10 @@
-"""`--preflight`: what would stop a run, found before it begins, and how long it will take."""
+"""`--preflight`: find what would stop a run before it starts, and estimate how long it will take."""
 
 from __future__ import annotations
 
 import os
+import resource
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -17,52 +17,55 @@ import torch
 from trainer_classification.checkpoint import file as checkpoint
 from trainer_classification.config import TrainConfig
 from trainer_classification.console import duration, is_main_process, log
-from trainer_classification.data import manifest
-from trainer_classification.data.manifest import Manifest
+from trainer_classification.environment import total_memory
 from trainer_classification.outputs.tracking import NullTracker
-from trainer_classification.training import distributed
+from trainer_classification.training.budget_trial import apply_budget
+from trainer_classification.training.dataset import prepare_dataset
 from trainer_classification.training.distributed import World
-from trainer_classification.training.loop import prepared_folder
 from trainer_classification.training.progressive import image_size
-from trainer_classification.training.run import Run
-from trainer_classification.training.save import tensors_of
-from trainer_classification.training.start_run import start_run
-from trainer_classification.training.step_times import measure
+from trainer_classification.training.resolve import Resolved
+from trainer_classification.training.resume import start_state
+from trainer_classification.training.save import collect_tensors, describe
+from trainer_classification.training.setup import Inputs, Setup, build_setup, log_setup
+from trainer_classification.training.start_checkpoint import output_folder
+from trainer_classification.training.state import State
+from trainer_classification.training.step_times import CLOSING_SECONDS, estimate_evaluation, measure
+from trainer_classification.training.train import join_run
 
-_SAMPLE = 16  # images decoded
-_SECONDS = 3.0  # of timed steps
-_MOST_MEMORY = 0.95  # of what there is
-_CLOSING = 3.0  # seconds of report and exit
+_SAMPLE = 16  # images that are decoded
+_TIMED_SECONDS = 3.0
+_MAX_MEMORY = 0.95  # fraction of all memory
+_CHECKPOINTS = 3  # that must fit on the disk
 
 
 def would_work(config: TrainConfig, started: float) -> bool:
-    """Whether a run of this config would work; prepares the dataset where that is not done, which is kept.
+    """Return True if a run of this config would work; the dataset is prepared if necessary, and kept.
 
-    Of several processes each answers for itself, as the others may wait for one that ran out of memory.
+    Each of several processes returns its own answer, because the others may wait for one that ran out of memory.
     """
     try:
-        with distributed.joined(config, lambda: _decoded_and_prepared(config)) as (world, folder):
-            if not preflight(config, folder, manifest.read(folder), started, world):
-                raise _Refused  # past the end of `joined`, which waits for the others
-    except _Refused:
+        with join_run(config, started, _check_sample_and_prepare) as inputs:
+            if not preflight(inputs):
+                raise _FailedCheckError  # skips the end of `join_run`, which waits for the other processes
+    except _FailedCheckError:
         return False
     except (ValueError, torch.OutOfMemoryError) as error:
-        log(f"preflight: no, {_reason(error)}")
+        log(f"preflight: no, {_format_error(error)}")
         return False
     return True
 
 
-class _Refused(Exception):  # noqa: N818  (an answer)
-    """A check found what would stop a run."""
+class _FailedCheckError(Exception):
+    """A check found what would stop a run; it has been logged."""
 
 
-def _decoded_and_prepared(config: TrainConfig) -> Path:
+def _check_sample_and_prepare(config: TrainConfig, world: World) -> tuple[Path, Resolved]:
     log(f"preflight sample: yes, {decode_sample(config)}")
-    return prepared_folder(config)
+    return prepare_dataset(config, world)
 
 
 def decode_sample(config: TrainConfig) -> str:
-    """Decode some images from all over the dataset.
+    """Decode some images from all over the dataset, and return what to tell the user.
 
     Raises:
         ValueError: one of them cannot be read.
@@ -79,135 +82,146 @@ def decode_sample(config: TrainConfig) -> str:
             decode(path.read_bytes(), path.suffix.lower())
         except (ValueError, OSError) as error:
             raise ValueError(f"{path} cannot be read: {error}") from error
-    each = (time.perf_counter() - started) / len(rows)
-    return f"{len(rows)} of {len(source.files):,} images of {source.name}, {1000 * each:.1f} ms each"
+    milliseconds = 1000 * (time.perf_counter() - started) / len(rows)
+    return f"{len(rows)} of {len(source.files):,} images of {source.name}, {milliseconds:.1f} ms each"
 
 
-def preflight(config: TrainConfig, folder: Path, prepared: Manifest, started: float, world: World) -> bool:
-    """Try everything a run of this config does; says each finding in a line, and returns whether it would work."""
-    with tempfile.TemporaryDirectory(prefix="preflight-") as written:
-        run = start_run(config, folder, prepared, started, world, lambda: NullTracker(Path(written)))
-    before, times = time.time() - started, list[float]()
+def preflight(inputs: Inputs) -> bool:
+    """Try everything that a run does, log each finding in a line, and return True if the run would work."""
+    with tempfile.TemporaryDirectory(prefix="preflight-") as folder:
+        inputs, progress = apply_budget(inputs)
+        setup = build_setup(inputs, NullTracker(Path(folder)))
+        log_setup(setup)
+        state = start_state(setup, progress)
+    seconds_before = time.time() - inputs.started
+    times: list[float] = []
     checks: list[tuple[str, Callable[[], str]]] = [
-        ("step", lambda: _try_steps(run, times)),
-        ("memory", lambda: _memory(run)),
-        ("checkpoint", lambda: _checkpoint(run, config)),
-        ("time", lambda: _whole_time(run, times, before)),
+        ("step", lambda: _check_steps(setup, state, times)),
+        ("memory", lambda: _check_memory(setup)),
+        ("checkpoint", lambda: _check_checkpoint(setup, state)),
+        ("time", lambda: _estimate_time(setup, state, times, seconds_before)),
     ]
     try:
-        return all(passes(name, check) for name, check in checks)
+        return all(run_check(name, check) for name, check in checks)
     finally:
-        run.close()
+        state.close()
+        setup.close()
 
 
-def passes(name: str, check: Callable[[], str]) -> bool:
-    """Run a check, and say what came out; False where it found what would stop a run."""
+def run_check(name: str, check: Callable[[], str]) -> bool:
+    """Run a check, log what it found, and return False if that would stop a run."""
     try:
         log(f"preflight {name}: yes, {check()}")
     except (ValueError, OSError, torch.OutOfMemoryError) as error:
-        of = "" if is_main_process() else f" on process {os.environ['RANK']}"
-        print(f"preflight {name}{of}: no, {_reason(error)}", file=sys.stderr, flush=True)
+        process = "" if is_main_process() else f" on process {os.environ['RANK']}"
+        log(f"preflight {name}{process}: no, {_format_error(error)}", every_process=True)
         return False
     return True
 
 
-def _reason(error: Exception) -> str:
-    hint = "; try a smaller --batch-size, or --accumulate" if isinstance(error, torch.OutOfMemoryError) else ""
-    return " ".join(str(error).split()) + hint
-
-
-def _try_steps(run: Run, times: list[float]) -> str:
-    """Steps on real batches at the full size, the costliest."""
-    if run.opened_size != run.recipe.image_size:
-        run.train_loader.close()
-        run.train_loader, run.opened_size = run.open_train(run.recipe.image_size)[0], run.recipe.image_size
-    times.extend(measure(run, _SECONDS))
-    loss, _, images, _ = run.totals.read()
-    if not np.isfinite(loss):
-        raise ValueError(f"the loss is {loss} after {images} images: try --amp off or a lower --learning-rate")
-    return f"{1000 * times[0]:.1f} ms, {run.recipe.batch_size / times[0]:,.0f} img/s"
-
-
-def _memory(run: Run) -> str:
-    """The most that the steps took, of what there is.
-
-    Raises:
-        ValueError: so much that a run would soon meet its end.
-    """
-    if run.device.type == "cuda":
-        used, there = torch.cuda.max_memory_reserved(run.device), torch.cuda.mem_get_info(run.device)[1]
-    else:
-        used, there = _resident() * run.world.local_size, _host_memory()
-    text = f"{used / 1e9:.2f} of {there / 1e9:.1f} GB with batches of {run.recipe.batch_size}"
-    if used > _MOST_MEMORY * there:
-        raise ValueError(f"{text}: give a smaller --batch-size, or --accumulate 2")
+def _format_error(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, torch.OutOfMemoryError):
+        return f"{text}; try a smaller --batch-size, or --accumulate"
     return text
 
 
-def _resident() -> int:
-    """Most memory in bytes that this process has had."""
-    import resource
+def _check_steps(setup: Setup, state: State, times: list[float]) -> str:
+    """Take steps on real batches of full size, the most expensive ones.
 
+    Args:
+        setup: of the run.
+        state: of the run.
+        times: gets the seconds of a step and of an evaluated batch.
+
+    Raises:
+        ValueError: the loss is not finite.
+    """
+    state.reopen_loader(setup, setup.recipe.image_size)
+    seconds, seconds_evaluated = measure(setup, state, _TIMED_SECONDS)
+    times.extend((seconds, seconds_evaluated))
+    loss, _, images, _ = state.metrics.read()
+    if not np.isfinite(loss):
+        raise ValueError(f"the loss is {loss} after {images} images: try --amp off or a lower --learning-rate")
+    return f"{1000 * seconds:.1f} ms, {setup.recipe.batch_size / seconds:,.0f} img/s"
+
+
+def _check_memory(setup: Setup) -> str:
+    """Return the peak memory of the steps, and all there is.
+
+    Raises:
+        ValueError: a run would soon exceed it.
+    """
+    if setup.device.type == "cuda":
+        used = torch.cuda.max_memory_reserved(setup.device)
+        total = torch.cuda.mem_get_info(setup.device)[1]
+    else:
+        used = _peak_resident_memory() * setup.world.local_size
+        total = total_memory()
+    text = f"{used / 1e9:.2f} of {total / 1e9:.1f} GB with batches of {setup.recipe.batch_size}"
+    if used > _MAX_MEMORY * total:
+        raise ValueError(f"{text}: use a smaller --batch-size, or --accumulate 2")
+    return text
+
+
+def _peak_resident_memory() -> int:
+    """Return the most memory that this process has had, in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _host_memory() -> int:
-    """Bytes of memory of the machine, or of the container where that is less."""
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        limit = Path(name).read_text().strip() if Path(name).is_file() else ""
-        there = min(there, int(limit)) if limit.isdigit() else there
-    return there
-
-
-def _checkpoint(run: Run, config: TrainConfig) -> str:
-    """Save, load, compare, where the run would save.
+def _check_checkpoint(setup: Setup, state: State) -> str:
+    """Save, load and compare a checkpoint where the run would save it.
 
     Raises:
-        ValueError: what came back is not what was written, or there is no room for three of it.
+        ValueError: what was loaded is not what was saved, or there is no room for three checkpoints.
     """
-    state = tensors_of(run, run.totals.sums[None], run.totals.not_finite[None])
-    if not run.world.main:
+    tensors = collect_tensors(setup, state, state.metrics.sums[None], state.metrics.not_finite[None])
+    if not setup.world.main:
         return ""
-    where = Path(config.output_dir or ".data")
-    where.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=where, prefix=".preflight-") as folder:
+    outputs = output_folder(setup.config)
+    outputs.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=outputs, prefix=".preflight-") as folder:
         path = Path(folder) / "try.pth"
-        checkpoint.save(path, state, {})
-        loaded, _ = checkpoint.load(path, run.device)
-        size, free = path.stat().st_size, shutil.disk_usage(folder).free
-    if not same(state, loaded):
-        raise ValueError(f"what was loaded from {where} is not what was saved: the disk is at fault")
-    if free < 3 * size:
+        checkpoint.save(path, tensors, describe(setup, state))
+        loaded, _ = checkpoint.load(path, setup.device)
+        size = path.stat().st_size
+        free = shutil.disk_usage(folder).free
+    if not are_equal(tensors, loaded):
+        raise ValueError(f"what was loaded from {outputs} is not what was saved: check the disk")
+    if free < _CHECKPOINTS * size:
         raise ValueError(
-            f"three checkpoints of {size / 1e6:,.0f} MB do not fit the {free / 1e6:,.0f} MB free in {where}"
+            f"{_CHECKPOINTS} checkpoints of {size / 1e6:,.0f} MB do not fit in the {free / 1e6:,.0f} MB free in "
+            f"{outputs}"
         )
-    return f"{size / 1e6:,.1f} MB saved, loaded and equal in {where}"
+    return f"{size / 1e6:,.1f} MB saved, loaded and equal in {outputs}"
 
 
-def same(one: Any, other: Any) -> bool:
-    """Whether nested dicts and lists of tensors and numbers are equal, NaN to NaN."""
+def are_equal(one: Any, other: Any) -> bool:
+    """Compare nested dicts and lists of tensors and numbers; NaN equals NaN."""
     if isinstance(one, torch.Tensor):
         return isinstance(other, torch.Tensor) and torch.equal(one.nan_to_num(1e30), other.nan_to_num(1e30))
     if isinstance(one, dict):
-        return isinstance(other, dict) and one.keys() == other.keys() and all(same(one[k], other[k]) for k in one)
+        same_keys = isinstance(other, dict) and one.keys() == other.keys()
+        return same_keys and all(are_equal(one[key], other[key]) for key in one)
     if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(same, one, other))
+        return len(one) == len(other) and all(map(are_equal, one, other))
     return bool(one == other)
 
 
-def _whole_time(run: Run, times: list[float], before: float) -> str:
-    """An estimate: steps by the area of their images, an evaluation after each epoch, and what was needed to begin."""
+def _estimate_time(setup: Setup, state: State, times: list[float], seconds_before: float) -> str:
+    """Estimate the run: steps by the area of their images, an evaluation after each epoch, and the time so far."""
     step, batch = times
-    recipe = run.recipe
+    recipe = setup.recipe
+    epochs = setup.epochs(state)
+    steps = setup.steps_per_epoch(state)
     areas = [
-        image_size(epoch, run.epochs, recipe.progressive, recipe.image_size) ** 2 / recipe.image_size**2
-        for epoch in range(run.state.epoch, run.epochs)
+        image_size(epoch, epochs, recipe.progressive, recipe.image_size) ** 2 / recipe.image_size**2
+        for epoch in range(state.epoch, epochs)
     ]
-    training = step * run.steps * sum(areas)
-    batches = {name: -(-info.count // recipe.batch_size) for name, info in run.manifest.splits.items()}
-    rest = batch * (batches.get("validation", 0) * len(areas) + batches.get("test", 0)) + _CLOSING + before
+    training = step * steps * sum(areas)
+    validation, test = estimate_evaluation(setup, batch)
+    rest = validation * len(areas) + test + CLOSING_SECONDS + seconds_before
     return (
-        f"about {duration(training + rest)} for {len(areas)} epochs of {run.steps} steps, "
+        f"about {duration(training + rest)} for {len(areas)} epochs of {steps} steps, "
         f"{duration(training)} of them training"
     )

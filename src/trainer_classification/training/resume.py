@@ -1,112 +1,160 @@
-"""A checkpoint that the user picked on the platform: a training goes on from it where it fits, else begins with it."""
+"""Bring a run to where it starts: a checkpoint to resume, or the weights of a picked archive to fine-tune."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
 import tempfile
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from trainer_classification.checkpoint import archive
 from trainer_classification.checkpoint import file as checkpoint
 from trainer_classification.checkpoint.archive import Archive
-from trainer_classification.config import TrainConfig
-from trainer_classification.environment import in_cloud
-from trainer_classification.options import options_of
-from trainer_classification.training.run import Run
-from trainer_classification.training.save import difference, restore
+from trainer_classification.checkpoint.meta import CheckpointMeta, Progress
+from trainer_classification.console import log
+from trainer_classification.training.budget import has_budget
+from trainer_classification.training.setup import Setup
+from trainer_classification.training.state import State, create_state
 
 
-def find(config: TrainConfig) -> tuple[Archive | None, str]:
-    """The archive that lies in the folder of the checkpoints at the start of a run in the cloud, and what to say of it.
+def start_state(setup: Setup, progress: Progress) -> State:
+    """Return the state of a run before its first step, restored where it resumes a checkpoint.
+
+    Args:
+        setup: of the run; its model and optimizer are restored, too.
+        progress: with the epochs that a budget planned.
 
     Raises:
-        ValueError: it is no archive of a model.
+        ValueError: the checkpoint is of another dataset or recipe, or the archive's weights fit nowhere.
     """
-    if not in_cloud() or config.resume:
-        return None, ""
-    path, text = archive.find(Path(os.environ.get("MDI_CHECKPOINT_DIR", "/opt/ml/checkpoints")))
-    return (None, "") if path is None else (archive.read(path), f"{text}.")
+    state = create_state(setup, progress)
+    start = setup.inputs.resolved.start
+    if start.kind == "resume" and start.path is not None:
+        restore(setup, state, start.path)
+    if start.kind == "archive" and start.path is not None:
+        log(_use_archive(setup, state, archive.read(start.path), start.meta))
+    return state
 
 
-def with_its_network(config: TrainConfig, given: Archive | None) -> TrainConfig:
-    """The config, with the archive's network where the user named none, by itself or by its recipe."""
-    networks = get_args(options_of(TrainConfig)["model"][0])
-    if given is None or config.model != "auto" or config.recipe == "speed" or given.network not in networks:
-        return config
-    return dataclasses.replace(config, model=given.network)  # type: ignore[arg-type]  # looked up in the line above
+def restore(setup: Setup, state: State, path: Path) -> None:
+    """Continue from a checkpoint, which rank 0 reads for all ranks.
+
+    Raises:
+        ValueError: it is of another dataset, of other classes or of another recipe.
+    """
+    tensors, meta = setup.world.broadcast_object(lambda: _load_matching(setup, path))
+    step = setup.step
+    step.model.load_state_dict(tensors["model"])
+    step.optimizer.load_state_dict(tensors["optimizer"])
+    if tensors["scaler"]:  # empty unless the checkpoint is of a training in fp16
+        step.scaler.load_state_dict(tensors["scaler"])
+    if step.ema is not None:
+        step.ema.model.load_state_dict(tensors["average"])
+    _restore_metrics(setup, state, tensors["totals"])
+    state.restore_progress(meta.progress)
+    _copy_best_weights(setup, path.with_name("best.pth"))
 
 
-def unfinished(given: Archive) -> dict[str, Any] | None:
-    """Meta of the archive's checkpoint, where its training was not finished."""
-    if not given.has_checkpoint:
-        return None
-    with tempfile.TemporaryDirectory() as folder:
-        meta = checkpoint.load(given.extract_checkpoint(Path(folder)))[1]
-    return None if meta["finished"] else meta
+def _load_matching(setup: Setup, path: Path) -> tuple[dict[str, Any], CheckpointMeta]:
+    """Load a checkpoint, and check that this run can continue from it."""
+    tensors, meta = checkpoint.load(path)
+    if difference := _find_difference(setup, meta):
+        raise ValueError(
+            f"{path} cannot be resumed: {difference}. Use the options and the dataset it was trained with, or start a "
+            f"new training without --resume."
+        )
+    if not path.with_name("best.pth").is_file():
+        # Only this file was copied, so the best weights will be those of a later epoch.
+        progress = dataclasses.replace(meta.progress, best_score=Progress.best_score)
+        meta = dataclasses.replace(meta, progress=progress)
+    return tensors, meta
 
 
-def resume_from_archive(run: Run, given: Archive) -> str:
-    """Go on from the archive where its training was not finished and had this dataset and recipe; else fine-tune.
+def _find_difference(setup: Setup, meta: CheckpointMeta) -> str:
+    return meta.find_difference(setup.manifest.class_names, setup.manifest.fingerprint, setup.recipe)
+
+
+def _restore_metrics(setup: Setup, state: State, saved: dict[str, Tensor]) -> None:
+    """Give each rank its own sums; if the number of ranks has changed, give them all to rank 0."""
+    sums = saved["sums"]
+    world = setup.world
+    if len(sums) != world.size:
+        sums = torch.cat([sums.sum(0, keepdim=True), sums.new_zeros(world.size - 1, sums.shape[1])])
+    state.metrics.sums.copy_(sums[world.rank])
+    state.metrics.not_finite.copy_(saved["not_finite"].max())
+    state.metrics.failed_steps.copy_(saved["wrong"])
+
+
+def _copy_best_weights(setup: Setup, best: Path) -> None:
+    """Copy the best weights of the resumed run into this run's folder."""
+    folder = setup.tracker.checkpoint_dir
+    if setup.world.main and best.is_file() and best.parent != folder:
+        checkpoint.save(folder / best.name, *checkpoint.load(best))
+
+
+def _use_archive(setup: Setup, state: State, found: Archive, meta: CheckpointMeta | None) -> str:
+    """Resume the archive's training if it fits this run, else fine-tune its weights.
 
     Returns:
-        What was done, and why, for the user.
+        What was done and why, for the user.
 
     Raises:
         ValueError: not even its weights fit the network.
     """
-    why_not = "it holds weights alone"
-    if given.has_checkpoint:
-        with tempfile.TemporaryDirectory() as folder:
-            why_not = _go_on(run, given, given.extract_checkpoint(Path(folder)))
-    if not why_not:
-        return f"Going on from {given.path.name} at epoch {run.state.epoch + 1}, step {run.state.step}."
-    return f"{_fine_tune(run, given)} ({why_not})."
+    obstacle = _find_obstacle(setup, meta)
+    if obstacle:
+        return f"{_load_fitting_weights(setup, found)} ({obstacle})."
+    with tempfile.TemporaryDirectory() as folder:
+        path = found.extract_checkpoint(Path(folder))
+        if setup.world.main and found.best is not None:
+            checkpoint.save(path.with_name("best.pth"), {"model": found.load_weights()}, found.best)
+        restore(setup, state, path)
+    return f"Resuming {found.path.name} at epoch {state.epoch + 1}, step {state.step}."
 
 
-def _go_on(run: Run, given: Archive, path: Path) -> str:
-    """Restore the run; returns why it cannot be, empty where it was."""
-    meta = checkpoint.load(path)[1]
-    if meta["finished"]:
+def _find_obstacle(setup: Setup, meta: CheckpointMeta | None) -> str:
+    """Say why the archive's training cannot be resumed; "" if it can."""
+    if meta is None:
+        return "it holds weights only"
+    if meta.progress.finished:
         return "its training is finished"
-    if run.budget_controller is not None and not meta["state"]["times"]:
+    if has_budget(setup.config) and not meta.has_budget:
         return "its training had no --budget"
-    if reason := difference(run.manifest, run.recipe, meta):
-        return f"it cannot go on: {reason}"
-    if run.world.main:
-        checkpoint.save(path.with_name("best.pth"), {"model": given.weights}, given.best)
-    restore(run, path)
+    if difference := _find_difference(setup, meta):
+        return f"it cannot be resumed: {difference}"
     return ""
 
 
 @torch.no_grad()
-def _fine_tune(run: Run, given: Archive) -> str:
-    """Load the weights that fit; those of the head only where the classes are the same."""
-    model = run.step.model
-    mine = model.state_dict()
-    head = "" if given.class_names == run.manifest.class_names else _head(model) + "."
-    fit = {
+def _load_fitting_weights(setup: Setup, found: Archive) -> str:
+    """Load the weights that fit, those of the head only if the classes are the same; say which are new."""
+    step = setup.step
+    wanted = step.model.state_dict()
+    same_classes = found.class_names == setup.manifest.class_names
+    head = f"{_find_head(step.model)}."
+    fitting = {
         name: tensor
-        for name, tensor in given.weights.items()
-        if name in mine and tensor.shape == mine[name].shape and not (head and name.startswith(head))
+        for name, tensor in found.load_weights().items()
+        if name in wanted and tensor.shape == wanted[name].shape and (same_classes or not name.startswith(head))
     }
-    if not fit:
+    if not fitting:
         raise ValueError(
-            f"The weights of {given.path.name} are of another network ({given.network}) and fit none of "
-            f"{run.recipe.model}'s. Choose its --model, or pick no checkpoint."
+            f"The weights of {found.path.name} are of another network ({found.network}) and fit none of "
+            f"{setup.recipe.model}'s. Choose its --model, or pick no checkpoint."
         )
-    model.load_state_dict(fit, strict=False)
-    if run.step.average is not None:
-        run.step.average.model.load_state_dict(model.state_dict())
-    fresh = [name for name in mine if name not in fit]
-    listed = f"; new are {', '.join(fresh[:4])}{', ...' if len(fresh) > 4 else ''}" if fresh else ""
-    return f"Fine-tuning {given.path.name}: {len(fit)} of {len(mine)} tensors loaded{listed}"
+
+    step.model.load_state_dict(fitting, strict=False)
+    if step.ema is not None:
+        step.ema.model.load_state_dict(step.model.state_dict())
+    new = [name for name in wanted if name not in fitting]
+    more = ", ..." if len(new) > 4 else ""
+    listed = f"; new are {', '.join(new[:4])}{more}" if new else ""
+    return f"Fine-tuning {found.path.name}: {len(fitting)} of {len(wanted)} tensors loaded{listed}"
 
 
-def _head(model: nn.Module) -> str:
-    """Name of the layer whose outputs are the classes."""
+def _find_head(model: nn.Module) -> str:
+    """Return the name of the layer whose outputs are the classes."""
     return [name for name, module in model.named_modules() if isinstance(module, nn.Linear)][-1]

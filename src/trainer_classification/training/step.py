@@ -1,8 +1,8 @@
-"""One training step: uint8 in, weights moved, nothing read back from the device."""
+"""Take one training step: uint8 images in, weights updated, nothing read back from the device."""
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -17,19 +17,19 @@ from trainer_classification.training.metrics import Metrics
 
 
 class Step:
-    """Forward, backward, optimizer, average.
+    """Run forward pass, backward pass and optimizer, and update the averaged weights.
 
     Args:
         model: in training mode, on its device, channels-last.
-        optimizer: over its parameters.
-        normalise: for the batches.
+        optimizer: over the model's parameters.
+        normalize: turns a batch into the network's input.
         label_smoothing: of the loss.
         dtype: of autocast; None: none.
-        average: follows the model; None: none.
-        forward: how the model is called: compiled, or averaging gradients over ranks; None: as it is.
-        mixing: of the images.
+        ema: average of the weights to update; None: none.
+        forward: how training calls the model, compiled or wrapped in DDP; None: the model itself.
+        mixing: mixup and cutmix of the images; None: none.
         accumulate: parts in which a batch is computed.
-        clip_norm: largest norm of the gradient; 0: any.
+        clip_norm: largest norm of the gradient; 0: not clipped.
     """
 
     def __init__(
@@ -37,71 +37,96 @@ class Step:
         model: nn.Module,
         optimizer: Optimizer,
         normalize: Normalize,
-        label_smoothing: float,
-        dtype: torch.dtype | None,
-        average: ModelEma | None,
         *,
+        label_smoothing: float = 0.0,
+        dtype: torch.dtype | None = None,
+        ema: ModelEma | None = None,
         forward: nn.Module | None = None,
         mixing: Mixing | None = None,
         accumulate: int = 1,
         clip_norm: float = 0.0,
     ) -> None:
-        self.model, self.optimizer, self.normalize = model, optimizer, normalize
-        self.label_smoothing, self.dtype, self.average = label_smoothing, dtype, average
+        self.model = model
+        self.optimizer = optimizer
+        self.normalize = normalize
+        self.label_smoothing = label_smoothing
+        self.dtype = dtype
+        self.ema = ema
         self.forward = model if forward is None else forward
-        self.mixing, self.accumulate, self.clip_norm = mixing or Mixing(0), accumulate, clip_norm
-        self.scaler = self._new_scaler()
+        self.mixing = mixing or Mixing(0)
+        self.accumulate = accumulate
+        self.clip_norm = clip_norm
+        self.scaler = self._create_scaler()
 
-    def _new_scaler(self) -> Any:
+    def _create_scaler(self) -> Any:
         amp: Any = torch.amp  # its types do not export GradScaler
         return amp.GradScaler("cuda", enabled=self.dtype is torch.float16)
 
     @property
-    def recorded(self) -> bool:
-        """Whether steps are played back as a CUDA graph."""
+    def is_recorded(self) -> bool:
+        """Whether steps are replayed as a CUDA graph."""
         return False
 
-    def __call__(self, batch: Batch, step: int, totals: Metrics) -> Tensor:
-        """Train on a batch; returns its mean loss, on the device."""
-        loss = self._train(batch.images, batch.labels, step, totals)
-        if self.average is not None:
-            self.average.update(step)
+    @property
+    def kept_model(self) -> nn.Module:
+        """The model that is evaluated and saved: the average if there is one."""
+        return self.model if self.ema is None else self.ema.model
+
+    def __call__(self, batch: Batch, step: int, metrics: Metrics) -> Tensor:
+        """Train on a batch, and return its mean loss, a tensor [] on the device."""
+        loss = self._train(batch.images, batch.labels, step, metrics)
+        if self.ema is not None:
+            self.ema.update(step)
         return loss
 
-    def _train(self, images: Tensor, labels: Tensor, step: int, totals: Metrics) -> Tensor:
-        """All but the average, whose decay is another number in each step."""
+    def _train(self, images: Tensor, labels: Tensor, step: int, metrics: Metrics) -> Tensor:
+        """Do everything but update the average, whose decay changes from step to step."""
         mixed, targets = self.mixing(self.normalize(images), labels, step)
         self.optimizer.zero_grad(set_to_none=True)
         loss, logits = self._backward(mixed, targets)
-        self._update(totals)
-        totals.add(loss, logits, labels)
+        self._update_weights(metrics)
+        metrics.add(loss, logits, labels)
         return loss
 
     def _backward(self, images: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
-        """Gradients of the mean loss; returns that loss and the logits, detached."""
+        """Compute the gradients of the mean loss; return that loss and the logits, detached."""
         parts = list(zip(images.chunk(self.accumulate), targets.chunk(self.accumulate), strict=True))
-        losses, logits = [], []
+        losses = []
+        logits = []
         for number, (part, target) in enumerate(parts):
-            # Ranks need to exchange the sum of the parts' gradients alone.
-            with nullcontext() if number == len(parts) - 1 else getattr(self.forward, "no_sync", nullcontext)():
+            is_last = number == len(parts) - 1
+            with self._gradient_exchange(is_last):
                 with torch.autocast(part.device.type, self.dtype, enabled=self.dtype is not None):
-                    answer = self.forward(part)
-                    loss = target.loss(answer, self.label_smoothing) * (len(part) / len(images))
+                    output = self.forward(part)
+                    loss = target.loss(output, self.label_smoothing) * (len(part) / len(images))
                 self.scaler.scale(loss).backward()
             losses.append(loss.detach())
-            logits.append(answer.detach())
-        return (torch.stack(losses).sum(), torch.cat(logits)) if len(parts) > 1 else (losses[0], logits[0])
+            logits.append(output.detach())
 
-    def _update(self, totals: Metrics) -> None:
-        """Move the weights; counts an overflow by the fall of the scale, without waiting for the device."""
+        if len(parts) == 1:
+            return losses[0], logits[0]
+        return torch.stack(losses).sum(), torch.cat(logits)
+
+    def _gradient_exchange(self, is_last: bool) -> AbstractContextManager[None]:
+        """Let ranks exchange gradients in the last part only: they need just the sum over the parts."""
+        if is_last or not hasattr(self.forward, "no_sync"):
+            return nullcontext()
+        no_sync: Any = self.forward.no_sync
+        context: AbstractContextManager[None] = no_sync()
+        return context
+
+    def _update_weights(self, metrics: Metrics) -> None:
+        """Clip the gradients and run the optimizer."""
         if self.clip_norm:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm, foreach=True)
         if not self.scaler.is_enabled():
             self.optimizer.step()
             return
-        one = torch.ones((), device=totals.wrong.device)
+
+        # An overflow lowers the scale. Comparing scales on the device counts it without a host sync.
+        one = torch.ones((), device=metrics.failed_steps.device)
         before = self.scaler.scale(one)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        totals.wrong[1] += self.scaler.scale(one) < before
+        metrics.failed_steps[1] += self.scaler.scale(one) < before

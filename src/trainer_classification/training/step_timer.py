@@ -9,43 +9,50 @@ import torch
 
 
 class StepTimer:
-    """Seconds of training, and of them the seconds that the device had nothing to do, as the loop waited for a batch.
+    """Time the steps of an epoch, and the part in which the device waited for a batch.
 
-    The loop runs ahead of a GPU, until its queue is full: then asking for a batch takes long, and costs nothing.
+    The loop runs ahead of a GPU until its queue is full. Requesting a batch then takes long without costing anything,
+    so waiting only counts while the device has nothing left to do.
+
+    Attributes:
+        training: seconds between `start` and `stop`.
+        waiting: those of them in which the device waited for data.
 
     Args:
         device: that trains.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.training = self.waiting = 0.0
-        self._started = self._asked = 0.0
+        self.training = 0.0
+        self.waiting = 0.0
+        self._started = 0.0
+        self._requested = 0.0
         cuda: Any = torch.cuda  # its events have no types
-        self._done = cuda.Event() if device.type == "cuda" else None
+        self._last_step = cuda.Event() if device.type == "cuda" else None
 
     def start(self) -> None:
-        """The steps begin, or go on after an evaluation."""
+        """Start, or continue after a pause."""
         self._started = time.perf_counter()
 
     def stop(self) -> None:
-        """The steps pause: evaluation, checkpoints and tracking are not training."""
+        """Pause: evaluation, checkpoints and tracking are not training."""
         self.training += time.perf_counter() - self._started
 
-    def ask(self) -> None:
-        """A batch is asked for."""
-        self._asked = time.perf_counter()
+    def request_batch(self) -> None:
+        """Note that the loop requests a batch."""
+        self._requested = time.perf_counter()
 
-    def got(self) -> None:
-        """The batch is there."""
-        if self._done is None or self._done.query():
-            self.waiting += time.perf_counter() - self._asked
+    def receive_batch(self) -> None:
+        """Note that the batch has arrived; count the wait if the device is idle."""
+        if self._last_step is None or self._last_step.query():
+            self.waiting += time.perf_counter() - self._requested
 
-    def stepped(self) -> None:
-        """A step is launched."""
-        if self._done is not None:
-            self._done.record()
+    def record_step(self) -> None:
+        """Note that a step was launched."""
+        if self._last_step is not None:
+            self._last_step.record()
 
     @property
-    def now(self) -> float:
-        """Seconds of training up to now, while the steps run."""
+    def elapsed(self) -> float:
+        """Seconds of training so far, while the steps run."""
         return self.training + time.perf_counter() - self._started

@@ -1,4 +1,4 @@
-"""How long the steps of a run take on this machine, tried on a few of them."""
+"""Time a few steps of a run on this machine, and estimate the rest of it from them."""
 
 from __future__ import annotations
 
@@ -10,20 +10,27 @@ from itertools import count
 import torch
 
 from trainer_classification.loaders.base import Batch, Loader
-from trainer_classification.training.cuda_graph import WARM_STEPS
-from trainer_classification.training.run import Run
+from trainer_classification.training.cuda_graph import WARMUP_STEPS
+from trainer_classification.training.setup import Setup
+from trainer_classification.training.state import State
 
-_WARM_STEPS = WARM_STEPS + 2  # tuning, compilation, first allocations; recording, and the first step played back
+CLOSING_SECONDS = 3.0  # report, tracker and exit
+
+# Tuning, compilation, first allocations; then recording, and the first step that is replayed.
+_WARMUP_STEPS = WARMUP_STEPS + 2
+_STEPS_BETWEEN_SYNCS = 8
+_EVALUATED_BATCHES = 3
 
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds of a step by the area of its images, of an evaluation, and of the end of a run.
+    """Seconds that the parts of a run take.
 
     Attributes:
-        fixed, per_pixel: of a step, as `fixed + per_pixel * side ** 2`.
-        evaluation: after each epoch, with saving.
-        finish: test, report and goodbye.
+        fixed: of a step, independent of the size of its images.
+        per_pixel: of a step, for each pixel of an image: it takes `fixed + per_pixel * side ** 2`.
+        evaluation: after each epoch, saving included.
+        finish: of test, report and exit.
     """
 
     fixed: float
@@ -32,48 +39,68 @@ class Times:
     finish: float
 
     def step(self, side: int) -> float:
-        """Of a step with images of this side in px."""
+        """Return the seconds of a step with images of this side in px."""
         return self.fixed + self.per_pixel * side**2
 
 
-def measure(run: Run, seconds: float) -> tuple[float, float]:
-    """(seconds a step, seconds an evaluated batch) at the size of the run's loader; changes the run's weights.
+def measure(setup: Setup, state: State, seconds: float) -> tuple[float, float]:
+    """Time steps and an evaluated batch at the size of the training loader; this changes the weights.
 
-    Loading is included, as it is in training. Takes the time asked for and that of the first steps.
+    Args:
+        setup: of the run.
+        state: has the training loader.
+        seconds: for timed steps; the steps before them come on top.
+
+    Returns:
+        Seconds for a step, loading included, and for an evaluated batch, without loading.
     """
-    batches = _endless(run.train_loader)
-    for step in range(_WARM_STEPS):
-        run.step(next(batches), step, run.totals)
-    _wait(run.device)
-    started, steps = time.perf_counter(), 0
-    while steps < 2 or run.world.broadcast_object(lambda: time.perf_counter() - started < seconds):
-        run.step(next(batches), steps, run.totals)
+    batches = _repeat_epochs(state.train_loader)
+    for number in range(_WARMUP_STEPS):
+        setup.step(next(batches), number, state.metrics)
+    _synchronize(setup.device)
+
+    started = time.perf_counter()
+    steps = 0
+    while steps < 2 or setup.world.broadcast_object(lambda: time.perf_counter() - started < seconds):
+        setup.step(next(batches), steps, state.metrics)
         steps += 1
-        _wait(run.device) if steps % 8 == 0 else None
-    _wait(run.device)
-    return (time.perf_counter() - started) / steps, _evaluation(run, next(batches))
+        if steps % _STEPS_BETWEEN_SYNCS == 0:
+            _synchronize(setup.device)
+    _synchronize(setup.device)
+    seconds_per_step = (time.perf_counter() - started) / steps
+    return seconds_per_step, _time_evaluation(setup, next(batches))
 
 
-def _endless(loader: Loader) -> Iterator[Batch]:
+def estimate_evaluation(setup: Setup, seconds_per_batch: float) -> tuple[float, float]:
+    """Return the seconds of one evaluation on the validation split, and on the test split; 0 without a split."""
+    seconds = {
+        name: seconds_per_batch * -(-split.count // setup.recipe.batch_size)
+        for name, split in setup.manifest.splits.items()
+    }
+    return seconds.get("validation", 0.0), seconds.get("test", 0.0)
+
+
+def _repeat_epochs(loader: Loader) -> Iterator[Batch]:
     for epoch in count():
         yield from loader.epoch(epoch)
 
 
 @torch.inference_mode()
-def _evaluation(run: Run, batch: Batch) -> float:
-    """Seconds that the kept model takes for a batch of training size."""
-    model = run.evaluated.eval()
-    images = run.normalize(batch.images)
-    with torch.autocast(run.device.type, run.dtype, enabled=run.dtype is not None):
+def _time_evaluation(setup: Setup, batch: Batch) -> float:
+    """Return the seconds that the evaluated model takes for a batch of training size."""
+    model = setup.step.kept_model.eval()
+    images = setup.normalize(batch.images)
+    with torch.autocast(setup.device.type, setup.dtype, enabled=setup.dtype is not None):
         model(images)
-        _wait(run.device)
+        _synchronize(setup.device)
         started = time.perf_counter()
-        for _ in range(3):
+        for _ in range(_EVALUATED_BATCHES):
             model(images)
-        _wait(run.device)
-    run.step.model.train()
-    return (time.perf_counter() - started) / 3
+        _synchronize(setup.device)
+    setup.step.model.train()
+    return (time.perf_counter() - started) / _EVALUATED_BATCHES
 
 
-def _wait(device: torch.device) -> None:
-    torch.cuda.synchronize(device) if device.type == "cuda" else None
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

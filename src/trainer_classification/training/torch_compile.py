@@ -1,4 +1,4 @@
-"""torch.compile, asked for by name, with a sentence where it cannot work."""
+"""Choose how steps run (CUDA graph, torch.compile or neither), and compile the model."""
 
 from __future__ import annotations
 
@@ -8,44 +8,56 @@ from typing import Any, Literal, cast
 import torch
 from torch import nn
 
-_SIZES = 64  # of images and parts of batches get kernels of their own; torch's own limit is 8, and then it goes slowly
+# Each image size and each size of a partial batch gets its own kernels. Torch stops compiling at 8 by default.
+_MAX_SIZES = 64
+
+StepMode = Literal["off", "default", "reduce-overhead", "graph"]
+TORCH_COMPILE_MODES = ("default", "reduce-overhead")
 
 
-Mode = Literal["off", "default", "reduce-overhead", "graph"]
-BY_COMPILER = ("default", "reduce-overhead")  # torch.compile's own
+def choose_step_mode(
+    requested: Literal["auto"] | StepMode, device: torch.device, processes: int, mixes: bool
+) -> StepMode:
+    """Choose how steps run; auto means a CUDA graph where one is possible.
 
-
-def mode_of(asked: Literal["auto"] | Mode, device: torch.device, processes: int, mixes: bool) -> Mode:
-    """What `--compile` means here; auto: graph where that can be.
+    Args:
+        requested: as `--compile`.
+        device: that trains.
+        processes: that train together.
+        mixes: True if mixup or cutmix is used.
 
     Raises:
-        ValueError: a graph is asked for where there can be none.
+        ValueError: a graph was requested where none is possible.
     """
-    against = [
-        "trains on a CPU" if device.type != "cuda" else "",
-        f"has {processes} processes" if processes > 1 else "",
-        "draws mixup or cutmix on the host for each step" if mixes else "",
-    ]
-    reasons = " and ".join(filter(None, against))
-    if asked == "graph" and reasons:
-        raise ValueError(f"--compile graph cannot be, as this run {reasons}: leave --compile out.")
-    if asked == "auto":
-        return "off" if reasons else "graph"
-    return asked
+    obstacles = []
+    if device.type != "cuda":
+        obstacles.append("trains on a CPU")
+    if processes > 1:
+        obstacles.append(f"has {processes} processes")
+    if mixes:
+        obstacles.append("draws mixup or cutmix on the host for each step")
+
+    if requested == "graph" and obstacles:
+        raise ValueError(
+            f"--compile graph is not possible, because this run {' and '.join(obstacles)}: omit --compile."
+        )
+    if requested == "auto":
+        return "off" if obstacles else "graph"
+    return requested
 
 
-def compiled(model: nn.Module, mode: Mode) -> nn.Module:
-    """The model as training calls it: with the modes of torch.compile compiled in its first step, sharing all weights.
+def compile_model(model: nn.Module, mode: StepMode) -> nn.Module:
+    """Return the model as training calls it; with a mode of torch.compile, the first step compiles it.
 
-    The model itself stays as it is: it is evaluated, averaged and saved uncompiled, which spares a second compilation
-    for evaluation and a third for its last, smaller batch. Each image size gets kernels of its own.
+    The returned module shares all weights. The model itself stays uncompiled for evaluation, averaging and saving,
+    which saves a compilation for evaluation and another for its last, smaller batch.
 
     Raises:
         ValueError: there is no C compiler.
     """
-    if mode not in BY_COMPILER:
+    if mode not in TORCH_COMPILE_MODES:
         return model
     if not any(shutil.which(name) for name in ("cc", "gcc", "clang")):
         raise ValueError(f"--compile {mode} needs a C compiler: apt-get install g++, or use --compile off.")
-    cast(Any, torch)._dynamo.config.recompile_limit = _SIZES
+    cast(Any, torch)._dynamo.config.recompile_limit = _MAX_SIZES
     return cast(nn.Module, cast(Any, torch).compile(model, mode=mode, dynamic=False))

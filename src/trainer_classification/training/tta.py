@@ -1,8 +1,8 @@
-"""Test-time augmentation: the mean of the logits over several views of an image.
+"""Test-time augmentation: average the logits over several views of an image.
 
-The views of "flip-translate" are those of Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU" (arXiv 2404.00498):
-the image with weight 1/2, and with 1/4 each the image moved by one pixel up and left, and down and right, at the edges
-reflected; each with its mirror image.
+The views of "flip-translate" are those of Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU" (arXiv 2404.00498).
+The image has weight 1/2. The image moved by one pixel up and left, and by one down and right, have 1/4 each, with
+reflected edges. Each view is averaged with its mirror image.
 """
 
 from __future__ import annotations
@@ -19,24 +19,27 @@ Views = Literal["none", "flip", "flip-translate"]
 
 
 def check_views(views: Views, policy: Policy) -> None:
-    """Raise ValueError where a mirror image is something else than what the network has learnt."""
+    """Raise ValueError if the views flip images although the training did not."""
     if views != "none" and policy.flip == "none":
-        raise ValueError(f"--tta {views} mirrors the images, but the training did not (--flip none): leave it away.")
+        raise ValueError(f"--tta {views} flips the images, but the training did not (--flip none): omit --tta.")
 
 
 def logits_over(model: nn.Module, images: Tensor, views: Views) -> Tensor:
-    """Logits [B, K] of normalised images [B, C, H, W], the mean over the views."""
+    """Return logits [B, K] for normalized images [B, C, H, W], averaged over the views."""
     if views == "none":
         return model(images)
-    straight = _mirrored(model, images)
+    centered = _average_flipped(model, images)
     if views == "flip":
-        return straight
+        return centered
+
     side = images.shape[-1]
     padded = F.pad(images, (1, 1, 1, 1), "reflect")
-    windows = (padded[:, :, at : at + side, at : at + side] for at in (0, 2))
-    moved = [_mirrored(model, window.contiguous(memory_format=torch.channels_last)) for window in windows]
-    return 0.5 * straight + 0.25 * (moved[0] + moved[1])
+    shifted = []
+    for offset in (0, 2):
+        window = padded[:, :, offset : offset + side, offset : offset + side]
+        shifted.append(_average_flipped(model, window.contiguous(memory_format=torch.channels_last)))
+    return 0.5 * centered + 0.25 * (shifted[0] + shifted[1])
 
 
-def _mirrored(model: nn.Module, images: Tensor) -> Tensor:
+def _average_flipped(model: nn.Module, images: Tensor) -> Tensor:
     return 0.5 * (model(images) + model(images.flip(3)))

@@ -1,0 +1,102 @@
+"""Rebuild a trained model from anything that a run leaves."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from trainer_classification import models
+from trainer_classification.checkpoint import archive
+from trainer_classification.checkpoint import file as checkpoint
+from trainer_classification.checkpoint.meta import CheckpointMeta
+
+# Where a run's folder has its model, the best first.
+_CANDIDATES = ("model.pth", "model/model.pth", "checkpoints/best.pth", "best.pth", "checkpoints/last.pth", "last.pth")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained network with all that is needed to use it.
+
+    Attributes:
+        network: in evaluation mode, on the CPU; normalized float [B, C, H, W] to logits [B, K].
+        name: of the network, such as "resnet18".
+        class_names: in the order of the logits.
+        image_size: side of the images it was trained for, in px.
+        channels: of the images, 1 or 3.
+        mean: to normalize by, for each channel, in 0..1.
+        std: to normalize by, for each channel, in 0..1.
+        dataset: name of the dataset it was trained on.
+        source: file it was loaded from.
+    """
+
+    network: nn.Module
+    name: str
+    class_names: tuple[str, ...]
+    image_size: int
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    dataset: str
+    source: Path
+
+
+def load_model(path: str | Path) -> Model:
+    """Load a trained model; reading it runs no code from the file.
+
+    Args:
+        path: folder of a run, its `model.pth`, one of its checkpoints, or the platform's `checkpoint.zip`. Of a
+            checkpoint with averaged weights, these are used.
+
+    Raises:
+        ValueError: there is no model, the file is damaged, or it is an archive of another trainer, which does not say
+            how images are normalized.
+    """
+    source = _find_file(Path(path))
+    tensors, meta = _read(source)
+    network = models.build(meta.network, len(meta.class_names), meta.channels, meta.image_size, meta.recipe.width)
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ValueError(f"The weights in {source} do not fit a {meta.network}: {error}") from error
+    return Model(
+        network=network.eval(),
+        name=meta.network,
+        class_names=tuple(meta.class_names),
+        image_size=meta.image_size,
+        channels=meta.channels,
+        mean=tuple(meta.mean),
+        std=tuple(meta.std),
+        dataset=meta.dataset,
+        source=source,
+    )
+
+
+def _find_file(path: Path) -> Path:
+    if not path.is_dir():
+        return path
+    for name in _CANDIDATES:
+        if (path / name).is_file():
+            return path / name
+    raise ValueError(f"{path} holds no model; it may be {', '.join(_CANDIDATES)}.")
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], CheckpointMeta]:
+    """Return the state dict to use, and its description."""
+    if not path.is_file():
+        raise ValueError(f"There is no model {path}.")
+    if zipfile.is_zipfile(path) and archive.is_archive(path):
+        found = archive.read(path)
+        if found.best is None:
+            raise ValueError(
+                f"{path} is an archive of another trainer and does not say how images are normalized: use it with "
+                f"train.py --weights {path}."
+            )
+        return found.load_weights(), found.best
+    state: dict[str, Any]
+    state, meta = checkpoint.load(path)
+    return state.get("average", state["model"]), meta

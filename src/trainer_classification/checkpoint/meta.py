@@ -1,0 +1,191 @@
+"""Describe a checkpoint: what was trained, on what, and how far. Its JSON is written and read here only."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from trainer_classification.recipes import Recipe, recipe_from_json
+
+FORMAT_VERSION = 1
+
+# Names in the JSON of format 1 that differ from those of the fields.
+_PROGRESS_NAMES = {
+    "steps_before": "before",
+    "step_limit": "limit",
+    "seconds_spent": "spent",
+    "best_score": "best",
+}
+
+
+@dataclass
+class Progress:
+    """How far a run has come: what a checkpoint keeps beside the tensors.
+
+    Attributes:
+        epoch: epochs that are complete.
+        step: steps taken in the epoch that runs.
+        steps_before: steps taken in the complete epochs.
+        epochs: of the run, where a budget plans them; 0: the recipe's.
+        step_limit: steps in an epoch, where a budget plans them; 0: all.
+        seconds_spent: since the command started, earlier runs that were resumed included.
+        times: fields of `step_times.Times` as the budget's plan assumes them; empty: no budget.
+        best_score: highest score of an epoch so far; -1: none.
+        finished: True once the last epoch is complete.
+        seconds_training: in steps, and waiting for their batches.
+        seconds_waiting: those of them in which the device waited for data.
+        images: trained on, over all ranks.
+        seconds_first_step: from the start of the command to the end of the first step.
+        seconds_in_first_step: in the first step itself.
+        history: one row of metrics for each epoch.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    steps_before: int = 0
+    epochs: int = 0
+    step_limit: int = 0
+    seconds_spent: float = 0.0
+    times: tuple[float, ...] = ()
+    best_score: float = -1.0
+    finished: bool = False
+    seconds_training: float = 0.0
+    seconds_waiting: float = 0.0
+    images: int = 0
+    seconds_first_step: float = 0.0
+    seconds_in_first_step: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def steps_done(self) -> int:
+        """Steps since the start of the run."""
+        return self.steps_before + self.step
+
+
+@dataclass(frozen=True)
+class CheckpointMeta:
+    """Everything about a checkpoint but its tensors.
+
+    Attributes:
+        config: the options as JSON types.
+        recipe: of the training.
+        dataset: its name.
+        class_names: in the order of the model's outputs.
+        channels: of the images, 1 or 3.
+        image_size: side of the images the network sees, in px.
+        mean: of the training images, for each channel, in 0..1.
+        std: of the training images, for each channel, in 0..1.
+        fingerprint: of the prepared dataset.
+        progress: how far the run had come.
+    """
+
+    config: dict[str, Any]
+    recipe: Recipe
+    dataset: str
+    class_names: list[str]
+    channels: int
+    image_size: int
+    mean: list[float]
+    std: list[float]
+    fingerprint: str
+    progress: Progress
+
+    @property
+    def network(self) -> str:
+        """Name of the network."""
+        return self.recipe.model
+
+    @property
+    def project_name(self) -> str:
+        """Name of the project in the tracker."""
+        return str(self.config["project_name"])
+
+    @property
+    def has_budget(self) -> bool:
+        """Whether a budget plans the run."""
+        return bool(self.progress.times)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON types."""
+        progress = dataclasses.asdict(self.progress)
+        return {
+            "format_version": FORMAT_VERSION,
+            "config": self.config,
+            "recipe": dataclasses.asdict(self.recipe),
+            "dataset": self.dataset,
+            "class_names": self.class_names,
+            "channels": self.channels,
+            "image_size": self.image_size,
+            "mean": self.mean,
+            "std": self.std,
+            "manifest_fingerprint": self.fingerprint,
+            "finished": self.progress.finished,
+            "state": {_PROGRESS_NAMES.get(name, name): value for name, value in progress.items()},
+        }
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> CheckpointMeta:
+        """Read it from JSON types.
+
+        Raises:
+            ValueError: it has another format version, or a value is missing.
+        """
+        version = content.get("format_version")
+        if version != FORMAT_VERSION:
+            raise ValueError(
+                f"it has format version {version}, this program reads {FORMAT_VERSION}: use the program that wrote it"
+            )
+        try:
+            return cls(
+                config=content["config"],
+                recipe=recipe_from_json(content["recipe"]),
+                dataset=content["dataset"],
+                class_names=content["class_names"],
+                channels=content["channels"],
+                image_size=content["image_size"],
+                mean=content["mean"],
+                std=content["std"],
+                fingerprint=content["manifest_fingerprint"],
+                progress=_progress_from_json(content["state"]),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"its description lacks {error}") from error
+
+    def find_difference(self, dataset_class_names: list[str], fingerprint: str, recipe: Recipe) -> str:
+        """Say why a run cannot continue from this checkpoint.
+
+        Args:
+            dataset_class_names: of the run's dataset.
+            fingerprint: of the run's prepared dataset.
+            recipe: of the run.
+
+        Returns:
+            The first thing that differs, with both values; "" if the run can continue.
+        """
+        if self.class_names != dataset_class_names:
+            return f"its class_names differs ({_shorten(self.class_names)} / {_shorten(dataset_class_names)})"
+        if self.fingerprint != fingerprint:
+            return f"its manifest_fingerprint differs ({self.fingerprint} / {fingerprint})"
+        theirs = _as_json(self.recipe)
+        ours = _as_json(recipe)
+        changed = [name for name in theirs if theirs[name] != ours[name]]
+        if not changed:
+            return ""
+        return f"its recipe differs ({', '.join(f'{name} {theirs[name]} / {ours[name]}' for name in changed)})"
+
+
+def _progress_from_json(content: dict[str, Any]) -> Progress:
+    names = [entry.name for entry in dataclasses.fields(Progress)]
+    values = {name: content[_PROGRESS_NAMES.get(name, name)] for name in names}
+    return Progress(**values | {"times": tuple(values["times"])})
+
+
+def _as_json(recipe: Recipe) -> dict[str, Any]:
+    """Return a recipe as it comes back from JSON, so that tuples and lists compare equal."""
+    return dict(json.loads(json.dumps(dataclasses.asdict(recipe))))
+
+
+def _shorten(value: object) -> str:
+    return str(value)[:60]

@@ -1,0 +1,52 @@
+"""Inspect the dataset of a training, decide, and prepare what the decisions need."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trainer_classification.config import PrepareConfig, TrainConfig
+from trainer_classification.training.distributed import World
+from trainer_classification.training.resolve import Resolved, resolve
+
+
+def prepare_dataset(config: TrainConfig, world: World) -> tuple[Path, Resolved]:
+    """Decide how to train, and prepare the formats that this needs, unless they are prepared already.
+
+    Args:
+        config: what the user asked for.
+        world: the processes that train.
+
+    Returns:
+        The folder of the prepared dataset, and the decisions.
+
+    Raises:
+        ValueError: the dataset or an option is wrong.
+    """
+    # Decoders and polars: a machine that trains on a prepared array may lack them.
+    from trainer_classification.preparation.inspect import inspect
+    from trainer_classification.preparation.pipeline import write
+
+    options = prepare_options(config)
+    info = inspect(options)
+    resolved = resolve(config, info, world)
+    prepared = write(info, resolved.formats, options, accept_existing=True)
+    return prepared.folder, resolved
+
+
+def prepare_options(config: TrainConfig) -> PrepareConfig:
+    """Return the options of prepare.py that a training implies."""
+    return PrepareConfig(
+        dataset=config.dataset,
+        task=config.task,
+        out=config.prepared,
+        image_size=config.resize,
+        validation_fraction=config.validation_fraction,
+        test_fraction=config.test_fraction,
+        unknown_folders=config.unknown_folders,
+        nested=config.nested,
+        path_column=config.path_column,
+        label_column=config.label_column,
+        split_column=config.split_column,
+        on_bad_image=config.on_bad_image,
+        workers=config.num_workers,
+    )

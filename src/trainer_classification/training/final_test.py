@@ -1,0 +1,110 @@
+"""End a training: test the best weights once, and write everything that the run leaves."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import torch
+
+from trainer_classification.checkpoint import file as checkpoint
+from trainer_classification.console import log
+from trainer_classification.outputs.model_card import write_outputs
+from trainer_classification.training.evaluate import Evaluation, evaluate
+from trainer_classification.training.save import save_model
+from trainer_classification.training.setup import Setup, describe_configuration
+from trainer_classification.training.state import State
+from trainer_classification.training.torch_compile import TORCH_COMPILE_MODES
+from trainer_classification.training.tta import Views
+
+
+def finish_run(setup: Setup, state: State) -> dict[str, Any]:
+    """Test the best weights once, on all ranks, write model, summary, metrics and report, and return the summary."""
+    best = setup.tracker.checkpoint_dir / "best.pth"
+    if not best.is_file():  # the last checkpoint of a finished training was copied without its best weights
+        save_model(setup, state, best)
+    tensors, meta = setup.world.broadcast_object(lambda: checkpoint.load(best))
+    setup.step.kept_model.load_state_dict(tensors["model"])
+    save_model(setup, state, setup.tracker.model_dir / "model.pth")
+
+    tested = _test(setup, "none")
+    summary = build_summary(setup, state, meta.progress.epoch, tested)
+    views = setup.config.tta
+    if views != "none" and tested is not None:
+        summary |= _test_views(setup, views)
+    if setup.world.main:
+        configuration = describe_configuration(setup)
+        write_outputs(setup.tracker, setup.manifest, configuration, state.history, summary, tested)
+    return summary
+
+
+def _test(setup: Setup, views: Views) -> Evaluation | None:
+    """Evaluate the kept weights on the test split; None without one."""
+    if "test" not in setup.manifest.splits:
+        return None
+    with setup.open_test_loader() as loader:
+        return evaluate(
+            setup.step.kept_model,
+            loader,
+            setup.normalize,
+            setup.num_classes,
+            dtype=setup.dtype,
+            world=setup.world,
+            views=views,
+        )
+
+
+def _test_views(setup: Setup, views: Views) -> dict[str, Any]:
+    """Test again with test-time augmentation, log the accuracy, and return the metrics under names of their own."""
+    tested = _test(setup, views)
+    assert tested is not None
+    log(f"Test accuracy with --tta {views}: {tested.accuracy:.2%}.")
+    return {"tta": views, "accuracy_test_tta": tested.accuracy, "loss_test_tta": tested.loss}
+
+
+def _final_step_mode(setup: Setup) -> str:
+    """Return how the steps ran in the end."""
+    if setup.step.is_recorded:
+        return "graph"
+    return setup.step_mode if setup.step_mode in TORCH_COMPILE_MODES else "off"
+
+
+def build_summary(setup: Setup, state: State, best_epoch: int, tested: Evaluation | None) -> dict[str, Any]:
+    """Return the content of `summary.json`; None where there was nothing to measure.
+
+    seconds_training is the time of the steps and of waiting for their batches. Evaluation, checkpoints and tracking
+    are only part of seconds_total.
+
+    Args:
+        setup: of the run.
+        state: at the end of the run.
+        best_epoch: number of the epoch whose weights are kept, from 1.
+        tested: result on the test split.
+    """
+    best_row = state.history[best_epoch - 1]
+    not_finite, overflowed = state.metrics.failed_steps.tolist()
+    return {
+        "dataset": setup.manifest.dataset,
+        "loader": setup.inputs.resolved.engine.reason,
+        "epochs": state.epoch,
+        "best_epoch": best_epoch,
+        "seconds_training": state.seconds_training,
+        "seconds_total": time.time() - setup.inputs.started,
+        "seconds_first_step": state.seconds_first_step,
+        "seconds_in_first_step": state.seconds_in_first_step,
+        "images_per_second": state.images / state.seconds_training,
+        "data_wait_fraction": state.seconds_waiting / state.seconds_training,
+        "accuracy_test": tested.accuracy if tested else None,
+        "balanced_accuracy_test": tested.balanced_accuracy if tested else None,
+        "accuracy_validation": best_row.get("accuracy_validation"),
+        "loss_test": tested.loss if tested and math.isfinite(tested.loss) else None,
+        "seed": setup.config.seed,
+        "device": torch.cuda.get_device_name() if setup.device.type == "cuda" else "cpu",
+        "precision": str(setup.dtype or torch.float32).removeprefix("torch."),
+        "world_size": setup.world.size,
+        "manifest_fingerprint": setup.manifest.fingerprint,
+        "steps_not_finite": not_finite,
+        "steps_overflowed": overflowed,
+        "compile": _final_step_mode(setup),
+    }

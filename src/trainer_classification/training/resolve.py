@@ -1,0 +1,201 @@
+"""Decide device, precision, recipe, engine and start checkpoint of a run: once, each with its reason.
+
+Everything after this reads the decisions from `Resolved`. What also depends on the number of training images, known
+only after preparing, is completed from the manifest by `complete_recipe`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+
+from trainer_classification import recipes
+from trainer_classification.config import TrainConfig
+from trainer_classification.console import log
+from trainer_classification.data.manifest import Manifest
+from trainer_classification.device import choose_device, choose_precision
+from trainer_classification.loaders.registry import EngineChoice, choose_engine
+from trainer_classification.models.speednet import least_side
+from trainer_classification.recipes import Recipe
+from trainer_classification.training.distributed import World
+from trainer_classification.training.start_checkpoint import StartCheckpoint, choose_start
+from trainer_classification.training.tta import check_views
+
+RecipeKind = Literal["standard", "speed"]
+
+
+class Dataset(Protocol):
+    """What must be known of a dataset to decide; `preparation.inspect.DatasetInfo` has it before preparing."""
+
+    @property
+    def name(self) -> str:
+        """Name of the dataset."""
+
+    @property
+    def resized(self) -> bool:
+        """Whether images are stored resized."""
+
+    @property
+    def array_bytes(self) -> int:
+        """Bytes of all splits in the array format."""
+
+
+@dataclass(frozen=True)
+class PreparedDataset:
+    """A dataset that is already prepared, as `Dataset`."""
+
+    manifest: Manifest
+
+    @property
+    def name(self) -> str:
+        """Name of the dataset."""
+        return self.manifest.dataset
+
+    @property
+    def resized(self) -> bool:
+        """Whether images are stored resized."""
+        return self.manifest.resized
+
+    @property
+    def array_bytes(self) -> int:
+        """Bytes of all splits in the array format."""
+        count = sum(split.count for split in self.manifest.splits.values())
+        return count * self.manifest.image_size**2 * self.manifest.channels
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The decisions of a run.
+
+    Attributes:
+        device: that trains.
+        device_reason: why.
+        dtype: of autocast; None: none, everything in fp32.
+        dtype_reason: why, with the name of the precision.
+        recipe_kind: which recipe of the dataset.
+        network: name in the catalogue; "auto": the recipe's.
+        engine: that delivers the batches, with its reason.
+        formats: that must be prepared.
+        start: what the training starts from, with its reason.
+    """
+
+    device: torch.device
+    device_reason: str
+    dtype: torch.dtype | None
+    dtype_reason: str
+    recipe_kind: RecipeKind
+    network: str
+    engine: EngineChoice
+    formats: tuple[str, ...]
+    start: StartCheckpoint
+
+
+def resolve(
+    config: TrainConfig, dataset: Dataset, world: World | None = None, prepared: Collection[str] | None = None
+) -> Resolved:
+    """Decide, and log the decisions.
+
+    Args:
+        config: what the user asked for.
+        dataset: what is known of the dataset.
+        world: the processes that train; None: only this one.
+        prepared: the only formats that can be had. None: what is missing will be prepared.
+
+    Raises:
+        ValueError: what the user asked for is not possible here; says what to do.
+    """
+    start = choose_start(config)
+    device, device_reason = choose_device(config.device)
+    dtype, dtype_reason = choose_precision(device, config.amp)
+    network = _choose_network(config, start)
+    kind = recipes.recipe_kind(_with_network(config, network), dataset.name, device.type == "cpu")
+    engine = choose_engine(config.loader, dataset.array_bytes, device, dataset.resized, prepared)
+    resolved = Resolved(
+        device=device,
+        device_reason=device_reason,
+        dtype=dtype,
+        dtype_reason=dtype_reason,
+        recipe_kind=kind,
+        network=network,
+        engine=engine,
+        formats=_needed_formats(engine, dataset.resized, network, kind),
+        start=start,
+    )
+    _log_decisions(resolved, world or World())
+    return resolved
+
+
+def complete_recipe(config: TrainConfig, resolved: Resolved, manifest: Manifest) -> tuple[Recipe, str]:
+    """Return the recipe with no value left open, and the reason.
+
+    Args:
+        config: whose options replace the recipe's values.
+        resolved: the decisions.
+        manifest: of the prepared dataset.
+
+    Raises:
+        ValueError: an option does not fit the dataset.
+    """
+    recipe, reason = recipes.recipe_for(
+        manifest.dataset,
+        manifest.train_size,
+        manifest.channels,
+        manifest.splits["train"].count,
+        manifest.resized,
+        kind=resolved.recipe_kind,
+    )
+    recipe = recipes.apply_options(_with_network(config, resolved.network), recipe)
+    _check_recipe(recipe, manifest)
+    check_views(config.tta, recipe.policy)
+    return recipe, reason
+
+
+def _choose_network(config: TrainConfig, start: StartCheckpoint) -> str:
+    """Return the user's network, else that of the picked archive, unless the user asked for the speed recipe."""
+    if config.model == "auto" and config.recipe != "speed":
+        return start.network
+    return config.model
+
+
+def _with_network(config: TrainConfig, network: str) -> TrainConfig:
+    return dataclasses.replace(config, model=network)  # type: ignore[arg-type]  # one of the option's values
+
+
+def _needed_formats(engine: EngineChoice, resized: bool, network: str, kind: RecipeKind) -> tuple[str, ...]:
+    """Return the engine's formats, and the array if a speednet whitens its first layer with it."""
+    formats = engine.formats(resized)
+    uses_speednet = network == "speednet" or (network == "auto" and kind == "speed")
+    if uses_speednet and "array" not in formats:
+        return (*formats, "array")
+    return formats
+
+
+def _log_decisions(resolved: Resolved, world: World) -> None:
+    processes = f"{world.size} processes, each on " if world.size > 1 else ""
+    log(f"Device: {processes}{resolved.device} ({resolved.device_reason}); {resolved.dtype_reason}.")
+    log(f"Loader: {resolved.engine.reason}.")
+    log(f"Start: {resolved.start.reason}.")
+
+
+def _check_recipe(recipe: Recipe, manifest: Manifest) -> None:
+    """Raise ValueError if the recipe does not fit the images."""
+    if recipe.progressive and recipe.policy.crop != "resized":
+        raise ValueError(
+            f"--progressive needs images that are cropped and resized, but these of {manifest.image_size} px are only "
+            f"shifted: omit it, or use a --resize other than their size."
+        )
+    if recipe.model == "speednet" and recipe.progressive:
+        smallest = least_side(recipe.image_size)
+        if recipe.progressive < smallest:
+            raise ValueError(
+                f"--progressive is {recipe.progressive}, but a speednet for {recipe.image_size} px needs {smallest} px "
+                f"or more."
+            )
+    if recipe.policy.crop == "shift" and recipe.policy.shift >= recipe.image_size:
+        raise ValueError(
+            f"--shift is {recipe.policy.shift}, but must be less than the {recipe.image_size} px of an image."
+        )

@@ -1,0 +1,249 @@
+"""Put a training together from the decisions and the prepared dataset: recipe, loaders, model, optimizer, step."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer_classification.augment.mixup import Mixing
+from trainer_classification.checkpoint.meta import Progress
+from trainer_classification.config import TrainConfig
+from trainer_classification.console import log
+from trainer_classification.data.manifest import Manifest
+from trainer_classification.data.table import open_table
+from trainer_classification.loaders.base import Loader, LoaderRequest
+from trainer_classification.loaders.registry import open_loader
+from trainer_classification.models.normalize import Normalize
+from trainer_classification.optim.ema import ModelEma
+from trainer_classification.optim.parameter_groups import build_optimizer
+from trainer_classification.outputs.tracking import Tracker
+from trainer_classification.plan import Plan, training_steps
+from trainer_classification.recipes import Recipe
+from trainer_classification.training import progressive
+from trainer_classification.training.cuda_graph import CudaGraphStep
+from trainer_classification.training.distributed import StopConsensus, World
+from trainer_classification.training.initial_weights import build_initial_model
+from trainer_classification.training.resolve import Resolved, complete_recipe
+from trainer_classification.training.step import Step
+from trainer_classification.training.torch_compile import StepMode, choose_step_mode, compile_model
+
+_DRY_RUN_STEPS = 2
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a training is put together from.
+
+    Attributes:
+        config: what the user asked for, with the values that a budget planned.
+        resolved: the decisions.
+        folder: of the prepared dataset.
+        manifest: of the prepared dataset.
+        world: the processes that train.
+        started: `time.time()` at which the command started.
+    """
+
+    config: TrainConfig
+    resolved: Resolved
+    folder: Path
+    manifest: Manifest
+    world: World
+    started: float
+
+
+@dataclass(frozen=True)
+class Setup:
+    """All parts of a training. What changes while it runs is in `state.State`, and in model and optimizer.
+
+    Attributes:
+        inputs: what it was put together from.
+        recipe: with no value left open.
+        recipe_reason: why this one.
+        plan: order and draws of the training images.
+        step: with model, optimizer and average.
+        step_mode: how steps run.
+        normalize: turns a batch into the network's input.
+        validation_loader: None if there is no validation split.
+        tracker: gets the metrics; has the folders for the outputs.
+        consensus: of the processes about saving and stopping.
+    """
+
+    inputs: Inputs
+    recipe: Recipe
+    recipe_reason: str
+    plan: Plan
+    step: Step
+    step_mode: StepMode
+    normalize: Normalize
+    validation_loader: Loader | None
+    tracker: Tracker
+    consensus: StopConsensus
+
+    @property
+    def config(self) -> TrainConfig:
+        """What the user asked for, with the values that a budget planned."""
+        return self.inputs.config
+
+    @property
+    def manifest(self) -> Manifest:
+        """Of the prepared dataset."""
+        return self.inputs.manifest
+
+    @property
+    def world(self) -> World:
+        """The processes that train."""
+        return self.inputs.world
+
+    @property
+    def device(self) -> torch.device:
+        """That trains."""
+        return self.inputs.resolved.device
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """Of autocast; None: none."""
+        return self.inputs.resolved.dtype
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of the dataset, K."""
+        return len(self.manifest.class_names)
+
+    @property
+    def full_steps(self) -> int:
+        """Steps of an epoch over all training images."""
+        return training_steps(self.plan.count, self.recipe.batch_size)
+
+    def steps_per_epoch(self, progress: Progress) -> int:
+        """Return the steps of an epoch, within the limits of a budget or an option."""
+        if self.config.stop_early:
+            return min(self.full_steps, _DRY_RUN_STEPS)
+        limit = progress.step_limit or self.config.max_steps_per_epoch
+        return min(self.full_steps, limit) if limit else self.full_steps
+
+    def epochs(self, progress: Progress) -> int:
+        """Return the epochs of the run."""
+        if self.config.stop_early:
+            return 1
+        return progress.epochs or self.recipe.epochs
+
+    def total_steps(self, progress: Progress) -> int:
+        """Return the steps of the run, as far as they are planned."""
+        epochs_left = self.epochs(progress) - progress.epoch
+        return progress.steps_before + epochs_left * self.steps_per_epoch(progress)
+
+    def image_size(self, progress: Progress) -> int:
+        """Return the side of this epoch's images in px."""
+        recipe = self.recipe
+        return progressive.image_size(progress.epoch, self.epochs(progress), recipe.progressive, recipe.image_size)
+
+    def open_train_loader(self, image_size: int) -> Loader:
+        """Open the loader of the training split."""
+        return _open(self.inputs, self.recipe, "train", image_size, self.plan)
+
+    def open_test_loader(self) -> Loader:
+        """Open the loader of the test split."""
+        return _open(self.inputs, self.recipe, "test", self.recipe.image_size, None)
+
+    def close(self) -> None:
+        """Close the validation loader."""
+        if self.validation_loader is not None:
+            self.validation_loader.close()
+
+
+def build_setup(inputs: Inputs, tracker: Tracker) -> Setup:
+    """Put a training together.
+
+    Raises:
+        ValueError: an option does not fit the dataset, or the dataset is damaged.
+    """
+    config = inputs.config
+    manifest = inputs.manifest
+    device = inputs.resolved.device
+    recipe, reason = complete_recipe(config, inputs.resolved, manifest)
+    sizes = open_table(inputs.folder, manifest, "train").sizes
+    plan = Plan(manifest.splits["train"].count, config.seed, recipe.policy, sizes)
+    mixes = recipe.mixup > 0 or recipe.cutmix > 0
+    mode = choose_step_mode(config.compile, device, inputs.world.size, mixes)
+    normalize = Normalize(manifest.mean, manifest.std, device)
+    validation_loader = None
+    if "validation" in manifest.splits:
+        validation_loader = _open(inputs, recipe, "validation", recipe.image_size, None)
+    return Setup(
+        inputs=inputs,
+        recipe=recipe,
+        recipe_reason=reason,
+        plan=plan,
+        step=_build_step(inputs, recipe, plan, mode, normalize),
+        step_mode=mode,
+        normalize=normalize,
+        validation_loader=validation_loader,
+        tracker=tracker,
+        consensus=StopConsensus(inputs.world),
+    )
+
+
+def log_setup(setup: Setup) -> None:
+    """Log what the recipe came to with this dataset."""
+    recipe = setup.recipe
+    log(
+        f"Recipe: {setup.recipe_reason}; {recipe.model}, {recipe.image_size} px, {recipe.epochs} epochs of "
+        f"{setup.plan.count:,} images."
+    )
+    if setup.step_mode == "graph":
+        log("Step: recorded as one CUDA graph.")
+
+
+def describe_configuration(setup: Setup) -> dict[str, Any]:
+    """Return the options and the values of the recipe, as JSON types."""
+    recipe = dataclasses.asdict(setup.recipe)
+    policy = {f"augment_{name}": value for name, value in recipe.pop("policy").items()}
+    resolved = {f"recipe_{name}": value for name, value in (recipe | policy).items()}
+    return dataclasses.asdict(setup.config) | resolved | {"manifest_fingerprint": setup.manifest.fingerprint}
+
+
+def _open(inputs: Inputs, recipe: Recipe, split: str, image_size: int, plan: Plan | None) -> Loader:
+    request = LoaderRequest(
+        folder=inputs.folder,
+        manifest=inputs.manifest,
+        split=split,
+        plan=plan,
+        batch_size=recipe.batch_size,
+        image_size=image_size,
+        device=inputs.resolved.device,
+        threads=inputs.config.num_workers or inputs.world.threads,
+        rank=inputs.world.rank,
+        world_size=inputs.world.size,
+    )
+    return open_loader(inputs.resolved.engine, request)
+
+
+def _build_step(inputs: Inputs, recipe: Recipe, plan: Plan, mode: StepMode, normalize: Normalize) -> Step:
+    """Build model, average and optimizer, equal on every rank, and the step that uses them."""
+    config = inputs.config
+    world = inputs.world
+    device = inputs.resolved.device
+    torch.backends.cudnn.benchmark = True
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32 from sm_80 on, which cuDNN's convolutions use by default
+
+    model = build_initial_model(config, recipe, inputs.folder, inputs.manifest, plan).to(device)
+    world.broadcast_state(model)
+    forward = compile_model(model, mode)
+    kind = CudaGraphStep if mode == "graph" else Step
+    return kind(
+        model,
+        build_optimizer(model, recipe),
+        normalize,
+        label_smoothing=recipe.label_smoothing,
+        dtype=inputs.resolved.dtype,
+        ema=ModelEma(model, recipe.ema) if recipe.ema else None,
+        forward=world.wrap_ddp(forward, device, static=config.accumulate == 1),
+        mixing=Mixing(config.seed, recipe.mixup, recipe.cutmix, world.rank, world.size),
+        accumulate=config.accumulate,
+        clip_norm=recipe.clip_norm,
+    )

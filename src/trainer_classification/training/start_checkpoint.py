@@ -1,0 +1,84 @@
+"""Choose what a training starts from: a checkpoint to resume, a picked archive, given weights, or nothing."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from trainer_classification.checkpoint import archive
+from trainer_classification.checkpoint import file as checkpoint
+from trainer_classification.checkpoint.archive import Archive
+from trainer_classification.checkpoint.meta import CheckpointMeta
+from trainer_classification.config import TrainConfig
+from trainer_classification.environment import in_cloud
+from trainer_classification.options import options_of
+
+
+@dataclass(frozen=True)
+class StartCheckpoint:
+    """What a training starts from.
+
+    Attributes:
+        kind: "new": random weights; "weights": those of `--weights`; "resume": a checkpoint; "archive": an archive
+            that is resumed if its training fits this one and is not finished, and fine-tuned otherwise.
+        reason: for the user.
+        path: of the checkpoint or archive; None for the other kinds.
+        meta: description of the checkpoint that would be resumed; None if there is none.
+        network: the archive's, if the catalogue has it; else "auto".
+    """
+
+    kind: Literal["new", "weights", "resume", "archive"]
+    reason: str
+    path: Path | None = None
+    meta: CheckpointMeta | None = None
+    network: str = "auto"
+
+
+def choose_start(config: TrainConfig) -> StartCheckpoint:
+    """Choose what to start from, before this run writes anything.
+
+    Raises:
+        ValueError: the requested checkpoint does not exist or is damaged, or the picked file is not an archive.
+    """
+    if config.resume == "auto":
+        path, reason = checkpoint.find_newest(
+            [output_folder(config) / "experiments", _checkpoint_folder()], config.project_name
+        )
+        if path is not None:
+            return StartCheckpoint("resume", reason, path, checkpoint.load_meta(path))
+        return _without_checkpoint(config, reason)
+
+    if config.resume:
+        path = Path(config.resume)
+        return StartCheckpoint("resume", f"--resume {config.resume}", path, checkpoint.load_meta(path))
+
+    if in_cloud():
+        picked, name = archive.find(_checkpoint_folder())
+        if picked is not None:
+            found = archive.read(picked)
+            meta = found.load_checkpoint_meta()
+            return StartCheckpoint("archive", f"the picked checkpoint {name}", picked, meta, _known_network(found))
+    return _without_checkpoint(config, "")
+
+
+def output_folder(config: TrainConfig) -> Path:
+    """Return the folder for the outputs of all runs."""
+    return Path(config.output_dir or ".data")
+
+
+def _checkpoint_folder() -> Path:
+    """Return the platform's folder of checkpoints."""
+    return Path(os.environ.get("MDI_CHECKPOINT_DIR", "/opt/ml/checkpoints"))
+
+
+def _without_checkpoint(config: TrainConfig, reason: str) -> StartCheckpoint:
+    if config.weights:
+        return StartCheckpoint("weights", "; ".join(filter(None, (reason, f"--weights {config.weights}"))))
+    return StartCheckpoint("new", reason or "random weights")
+
+
+def _known_network(found: Archive) -> str:
+    networks = get_args(options_of(TrainConfig)["model"][0])
+    return found.network if found.network in networks else "auto"
