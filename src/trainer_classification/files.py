@@ -1,13 +1,17 @@
-"""Reading a whole small file."""
+"""Read a whole small file, and write one atomically."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 
 def read_file(path: str) -> bytes:
-    """The bytes of a file, by one read of its size: a fifth of the time that `Path.read_bytes` takes for an image.
+    """Read a file with one system call for its known size.
+
+    For an image this takes a fifth of the time of `Path.read_bytes`.
 
     Raises:
         OSError: as `open` and `read` do.
@@ -18,4 +22,44 @@ def read_file(path: str) -> bytes:
         data = os.read(descriptor, size + 1)
     finally:
         os.close(descriptor)
-    return data if len(data) == size else Path(path).read_bytes()  # it came in pieces, or grew
+    # The file may have grown, or the system may have returned a part of it.
+    return data if len(data) == size else Path(path).read_bytes()
+
+
+def write_atomically(path: Path, content: bytes | str | Callable[[BinaryIO], object]) -> Path:
+    """Write a file so that its name always refers to the complete old or the complete new content.
+
+    This also holds if the power fails: content and name are flushed to the disk.
+
+    Args:
+        path: of the file; its folder must exist.
+        content: bytes, text (as UTF-8), or a function that writes into the open file.
+
+    Returns:
+        The path.
+
+    Raises:
+        OSError: the disk is full, say. The old file is unchanged, and no temporary file is left.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            if callable(content):
+                content(file)
+            else:
+                file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _flush_folder(path.parent)
+    return path
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
