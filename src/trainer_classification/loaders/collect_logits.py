@@ -12,9 +12,7 @@ from trainer_classification.loaders.base import Loader
 
 
 @torch.inference_mode()
-def collect_logits(
-    network: nn.Module, loader: Loader, normalize: Callable[[Tensor], Tensor]
-) -> tuple[Float32, Int64]:
+def collect_logits(network: nn.Module, loader: Loader, normalize: Callable[[Tensor], Tensor]) -> tuple[Float32, Int64]:
     """Compute the logits of every sample in fp32, by the running statistics; the network's mode is restored.
 
     Args:
