@@ -157,7 +157,7 @@ def build_report(model: Model, found: SplitLogits, split: str) -> EvaluationRepo
         calibration_error_after=(
             None if temperature is None else calibration_error(confidence_of(found.logits, temperature), correct)
         ),
-        notes=_notes(classes, found, split),
+        notes=_notes(classes, found, split, temperature),
     )
 
 
@@ -176,13 +176,17 @@ def compare_reports(first: EvaluationReport, second: EvaluationReport) -> Compar
     return compare(first.correct[np.argsort(first.files)], second_correct)
 
 
-def _notes(classes: ClassMap, found: SplitLogits, split: str) -> tuple[str, ...]:
+def _notes(classes: ClassMap, found: SplitLogits, split: str, temperature: float | None) -> tuple[str, ...]:
     notes = list(classes.notes)
     origin = found.manifest.splits[split].origin
     if origin != "dataset":
         notes.append(f"The split {split} did not come with the dataset: {origin}.")
     if split == "train":
         notes.append("These are training images, on which a model does better than on new ones.")
+    if split == "validation" and temperature is not None:
+        notes.append(
+            "The temperature was fitted on a validation split: on the same images its calibration error looks too low."
+        )
     return tuple(notes)
 
 

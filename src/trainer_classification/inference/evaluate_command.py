@@ -84,10 +84,10 @@ def _table(report: EvaluationReport) -> Iterator[str]:
     yield f"{report.dataset} {report.split}: {len(report.correct):,} images, {len(report.confusion)} classes"
     yield f"{report.model}: {report.network}"
     yield ""
-    yield f"accuracy           {_percent(report.accuracy)}   95 % interval {_percent(low)} to {_percent(high)}"
-    yield f"top-5              {_percent(report.top5_accuracy)}"
-    yield f"mean of classes    {_percent(report.balanced_accuracy)}   of those with images"
-    yield f"loss                {report.loss:.4f}"
+    yield f"accuracy           {_percent(report.accuracy):>8}   95 % interval {_percent(low)} to {_percent(high)}"
+    yield f"top-5              {_percent(report.top5_accuracy):>8}"
+    yield f"mean of classes    {_percent(report.balanced_accuracy):>8}   of those with images"
+    yield f"loss               {report.loss:8.4f}"
     yield _calibration_line(report)
     yield ""
     yield "           precision   recall       F1"
@@ -101,11 +101,10 @@ def _table(report: EvaluationReport) -> Iterator[str]:
 
 
 def _calibration_line(report: EvaluationReport) -> str:
-    line = f"calibration error  {_percent(report.calibration_error)}"
+    line = f"calibration error  {_percent(report.calibration_error):>8}"
     if report.calibration_error_after is None:
         return f"{line}   the model stores no temperature"
-    after = _percent(report.calibration_error_after).strip()
-    return f"{line}   {after} with its temperature of {report.temperature:.3f}"
+    return f"{line}   {_percent(report.calibration_error_after)} with its temperature of {report.temperature:.3f}"
 
 
 def _class_lines(report: EvaluationReport) -> Iterator[str]:
@@ -114,16 +113,17 @@ def _class_lines(report: EvaluationReport) -> Iterator[str]:
     rows.sort(key=lambda row: (row["f1"], row["class"]))
     shown = rows[:_LISTED_CLASSES]
     width = max(12, *(len(str(row["class"])) for row in shown))
-    yield f"{'class':{width}}  images  precision   recall  (95 % interval)          F1"
+    yield f"{'class':{width}}  images  precision   recall  95 % interval           F1"
     for row in shown:
-        interval = f"({_percent(float(row['recall_low']))} to {_percent(float(row['recall_high']))})"
+        precision, recall, f1, low, high = (
+            _percent(float(row[name])) for name in ("precision", "recall", "f1", "recall_low", "recall_high")
+        )
         yield (
-            f"{row['class']:{width}}  {row['support']:6}  {_percent(float(row['precision'])):>9}"
-            f"  {_percent(float(row['recall']))}  {interval}  {_percent(float(row['f1']))}"
+            f"{row['class']:{width}}  {row['support']:6}  {precision:>9}  {recall:>7}  {f'{low} to {high}':17}  {f1:>7}"
         )
     if len(rows) > len(shown):
         yield f"... and {len(rows) - len(shown)} better ones: --csv-file FILE writes all."
 
 
 def _percent(share: float) -> str:
-    return f"{share:7.2%}"
+    return f"{share:.2%}"
