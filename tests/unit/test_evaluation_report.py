@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from trainer_classification.checkpoint.load_model import Model
+from trainer_classification.config import EvaluateConfig
 from trainer_classification.inference.class_map import map_classes
 from trainer_classification.inference.evaluate import build_report, compare_reports
+from trainer_classification.inference.evaluate_command import run_evaluation
 from trainer_classification.inference.split_logits import SplitLogits
 
 
@@ -114,3 +116,18 @@ def test_a_split_that_was_cut_is_said_to_be():
     report = build_report(model_of("ab", 2.0), logits_of("ab", [0], [[1, 0]]), "validation")
     assert any("cut from train" in note for note in report.notes)
     assert any("temperature was fitted" in note for note in report.notes)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "--model is needed"),
+        ({"model": "nowhere"}, "no checkpoint"),
+        ({"model": "x", "json_file": "no/such/figures.json"}, "no folder no/such"),
+    ],
+)
+def test_a_wrong_option_is_refused_before_the_work(tmp_path, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        run_evaluation(EvaluateConfig(**options))
+    assert not list(tmp_path.iterdir())

@@ -149,7 +149,7 @@ def build_report(model: Model, found: SplitLogits, split: str) -> EvaluationRepo
         class_names=classes.column_names,
         confusion=confusion,
         averages=average_classes(confusion),
-        top5_accuracy=float(np.mean(ranks < _TOP)),
+        top5_accuracy=float(np.mean(known & (ranks < _TOP))),
         balanced_accuracy=balanced_accuracy(confusion),
         loss=cross_entropy(found.logits[known], labels[known]),
         temperature=temperature,
