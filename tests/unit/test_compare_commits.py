@@ -5,7 +5,6 @@ import shutil
 
 import pytest
 import torch
-
 from compare_commits import compare_results, load_tensors
 
 MANIFEST = {"root": "/one/place", "format_version": 3, "splits": {"train": {"count": 2}}, "mean": [0.25]}

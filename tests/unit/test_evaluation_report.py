@@ -103,7 +103,7 @@ def test_what_cannot_be_measured_is_null():
 
 
 def test_models_are_compared_image_by_image_whatever_the_order():
-    logits = [[1, 0], [0, 1], [1, 0]]
+    logits = [[1, 0], [0, 1], [0, 1]]
     first = build_report(model_of("ab"), logits_of("ab", [0, 0, 0], logits), "test")
     turned = logits_of("ab", [0, 0, 0], logits[::-1], ["2.png", "1.png", "0.png"])
     assert compare_reports(first, build_report(model_of("ab"), turned, "test")).only_first == 0

@@ -3,7 +3,6 @@
 from textwrap import dedent
 
 import pytest
-
 from style.measure import MEASURES, FileMeasures, Tally, find_files, format_table, format_worst_files, measure_source
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer_classification.data.manifest import Manifest
+from trainer_classification.metrics.classification import wilson_interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,16 +34,6 @@ class ClassRow:
     high: float
 
 
-def wilson(right: int, count: int) -> tuple[float, float]:
-    """95 % interval of a share (Wilson, "Probable inference", JASA 22, 1927); 0 to 1 without images."""
-    if count == 0:
-        return 0.0, 1.0
-    z, share = 1.959964, right / count
-    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
-    reach = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count)) / (1 + z * z / count)
-    return max(0.0, centre - reach), min(1.0, centre + reach)
-
-
 def class_rows(manifest: Manifest, confusion: Confusion) -> list[ClassRow]:
     """The classes that have test images, the worst first."""
     trained = manifest.splits["train"].per_class
@@ -51,7 +41,7 @@ def class_rows(manifest: Manifest, confusion: Confusion) -> list[ClassRow]:
     for index, name in enumerate(manifest.class_names):
         count, right = int(confusion[index].sum()), int(confusion[index, index])
         if count:
-            rows.append(ClassRow(name, trained[index], count, right / count, *wilson(right, count)))
+            rows.append(ClassRow(name, trained[index], count, right / count, *wilson_interval(right, count)))
     return sorted(rows, key=lambda row: (row.accuracy, -row.test))
 
 
