@@ -69,16 +69,7 @@ def run_on_split(model: Model, options: DataOptions) -> SplitLogits:
     """
     device = choose_device(options.device)[0]
     folder, manifest = _prepare(model, options, device)
-    if options.split not in manifest.splits:
-        raise ValueError(
-            f"{manifest.dataset} has no labeled images in its split {options.split!r}: choose --split "
-            f"{', '.join(manifest.splits)}."
-        )
-    if manifest.channels > model.channels:
-        raise ValueError(
-            f"{model.source} takes gray images, but those of {manifest.dataset} have {manifest.channels} channels: "
-            f"evaluate it on a gray dataset."
-        )
+    _check_data(model, options, manifest)
     loader, _ = open_loader(
         folder,
         manifest,
@@ -114,6 +105,19 @@ def _prepare(model: Model, options: DataOptions, device: torch.device) -> tuple[
     )
     prepared = prepare(config, lambda _, resized, array_bytes: formats(resized, array_bytes))
     return prepared.folder, prepared.manifest
+
+
+def _check_data(model: Model, options: DataOptions, manifest: Manifest) -> None:
+    if options.split not in manifest.splits:
+        raise ValueError(
+            f"{manifest.dataset} has no labeled images in its split {options.split!r}: choose --split "
+            f"{', '.join(manifest.splits)}."
+        )
+    if manifest.channels > model.channels:
+        raise ValueError(
+            f"{model.source} takes gray images, but those of {manifest.dataset} have {manifest.channels} channels: "
+            f"evaluate it on a gray dataset."
+        )
 
 
 def _check_finite(logits: Float32, model: Model) -> None:
