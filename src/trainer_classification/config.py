@@ -436,3 +436,35 @@ class TrainConfig:
                 f"--compile reduce-overhead records a step as a whole, but --accumulate {self.accumulate} cuts it into "
                 f"parts: use --compile default, or --accumulate 1."
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Evaluate a trained model on a split of a Hafnia dataset, preparing it first if that is not done."""
+
+    model: Annotated[str, Option("Folder of a run, its model.pth, a checkpoint or an archive.", "Model")] = ""
+    compare: Annotated[
+        str,
+        Option("Another model, on the same images: says whether the difference is more than noise.", "Model"),
+    ] = ""
+    dataset: Annotated[
+        str,
+        Option(
+            "Name or folder of a Hafnia dataset. Empty: the dataset mounted by Training-aaS, else the one that the "
+            "model was trained on.",
+            "Data",
+        ),
+    ] = ""
+    split: Annotated[Literal["test", "validation", "train"], Option("Which images.", "Data")] = "test"
+    task: TaskOption = ""
+    prepared: PreparedOption = ""
+    json_file: Annotated[str, Option("File to write all figures into.", "Output")] = ""
+    csv_file: Annotated[str, Option("File to write the figures of each class into.", "Output")] = ""
+    batch_size: Annotated[int, Option("Images a step.", "Run", at_least=1, at_most=1 << 20)] = 256
+    num_workers: Annotated[
+        int, Option("Threads or processes that load. 0: one for each CPU.", "Run", at_least=0, at_most=1024)
+    ] = 0
+    device: Annotated[Device, Option("Where to run. auto: the GPU where there is one.", "Run")] = "auto"
+
+    def __post_init__(self) -> None:
+        check(self)

@@ -12,11 +12,15 @@ from stub_platform import platform
 from test_zip import ALLOWED, NEEDED
 
 from trainer_classification import cli
-from trainer_classification.config import PrepareConfig, TrainConfig
+from trainer_classification.config import EvaluateConfig, PrepareConfig, TrainConfig
 from trainer_classification.options import options_of
 
 COMMAND = "python scripts/train.py --epochs 1"
-CONFIGS = {"scripts/train.py": TrainConfig, "scripts/prepare.py": PrepareConfig}
+CONFIGS = {
+    "scripts/train.py": TrainConfig,
+    "scripts/prepare.py": PrepareConfig,
+    "scripts/evaluate.py": EvaluateConfig,
+}
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from trainer_classification import cli, forms
-from trainer_classification.config import PrepareConfig, TrainConfig
+from trainer_classification.config import EvaluateConfig, PrepareConfig, TrainConfig
 from trainer_classification.options import options_of
 
 
@@ -83,7 +83,9 @@ def test_the_committed_launch_form_is_the_one_the_options_make(script):
 OTHER = {bool: True, int: 3, float: 0.25, str: "my own name", "formats": "tar,array"}
 
 
-@pytest.mark.parametrize(("script", "config"), [("train", TrainConfig), ("prepare", PrepareConfig)])
+@pytest.mark.parametrize(
+    ("script", "config"), [("train", TrainConfig), ("prepare", PrepareConfig), ("evaluate", EvaluateConfig)]
+)
 def test_every_value_survives_form_command_and_config(script, config):
     options = options_of(config)
     values = {}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from trainer_classification.data.manifest import Manifest, SplitInfo
-from trainer_classification.outputs.report import class_rows, confused_pairs, wilson, write_report
+from trainer_classification.outputs.report import class_rows, confused_pairs, write_report
 from trainer_classification.outputs.summary import REQUIRED
 
 CONFUSION = np.array([[8, 2, 0], [0, 5, 5], [0, 0, 0]])
@@ -35,12 +35,6 @@ def manifest():
         options={},
         fingerprint="f",
     )
-
-
-def test_intervals_are_wilsons():
-    assert wilson(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-3)
-    assert wilson(10, 10) == pytest.approx((0.7225, 1.0), abs=1e-3)
-    assert wilson(0, 0) == (0.0, 1.0)
 
 
 def test_classes_come_worst_first_and_absent_ones_are_left_out(manifest):

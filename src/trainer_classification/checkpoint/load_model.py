@@ -32,6 +32,7 @@ class Model:
         std: to normalize by, for each channel, in 0..1.
         dataset: name of the dataset it was trained on.
         source: file it was loaded from.
+        temperature: that the logits are divided by before the softmax, fitted on validation; None: not fitted.
     """
 
     network: nn.Module
@@ -43,6 +44,7 @@ class Model:
     std: tuple[float, ...]
     dataset: str
     source: Path
+    temperature: float | None = None
 
 
 def load_model(path: str | Path) -> Model:
@@ -73,6 +75,7 @@ def load_model(path: str | Path) -> Model:
         std=tuple(meta.std),
         dataset=meta.dataset,
         source=source,
+        temperature=meta.temperature,
     )
 
 

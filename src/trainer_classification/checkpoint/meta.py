@@ -79,6 +79,7 @@ class CheckpointMeta:
         std: of the training images, for each channel, in 0..1.
         fingerprint: of the prepared dataset.
         progress: how far the run had come.
+        temperature: that the logits are divided by before the softmax, fitted on validation; None: not fitted.
     """
 
     config: dict[str, Any]
@@ -91,6 +92,7 @@ class CheckpointMeta:
     std: list[float]
     fingerprint: str
     progress: Progress
+    temperature: float | None = None
 
     @property
     def network(self) -> str:
@@ -121,6 +123,7 @@ class CheckpointMeta:
             "mean": self.mean,
             "std": self.std,
             "manifest_fingerprint": self.fingerprint,
+            "temperature": self.temperature,
             "finished": self.progress.finished,
             "state": {_PROGRESS_NAMES.get(name, name): value for name, value in progress.items()},
         }
@@ -149,6 +152,7 @@ class CheckpointMeta:
                 std=content["std"],
                 fingerprint=content["manifest_fingerprint"],
                 progress=_progress_from_json(content["state"]),
+                temperature=content.get("temperature"),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"its description lacks {error}") from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,13 +12,13 @@ import numpy as np
 
 from trainer_classification.arrays import Int64
 from trainer_classification.data.manifest import Manifest
+from trainer_classification.metrics.classification import wilson_interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MAX_PAIRS = 10  # confused pairs on the page
 _MAX_NAMED_CLASSES = 30  # with more classes the confusion matrix has no names
-_Z95 = 1.959964  # quantile of the standard normal distribution for a 95 % interval
 _SPLIT_COLORS = {"train": "#2563eb", "validation": "#d97706"}
 
 
@@ -44,25 +43,6 @@ class ClassRow:
     high: float
 
 
-def wilson(right: int, count: int) -> tuple[float, float]:
-    """Return the 95 % interval of a fraction (Wilson, "Probable inference", JASA 22, 1927).
-
-    Args:
-        right: number of successes.
-        count: number of trials; without any, the interval is 0 to 1.
-    """
-    if count == 0:
-        return 0.0, 1.0
-
-    share = right / count
-    z2 = _Z95 * _Z95
-    scale = 1 + z2 / count
-    center = (share + z2 / (2 * count)) / scale
-    variance = share * (1 - share) / count + z2 / (4 * count * count)
-    half_width = _Z95 * math.sqrt(variance) / scale
-    return max(0.0, center - half_width), min(1.0, center + half_width)
-
-
 def class_rows(manifest: Manifest, confusion: Int64) -> list[ClassRow]:
     """Return the classes that have test images, the worst first.
 
@@ -76,7 +56,7 @@ def class_rows(manifest: Manifest, confusion: Int64) -> list[ClassRow]:
         count = int(confusion[index].sum())
         right = int(confusion[index, index])
         if count > 0:
-            low, high = wilson(right, count)
+            low, high = wilson_interval(right, count)
             rows.append(ClassRow(name, train_counts[index], count, right / count, low, high))
     return sorted(rows, key=lambda row: (row.accuracy, -row.test))
 

@@ -1,0 +1,130 @@
+"""Prepare a dataset for a model, and run the model over one of its splits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trainer_classification.arrays import Float32, Int64
+from trainer_classification.checkpoint.load_model import Model
+from trainer_classification.config import PrepareConfig
+from trainer_classification.data.manifest import Manifest
+from trainer_classification.data.table import open_table
+from trainer_classification.device import choose_device
+from trainer_classification.loaders.base import LoaderRequest
+from trainer_classification.loaders.collect_logits import collect_logits
+from trainer_classification.loaders.registry import EngineChoice, choose_engine, open_loader
+from trainer_classification.models.normalize import Normalize
+from trainer_classification.preparation.inspect import inspect
+from trainer_classification.preparation.pipeline import Prepared, write
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Which images a model is run on, and how.
+
+    Attributes:
+        dataset: name or folder of a Hafnia dataset; "": the mounted one, else mnist.
+        split: "train", "validation" or "test".
+        task: the classification task, where the dataset has several; "": the only one.
+        prepared: folder that holds prepared datasets; "": the default.
+        batch_size: images a step.
+        device: "auto", "cpu" or "cuda".
+        threads: that load; 0: one for each CPU.
+    """
+
+    dataset: str
+    split: str = "test"
+    task: str = ""
+    prepared: str = ""
+    batch_size: int = 256
+    device: str = "auto"
+    threads: int = 0
+
+
+@dataclass(frozen=True)
+class SplitLogits:
+    """What a model says of the N images of a split, in the order of the samples.
+
+    Attributes:
+        manifest: of the prepared dataset.
+        files: N paths of the original files.
+        logits: float32 [N, M], of the model's M classes.
+        labels: int64 [N], of the dataset's classes.
+    """
+
+    manifest: Manifest
+    files: list[str]
+    logits: Float32
+    labels: Int64
+
+
+def run_on_split(model: Model, options: DataOptions) -> SplitLogits:
+    """Run a model over a split in fp32, on images prepared at the size it was trained for.
+
+    Raises:
+        ValueError: the dataset or split is not there, its images have more channels than the model takes, or the
+            model's outputs are not finite.
+    """
+    device = choose_device(options.device)[0]
+    prepared, engine = _prepare(model, options, device)
+    manifest = prepared.manifest
+    _check_data(model, options, manifest)
+    request = LoaderRequest(
+        folder=prepared.folder,
+        manifest=manifest,
+        split=options.split,
+        plan=None,
+        batch_size=options.batch_size,
+        image_size=model.image_size,
+        device=device,
+        threads=options.threads,
+    )
+    normalize = Normalize(list(model.mean), list(model.std), device)
+
+    def normalize_channels(images: Tensor) -> Tensor:
+        # A gray image in RGB has three equal channels.
+        return normalize(images.expand(-1, -1, -1, model.channels))
+
+    with open_loader(engine, request) as loader:
+        logits, labels = collect_logits(model.network.to(device), loader, normalize_channels)
+    _check_finite(logits, model)
+    return SplitLogits(manifest, open_table(prepared.folder, manifest, options.split).files, logits, labels)
+
+
+def _prepare(model: Model, options: DataOptions, device: torch.device) -> tuple[Prepared, EngineChoice]:
+    """Prepare the dataset in the format that the fastest engine reads, or find it prepared."""
+    config = PrepareConfig(
+        dataset=options.dataset,
+        task=options.task,
+        out=options.prepared,
+        image_size=model.image_size,
+        workers=options.threads,
+    )
+    info = inspect(config)
+    engine = choose_engine("auto", info.array_bytes, device, info.resized)
+    return write(info, engine.formats(info.resized), config, accept_existing=True), engine
+
+
+def _check_data(model: Model, options: DataOptions, manifest: Manifest) -> None:
+    if options.split not in manifest.splits:
+        raise ValueError(
+            f"{manifest.dataset} has no labeled images in its split {options.split!r}: choose --split "
+            f"{', '.join(manifest.splits)}."
+        )
+    if manifest.channels > model.channels:
+        raise ValueError(
+            f"{model.source} takes gray images, but those of {manifest.dataset} have {manifest.channels} channels: "
+            f"evaluate it on a gray dataset."
+        )
+
+
+def _check_finite(logits: Float32, model: Model) -> None:
+    wrong = int((~torch.from_numpy(logits).isfinite().all(dim=1)).sum())
+    if wrong:
+        raise ValueError(
+            f"{model.source} gives outputs that are not finite for {wrong} of {len(logits)} images: its weights are "
+            f"damaged or its training diverged; choose another checkpoint."
+        )
