@@ -21,6 +21,7 @@ from trainer_classification.options import Option, options_of
 Config = TypeVar("Config")
 
 USER_ERROR, INTERRUPTED, TERMINATED = 2, 130, 128 + signal.SIGTERM
+_DASH = "\0"  # stands for the argument -, which cyclopts takes for an option; no command line can hold it
 _NAMES, _WIDTH = 25, 120  # columns of the names of options in --help, and of all of it
 
 
@@ -38,6 +39,7 @@ def run(config_class: type[Config], function: Callable[[Config], int | None], ar
         0, the function's own code, 2 for an error of the user's, 130 when interrupted, or 143 at SIGTERM.
     """
     tokens = without_unset(unquoted(sys.argv[1:] if argv is None else argv))
+    tokens = [_DASH if token == "-" else token for token in tokens]
     try:
         with _sigterm():
             return int(_app(config_class, function)(tokens, exit_on_error=False, print_error=True) or 0)
@@ -130,18 +132,13 @@ def _app(config_class: type[Config], function: Callable[[Config], int | None]) -
     names = dict.fromkeys(option.group for _, option, _ in options.values())
     groups = {name: Group(name, sort_key=place) for place, name in enumerate(names)}
 
-    def command(**values: Any) -> int | None:
-        return function(config_class(**values))
+    rest = [name for name, (_, option, _) in options.items() if option.takes_rest]
 
-    parameters = [
-        inspect.Parameter(
-            name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=default,
-            annotation=Annotated[kind, Parameter(help=str(option), group=groups[option.group])],
-        )
-        for name, (kind, option, default) in options.items()
-    ]
+    def command(*arguments: tuple[str, ...], **values: Any) -> int | None:
+        lines = {name: "\n".join(given).replace(_DASH, "-") for name, given in zip(rest, arguments, strict=False)}
+        return function(config_class(**lines, **values))
+
+    parameters = [_parameter(name, *options[name], groups) for name in sorted(options, key=lambda name: name not in rest)]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     app = App(
@@ -157,6 +154,17 @@ def _app(config_class: type[Config], function: Callable[[Config], int | None]) -
     return app
 
 
+def _parameter(name: str, kind: Any, option: Option, default: Any, groups: dict[str, Group]) -> inspect.Parameter:
+    """Return what cyclopts makes an option of; one that takes the rest is a tuple, by position or by name."""
+    about = Parameter(help=str(option), group=groups[option.group])
+    if option.takes_rest:
+        position = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        return inspect.Parameter(name, position, default=(), annotation=Annotated[tuple[str, ...], about])
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, about]
+    )
+
+
 def _compact(options: dict[str, tuple[Any, Option, Any]]) -> Any:
     """What shows a group of options in --help: a line or two for each, in columns."""
 
@@ -164,7 +172,8 @@ def _compact(options: dict[str, tuple[Any, Option, Any]]) -> Any:
         console.print(f"{panel.title}:", highlight=False, markup=False)
         for entry in panel.entries:
             name = entry.positive_names[0]
-            kind, text, default = options.get(name[2:].replace("-", "_"), (None, "Show this.", ""))
+            kind, text, default = options.get(name[2:].replace("-", "_"), (None, Option("Show this."), ""))
+            name = f"{name[2:].upper()} ..." if text.takes_rest else name
             wrapped = textwrap.wrap(_described(kind, text, default), min(console.width, _WIDTH) - _NAMES)
             lines = [f"  {name:{_NAMES - 2}}{wrapped[0]}", *(" " * _NAMES + line for line in wrapped[1:])]
             console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)

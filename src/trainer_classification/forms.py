@@ -9,10 +9,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trainer_classification.config import PrepareConfig, TrainConfig
+from trainer_classification.config import PredictConfig, PrepareConfig, TrainConfig
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-FORMS: dict[str, tuple[type[Any], int]] = {"train": (TrainConfig, 0), "prepare": (PrepareConfig, 1)}  # lower is first
+FORMS: dict[str, tuple[type[Any], int]] = {  # lower is first
+    "train": (TrainConfig, 0),
+    "prepare": (PrepareConfig, 1),
+    "predict": (PredictConfig, 2),
+}
 
 
 def schema(script: str) -> Any:

@@ -19,10 +19,29 @@ class Option(str):
     group: str
     at_least: float
     at_most: float
+    takes_rest: bool
 
-    def __new__(cls, help: str, group: str = "Run", at_least: float = -math.inf, at_most: float = math.inf) -> Self:
+    def __new__(
+        cls,
+        help: str,
+        group: str = "Run",
+        at_least: float = -math.inf,
+        at_most: float = math.inf,
+        *,
+        takes_rest: bool = False,
+    ) -> Self:
+        """Return the help text as an Option.
+
+        Args:
+            help: what the option means.
+            group: heading in `--help`.
+            at_least: smallest value of a number.
+            at_most: largest value of a number.
+            takes_rest: whether a str also takes the arguments without a name, and then holds one a line.
+        """
         option = super().__new__(cls, help)
         option.group, option.at_least, option.at_most = group, at_least, at_most
+        option.takes_rest = takes_rest
         return option
 
 
