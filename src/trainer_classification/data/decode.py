@@ -31,6 +31,7 @@ _SUFFIXES = {
     ".tif": ("TIFF",),
     ".tiff": ("TIFF",),
 }
+SUFFIXES = tuple(_SUFFIXES)  # of files that are images
 _ROTATABLE = ("JPEG", "MPO", "PNG", "WEBP", "TIFF")  # formats with an EXIF orientation
 
 
@@ -228,7 +229,7 @@ def _by_pillow(data: bytes, suffix: str) -> DecodedImage:
         _check(image, suffix)
         image.load()
         upright = image.format not in _ROTATABLE or image.getexif().get(_ORIENTATION, 1) == 1
-        pixels = _pixels(image if upright else ImageOps.exif_transpose(image))
+        pixels = pixels_of_image(image if upright else ImageOps.exif_transpose(image))
         height, width, channels = pixels.shape
         return DecodedImage(ImageInfo(width, height, channels, _kind(image, data), upright), pixels)
     except UnidentifiedImageError:
@@ -266,7 +267,12 @@ def _check(image: Image.Image, suffix: str) -> None:
         raise BadImageError(f"more than {MAX_PIXELS} pixels (a decompression bomb?)")
 
 
-def _pixels(image: Image.Image) -> Uint8:
+def pixels_of_image(image: Image.Image) -> Uint8:
+    """Return the pixels of a loaded image, as `decode_checked` shows it but not turned: uint8 [H, W, 1] or [H, W, 3].
+
+    Raises:
+        BadImageError: its pixels are floating-point numbers.
+    """
     mode = image.mode
     if mode.startswith("I"):
         values = np.asarray(image)
