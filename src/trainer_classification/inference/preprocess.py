@@ -160,8 +160,8 @@ def _pixels_of(source: Image | np.ndarray[tuple[int, ...], np.dtype[np.generic]]
 
     if isinstance(source, np.ndarray):
         array = source[:, :, 0] if source.ndim == 3 and source.shape[2] == 1 else source
-        if not array.size:
-            raise BadImageError(f"an array of shape {list(source.shape)}, which has no pixels")
+        if not array.size or array.ndim not in (2, 3):
+            raise BadImageError(f"an array of shape {list(source.shape)}, which is no image")
         if array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == 3:
             return np.ascontiguousarray(array)
         try:
