@@ -138,7 +138,9 @@ def _app(config_class: type[Config], function: Callable[[Config], int | None]) -
         lines = {name: "\n".join(given).replace(_DASH, "-") for name, given in zip(rest, arguments, strict=False)}
         return function(config_class(**lines, **values))
 
-    parameters = [_parameter(name, *options[name], groups) for name in sorted(options, key=lambda name: name not in rest)]
+    parameters = [
+        _parameter(name, *options[name], groups) for name in sorted(options, key=lambda name: name not in rest)
+    ]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     app = App(
@@ -160,9 +162,7 @@ def _parameter(name: str, kind: Any, option: Option, default: Any, groups: dict[
     if option.takes_rest:
         position = inspect.Parameter.POSITIONAL_OR_KEYWORD
         return inspect.Parameter(name, position, default=(), annotation=Annotated[tuple[str, ...], about])
-    return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, about]
-    )
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, about])
 
 
 def _compact(options: dict[str, tuple[Any, Option, Any]]) -> Any:

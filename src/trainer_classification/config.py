@@ -275,7 +275,7 @@ class PredictConfig:
     paths: Annotated[
         str,
         Option(
-            "Images to classify: files, folders, patterns such as 'photos/*.jpg', or - for a list on stdin, one a line.",
+            "Images to classify: files, folders, patterns such as 'photos/*.jpg', or - for a list on stdin.",
             "Images",
             takes_rest=True,
         ),
@@ -302,16 +302,17 @@ class PredictConfig:
     output_dir: Annotated[
         str, Option("For Hafnia's benchmark: folder to write the dataset with its predictions to.", "Benchmark")
     ] = ""
-    project_name: Annotated[
-        str, Option("For Hafnia's benchmark: name of the project in the tracker.", "Benchmark")
-    ] = "trainer-classification"
+    project_name: Annotated[str, Option("For Hafnia's benchmark: name of the project in the tracker.", "Benchmark")] = (
+        "trainer-classification"
+    )
 
     def __post_init__(self) -> None:
         check(self)
         folders = {"--model-dir": self.model_dir, "--dataset-dir": self.dataset_dir, "--output-dir": self.output_dir}
         missing = [name for name, value in folders.items() if not value]
         if 0 < len(missing) < len(folders):
-            raise ValueError(f"Hafnia's benchmark needs {', '.join(folders)} together: {', '.join(missing)} is missing.")
+            given = ", ".join(folders)
+            raise ValueError(f"Hafnia's benchmark needs {given} together: {', '.join(missing)} is missing.")
         if not missing and self.paths:
             raise ValueError(f"{', '.join(folders)} name what is classified: leave the paths out, or these options.")
 

@@ -16,9 +16,9 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from conftest import ROOT, Runner
 from PIL import Image
 
+from conftest import ROOT, Runner
 from helpers import TASK, encoded, noise
 from trainer_classification.checkpoint.load_model import load_model
 from trainer_classification.config import PrepareConfig, TrainConfig

@@ -74,7 +74,9 @@ class ClassificationModel(InferenceModel):
             ValueError: there are more or fewer rows than images.
         """
         if sample_dicts is not None and len(sample_dicts) != len(images):
-            raise ValueError(f"There are {len(images)} images, but {len(sample_dicts)} sample_dicts: give one for each.")
+            raise ValueError(
+                f"There are {len(images)} images, but {len(sample_dicts)} sample_dicts: give one for each."
+            )
         rows: Sequence[dict[str, Any]] = [{}] * len(images) if sample_dicts is None else sample_dicts
         sources = [self._source(image, row) for image, row in zip(images, rows, strict=True)]
         return [self._primitives(prediction) for prediction in self._predictor.predict(sources)]

@@ -115,7 +115,7 @@ def _read_dataset(folder: Path) -> HafniaDataset:
 
 
 def _class_names(info: DatasetInfo, task: str, model: Model) -> list[str]:
-    """Return the dataset's classes, which the SDK's metrics want in the same order; those the model alone has follow."""
+    """Return the dataset's classes in its order, as the SDK's metrics want; those that only the model has follow."""
     listed = [entry for entry in info.tasks if entry.name == task]
     names = list(listed[0].get_class_names() or []) if listed else []
     unknown = [name for name in model.class_names if name not in names]

@@ -1,4 +1,4 @@
-"""Turn images into the batches that a run's evaluation sees: decoded as when preparing, then the loaders' whole view."""
+"""Turn images into the batches that a run's evaluation sees: decoded as when preparing, then viewed by the loaders."""
 
 from __future__ import annotations
 
