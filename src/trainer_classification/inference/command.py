@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
 
 from trainer_classification.checkpoint.load_model import load_model
 from trainer_classification.config import PredictConfig
@@ -74,7 +73,7 @@ def with_progress(predictions: Iterator[Prediction]) -> Iterator[Prediction]:
 def _format(config: PredictConfig) -> Format:
     if config.format != "auto":
         return config.format
-    return cast(Format, "table" if sys.stdout.isatty() else "json")
+    return "table" if sys.stdout.isatty() else "json"
 
 
 def _newest_run() -> Path:
