@@ -1,5 +1,6 @@
 """What a run leaves classifies images: on the command line, for Hafnia's benchmark, and for the SDK."""
 
+import contextlib
 import csv
 import io
 import json
@@ -11,6 +12,7 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import polars as pl
@@ -20,9 +22,11 @@ from PIL import Image
 
 from conftest import ROOT, Runner
 from helpers import TASK, encoded, noise
+from trainer_classification import cli
 from trainer_classification.checkpoint.load_model import load_model
-from trainer_classification.config import PrepareConfig, TrainConfig
+from trainer_classification.config import PredictConfig, PrepareConfig, TrainConfig
 from trainer_classification.data.table import open_table
+from trainer_classification.inference import command
 from trainer_classification.inference.predictor import Predictor
 from trainer_classification.loaders.registry import open_loader
 from trainer_classification.models.normalize import Normalize
@@ -34,7 +38,7 @@ HEAVY = ["hafnia", "polars", "matplotlib", "rich", "torchvision", "jinja2", "nvi
 
 
 class Predict:
-    """`scripts/predict.py` in the folder of a run."""
+    """`scripts/predict.py` in the folder of a run: by a call in this process, or as a command of its own."""
 
     def __init__(self, runner: Runner) -> None:
         self.folder, self.environment, self.dataset = runner.folder, runner.environment, runner.dataset
@@ -43,17 +47,30 @@ class Predict:
         return [sys.executable, str(ROOT / "scripts/predict.py"), "--device", "cpu", *map(str, arguments)]
 
     def __call__(self, *arguments: str, code: int = 0, stdin: str = "", **environment: str) -> str:
+        out = io.TextIOWrapper(io.BytesIO())
+        error = io.StringIO()
+        with (
+            contextlib.chdir(self.folder),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(error),
+            mock.patch.object(sys, "stdin", io.StringIO(stdin)),
+            mock.patch.dict(os.environ, self.environment | environment, clear=True),
+        ):
+            found = cli.run(PredictConfig, command.run, ["--device", "cpu", *map(str, arguments)])
+        self.stderr = error.getvalue()
+        assert found == code, self.stderr[-3000:]
+        return out.buffer.getvalue().decode()
+
+    def run(self, *arguments: str, **environment: str) -> str:
         done = subprocess.run(
             self.command(*arguments),
             cwd=self.folder,
-            input=stdin,
             capture_output=True,
             text=True,
             timeout=120,
             env=self.environment | environment,
         )
-        assert done.returncode == code, done.stderr[-3000:]
-        self.stderr = done.stderr
+        assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout
 
 
@@ -186,9 +203,8 @@ def test_without_any_image_that_can_be_read_the_exit_code_is_1(predict, tmp_path
 
 def test_a_reader_that_has_seen_enough_is_no_error(predict):
     paths = "\n".join(str(path) for path in (predict.dataset / "data").iterdir())
-    command = predict.command("--batch-size", "1", "-")
     process = subprocess.Popen(
-        command,
+        predict.command("--batch-size", "1", "-"),
         cwd=predict.folder,
         env=predict.environment,
         stdin=subprocess.PIPE,
@@ -232,8 +248,8 @@ def test_one_photo_is_answered_without_what_it_does_not_need(predict):
     """Images that kept their size need no kernels, so no numba either."""
     photo = sorted((predict.dataset / "data").iterdir())[0]
     names = ",".join([*HEAVY, "numba", "trainer_classification.training"])
-    command = [sys.executable, "-c", PROGRAM, str(ROOT / "scripts"), names, "--device", "cpu", str(photo)]
-    done = subprocess.run(command, cwd=predict.folder, env=predict.environment, capture_output=True, text=True)
+    program = [sys.executable, "-c", PROGRAM, str(ROOT / "scripts"), names, "--device", "cpu", str(photo)]
+    done = subprocess.run(program, cwd=predict.folder, env=predict.environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[-1] == "[]"
 
@@ -241,8 +257,8 @@ def test_one_photo_is_answered_without_what_it_does_not_need(predict):
 def test_the_example_classifies_photos(predict):
     (run,) = predict.folder.glob(".data/experiments/*")
     photos = sorted(str(path) for path in (predict.dataset / "data").iterdir())[:2]
-    command = [sys.executable, str(ROOT / "examples/use_model.py"), str(run), *photos]
-    done = subprocess.run(command, env=predict.environment, capture_output=True, text=True)
+    program = [sys.executable, str(ROOT / "examples/use_model.py"), str(run), *photos]
+    done = subprocess.run(program, env=predict.environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("A resnet-small for 2 classes, trained on tiny at 28 px.")
     assert done.stdout.count("%  ") == 4
@@ -257,8 +273,8 @@ def without_labels(dataset: Path, folder: Path) -> Path:
     return folder
 
 
-def run_benchmark_job(cloud, dataset: Path, output: Path, **environment: str) -> None:
-    cloud("--model-dir", cloud.archives, "--dataset-dir", dataset, "--output-dir", output, **environment)
+def run_benchmark_job(cloud, dataset: Path, output: Path) -> None:
+    cloud("--model-dir", cloud.archives, "--dataset-dir", dataset, "--output-dir", output)
 
 
 def test_the_benchmark_reads_and_scores_the_predictions(cloud, tmp_path):
@@ -335,7 +351,8 @@ def test_the_benchmark_wants_exactly_one_archive(cloud, tmp_path, count):
 
 def test_in_the_cloud_the_archive_becomes_the_experiments_model(cloud, tmp_path):
     folders = {name: str(tmp_path / name) for name in ("MDI_MODEL_DIR", "MDI_CHECKPOINT_DIR", "MDI_ARTIFACT_DIR")}
-    run_benchmark_job(cloud, cloud.dataset, tmp_path / "out", HAFNIA_CLOUD="true", **folders)
+    arguments = ("--model-dir", cloud.archives, "--dataset-dir", cloud.dataset, "--output-dir", tmp_path / "out")
+    cloud.run(*arguments, HAFNIA_CLOUD="true", **folders)
     with zipfile.ZipFile(tmp_path / "MDI_MODEL_DIR/checkpoint.zip") as copied:
         assert "weights.pth" in copied.namelist()
     assert (tmp_path / "out/annotations.parquet").is_file()
