@@ -20,6 +20,7 @@ from trainer_classification.inference.image_paths import find_images
 from trainer_classification.inference.output import PredictionWriter
 from trainer_classification.inference.predictor import Prediction, Predictor
 from trainer_classification.inference.preprocess import Preprocess
+from trainer_classification.models.normalize import Normalize
 from trainer_classification.plan import Policy, identity
 
 KEPT = Preprocess(image_size=12, channels=1, array_size=12, resized=False)
@@ -275,3 +276,12 @@ def test_names_that_are_no_text_can_be_written(format):
     name = os.fsdecode(b"caf\xe9.png")
     (*_, line) = written(format, [Prediction(name, ("dark",), (1.0,))], top_k=1).splitlines()
     assert (b"caf\xe9.png" in line) or json.loads(line)["path"] == name
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_are_normalized_to_the_bit_as_channel_by_channel(channels):
+    normalize = Normalize([0.1, 0.5, 0.7][:channels], [0.2, 0.3, 0.0][:channels], torch.device("cpu"))
+    images = torch.from_numpy(noise(5, 6 * 4, 5, channels).reshape(6, 4, 5, channels))
+    found = normalize(images)
+    assert torch.equal(found, images.permute(0, 3, 1, 2).float() * normalize.scale + normalize.offset)
+    assert found.is_contiguous(memory_format=torch.channels_last)
