@@ -1,10 +1,11 @@
 """Train image classifiers on Hafnia datasets: prepare once, plan each epoch, keep the GPU busy.
 
-    from trainer_classification import PrepareConfig, TrainConfig, load_model, prepare, train
+    from trainer_classification import PrepareConfig, TrainConfig, load_model, predict, prepare, train
 
     prepare(PrepareConfig(dataset="samples/mnist"))
     summary = train(TrainConfig(dataset="samples/mnist", epochs=1))
     model = load_model(".data/experiments/<time>")
+    predictions = predict(model, ["photo.jpg"], top_k=3)
 
 Names are imported when they are first used, so that importing the package takes no time.
 """
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from trainer_classification.checkpoint.load_model import Model, load_model
     from trainer_classification.config import EvaluateConfig, PrepareConfig, TrainConfig
     from trainer_classification.inference.evaluate import evaluate
+    from trainer_classification.inference.predictor import predict
     from trainer_classification.preparation.pipeline import prepare
     from trainer_classification.training.train import train
 
@@ -28,6 +30,7 @@ __all__ = [
     "TrainConfig",
     "evaluate",
     "load_model",
+    "predict",
     "prepare",
     "train",
 ]
@@ -39,6 +42,7 @@ _MODULES = {
     "TrainConfig": "config",
     "evaluate": "inference.evaluate",
     "load_model": "checkpoint.load_model",
+    "predict": "inference.predictor",
     "prepare": "preparation.pipeline",
     "train": "training.train",
 }

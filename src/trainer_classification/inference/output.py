@@ -18,12 +18,12 @@ class PredictionWriter:
 
     Args:
         stream: text stream with a binary buffer, such as `sys.stdout`.
-        format: of the lines.
+        style: of the lines.
         class_names: all that may come, for the width of the table's column.
         top_k: classes named for each image.
     """
 
-    def __init__(self, stream: TextIO, format: Format, class_names: Sequence[str], top_k: int) -> None:
+    def __init__(self, stream: TextIO, style: Format, class_names: Sequence[str], top_k: int) -> None:
         self._stream = stream
         self._top_k = min(top_k, len(class_names))
         self._width = max(len("class"), *map(len, class_names))
@@ -32,10 +32,10 @@ class PredictionWriter:
             "json": _json_line,
             "csv": self._csv_line,
         }
-        self._line = lines[format]
-        if format == "table":
+        self._line = lines[style]
+        if style == "table":
             self._write(f"confidence  {'class':{self._width}}  image")
-        elif format == "csv":
+        elif style == "csv":
             self._write(_csv_text(self._csv_header()))
 
     def write(self, prediction: Prediction) -> None:

@@ -147,13 +147,27 @@ class Predictor:
         probabilities = np.take_along_axis(weights / weights.sum(1, keepdims=True), order, 1)
 
         names = self.model.class_names
-        finite = np.isfinite(logits).all(axis=1).tolist()
+        finite: list[bool] = np.isfinite(logits).all(axis=1).tolist()
         return [
             (tuple(names[k] for k in classes), tuple(row), "")
             if is_finite
             else ((), (), "the network's output is not a finite number")
             for classes, row, is_finite in zip(order.tolist(), probabilities.tolist(), finite, strict=True)
         ]
+
+
+def predict(model: Model, images: Iterable[ImageSource], top_k: int = 1) -> list[Prediction]:
+    """Classify images; of many, `Predictor.predict` yields one prediction after the other.
+
+    Args:
+        model: of `load_model`.
+        images: paths, PIL images or arrays uint8 [H, W] or [H, W, C].
+        top_k: classes to name for each image, the likeliest first.
+
+    Returns:
+        One prediction an image, in order. An image that cannot be read has an `error`.
+    """
+    return list(Predictor(model).predict(images, top_k=top_k))
 
 
 def _batched(sources: Iterator[ImageSource], size: int) -> Iterator[list[ImageSource]]:
