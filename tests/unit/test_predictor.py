@@ -15,7 +15,7 @@ from torch import nn
 from helpers import encoded, noise
 from trainer_classification.augment import cpu
 from trainer_classification.checkpoint.load_model import Model
-from trainer_classification.data.decode import BadImageError, decode_for_resize, padded, plain_jpeg
+from trainer_classification.data.decode import BadImageError, decode_for_resize, pad, plain_jpeg
 from trainer_classification.inference.image_paths import find_images
 from trainer_classification.inference.output import PredictionWriter
 from trainer_classification.inference.predictor import Prediction, Predictor
@@ -72,7 +72,7 @@ def files(tmp_path):
 def test_a_photo_is_decoded_as_prepare_does_and_seen_as_the_loaders_do(tmp_path):
     data = encoded(photo(1), "JPEG", quality=90)
     (tmp_path / "a.jpg").write_bytes(data)
-    prepared = decode_for_resize(plain_jpeg(data, ".jpg"), data, ".jpg").x_first(40)
+    prepared = decode_for_resize(plain_jpeg(data, ".jpg"), data, ".jpg").resize_x_first(40)
     seen = cpu.augment(prepared[None], np.zeros(1, np.int64), identity(1), Policy(), 32, "WHC")
     batch = PHOTO.make_batch([PHOTO.load(str(tmp_path / "a.jpg"))], torch.device("cpu"))
     assert np.array_equal(batch.numpy(), seen)
@@ -89,7 +89,7 @@ def test_a_central_box_is_what_pillow_cuts_out():
 def test_small_images_are_padded_as_when_preparing(tmp_path, size):
     pixels = noise(0, *size)
     (tmp_path / "a.png").write_bytes(encoded(pixels))
-    assert np.array_equal(KEPT.load(tmp_path / "a.png"), padded(pixels[:, :, None], 12))
+    assert np.array_equal(KEPT.load(tmp_path / "a.png"), pad(pixels[:, :, None], 12))
 
 
 def test_a_photo_of_ones_own_fits_a_model_of_small_images(tmp_path):

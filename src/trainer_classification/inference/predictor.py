@@ -147,7 +147,7 @@ class Predictor:
         probabilities = np.take_along_axis(weights / weights.sum(1, keepdims=True), order, 1)
 
         names = self.model.class_names
-        finite: list[bool] = np.isfinite(logits).all(axis=1).tolist()
+        finite = np.atleast_1d(np.isfinite(logits).all(axis=1)).tolist()
         return [
             (tuple(names[k] for k in classes), tuple(row), "")
             if is_finite
