@@ -98,6 +98,15 @@ class Manifest:
         write_atomically(folder / FILE_NAME, json.dumps(dataclasses.asdict(self), indent=1))
 
 
+def is_prepared(folder: Path) -> bool:
+    """Return whether a folder holds a dataset that this program prepared, in any version."""
+    try:
+        content = json.loads((folder / FILE_NAME).read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and {"format_version", "fingerprint"} <= content.keys()
+
+
 def read(folder: Path) -> Manifest:
     """Read `folder/manifest.json`.
 

@@ -143,7 +143,7 @@ def _decode(build: Build) -> _Decoded:
     """
     source = build.info.source
     folder = build.folder
-    partial.claim(folder, f"{build.info.fingerprint} {build.spec} {job.VERSION}")
+    partial.claim(folder, build.info.folder, f"{build.info.fingerprint} {build.spec} {job.VERSION}")
 
     # Each format lies once in the parts and once in the shards.
     needed = 2 * sum(FORMATS[name].room(source, build.spec) for name in build.spec.formats)
