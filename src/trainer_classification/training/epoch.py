@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
 from trainer_classification.console import duration, log
+from trainer_classification.files import nullify
 from trainer_classification.training.budget import BudgetController
 from trainer_classification.training.evaluate import evaluate
 from trainer_classification.training.metrics import summarize
@@ -82,7 +84,7 @@ def close_epoch(
         start: of the epoch.
         controller: of the budget, if there is one.
     """
-    state.history.append(row)
+    state.history.append(nullify(row))
     log(_format_row(setup, state, row))
     _track(setup, row, start)
 
@@ -95,7 +97,7 @@ def close_epoch(
         controller(setup, state, row["seconds"], steps)
 
     score = row.get("accuracy_validation", float(row["epoch"]))  # without validation, the last epoch is the best
-    if score > state.best_score:
+    if score > state.best_score and math.isfinite(row.get("loss_validation", 0.0)):
         state.best_score = score
         save_model(setup, state, setup.tracker.checkpoint_dir / "best.pth")
     state.finished = state.epoch == setup.epochs(state)
