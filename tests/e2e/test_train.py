@@ -193,6 +193,18 @@ def test_an_epoch_without_a_finite_validation_loss_is_never_the_best(in_process,
     assert [row["loss_validation"] for row in rows] == [0.5, None, None]
 
 
+def test_of_epochs_equal_on_validation_the_latest_is_kept(in_process, tmp_path, monkeypatch, capsys):
+    real = epoch.evaluate
+    accuracies = iter([0.5, 0.9, 0.9])
+    monkeypatch.setattr(
+        epoch, "evaluate", lambda *args, **more: dataclasses.replace(real(*args, **more), accuracy=next(accuracies))
+    )
+    in_process("a")
+    (summary,) = (json.loads(p.read_text()) for p in tmp_path.glob("a/experiments/*/data/summary.json"))
+    assert (summary["best_epoch"], summary["best_by"]) == (3, "accuracy")
+    assert "Kept: epoch 3, validation accuracy 0.9000, the latest of 2 epochs" in capsys.readouterr().err
+
+
 def test_without_validation_the_last_epoch_is_kept(in_process, tmp_path):
     in_process("a", validation_fraction=0.0)
     (summary,) = (json.loads(p.read_text()) for p in tmp_path.glob("a/experiments/*/data/summary.json"))

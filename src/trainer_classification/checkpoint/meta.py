@@ -32,7 +32,7 @@ class Progress:
         step_limit: steps in an epoch, where a budget plans them; 0: all.
         seconds_spent: since the command started, earlier runs that were resumed included.
         times: fields of `step_times.Times` as the budget's plan assumes them; empty: no budget.
-        best_score: highest score of an epoch so far; -1: none.
+        best_score: highest score of an epoch so far, by --best-by; -1: none.
         finished: True once the last epoch is complete.
         seconds_training: in steps, and waiting for their batches.
         seconds_waiting: those of them in which the device waited for data.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from trainer_classification.console import duration, log
 from trainer_classification.files import nullify
+from trainer_classification.training.best_epoch import measure_validation, score_epoch
 from trainer_classification.training.budget import BudgetController
 from trainer_classification.training.evaluate import evaluate
 from trainer_classification.training.metrics import summarize
@@ -68,7 +68,7 @@ def measure_epoch(setup: Setup, state: State, start: EpochStart) -> dict[str, An
             dtype=setup.dtype,
             world=setup.world,
         )
-        row |= {"loss_validation": result.loss, "accuracy_validation": result.accuracy}
+        row |= measure_validation(result, setup.config.best_by)
     return row
 
 
@@ -96,8 +96,8 @@ def close_epoch(
     if controller is not None:
         controller(setup, state, row["seconds"], steps)
 
-    score = row.get("accuracy_validation", float(row["epoch"]))  # without validation, the last epoch is the best
-    if score > state.best_score and math.isfinite(row.get("loss_validation", 0.0)):
+    score = score_epoch(row, setup.config.best_by)
+    if score >= state.best_score:
         state.best_score = score
         save_model(setup, state, setup.tracker.checkpoint_dir / "best.pth")
     state.finished = state.epoch == setup.epochs(state)

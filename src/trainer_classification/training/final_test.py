@@ -11,6 +11,7 @@ import torch
 from trainer_classification.checkpoint import file as checkpoint
 from trainer_classification.console import log
 from trainer_classification.outputs.model_card import write_outputs
+from trainer_classification.training.best_epoch import describe_choice
 from trainer_classification.training.divergence import advise_on_divergence, check_weights
 from trainer_classification.training.evaluate import Evaluation, evaluate
 from trainer_classification.training.save import save_model
@@ -28,6 +29,7 @@ def finish_run(setup: Setup, state: State) -> dict[str, Any]:
         save_model(setup, state, best)
     tensors, meta = setup.world.broadcast_object(lambda: checkpoint.load(best))
     check_weights(setup, tensors["model"])
+    log(describe_choice(state.history, meta.progress.epoch, setup.config.best_by))
     setup.step.kept_model.load_state_dict(tensors["model"])
     save_model(setup, state, setup.tracker.model_dir / "model.pth")
 
@@ -98,6 +100,7 @@ def build_summary(setup: Setup, state: State, best_epoch: int, tested: Evaluatio
         "loader": setup.inputs.resolved.engine.reason,
         "epochs": state.epoch,
         "best_epoch": best_epoch,
+        "best_by": setup.config.best_by,
         "seconds_training": state.seconds_training,
         "seconds_total": time.time() - setup.inputs.started,
         "seconds_first_step": state.seconds_first_step,
