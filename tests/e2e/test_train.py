@@ -121,6 +121,16 @@ def test_resuming_with_another_recipe_says_what_differs(in_process, tmp_path):
         in_process("resumed", resume=str(newest(tmp_path / "killed")), learning_rate=0.2)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"seed": 2}, r"its seed differs \(0 / 2\)"), ({"best_by": "loss"}, r"its best_by differs \(accuracy / loss\)")],
+)
+def test_what_a_resumed_run_cannot_change_is_compared(in_process, tmp_path, options, message):
+    in_process("killed", stop_after=3, save_each=True)
+    with pytest.raises(ValueError, match=message):
+        in_process("resumed", resume=str(newest(tmp_path / "killed")), **options)
+
+
 @pytest.mark.parametrize("stop_after", [7, None])
 def test_a_checkpoint_that_was_copied_alone_ends_with_a_model(in_process, tmp_path, stop_after):
     in_process("before", stop_after=stop_after, save_each=True)
