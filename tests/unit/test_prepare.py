@@ -613,6 +613,20 @@ def test_an_error_in_a_worker_process_ends_the_command_with_its_text(tmp_path, m
         prepared(tmp_path, three_splits(), workers=2)
 
 
+def test_equal_images_with_different_labels_are_listed_each_time(tmp_path, capsys):
+    data = three_splits()
+    data[7]["data"] = data[2]["data"]  # b and a
+    data[9]["data"] = data[5]["data"]  # b and b
+    made = prepared(tmp_path, data)
+    assert made.manifest.conflicts == [{"classes": ["a", "b"], "files": ["data/00002.png", "data/00007.png"]}]
+    for _ in range(2):
+        errors = capsys.readouterr().err
+        assert "Warning: equal images have different labels (1 found)" in errors
+        assert "data/00002.png, data/00007.png (a and b)" in errors
+        assert "00009" not in errors
+        assert prepared(tmp_path, None).manifest == made.manifest
+
+
 @pytest.mark.parametrize("suffix", ["", ".partial", ".old"])
 @pytest.mark.parametrize("option", [{}, {"force": True}])
 def test_a_folder_that_prepare_did_not_make_is_never_deleted(tmp_path, suffix, option):
