@@ -403,6 +403,14 @@ class TrainConfig:
             "Run",
         ),
     ] = ""
+    best_by: Annotated[
+        Literal["accuracy", "balanced", "f1", "loss"],
+        Option(
+            "What decides on validation which epoch is kept, the latest of equal ones: accuracy, balanced accuracy or "
+            "macro F1 (for classes of different sizes), or loss.",
+            "Run",
+        ),
+    ] = "accuracy"
     output_dir: Annotated[str, Option("Folder of the experiments. Empty: .data.", "Run")] = ""
     log_interval: Annotated[
         int,

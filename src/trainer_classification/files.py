@@ -1,11 +1,13 @@
-"""Read a whole small file, and write one atomically."""
+"""Read a whole small file, write one atomically, and make valid JSON."""
 
 from __future__ import annotations
 
+import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 
 def read_file(path: str) -> bytes:
@@ -24,6 +26,20 @@ def read_file(path: str) -> bytes:
         os.close(descriptor)
     # The file may have grown, or the system may have returned a part of it.
     return data if len(data) == size else Path(path).read_bytes()
+
+
+def dump_json(value: Any, indent: int | None = None) -> str:
+    """Return a value as JSON text, with null in place of NaN and infinity, which JSON does not have."""
+    return json.dumps(nullify(value), indent=indent, allow_nan=False)
+
+
+def nullify(value: Any) -> Any:
+    """Return JSON types with None in place of every number that is not finite."""
+    if isinstance(value, dict):
+        return {name: nullify(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [nullify(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_atomically(path: Path, content: bytes | str | Callable[[BinaryIO], object]) -> Path:

@@ -1,5 +1,6 @@
 """prepare → train → kill → resume, as a user does it."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ from helpers import rows, write_dataset
 from trainer_classification.checkpoint import file as checkpoint
 from trainer_classification.config import TrainConfig
 from trainer_classification.outputs.summary import REQUIRED
-from trainer_classification.training import loop
+from trainer_classification.training import epoch, loop
 from trainer_classification.training.save import save_checkpoint
 from trainer_classification.training.train import train
 
@@ -43,8 +44,6 @@ IN_PROCESS = TrainConfig(model="resnet-small", batch_size=16, learning_rate=0.1,
 @pytest.fixture
 def in_process(tmp_path, dataset, monkeypatch):
     """A training in this process: returns the losses of its steps."""
-    import dataclasses
-
     monkeypatch.chdir(tmp_path)
     for name in ("HAFNIA_CLOUD", "MDI_MODEL_DIR", "MDI_CHECKPOINT_DIR", "MDI_ARTIFACT_DIR"):
         monkeypatch.delenv(name, raising=False)
@@ -122,6 +121,16 @@ def test_resuming_with_another_recipe_says_what_differs(in_process, tmp_path):
         in_process("resumed", resume=str(newest(tmp_path / "killed")), learning_rate=0.2)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"seed": 2}, r"its seed differs \(0 / 2\)"), ({"best_by": "loss"}, r"its best_by differs \(accuracy / loss\)")],
+)
+def test_what_a_resumed_run_cannot_change_is_compared(in_process, tmp_path, options, message):
+    in_process("killed", stop_after=3, save_each=True)
+    with pytest.raises(ValueError, match=message):
+        in_process("resumed", resume=str(newest(tmp_path / "killed")), **options)
+
+
 @pytest.mark.parametrize("stop_after", [7, None])
 def test_a_checkpoint_that_was_copied_alone_ends_with_a_model(in_process, tmp_path, stop_after):
     in_process("before", stop_after=stop_after, save_each=True)
@@ -171,6 +180,39 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_what_to_try(in_process, mo
     monkeypatch.setattr(loop, "_MAX_NOT_FINITE", 3)
     with pytest.raises(ValueError, match="lower --learning-rate"):
         in_process("a", learning_rate=1e30, warmup_fraction=0.0)
+
+
+@pytest.mark.parametrize("options", [{"epochs": 2}, {"stop_early": True}, {"validation_fraction": 0.0, "epochs": 1}])
+def test_a_model_of_nan_is_never_kept_however_few_the_steps(in_process, tmp_path, options):
+    with pytest.raises(ValueError, match="not finite.*lower --learning-rate"):
+        in_process("a", learning_rate=1e30, warmup_fraction=0.0, **options)
+    assert not list(tmp_path.glob("a/experiments/*/*/*.pth"))
+
+
+def test_an_epoch_without_a_finite_validation_loss_is_never_the_best(in_process, tmp_path, monkeypatch):
+    real = epoch.evaluate
+    losses = iter([0.5, float("inf"), float("nan")])
+    monkeypatch.setattr(
+        epoch, "evaluate", lambda *args, **more: dataclasses.replace(real(*args, **more), loss=next(losses))
+    )
+    in_process("a")
+    (folder,) = tmp_path.glob("a/experiments/*/data")
+    text = (folder / "metrics.jsonl").read_text()
+    assert json.loads((folder / "summary.json").read_text())["best_epoch"] == 1
+    rows = [json.loads(line, parse_constant=pytest.fail) for line in text.splitlines()]
+    assert [row["loss_validation"] for row in rows] == [0.5, None, None]
+
+
+def test_of_epochs_equal_on_validation_the_latest_is_kept(in_process, tmp_path, monkeypatch, capsys):
+    real = epoch.evaluate
+    accuracies = iter([0.5, 0.9, 0.9])
+    monkeypatch.setattr(
+        epoch, "evaluate", lambda *args, **more: dataclasses.replace(real(*args, **more), accuracy=next(accuracies))
+    )
+    in_process("a")
+    (summary,) = (json.loads(p.read_text()) for p in tmp_path.glob("a/experiments/*/data/summary.json"))
+    assert (summary["best_epoch"], summary["best_by"]) == (3, "accuracy")
+    assert "Kept: epoch 3, validation accuracy 0.9000, the latest of 2 epochs" in capsys.readouterr().err
 
 
 def test_without_validation_the_last_epoch_is_kept(in_process, tmp_path):

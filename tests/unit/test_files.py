@@ -1,10 +1,11 @@
 """Files are read whole and written whole."""
 
+import json
 import os
 
 import pytest
 
-from trainer_classification.files import read_file, write_atomically
+from trainer_classification.files import dump_json, read_file, write_atomically
 
 
 def test_a_file_is_read_whole_though_the_system_returns_it_in_pieces(tmp_path, monkeypatch):
@@ -40,3 +41,14 @@ def test_content_is_on_the_disk_before_it_has_the_name(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda d: flushed.append((tmp_path / "file").exists()) or real(d))
     write_atomically(tmp_path / "file", b"content")
     assert flushed == [False, True]  # the content, then the folder with the new name
+
+
+def test_json_has_null_for_what_is_no_number():
+    values = {"a": [float("nan"), 1.5], "b": {"c": float("-inf")}, "d": "NaN", "e": (1, True, None)}
+    text = dump_json(values)
+    assert json.loads(text, parse_constant=pytest.fail) == {
+        "a": [None, 1.5],
+        "b": {"c": None},
+        "d": "NaN",
+        "e": [1, True, None],
+    }

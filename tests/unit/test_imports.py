@@ -11,12 +11,13 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "src/trainer_classification"
 NAME = "trainer_classification"
 # Files at the top of the package that any other may import.
-BASE = {"options", "environment", "files", "arrays", "console"}
+BASE = {"options", "environment", "files", "names", "arrays", "console"}
 # What each part of the package may import, beside itself and BASE. An arrow that is not here points back.
 ALLOWED = {
     "options": set(),
     "environment": set(),
     "files": set(),
+    "names": set(),
     "arrays": set(),
     "console": set(),
     "device": set(),

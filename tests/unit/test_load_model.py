@@ -1,6 +1,8 @@
 """A model comes back from everything that a run leaves, and old descriptions can still be read."""
 
+import dataclasses
 import json
+import re
 
 import pytest
 import torch
@@ -10,7 +12,9 @@ from trainer_classification.checkpoint import archive
 from trainer_classification.checkpoint import file as checkpoint
 from trainer_classification.checkpoint.load_model import load_model
 from trainer_classification.checkpoint.meta import CheckpointMeta
+from trainer_classification.config import TrainConfig
 from trainer_classification.models import build
+from trainer_classification.training.start_checkpoint import choose_start
 
 META = meta_of(class_names="abc", epoch=2)
 WEIGHTS = build("resnet-small", 3, 3, 28, 8).state_dict()
@@ -89,10 +93,23 @@ def test_a_description_that_cannot_be_read_says_why(change, message):
         CheckpointMeta.from_json(json.loads(FORMAT_1) | change)
 
 
+def difference_to(dataset="cifar", class_names="abc", fingerprint="f", recipe=META.recipe, **options):
+    meta = dataclasses.replace(META, config=META.config | {"seed": 0})
+    return meta.find_difference(dataset, list(class_names), fingerprint, recipe, TrainConfig(**options))
+
+
 def test_what_differs_is_named_with_both_values():
-    recipe = META.recipe
-    assert META.find_difference(["a", "b", "c"], "f", recipe) == ""
-    assert "class_names" in META.find_difference(["a", "b", "x"], "f", recipe)
-    assert META.find_difference(["a", "b", "c"], "g", recipe) == "its manifest_fingerprint differs (f / g)"
+    assert difference_to() == ""
+    assert difference_to("mnist", "xy", "g") == "its dataset differs (cifar / mnist)"
+    assert "class_names" in difference_to(class_names="abx")
+    assert re.search(r"is cifar, too, .*\(manifest_fingerprint f / g\)", difference_to(fingerprint="g"))
     other = meta_of(class_names="abc", image_size=32).recipe
-    assert META.find_difference(["a", "b", "c"], "f", other) == "its recipe differs (image_size 28 / 32)"
+    assert difference_to(recipe=other) == "its recipe differs (image_size 28 / 32)"
+    assert difference_to(seed=1) == "its seed differs (0 / 1)"
+    assert difference_to(best_by="loss") == "", "a checkpoint from before the option existed goes on"
+
+
+def test_weights_without_the_state_of_the_optimizer_are_not_resumed(tmp_path):
+    path = model_file(tmp_path)
+    with pytest.raises(ValueError, match=rf"weights only.*last\.pth.*--weights {path}"):
+        choose_start(TrainConfig(resume=str(path)))

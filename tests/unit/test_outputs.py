@@ -1,6 +1,7 @@
 """The tracker never ends a training; summaries are whole."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -66,6 +67,16 @@ def test_without_the_sdk_outputs_go_to_plain_folders_with_a_line_that_says_so(tm
     assert tracker.checkpoint_dir.is_dir()
     assert tmp_path in tracker.checkpoint_dir.parents
     assert "No HafniaLogger" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("with_sdk", [True, False])
+def test_runs_that_begin_in_one_second_have_folders_of_their_own(tmp_path, monkeypatch, with_sdk):
+    monkeypatch.delenv("HAFNIA_CLOUD", raising=False)
+    if not with_sdk:
+        monkeypatch.setitem(__import__("sys").modules, "hafnia.experiment", None)
+    with ThreadPoolExecutor(3) as pool:
+        trackers = list(pool.map(lambda _: Tracker("p", tmp_path), range(3)))
+    assert len({tracker.model_dir for tracker in trackers}) == 3
 
 
 def test_a_summary_lacking_a_key_is_our_bug_and_is_not_written(tmp_path):

@@ -613,6 +613,44 @@ def test_an_error_in_a_worker_process_ends_the_command_with_its_text(tmp_path, m
         prepared(tmp_path, three_splits(), workers=2)
 
 
+def test_equal_images_with_different_labels_are_listed_each_time(tmp_path, capsys):
+    data = three_splits()
+    data[7]["data"] = data[2]["data"]  # b and a
+    data[9]["data"] = data[5]["data"]  # b and b
+    made = prepared(tmp_path, data)
+    assert made.manifest.conflicts == [{"classes": ["a", "b"], "files": ["data/00002.png", "data/00007.png"]}]
+    for _ in range(2):
+        errors = capsys.readouterr().err
+        assert "Warning: equal images have different labels (1 found)" in errors
+        assert "data/00002.png, data/00007.png (a and b)" in errors
+        assert "00009" not in errors
+        assert prepared(tmp_path, None).manifest == made.manifest
+
+
+@pytest.mark.parametrize("suffix", ["", ".partial", ".old"])
+@pytest.mark.parametrize("option", [{}, {"force": True}])
+def test_a_folder_that_prepare_did_not_make_is_never_deleted(tmp_path, suffix, option):
+    place = tmp_path / f"out/tiny-12px{suffix}"
+    place.mkdir(parents=True)
+    (place / "precious.txt").write_text("the only copy")
+    with pytest.raises(ValueError, match=rf"tiny-12px{suffix} .* not made by prepare: move it away"):
+        prepared(tmp_path, three_splits(), **option)
+    assert tree(place) == {"precious.txt": b"the only copy"}
+
+
+def test_a_task_named_like_a_path_is_prepared_below_out(tmp_path):
+    task = "x/../../precious"
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious/thesis.txt").write_text("the only copy")
+    tasks = [{"primitive": "Classification", "classes": [{"name": "a"}, {"name": "b"}], "name": task}]
+    data = [row | {"task": task} for row in three_splits()]
+    write_dataset(tmp_path / "dataset", data, ["a", "b"], name="../../tiny", tasks=tasks)
+    made = prepared(tmp_path, None, task=task)
+    assert made.folder.resolve().parent == tmp_path / "out"
+    assert sorted(os.listdir(tmp_path)) == ["dataset", "out", "precious"]
+    assert os.listdir(tmp_path / "precious") == ["thesis.txt"]
+
+
 def test_unknown_formats_are_refused():
     with pytest.raises(ValueError, match="--formats has 'beaton', but may list: array,beton,tar"):
         PrepareConfig(formats="array,beaton")

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from trainer_classification.checkpoint import file as checkpoint
 from trainer_classification.checkpoint.meta import CheckpointMeta
-from trainer_classification.files import write_atomically
+from trainer_classification.files import dump_json, write_atomically
 
 FILE_NAME = "checkpoint.zip"
 CONFIG = "model_config.json"
@@ -96,7 +96,7 @@ def write(folder: Path, checkpoint: Path, weights: dict[str, Tensor], meta: Chec
 
     def write_members(target: BinaryIO) -> None:
         with zipfile.ZipFile(target, "w") as file:
-            file.writestr(CONFIG, json.dumps(config, indent=1))
+            file.writestr(CONFIG, dump_json(config, indent=1))
             with file.open(_WEIGHTS, "w", force_zip64=True) as member:
                 torch.save(weights, member)
             file.write(checkpoint, _CHECKPOINT)

@@ -50,6 +50,21 @@ def load_meta(path: Path) -> CheckpointMeta:
     return _read(path, "cpu", mmap=True)[1]
 
 
+def load_resumable_meta(path: Path) -> CheckpointMeta:
+    """Read the description of a checkpoint that a training can continue from.
+
+    Raises:
+        ValueError: as `load` does, or the file holds weights only.
+    """
+    tensors, meta = _read(path, "cpu", mmap=True)
+    if "optimizer" not in tensors:
+        raise ValueError(
+            f"{path} holds weights only, without the state of the optimizer, so no training can continue from it: "
+            f"resume the run's last.pth, or start a new training from these weights with --weights {path}."
+        )
+    return meta
+
+
 def _read(path: Path, device: torch.device | str, mmap: bool) -> tuple[dict[str, Any], CheckpointMeta]:
     if not path.is_file():
         raise ValueError(f"There is no checkpoint {path}.")

@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from trainer_classification.config import TrainConfig
 from trainer_classification.recipes import Recipe, recipe_from_json
 
 FORMAT_VERSION = 1
@@ -18,6 +19,9 @@ _PROGRESS_NAMES = {
     "seconds_spent": "spent",
     "best_score": "best",
 }
+
+# Options beside the recipe's that a run keeps: another seed means other draws, and scores are compared over all epochs.
+_KEPT_OPTIONS = ("seed", "best_by")
 
 
 @dataclass
@@ -32,7 +36,7 @@ class Progress:
         step_limit: steps in an epoch, where a budget plans them; 0: all.
         seconds_spent: since the command started, earlier runs that were resumed included.
         times: fields of `step_times.Times` as the budget's plan assumes them; empty: no budget.
-        best_score: highest score of an epoch so far; -1: none.
+        best_score: highest score of an epoch so far, by --best-by; -1: none.
         finished: True once the last epoch is complete.
         seconds_training: in steps, and waiting for their batches.
         seconds_waiting: those of them in which the device waited for data.
@@ -169,27 +173,41 @@ class CheckpointMeta:
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"its description lacks {error}") from error
 
-    def find_difference(self, dataset_class_names: list[str], fingerprint: str, recipe: Recipe) -> str:
+    def find_difference(
+        self, dataset: str, class_names: list[str], fingerprint: str, recipe: Recipe, config: TrainConfig
+    ) -> str:
         """Say why a run cannot continue from this checkpoint.
 
         Args:
-            dataset_class_names: of the run's dataset.
+            dataset: name of the run's dataset.
+            class_names: of the run's dataset.
             fingerprint: of the run's prepared dataset.
             recipe: of the run.
+            config: of the run.
 
         Returns:
             The first thing that differs, with both values; "" if the run can continue.
         """
-        if self.class_names != dataset_class_names:
-            return f"its class_names differs ({_shorten(self.class_names)} / {_shorten(dataset_class_names)})"
+        if self.dataset != dataset:
+            return f"its dataset differs ({self.dataset} / {dataset})"
+        if self.class_names != class_names:
+            return f"its class_names differs ({_shorten(self.class_names)} / {_shorten(class_names)})"
         if self.fingerprint != fingerprint:
-            return f"its manifest_fingerprint differs ({self.fingerprint} / {fingerprint})"
+            return (
+                f"its dataset is {dataset}, too, but of other images, sizes or splits "
+                f"(manifest_fingerprint {self.fingerprint} / {fingerprint})"
+            )
         theirs = _as_json(self.recipe)
         ours = _as_json(recipe)
-        changed = [name for name in theirs if theirs[name] != ours[name]]
-        if not changed:
-            return ""
-        return f"its recipe differs ({', '.join(f'{name} {theirs[name]} / {ours[name]}' for name in changed)})"
+        changed = [f"{name} {theirs[name]} / {ours[name]}" for name in theirs if theirs[name] != ours[name]]
+        if changed:
+            return f"its recipe differs ({', '.join(changed)})"
+
+        for name in _KEPT_OPTIONS:
+            before = self.config.get(name, getattr(config, name))  # older runs lack some options
+            if before != getattr(config, name):
+                return f"its {name} differs ({before} / {getattr(config, name)})"
+        return ""
 
 
 def _progress_from_json(content: dict[str, Any]) -> Progress:

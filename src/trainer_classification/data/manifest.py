@@ -67,6 +67,7 @@ class Manifest:
         skipped: {"file", "split", "reason"} of each image that was left out.
         unlabelled: number of rows without a label of this task, which were left out.
         duplicates: {"splits", "files"} of each group of equal images in more than one split.
+        conflicts: {"classes", "files"} of each group of equal images with more than one label.
         options: the options that shaped the bytes.
         fingerprint: hash of source and options; equal fingerprints mean equal bytes.
     """
@@ -92,10 +93,20 @@ class Manifest:
     options: dict[str, Any]
     fingerprint: str
     format_version: int = field(default=FORMAT_VERSION)
+    conflicts: list[dict[str, list[str]]] = field(default_factory=list)
 
     def write(self, folder: Path) -> None:
         """Write `folder/manifest.json` atomically."""
         write_atomically(folder / FILE_NAME, json.dumps(dataclasses.asdict(self), indent=1))
+
+
+def is_prepared(folder: Path) -> bool:
+    """Return whether a folder holds a dataset that this program prepared, in any version."""
+    try:
+        content = json.loads((folder / FILE_NAME).read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and {"format_version", "fingerprint"} <= content.keys()
 
 
 def read(folder: Path) -> Manifest:

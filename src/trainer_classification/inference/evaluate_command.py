@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from trainer_classification.checkpoint.load_model import load_model
 from trainer_classification.config import EvaluateConfig
 from trainer_classification.environment import in_cloud
-from trainer_classification.files import write_atomically
+from trainer_classification.files import dump_json, write_atomically
 from trainer_classification.inference.evaluate import EvaluationReport, compare_reports, evaluate
 from trainer_classification.metrics.comparison import Comparison
 from trainer_classification.outputs.class_tables import class_rows, write_class_table
@@ -39,7 +38,7 @@ def run_evaluation(config: EvaluateConfig) -> None:
         content["comparison"] = _comparison_json(comparison, other, text)
 
     if config.json_file:
-        write_atomically(Path(config.json_file), json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        write_atomically(Path(config.json_file), dump_json(content, indent=1) + "\n")
     if config.csv_file:
         write_class_table(Path(config.csv_file), report.confusion, report.class_names[: len(report.confusion)])
 

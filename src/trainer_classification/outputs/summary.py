@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from trainer_classification.files import write_atomically
+from trainer_classification.files import dump_json, write_atomically
 
 REQUIRED = (
     "dataset",
@@ -30,12 +29,12 @@ REQUIRED = (
 
 
 def write_summary(folder: Path, values: dict[str, Any]) -> Path:
-    """Write `folder/summary.json` atomically. Values that were not measured are null."""
+    """Write `folder/summary.json` atomically. Values that were not measured, or are not finite, are null."""
     missing = [name for name in REQUIRED if name not in values]
     assert not missing, f"summary lacks {missing}"
-    return write_atomically(folder / "summary.json", json.dumps(values, indent=1) + "\n")
+    return write_atomically(folder / "summary.json", dump_json(values, indent=1) + "\n")
 
 
 def write_metrics(folder: Path, history: list[dict[str, Any]]) -> Path:
     """Write `folder/metrics.jsonl` atomically: one line for each epoch, also for those before a resume."""
-    return write_atomically(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in history))
+    return write_atomically(folder / "metrics.jsonl", "".join(dump_json(row) + "\n" for row in history))

@@ -7,17 +7,21 @@ the logger prints on stdout are the platform's protocol.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from trainer_classification.console import log
+from trainer_classification.environment import in_cloud
 
 # By default MLflow's client retries a failing request for four minutes, and each metric is a request.
 _MLFLOW_DEFAULTS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+_LOOK_SECONDS = 0.02
 _MAX_WAIT = 60.0  # seconds a run waits for the tracker in total; the first second of each call does not count
 
 
@@ -38,9 +42,13 @@ class Tracker:
     def __init__(self, project_name: str, log_dir: Path) -> None:
         self.failures = 0
         self._waited = 0.0
-        self._logger = _create_logger(project_name, log_dir)
+        with _wait_for_unused_name(log_dir / "experiments"):
+            self._logger = _create_logger(project_name, log_dir)
+            self._make_folders(log_dir / "experiments" / _name_by_time())
+
+    def _make_folders(self, folder: Path) -> None:
+        """Create the folders of the experiment: below `folder` if there is no logger."""
         if self._logger is None:
-            folder = log_dir / "experiments" / time.strftime("%Y-%m-%dT%H-%M-%S")
             self.model_dir = folder / "model"
             self.checkpoint_dir = folder / "checkpoints"
             self.artifact_dir = folder / "data"
@@ -48,8 +56,8 @@ class Tracker:
             self.model_dir = Path(self._logger.path_model())
             self.checkpoint_dir = Path(self._logger.path_model_checkpoints())
             self.artifact_dir = Path(self._logger._path_artifacts())  # the SDK has no public name for it
-        for folder in (self.model_dir, self.checkpoint_dir, self.artifact_dir):
-            folder.mkdir(parents=True, exist_ok=True)
+        for path in (self.model_dir, self.checkpoint_dir, self.artifact_dir):
+            path.mkdir(parents=True, exist_ok=True)
 
     def scalar(self, name: str, value: float, step: int) -> None:
         """Log a metric of a step or an epoch."""
@@ -125,6 +133,33 @@ class NullTracker(Tracker):
         self._waited = 0.0
         self._logger = None
         self.model_dir = self.checkpoint_dir = self.artifact_dir = folder
+
+
+def _name_by_time() -> str:
+    """Return the name of an experiment's folder, as the SDK makes it."""
+    return time.strftime("%Y-%m-%dT%H-%M-%S")
+
+
+@contextmanager
+def _wait_for_unused_name(experiments: Path) -> Iterator[None]:
+    """Let one run at a time create its folder, in a second in which no other has.
+
+    The SDK names the folder by the second and takes one that is there already. In the cloud each run has its own disk.
+    """
+    if in_cloud():
+        yield
+        return
+
+    experiments.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(experiments, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        while (experiments / _name_by_time()).exists():
+            time.sleep(_LOOK_SECONDS)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _create_logger(project_name: str, log_dir: Path) -> Any:

@@ -30,7 +30,7 @@ from trainer_classification.preparation.formats import FORMATS
 from trainer_classification.preparation.inspect import DatasetInfo
 from trainer_classification.preparation.job_result import JobResult
 from trainer_classification.preparation.plan_regions import RegionPlan, plan_regions
-from trainer_classification.preparation.problems import find_duplicates, list_bad_images
+from trainer_classification.preparation.problems import find_conflicts, find_duplicates, list_bad_images
 from trainer_classification.preparation.workers import Workers
 
 Int64 = npt.NDArray[np.int64]
@@ -143,7 +143,7 @@ def _decode(build: Build) -> _Decoded:
     """
     source = build.info.source
     folder = build.folder
-    partial.claim(folder, f"{build.info.fingerprint} {build.spec} {job.VERSION}")
+    partial.claim(folder, build.info.folder, f"{build.info.fingerprint} {build.spec} {job.VERSION}")
 
     # Each format lies once in the parts and once in the shards.
     needed = 2 * sum(FORMATS[name].room(source, build.spec) for name in build.spec.formats)
@@ -230,6 +230,9 @@ def _describe(build: Build, decoded: _Decoded, parts: _Splits, layout: ArrayLayo
     info = build.info
     source = info.source
     train = parts.rows["train"]
+    files = np.array(source.files)[parts.good]
+    hashes = decoded.result.hashes[parts.good]
+    class_of = np.array(source.class_names)[source.labels[parts.good]]
     mean, std = statistics.mean_and_std(decoded.result, train[decoded.measured[train]], layout)
     return Manifest(
         dataset=source.name,
@@ -249,9 +252,8 @@ def _describe(build: Build, decoded: _Decoded, parts: _Splits, layout: ArrayLayo
         files={},
         skipped=[],
         unlabelled=source.unlabelled,
-        duplicates=find_duplicates(
-            np.array(source.files)[parts.good], decoded.result.hashes[parts.good], parts.split_of
-        ),
+        duplicates=find_duplicates(files, hashes, parts.split_of),
+        conflicts=find_conflicts(files, hashes, class_of),
         options={
             "image_size": build.config.image_size,
             "validation_fraction": build.config.validation_fraction,

@@ -20,6 +20,7 @@ from trainer_classification.data.formats import ArrayLayout
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.data.source import Source, find_dataset, read_options
 from trainer_classification.environment import in_cloud
+from trainer_classification.names import safe_component
 from trainer_classification.preparation import disk
 
 Int64 = npt.NDArray[np.int64]
@@ -157,9 +158,9 @@ def _fingerprint(config: PrepareConfig, source: Source, side: int, resized: bool
 
 def _target_folder(config: PrepareConfig, source: Source, train_size: int, side: int) -> Path:
     """Return the folder of the prepared dataset: below --out, else below .data, or in the cloud on the best disk."""
-    name = f"{source.name}-{train_size}px".replace("/", "-")
+    name = f"{safe_component(source.name)}-{train_size}px"
     if config.task:
-        name += f"-{config.task}"
+        name += f"-{safe_component(config.task)}"
     if config.validation_fraction != PrepareConfig.validation_fraction:
         name += f"-validation{config.validation_fraction:g}"
     if config.test_fraction != PrepareConfig.test_fraction:

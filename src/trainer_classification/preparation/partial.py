@@ -10,7 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from trainer_classification.console import log
+from trainer_classification.data import manifest
 from trainer_classification.data.manifest import FileInfo, Manifest
+
+_MARKER = "fingerprint"  # file in a working folder
 
 
 @contextmanager
@@ -31,13 +34,36 @@ def partial_folder(target: Path) -> Path:
     return target.with_name(target.name + ".partial")
 
 
-def claim(partial: Path, fingerprint: str) -> None:
-    """Keep what an interrupted run with the same fingerprint has left, and delete anything else."""
-    marker = partial / "fingerprint"
+def claim(partial: Path, target: Path, fingerprint: str) -> None:
+    """Keep what an interrupted run with the same fingerprint has left, and delete what any other has.
+
+    Raises:
+        ValueError: a folder of another origin is where this one has to be.
+    """
+    marker = partial / _MARKER
+    for folder in (partial, target, _old_folder(target)):
+        _check_is_ours(folder)
     if not marker.is_file() or marker.read_text() != fingerprint:
         shutil.rmtree(partial, ignore_errors=True)
-    (partial / "parts").mkdir(parents=True, exist_ok=True)
+    partial.mkdir(parents=True, exist_ok=True)
     marker.write_text(fingerprint)
+    (partial / "parts").mkdir(exist_ok=True)
+
+
+def _old_folder(target: Path) -> Path:
+    """Return the name that a target has while it is replaced."""
+    return target.with_name(target.name + ".old")
+
+
+def _check_is_ours(folder: Path) -> None:
+    """Raise ValueError if a folder holds anything, but neither a manifest nor the marker of an interrupted run."""
+    is_free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    if is_free or (folder / _MARKER).is_file() or manifest.is_prepared(folder):
+        return
+    raise ValueError(
+        f"{folder} is where this dataset has to be prepared, but was not made by prepare: move it away, or choose "
+        f"another folder with --out."
+    )
 
 
 def check_room(partial: Path, needed: int) -> None:
@@ -85,11 +111,17 @@ def keep_formats(target: Path, partial: Path, before: Manifest, rewritten: Colle
 
 
 def publish(partial: Path, target: Path) -> None:
-    """Rename the finished working folder to the target, and only then delete what the target was before."""
-    shutil.rmtree(partial / "parts")
-    (partial / "fingerprint").unlink()
+    """Rename the finished working folder to the target, and only then delete what the target was before.
 
-    old = target.with_name(target.name + ".old")
+    Raises:
+        ValueError: the target is a folder of another origin.
+    """
+    shutil.rmtree(partial / "parts")
+    (partial / _MARKER).unlink()
+
+    old = _old_folder(target)
+    for folder in (old, target):
+        _check_is_ours(folder)
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():
         target.rename(old)

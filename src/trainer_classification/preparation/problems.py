@@ -1,4 +1,4 @@
-"""Find bad images and duplicates."""
+"""Find bad images, duplicates and conflicting labels."""
 
 from __future__ import annotations
 
@@ -38,13 +38,27 @@ def find_duplicates(
     files: npt.NDArray[np.str_], hashes: npt.NDArray[np.str_], split_of: npt.NDArray[np.str_]
 ) -> list[dict[str, list[str]]]:
     """Return {"splits", "files"} of each group of equal files that lie in more than one split."""
+    return _find_disagreements("splits", files, hashes, split_of)
+
+
+def find_conflicts(
+    files: npt.NDArray[np.str_], hashes: npt.NDArray[np.str_], class_of: npt.NDArray[np.str_]
+) -> list[dict[str, list[str]]]:
+    """Return {"classes", "files"} of each group of equal files that have more than one class."""
+    return _find_disagreements("classes", files, hashes, class_of)
+
+
+def _find_disagreements(
+    key: str, files: npt.NDArray[np.str_], hashes: npt.NDArray[np.str_], value_of: npt.NDArray[np.str_]
+) -> list[dict[str, list[str]]]:
+    """Return {key, "files"} of each group of equal files with more than one value."""
     groups: dict[str, list[int]] = {}
     for row, text in enumerate(hashes.tolist()):
         groups.setdefault(text, []).append(row)
 
-    duplicates = []
+    found = []
     for rows in groups.values():
-        names = sorted({str(split_of[row]) for row in rows})
-        if len(names) > 1:
-            duplicates.append({"splits": names, "files": [str(files[row]) for row in rows]})
-    return duplicates
+        values = sorted({str(value_of[row]) for row in rows})
+        if len(values) > 1:
+            found.append({key: values, "files": [str(files[row]) for row in rows]})
+    return found

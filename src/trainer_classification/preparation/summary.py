@@ -34,8 +34,25 @@ def print_summary(folder: Path, manifest: Manifest, images: int, seconds: float)
 
     for line in _lines(manifest):
         log(line)
+    warn_of_conflicts(manifest)
     megabytes = sum(info.bytes for info in manifest.files.values()) / 1e6
     log(f"{images / seconds:,.0f} img/s, {seconds:.1f} s, {megabytes:,.1f} MB in {folder}")
+
+
+def warn_of_conflicts(manifest: Manifest) -> None:
+    """Log the images that lie under several labels, if there are any."""
+    if not manifest.conflicts:
+        return
+    listed = [
+        f"{', '.join(entry['files'][:4])} ({' and '.join(entry['classes'])})" for entry in manifest.conflicts[:_LISTED]
+    ]
+    more = (
+        f"; and {len(manifest.conflicts) - _LISTED} more in the manifest" if len(manifest.conflicts) > _LISTED else ""
+    )
+    log(
+        f"Warning: equal images have different labels ({len(manifest.conflicts)} found), so no model can be right on "
+        f"all of them. Correct the labels or remove the copies: {'; '.join(listed)}{more}."
+    )
 
 
 def _sizes(folder: Path, manifest: Manifest, split: str) -> str:

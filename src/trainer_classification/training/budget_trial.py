@@ -75,7 +75,7 @@ def _find_planned_run(inputs: Inputs) -> CheckpointMeta | None:
         return None
     manifest = inputs.manifest
     recipe, _ = complete_recipe(_restore_plan(inputs.config, meta), inputs.resolved, manifest)
-    differs = meta.find_difference(manifest.class_names, manifest.fingerprint, recipe)
+    differs = meta.find_difference(manifest.dataset, manifest.class_names, manifest.fingerprint, recipe, inputs.config)
     return None if differs else meta
 
 

@@ -8,6 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from trainer_classification.console import duration, log
+from trainer_classification.files import nullify
+from trainer_classification.training.best_epoch import measure_validation, score_epoch
 from trainer_classification.training.budget import BudgetController
 from trainer_classification.training.evaluate import evaluate
 from trainer_classification.training.metrics import summarize
@@ -66,7 +68,7 @@ def measure_epoch(setup: Setup, state: State, start: EpochStart) -> dict[str, An
             dtype=setup.dtype,
             world=setup.world,
         )
-        row |= {"loss_validation": result.loss, "accuracy_validation": result.accuracy}
+        row |= measure_validation(result, setup.config.best_by)
     return row
 
 
@@ -82,7 +84,7 @@ def close_epoch(
         start: of the epoch.
         controller: of the budget, if there is one.
     """
-    state.history.append(row)
+    state.history.append(nullify(row))
     log(_format_row(setup, state, row))
     _track(setup, row, start)
 
@@ -94,8 +96,8 @@ def close_epoch(
     if controller is not None:
         controller(setup, state, row["seconds"], steps)
 
-    score = row.get("accuracy_validation", float(row["epoch"]))  # without validation, the last epoch is the best
-    if score > state.best_score:
+    score = score_epoch(row, setup.config.best_by)
+    if score >= state.best_score:
         state.best_score = score
         save_model(setup, state, setup.tracker.checkpoint_dir / "best.pth")
     state.finished = state.epoch == setup.epochs(state)

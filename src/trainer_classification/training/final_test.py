@@ -11,6 +11,8 @@ import torch
 from trainer_classification.checkpoint import file as checkpoint
 from trainer_classification.console import log
 from trainer_classification.outputs.model_card import write_outputs
+from trainer_classification.training.best_epoch import describe_choice
+from trainer_classification.training.divergence import advise_on_divergence, check_weights
 from trainer_classification.training.evaluate import Evaluation, evaluate
 from trainer_classification.training.save import save_model
 from trainer_classification.training.setup import Setup, describe_configuration
@@ -23,8 +25,11 @@ def finish_run(setup: Setup, state: State) -> dict[str, Any]:
     """Test the best weights once, on all ranks, write model, summary, metrics and report, and return the summary."""
     best = setup.tracker.checkpoint_dir / "best.pth"
     if not best.is_file():  # the last checkpoint of a finished training was copied without its best weights
+        _check_last_loss(setup, state)
         save_model(setup, state, best)
     tensors, meta = setup.world.broadcast_object(lambda: checkpoint.load(best))
+    check_weights(setup, tensors["model"])
+    log(describe_choice(state.history, meta.progress.epoch, setup.config.best_by))
     setup.step.kept_model.load_state_dict(tensors["model"])
     save_model(setup, state, setup.tracker.model_dir / "model.pth")
 
@@ -37,6 +42,12 @@ def finish_run(setup: Setup, state: State) -> dict[str, Any]:
         configuration = describe_configuration(setup)
         write_outputs(setup.tracker, setup.manifest, configuration, state.history, summary, tested)
     return summary
+
+
+def _check_last_loss(setup: Setup, state: State) -> None:
+    """Raise ValueError if the last epoch had no finite validation loss."""
+    if state.history[-1].get("loss_validation", 0.0) is None:
+        raise ValueError(f"No epoch has a finite validation loss. {advise_on_divergence(setup)}")
 
 
 def _test(setup: Setup, views: Views) -> Evaluation | None:
@@ -89,6 +100,7 @@ def build_summary(setup: Setup, state: State, best_epoch: int, tested: Evaluatio
         "loader": setup.inputs.resolved.engine.reason,
         "epochs": state.epoch,
         "best_epoch": best_epoch,
+        "best_by": setup.config.best_by,
         "seconds_training": state.seconds_training,
         "seconds_total": time.time() - setup.inputs.started,
         "seconds_first_step": state.seconds_first_step,

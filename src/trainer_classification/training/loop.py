@@ -12,6 +12,7 @@ from trainer_classification.console import duration, has_live_line, live_line, l
 from trainer_classification.optim.lr_schedule import factor
 from trainer_classification.optim.parameter_groups import set_learning_rate
 from trainer_classification.training.budget import BudgetController, has_budget, parse_seconds
+from trainer_classification.training.divergence import advise_on_divergence, check_weights
 from trainer_classification.training.epoch import EpochStart, close_epoch, measure_epoch
 from trainer_classification.training.save import save_checkpoint
 from trainer_classification.training.setup import Setup
@@ -45,7 +46,7 @@ def fit(setup: Setup, state: State, received: list[int]) -> None:
         start = EpochStart.of(state)
         _train_epoch(setup, state, received, start)
         row = measure_epoch(setup, state, start)
-        _check_finite(setup, state)
+        _check_epoch(setup, state)
         close_epoch(setup, state, row, start, controller)
     setup.consensus.settle()
     state.finished = True
@@ -150,7 +151,14 @@ def _check_finite(setup: Setup, state: State) -> None:
     """Raise ValueError if the loss was not finite for many steps."""
     steps = int(state.metrics.not_finite)
     if steps >= _MAX_NOT_FINITE:
-        raise ValueError(
-            f"The loss was not finite in {steps} steps in a row. Try a lower --learning-rate (it is "
-            f"{setup.recipe.learning_rate:g}), a longer --warmup-fraction, or --amp off."
-        )
+        raise ValueError(f"The loss was not finite in {steps} steps in a row. {advise_on_divergence(setup)}")
+
+
+def _check_epoch(setup: Setup, state: State) -> None:
+    """Raise ValueError if an epoch without a finite loss has ended, or one that has ruined the weights."""
+    _check_finite(setup, state)
+    steps = int(state.metrics.not_finite)
+    if steps >= state.step > 0:
+        raise ValueError(f"The loss was not finite in the {steps} steps of the epoch. {advise_on_divergence(setup)}")
+    for model in (setup.step.model, setup.step.kept_model):
+        check_weights(setup, model.state_dict())

@@ -74,7 +74,10 @@ def _load_matching(setup: Setup, path: Path) -> tuple[dict[str, Any], Checkpoint
 
 
 def _find_difference(setup: Setup, meta: CheckpointMeta) -> str:
-    return meta.find_difference(setup.manifest.class_names, setup.manifest.fingerprint, setup.recipe)
+    manifest = setup.manifest
+    return meta.find_difference(
+        manifest.dataset, manifest.class_names, manifest.fingerprint, setup.recipe, setup.config
+    )
 
 
 def _restore_metrics(setup: Setup, state: State, saved: dict[str, Tensor]) -> None:

@@ -52,7 +52,7 @@ def choose_start(config: TrainConfig) -> StartCheckpoint:
 
     if config.resume:
         path = Path(config.resume)
-        return StartCheckpoint("resume", f"--resume {config.resume}", path, checkpoint.load_meta(path))
+        return StartCheckpoint("resume", f"--resume {config.resume}", path, checkpoint.load_resumable_meta(path))
 
     if in_cloud():
         picked, name = archive.find(_checkpoint_folder())
