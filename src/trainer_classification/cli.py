@@ -16,7 +16,7 @@ from typing import Annotated, Any, NoReturn, TypeVar, get_args
 from cyclopts import App, CycloptsError, Group, Parameter
 
 from trainer_classification.environment import launched
-from trainer_classification.options import Option, options_of
+from trainer_classification.options import Option, flag, options_of
 
 Config = TypeVar("Config")
 
@@ -163,7 +163,7 @@ def _build_app(config_class: type[Config], function: Callable[[Config], int | No
             name,
             inspect.Parameter.KEYWORD_ONLY,
             default=default,
-            annotation=Annotated[kind, Parameter(help=str(option), group=groups[option.group])],
+            annotation=Annotated[kind, _parameter(option, groups[option.group])],
         )
         for name, (kind, option, default) in options.items()
     ]
@@ -181,6 +181,11 @@ def _build_app(config_class: type[Config], function: Callable[[Config], int | No
     )
     app.default(command)
     return app
+
+
+def _parameter(option: Option, group: Group) -> Parameter:
+    """Return what cyclopts has to know of an option."""
+    return Parameter(help=str(option), group=group, alias=[flag(name) for name in option.aliases])
 
 
 def _make_help_formatter(options: dict[str, tuple[Any, Option, Any]]) -> Any:

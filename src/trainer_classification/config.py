@@ -74,7 +74,15 @@ class PrepareConfig:
 
     dataset: DatasetOption = ""
     task: TaskOption = ""
-    out: PreparedOption = ""
+    # Annotations of equal text are one object to `typing`, and this one alone has an alias.
+    prepared: Annotated[
+        str,
+        Option(
+            "Folder to prepare into. Empty: .data/prepared, or a local disk in the cloud.",
+            "Data",
+            aliases=("out",),
+        ),
+    ] = ""
     image_size: Annotated[
         int,
         Option(
@@ -157,13 +165,14 @@ class TrainConfig:
     dataset: DatasetOption = ""
     task: TaskOption = ""
     prepared: PreparedOption = ""
-    resize: Annotated[
+    image_size: Annotated[
         int,
         Option(
             "Side in px of the images that the network sees. 0: the recipe's.",
             "Data",
             at_least=0,
             at_most=2048,
+            aliases=("resize",),
         ),
     ] = 0
     validation_fraction: Annotated[
@@ -193,13 +202,14 @@ class TrainConfig:
         Loader,
         Option("Loader of the batches. auto: the fastest one that fits; the log says why.", "Data"),
     ] = "auto"
-    num_workers: Annotated[
+    workers: Annotated[
         int,
         Option(
             "Threads or processes of the loader. 0: one for each CPU.",
             "Data",
             at_least=0,
             at_most=1024,
+            aliases=("num_workers",),
         ),
     ] = 0
 
@@ -360,8 +370,8 @@ class TrainConfig:
     progressive: Annotated[
         int,
         Option(
-            "Side in px of the first epochs' images, which grows to --resize; for large images only. 0: none, -1: the "
-            "recipe's.",
+            "Side in px of the first epochs' images, which grows to --image-size; for large images only. 0: none, "
+            "-1: the recipe's.",
             "Optimization",
             at_least=-1,
             at_most=2048,
@@ -461,8 +471,9 @@ class EvaluateConfig:
     json_file: Annotated[str, Option("File to write all figures into.", "Output")] = ""
     csv_file: Annotated[str, Option("File to write the figures of each class into.", "Output")] = ""
     batch_size: Annotated[int, Option("Images a step.", "Run", at_least=1, at_most=1 << 20)] = 256
-    num_workers: Annotated[
-        int, Option("Threads or processes that load. 0: one for each CPU.", "Run", at_least=0, at_most=1024)
+    workers: Annotated[
+        int,
+        Option("Threads or processes that load. 0: one for each CPU.", "Run", 0, 1024, aliases=("num_workers",)),
     ] = 0
     device: Annotated[Device, Option("Where to run. auto: the GPU where there is one.", "Run")] = "auto"
 

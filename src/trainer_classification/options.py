@@ -19,11 +19,13 @@ class Option(str):
         group: heading in `--help`.
         at_least: smallest value of a number.
         at_most: largest value of a number.
+        aliases: earlier names of the field, still taken from a command line and not listed in `--help`.
     """
 
     group: str
     at_least: float
     at_most: float
+    aliases: tuple[str, ...]
 
     def __new__(
         cls,
@@ -31,12 +33,15 @@ class Option(str):
         group: str = "Run",
         at_least: float = -math.inf,
         at_most: float = math.inf,
+        *,
+        aliases: tuple[str, ...] = (),
     ) -> Self:
         """Make an option with this help text."""
         option = super().__new__(cls, text)
         option.group = group
         option.at_least = at_least
         option.at_most = at_most
+        option.aliases = aliases
         return option
 
 
@@ -50,6 +55,11 @@ def options_of(config: type[Any]) -> dict[str, tuple[Any, Option, Any]]:
     return options
 
 
+def flag(name: str) -> str:
+    """Return a field's name as it is written on a command line: batch_size becomes --batch-size."""
+    return "--" + name.replace("_", "-")
+
+
 def check(config: Any) -> None:
     """Check every value of a config.
 
@@ -57,17 +67,16 @@ def check(config: Any) -> None:
         ValueError: a value is not one of the choices, or is out of bounds.
     """
     for name, (kind, option, _) in options_of(type(config)).items():
-        flag = "--" + name.replace("_", "-")
         value = getattr(config, name)
 
         choices = get_args(kind)
         if choices and value not in choices:
             names = ", ".join(map(str, choices))
-            raise ValueError(f"{flag} is {value!r}, but must be one of: {names}.")
+            raise ValueError(f"{flag(name)} is {value!r}, but must be one of: {names}.")
 
         is_number = isinstance(value, int | float)
         if is_number and not option.at_least <= value <= option.at_most:
-            raise ValueError(f"{flag} is {value}, but must be {_describe_bounds(option)}.")
+            raise ValueError(f"{flag(name)} is {value}, but must be {_describe_bounds(option)}.")
 
 
 def _describe_bounds(option: Option) -> str:

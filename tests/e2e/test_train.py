@@ -93,7 +93,7 @@ def test_two_runs_of_one_seed_have_the_same_losses_and_another_seed_has_others(i
     [
         {},
         {"ema": 0.9, "optimizer": "adamw"},
-        {"mixup": 0.2, "cutmix": 1.0, "clip_norm": 0.5, "accumulate": 2, "resize": 32, "progressive": 24},
+        {"mixup": 0.2, "cutmix": 1.0, "clip_norm": 0.5, "accumulate": 2, "image_size": 32, "progressive": 24},
     ],
 )
 def test_killed_at_any_step_and_resumed_the_losses_go_on_as_if_nothing_happened(
@@ -154,7 +154,7 @@ def test_a_run_without_a_budget_is_not_resumed_with_one(in_process, tmp_path):
     ("options", "message"),
     [
         ({"shift": 28}, "--shift is 28, but must be less than the 28 px"),
-        ({"model": "speednet", "resize": 32, "progressive": 8}, "--progressive is 8, .* 32 px needs 9 px or more"),
+        ({"model": "speednet", "image_size": 32, "progressive": 8}, "--progressive is 8, .* 32 px needs 9 px or more"),
     ],
 )
 def test_what_does_not_fit_the_images_is_said_before_training(in_process, options, message):

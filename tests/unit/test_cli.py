@@ -27,6 +27,28 @@ def test_options_are_taken_in_both_spellings_and_switches_can_be_negated():
     assert config == TrainConfig(batch_size=7, learning_rate=0.5, model="resnet50")
 
 
+@pytest.mark.parametrize(
+    ("config", "old", "values"),
+    [
+        (TrainConfig, "--resize 64 --num-workers 2", {"image_size": 64, "workers": 2}),
+        (TrainConfig, "--num_workers=2", {"workers": 2}),
+        (PrepareConfig, "--out folder", {"prepared": "folder"}),
+        (EvaluateConfig, "--num-workers 2", {"workers": 2}),
+    ],
+)
+def test_earlier_names_are_taken_and_not_listed(config, old, values, capsys):
+    assert parsed(config, old.split()) == (0, config(**values))
+    cli.run(config, print, ["--help"])
+    shown = capsys.readouterr().out.split()
+    assert not {"--resize", "--num-workers", "--out"} & set(shown)
+
+
+def test_one_thing_has_one_name_in_all_commands():
+    for name in ("prepared", "workers"):
+        assert all(name in options_of(config) for config in (TrainConfig, PrepareConfig, EvaluateConfig))
+    assert all("image_size" in options_of(config) for config in (TrainConfig, PrepareConfig))
+
+
 @pytest.mark.parametrize("argv", [["--epochs", "None"], ["--epochs=null"], ["--dataset", "null"], []])
 def test_what_a_form_left_empty_is_unset(argv):
     assert parsed(TrainConfig, argv) == (0, TrainConfig())

@@ -137,7 +137,7 @@ def test_a_prepared_array_trains_with_torch_and_numpy_alone(tmp_path):
     from trainer_classification.preparation.pipeline import prepare
 
     dataset = write_dataset(tmp_path / "d", rows(40) + rows(9, "test", seed=90), ["a", "b"])
-    folder = prepare(PrepareConfig(dataset=str(dataset), out=str(tmp_path / "out"), workers=1)).folder
+    folder = prepare(PrepareConfig(dataset=str(dataset), prepared=str(tmp_path / "out"), workers=1)).folder
     command = [sys.executable, "-c", BARE, str(folder), str(tmp_path / "runs")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -50,7 +50,7 @@ def check_room(partial: Path, needed: int) -> None:
     if free < needed:
         raise ValueError(
             f"Preparing needs about {needed / 1e9:.1f} GB in {partial.parent}, and {free / 1e9:.1f} GB are free: "
-            f"free some space, or choose another folder with --out."
+            f"free some space, or choose another folder with --prepared."
         )
 
 

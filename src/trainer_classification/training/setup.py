@@ -215,7 +215,7 @@ def _open(inputs: Inputs, recipe: Recipe, split: str, image_size: int, plan: Pla
         batch_size=recipe.batch_size,
         image_size=image_size,
         device=inputs.resolved.device,
-        threads=inputs.config.num_workers or inputs.world.threads,
+        threads=inputs.config.workers or inputs.world.threads,
         rank=inputs.world.rank,
         world_size=inputs.world.size,
     )
