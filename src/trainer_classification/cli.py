@@ -13,8 +13,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Annotated, Any, NoReturn, TypeVar, get_args
 
-from cyclopts import App, CycloptsError, Group, Parameter
+from cyclopts import (
+    App,
+    CoercionError,
+    CycloptsError,
+    Group,
+    MissingArgumentError,
+    Parameter,
+    RepeatArgumentError,
+    Token,
+    UnknownOptionError,
+    UnusedCliTokensError,
+)
 
+from trainer_classification import option_hints
+from trainer_classification.config import COMMANDS
 from trainer_classification.environment import launched
 from trainer_classification.options import Option, flag, options_of
 
@@ -28,6 +41,8 @@ TERMINATED = 128 + signal.SIGTERM
 # Columns of --help
 _NAME_COLUMNS = 25
 _MAX_COLUMNS = 120
+
+_KIND_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 _UNSET_TEXTS = ("None", "null")  # values of a web form's empty fields
 _UNSET_DEFAULTS = ("", 0, -1, "auto")
@@ -56,9 +71,10 @@ def run(
     try:
         with _raise_on_sigterm():
             app = _build_app(config_class, function)
-            return int(app(tokens, exit_on_error=False, print_error=True) or 0)
-    except CycloptsError:
-        return USER_ERROR  # cyclopts has printed it
+            return int(app(tokens, exit_on_error=False, print_error=False) or 0)
+    except CycloptsError as error:
+        print(f"Error: {_describe_parse_error(error, options_of(config_class))}", file=sys.stderr)
+        return USER_ERROR
     except KeyboardInterrupt:
         print("Interrupted. Nothing is lost: run the same command to continue.", file=sys.stderr)
         return INTERRUPTED
@@ -163,7 +179,7 @@ def _build_app(config_class: type[Config], function: Callable[[Config], int | No
             name,
             inspect.Parameter.KEYWORD_ONLY,
             default=default,
-            annotation=Annotated[kind, _parameter(option, groups[option.group])],
+            annotation=Annotated[kind, _parameter(kind, option, groups[option.group])],
         )
         for name, (kind, option, default) in options.items()
     ]
@@ -183,9 +199,22 @@ def _build_app(config_class: type[Config], function: Callable[[Config], int | No
     return app
 
 
-def _parameter(option: Option, group: Group) -> Parameter:
+def _parameter(kind: Any, option: Option, group: Group) -> Parameter:
     """Return what cyclopts has to know of an option."""
-    return Parameter(help=str(option), group=group, alias=[flag(name) for name in option.aliases])
+    aliases = [flag(name) for name in option.aliases]
+    # cyclopts would round 2.99.
+    return Parameter(help=str(option), group=group, alias=aliases, converter=_to_integer if kind is int else None)
+
+
+def _to_integer(_: type[int], tokens: Sequence[Token]) -> int:
+    """Convert the value of an option: 3 and 3.0, but not 2.99."""
+    try:
+        return int(tokens[0].value)
+    except ValueError:
+        number = float(tokens[0].value)
+        if not number.is_integer():
+            raise ValueError(f"{number} is not a whole number") from None
+        return int(number)
 
 
 def _make_help_formatter(options: dict[str, tuple[Any, Option, Any]]) -> Any:
@@ -216,6 +245,31 @@ def _describe_option(kind: Any, text: str, default: Any) -> str:
     if default not in _UNSET_DEFAULTS:
         parts.append(f"[{default}]")
     return " ".join(parts)
+
+
+def _describe_parse_error(error: CycloptsError, options: dict[str, tuple[Any, Option, Any]]) -> str:
+    """Return one sentence: what is wrong with the command line, and what to type instead."""
+    if isinstance(error, UnknownOptionError):
+        commands = {f"{script}.py": options_of(config) for script, config in COMMANDS.items()}
+        return option_hints.explain_unknown(error.token.keyword or "", options, commands)
+    if isinstance(error, UnusedCliTokensError):
+        return option_hints.explain_stray((error.unused_tokens or [""])[0], options)
+    if isinstance(error, MissingArgumentError) and error.argument:
+        return f"{error.argument.name} needs a value."
+    if isinstance(error, RepeatArgumentError):
+        return f"{error.token.keyword} is given more than once."
+    if isinstance(error, CoercionError) and error.argument and error.token:
+        return _describe_wrong_value(error.argument.name, error.token.value, options)
+    return " ".join(str(error).split())
+
+
+def _describe_wrong_value(option_flag: str, value: str, options: dict[str, tuple[Any, Option, Any]]) -> str:
+    name = option_flag[2:].replace("-", "_")
+    kind = options[name][0]
+    choices = get_args(kind)
+    if choices:
+        return option_hints.explain_value(name, value, choices)
+    return f"{option_flag} is {value!r}, but must be {_KIND_NAMES[kind]}."
 
 
 def _describe_error(error: Exception) -> str:

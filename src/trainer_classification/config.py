@@ -5,7 +5,7 @@ these frozen dataclasses. "", 0, -1 and "auto" mean unset: then the dataset's re
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from trainer_classification.options import Option, check
 
@@ -479,3 +479,7 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         check(self)
+
+
+# Config of each script, in the order of the platform's list.
+COMMANDS: dict[str, type[Any]] = {"train": TrainConfig, "prepare": PrepareConfig, "evaluate": EvaluateConfig}
