@@ -11,6 +11,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from importlib import metadata
 from typing import Annotated, Any, NoReturn, TypeVar, get_args
 
 from cyclopts import (
@@ -26,7 +27,7 @@ from cyclopts import (
     UnusedCliTokensError,
 )
 
-from trainer_classification import option_hints
+from trainer_classification import option_file, option_hints
 from trainer_classification.config import COMMANDS
 from trainer_classification.environment import launched
 from trainer_classification.options import Option, flag, options_of
@@ -43,6 +44,10 @@ _NAME_COLUMNS = 25
 _MAX_COLUMNS = 120
 
 _KIND_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+
+# Help of options that are no fields of a config
+_FILE_HELP = "TOML or JSON file of options by name; those of the command line win."
+_OTHER_HELP = {"help": "Show this help.", "version": "Show the version.", "config": _FILE_HELP}
 
 _UNSET_TEXTS = ("None", "null")  # values of a web form's empty fields
 _UNSET_DEFAULTS = ("", 0, -1, "auto")
@@ -68,12 +73,13 @@ def run(
     """
     tokens = sys.argv[1:] if argv is None else argv
     tokens = drop_unset(join_quoted(tokens))
+    options = options_of(config_class)
     try:
+        tokens = _add_option_file(tokens, config_class)
         with _raise_on_sigterm():
-            app = _build_app(config_class, function)
-            return int(app(tokens, exit_on_error=False, print_error=False) or 0)
+            return _parse_and_call(config_class, function, tokens)
     except CycloptsError as error:
-        print(f"Error: {_describe_parse_error(error, options_of(config_class))}", file=sys.stderr)
+        print(f"Error: {_describe_parse_error(error, options)}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
         print("Interrupted. Nothing is lost: run the same command to continue.", file=sys.stderr)
@@ -84,6 +90,39 @@ def run(
     except (ValueError, OSError) as error:
         print(f"Error: {_describe_error(error)}", file=sys.stderr)
         return USER_ERROR
+
+
+def _parse_and_call(config_class: type[Config], function: Callable[[Config], int | None], tokens: Sequence[str]) -> int:
+    app = _build_app(config_class, function)
+    return int(app(tokens, exit_on_error=False, print_error=False) or 0)
+
+
+def _add_option_file(tokens: Sequence[str], config_class: type[Any]) -> Sequence[str]:
+    """Return the command line with the options of the file that `--config` names.
+
+    Raises:
+        ValueError: the file cannot be read, or an option in it is wrong.
+    """
+    tokens, path = option_file.take_file(tokens)
+    if path is None:
+        return tokens
+    options = options_of(config_class)
+    from_file = option_file.read_tokens(path, options)
+    try:
+        _parse_and_call(config_class, lambda _: 0, [*from_file.values()])
+    except CycloptsError as error:
+        raise ValueError(f"{path}: {_describe_parse_error(error, options)}") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return option_file.merge(from_file, tokens, options)
+
+
+def _version() -> str:
+    """Return the version of this package."""
+    try:
+        return metadata.version("trainer-classification")
+    except metadata.PackageNotFoundError:
+        return "unknown: trainer-classification is not installed, only on Python's path"
 
 
 def leave(code: int) -> NoReturn:
@@ -183,6 +222,14 @@ def _build_app(config_class: type[Config], function: Callable[[Config], int | No
         )
         for name, (kind, option, default) in options.items()
     ]
+    group = groups.get("Run") or next(iter(groups.values()))
+    file_parameter = inspect.Parameter(
+        "config",  # taken from the tokens before they are parsed; here for --help
+        inspect.Parameter.KEYWORD_ONLY,
+        default="",
+        annotation=Annotated[str, Parameter(help=_FILE_HELP, group=group)],
+    )
+    parameters.append(file_parameter)
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
 
@@ -191,7 +238,8 @@ def _build_app(config_class: type[Config], function: Callable[[Config], int | No
         help=config_class.__doc__,
         help_format="plaintext",
         help_formatter=_make_help_formatter(options),
-        version_flags=[],
+        version=_version,
+        version_flags=["--version"],
         result_action="return_value",
         suppress_keyboard_interrupt=False,
     )
@@ -226,7 +274,7 @@ def _make_help_formatter(options: dict[str, tuple[Any, Option, Any]]) -> Any:
         for entry in panel.entries:
             flag = entry.positive_names[0]
             name = flag[2:].replace("-", "_")
-            kind, text, default = options.get(name, (None, "Show this help.", ""))
+            kind, text, default = options.get(name, (None, _OTHER_HELP.get(name, ""), ""))
             first, *others = textwrap.wrap(_describe_option(kind, text, default), width)
 
             lines = [f"  {flag:{_NAME_COLUMNS - 2}}{first}"]

@@ -21,6 +21,7 @@ ModelName = Literal[
     "efficientnet-lite1",
     "efficientnet-lite2",
 ]
+_LONGEST_NAME = 60  # characters of a run's name: at most 240 of the 255 bytes of a folder's
 FORMATS = ("array", "beton", "tar")  # values of --formats; each is a line in preparation/formats.py
 
 
@@ -160,6 +161,10 @@ class TrainConfig:
     project_name: Annotated[str, Option("Name of the project in the experiment tracker.", "Run")] = (
         "trainer-classification"
     )
+    name: Annotated[
+        str,
+        Option("Name of the run, in the tracker and at the end of its folder's name.", "Run"),
+    ] = ""
 
     # Data
     dataset: DatasetOption = ""
@@ -441,11 +446,21 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check(self)
+        _check_run_name(self.name)
         if self.compile == "reduce-overhead" and self.accumulate > 1:
             raise ValueError(
                 f"--compile reduce-overhead records a step as a whole, but --accumulate {self.accumulate} cuts it into "
                 f"parts: use --compile default, or --accumulate 1."
             )
+
+
+def _check_run_name(name: str) -> None:
+    """Raise ValueError for a name that cannot be the end of a folder's name."""
+    if "/" in name or not name.isprintable() or len(name) > _LONGEST_NAME:
+        raise ValueError(
+            f"--name is {name!r}, but becomes part of a folder's name: use at most {_LONGEST_NAME} printable "
+            f"characters, and no slash."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

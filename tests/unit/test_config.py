@@ -74,3 +74,10 @@ def test_what_the_user_sets_replaces_the_recipe_and_nothing_else():
 
 def test_mnist_never_flips():
     assert RECIPES["mnist"].policy.flip == "none"
+
+
+@pytest.mark.parametrize("name", ["a/b", "../b", "two\nlines", "n" * 61])
+def test_a_run_is_named_by_what_can_end_a_folders_name(name):
+    with pytest.raises(ValueError, match=r"--name is .* becomes part of a folder's name"):
+        TrainConfig(name=name)
+    assert TrainConfig(name="grün 2.5").name == "grün 2.5"

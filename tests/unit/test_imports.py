@@ -42,7 +42,9 @@ ALLOWED = {
         *("models", "checkpoint", "outputs", "metrics"),
     },
     "forms": {"config"},
-    "cli": {"config"},
+    "option_hints": set(),
+    "option_file": set(),
+    "cli": {"config", "option_hints", "option_file"},
     "__init__": {"config", "preparation", "training", "checkpoint", "inference"},
 }
 HEAVY = {

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer_classification.console import log
+from trainer_classification.environment import in_cloud
 
 # By default MLflow's client retries a failing request for four minutes, and each metric is a request.
 _MLFLOW_DEFAULTS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
@@ -33,14 +34,15 @@ class Tracker:
     Args:
         project_name: name of the project in the tracker.
         log_dir: folder that gets `experiments/<time>/`. In the cloud the platform's folders are used.
+        name: of the run, which the tracker shows and the folder's name ends with; empty: none.
     """
 
-    def __init__(self, project_name: str, log_dir: Path) -> None:
+    def __init__(self, project_name: str, log_dir: Path, name: str = "") -> None:
         self.failures = 0
         self._waited = 0.0
-        self._logger = _create_logger(project_name, log_dir)
+        self._logger = _create_logger(project_name, log_dir, name)
         if self._logger is None:
-            folder = log_dir / "experiments" / time.strftime("%Y-%m-%dT%H-%M-%S")
+            folder = log_dir / "experiments" / (time.strftime("%Y-%m-%dT%H-%M-%S") + _suffix(name))
             self.model_dir = folder / "model"
             self.checkpoint_dir = folder / "checkpoints"
             self.artifact_dir = folder / "data"
@@ -127,14 +129,30 @@ class NullTracker(Tracker):
         self.model_dir = self.checkpoint_dir = self.artifact_dir = folder
 
 
-def _create_logger(project_name: str, log_dir: Path) -> Any:
+def _suffix(name: str) -> str:
+    return f"-{name}" if name else ""
+
+
+def _create_logger(project_name: str, log_dir: Path, name: str) -> Any:
     """Create a HafniaLogger; if that fails, log the reason and return None."""
-    for name, value in _MLFLOW_DEFAULTS.items():
-        os.environ.setdefault(name, value)
+    for variable, value in _MLFLOW_DEFAULTS.items():
+        os.environ.setdefault(variable, value)
+    if name:
+        os.environ["MLFLOW_RUN_NAME"] = name
     try:
         from hafnia.experiment import HafniaLogger
 
-        return HafniaLogger(project_name=project_name, log_dir=str(log_dir))
+        logger = HafniaLogger(project_name=project_name, log_dir=str(log_dir))
+        if name and not in_cloud():
+            _rename_folder(logger, name)
+        return logger
     except Exception as error:  # not installed, a folder that cannot be written, or MLflow
         log(f"No HafniaLogger ({type(error).__name__}: {error}); outputs go to {log_dir}.")
         return None
+
+
+def _rename_folder(logger: Any, name: str) -> None:
+    """Add the run's name to the folder that the SDK has made and names by the time alone."""
+    folder = logger._local_experiment_path
+    logger._local_experiment_path = folder.rename(folder.with_name(folder.name + _suffix(name)))
+    logger.log_file = logger._path_artifacts() / logger.EXPERIMENT_FILE

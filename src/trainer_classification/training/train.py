@@ -89,7 +89,7 @@ def run_training(inputs: Inputs) -> dict[str, Any]:
     """Plan, set up, train, test and report; return the summary."""
     inputs, progress = apply_budget(inputs)
     config = inputs.config
-    tracker = Tracker(config.project_name, output_folder(config)) if inputs.world.main else NullTracker()
+    tracker = Tracker(config.project_name, output_folder(config), config.name) if inputs.world.main else NullTracker()
     setup = build_setup(inputs, tracker)
     log_setup(setup)
     state = start_state(setup, progress)
