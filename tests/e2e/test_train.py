@@ -162,6 +162,29 @@ def test_what_does_not_fit_the_images_is_said_before_training(in_process, option
         in_process("a", **options)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weights": "no/model.pth"}, "There are no weights no/model.pth"),
+        ({"resume": "no/last.pth"}, "There is no checkpoint no/last.pth"),
+        ({"weights": "imagenet", "model": "speednet"}, "there are none for speednet"),
+    ],
+)
+def test_a_wrong_path_is_found_before_preparing(in_process, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        in_process("a", **options)
+    assert not (tmp_path / "prepared").exists()
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_refused_start_leaves_no_folder_of_a_run(in_process, tmp_path):
+    in_process("before", stop_after=1, save_each=True)
+    for options in ({"shift": 28}, {"resume": str(newest(tmp_path / "before")), "learning_rate": 9.0}):
+        with pytest.raises(ValueError, match=r"--shift is 28|cannot be resumed"):
+            in_process("a", **options)
+        assert not (tmp_path / "a").exists()
+
+
 def test_max_steps_per_epoch_is_exact_and_stop_early_takes_two_steps(in_process):
     assert [step[:2] for step in in_process("a", max_steps_per_epoch=2, epochs=2)] == [(0, 1), (0, 2), (1, 1), (1, 2)]
     assert len(in_process("b", stop_early=True)) == 2

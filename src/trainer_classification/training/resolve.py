@@ -155,7 +155,7 @@ def complete_recipe(config: TrainConfig, resolved: Resolved, manifest: Manifest)
 
 
 def _choose_network(config: TrainConfig, start: StartCheckpoint) -> str:
-    """Return the user's network, else that of the picked archive, unless the user asked for the speed recipe."""
+    """Return the user's network, else that of the archive or the weights, unless the user asked for speed."""
     if config.model == "auto" and config.recipe != "speed":
         return start.network
     return config.model
