@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import errno
 import inspect
+import io
 import os
 import signal
 import sys
@@ -71,6 +72,10 @@ def run(
     Returns:
         The function's exit code, 2 after a user's error, 130 after Ctrl-C, or 143 after SIGTERM.
     """
+    for stream in (sys.stdout, sys.stderr):
+        # A character that the terminal lacks, or a file name that is no UTF-8, is no reason to fail.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     tokens = sys.argv[1:] if argv is None else argv
     tokens = drop_unset(join_quoted(tokens))
     options = options_of(config_class)

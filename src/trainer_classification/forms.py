@@ -39,6 +39,6 @@ def text(script: str) -> str:
 if __name__ == "__main__":
     for name in COMMANDS:
         path = SCRIPTS / f"{name}.schema.json"
-        path.write_text(text(name))
-        options = json.loads(path.read_text())["json_schema"]["properties"]
+        path.write_text(text(name), encoding="utf-8")
+        options = json.loads(path.read_text(encoding="utf-8"))["json_schema"]["properties"]
         print(f"{path.name}: {len(options)} options")

@@ -69,7 +69,9 @@ def _one_folder_per_disk(folders: Sequence[Path]) -> list[Path]:
 def _file_system(folder: Path) -> str:
     """Return the kernel's name of a file system (ext4, overlay, tmpfs, nfs4 ...), or "" where there is no /proc."""
     try:
-        mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+        mounts = [
+            line.split() for line in Path("/proc/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
+        ]
     except OSError:
         return ""
     resolved = folder.resolve()

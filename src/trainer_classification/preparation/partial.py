@@ -17,7 +17,7 @@ from trainer_classification.data.manifest import FileInfo, Manifest
 def lock(target: Path) -> Iterator[None]:
     """Let only one process at a time prepare a target. The lock ends with the process."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with (target.parent / f".{target.name}.lock").open("w") as file:
+    with (target.parent / f".{target.name}.lock").open("w", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -34,10 +34,10 @@ def partial_folder(target: Path) -> Path:
 def claim(partial: Path, fingerprint: str) -> None:
     """Keep what an interrupted run with the same fingerprint has left, and delete anything else."""
     marker = partial / "fingerprint"
-    if not marker.is_file() or marker.read_text() != fingerprint:
+    if not marker.is_file() or marker.read_text(encoding="utf-8") != fingerprint:
         shutil.rmtree(partial, ignore_errors=True)
     (partial / "parts").mkdir(parents=True, exist_ok=True)
-    marker.write_text(fingerprint)
+    marker.write_text(fingerprint, encoding="utf-8")
 
 
 def check_room(partial: Path, needed: int) -> None:
