@@ -11,9 +11,15 @@ export UV_PYTHON_PREFERENCE ?= only-system
 export UV_COMPILE_BYTECODE ?= 1
 export UV_COMPILE_BYTECODE_TIMEOUT ?= 900
 ARGS ?=
+# Unless ARGS names a dataset, or a file of options that may.
+SAMPLE := $(if $(findstring --dataset,$(ARGS))$(findstring --config,$(ARGS)),,--dataset samples/mnist)
 GPU_PYTHON ?= python3
+# torch for CUDA and DALI are built for Linux.
+OTHER_SYSTEM := $(filter-out Linux,$(shell uname -s))
 # What was added by hand stays.
 EXTRAS := $(if $(wildcard .venv/lib/python*/site-packages/ffcv),--extra ffcv)
+REFUSE_OTHER_SYSTEM = $(if $(OTHER_SYSTEM),$(error This runs on Linux x86-64 alone, and this is $(OTHER_SYSTEM): \
+  use WSL2 on Windows, a Linux machine or container on macOS))
 
 .PHONY: help ffcv train test test-slow cases lint format forms samples bench bench-all bench-check gpu-check compare clean
 
@@ -21,7 +27,7 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 train: $(STAMP) ## train on the bundled MNIST sample (ARGS="--epochs 3" for more options)
-	$(RUN) scripts/train.py --dataset samples/mnist $(ARGS)
+	$(RUN) scripts/train.py $(SAMPLE) $(ARGS)
 
 ffcv: | $(UV) ## add the FFCV engine, which is built from source
 	@pkg-config --exists libturbojpeg opencv4 && command -v g++ > /dev/null \
@@ -72,11 +78,14 @@ clean: ## remove the environment and all that runs have made
 	rm -rf .venv .tools .data .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(STAMP): pyproject.toml uv.lock | $(UV)
+	$(REFUSE_OTHER_SYSTEM)
+	@[ -d .venv/lib ] || echo "Installing the packages into .venv: 9.1 GB, once (docs/training-aas.md has leaner ways)"
 	$(UV) sync --locked --python $(PYTHON) $(EXTRAS)
 	@touch $@
 
 # Fresh Debian has python3 without venv: pip alone does it then.
 .tools/uv/bin/uv:
+	$(REFUSE_OTHER_SYSTEM)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: apt-get install python3"; exit 1; }
 	@echo "Installing uv into .tools"
 	@$(PYTHON) -m venv .tools/uv 2>/dev/null && .tools/uv/bin/python -m pip install --quiet uv \

@@ -54,7 +54,7 @@ def engine_views(
 
     config = PrepareConfig(
         dataset=str(dataset),
-        out=str(out),
+        prepared=str(out),
         image_size=image_size,
         beton_side=beton_side,
         validation_fraction=0,

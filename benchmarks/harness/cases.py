@@ -44,7 +44,7 @@ def prepare_dataset(dataset: str, image_size: int, scratch: Path, threads: int) 
     return prepare(
         PrepareConfig(
             dataset=dataset,
-            out=str(scratch / "prepared"),
+            prepared=str(scratch / "prepared"),
             image_size=image_size,
             validation_fraction=0.0,
             workers=threads,

@@ -44,7 +44,7 @@ class Ours(SelfShuffling):
         self.files: list[str] = []
         self.folder = folder
         self.config = PrepareConfig(
-            dataset=dataset, out=str(folder), validation_fraction=0.0, workers=threads, **OURS[name]
+            dataset=dataset, prepared=str(folder), validation_fraction=0.0, workers=threads, **OURS[name]
         )
 
     def epoch(self, number: int) -> Iterator[Delivery]:

@@ -5,18 +5,33 @@ from __future__ import annotations
 import ast
 import errno
 import inspect
+import io
 import os
 import signal
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from importlib import metadata
 from typing import Annotated, Any, NoReturn, TypeVar, get_args
 
-from cyclopts import App, CycloptsError, Group, Parameter
+from cyclopts import (
+    App,
+    CoercionError,
+    CycloptsError,
+    Group,
+    MissingArgumentError,
+    Parameter,
+    RepeatArgumentError,
+    Token,
+    UnknownOptionError,
+    UnusedCliTokensError,
+)
 
+from trainer_classification import option_file, option_hints
+from trainer_classification.config import COMMANDS
 from trainer_classification.environment import launched
-from trainer_classification.options import Option, options_of
+from trainer_classification.options import Option, flag, options_of
 
 Config = TypeVar("Config")
 
@@ -28,6 +43,12 @@ TERMINATED = 128 + signal.SIGTERM
 # Columns of --help
 _NAME_COLUMNS = 25
 _MAX_COLUMNS = 120
+
+_KIND_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+
+# Help of options that are no fields of a config
+_FILE_HELP = "TOML or JSON file of options by name; those of the command line win."
+_OTHER_HELP = {"help": "Show this help.", "version": "Show the version.", "config": _FILE_HELP}
 
 _UNSET_TEXTS = ("None", "null")  # values of a web form's empty fields
 _UNSET_DEFAULTS = ("", 0, -1, "auto")
@@ -53,15 +74,21 @@ def run(
     Returns:
         The function's exit code, 2 after a user's error, 130 after Ctrl-C, or 143 after SIGTERM.
     """
+    for stream in (sys.stdout, sys.stderr):
+        # A character that the terminal lacks, or a file name that is no UTF-8, is no reason to fail.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     tokens = sys.argv[1:] if argv is None else argv
     tokens = drop_unset(join_quoted(tokens))
     tokens = [_DASH if token == "-" else token for token in tokens]
+    options = options_of(config_class)
     try:
+        tokens = _add_option_file(tokens, config_class)
         with _raise_on_sigterm():
-            app = _build_app(config_class, function)
-            return int(app(tokens, exit_on_error=False, print_error=True) or 0)
-    except CycloptsError:
-        return USER_ERROR  # cyclopts has printed it
+            return _parse_and_call(config_class, function, tokens)
+    except CycloptsError as error:
+        print(f"Error: {_describe_parse_error(error, options)}", file=sys.stderr)
+        return USER_ERROR
     except KeyboardInterrupt:
         print("Interrupted. Nothing is lost: run the same command to continue.", file=sys.stderr)
         return INTERRUPTED
@@ -71,6 +98,39 @@ def run(
     except (ValueError, OSError) as error:
         print(f"Error: {_describe_error(error)}", file=sys.stderr)
         return USER_ERROR
+
+
+def _parse_and_call(config_class: type[Config], function: Callable[[Config], int | None], tokens: Sequence[str]) -> int:
+    app = _build_app(config_class, function)
+    return int(app(tokens, exit_on_error=False, print_error=False) or 0)
+
+
+def _add_option_file(tokens: Sequence[str], config_class: type[Any]) -> Sequence[str]:
+    """Return the command line with the options of the file that `--config` names.
+
+    Raises:
+        ValueError: the file cannot be read, or an option in it is wrong.
+    """
+    tokens, path = option_file.take_file(tokens)
+    if path is None:
+        return tokens
+    options = options_of(config_class)
+    from_file = option_file.read_tokens(path, options)
+    try:
+        _parse_and_call(config_class, lambda _: 0, [*from_file.values()])
+    except CycloptsError as error:
+        raise ValueError(f"{path}: {_describe_parse_error(error, options)}") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return option_file.merge(from_file, tokens, options)
+
+
+def _version() -> str:
+    """Return the version of this package."""
+    try:
+        return metadata.version("trainer-classification")
+    except metadata.PackageNotFoundError:
+        return "unknown: trainer-classification is not installed, only on Python's path"
 
 
 def leave(code: int) -> NoReturn:
@@ -167,6 +227,14 @@ def _build_app(config_class: type[Config], function: Callable[[Config], int | No
     parameters = [
         _parameter(name, *options[name], groups) for name in sorted(options, key=lambda name: name not in rest)
     ]
+    group = groups.get("Run") or next(iter(groups.values()))
+    file_parameter = inspect.Parameter(
+        "config",  # taken from the tokens before they are parsed; here for --help
+        inspect.Parameter.KEYWORD_ONLY,
+        default="",
+        annotation=Annotated[str, Parameter(help=_FILE_HELP, group=group)],
+    )
+    parameters.append(file_parameter)
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
 
@@ -175,7 +243,8 @@ def _build_app(config_class: type[Config], function: Callable[[Config], int | No
         help=config_class.__doc__,
         help_format="plaintext",
         help_formatter=_make_help_formatter(options),
-        version_flags=[],
+        version=_version,
+        version_flags=["--version"],
         result_action="return_value",
         suppress_keyboard_interrupt=False,
     )
@@ -184,12 +253,29 @@ def _build_app(config_class: type[Config], function: Callable[[Config], int | No
 
 
 def _parameter(name: str, kind: Any, option: Option, default: Any, groups: dict[str, Group]) -> inspect.Parameter:
-    """Return what cyclopts makes an option of; one that takes the rest is a tuple, by position or by name."""
-    about = Parameter(help=str(option), group=groups[option.group])
+    """Return the parameter of an option; one that takes the rest is a tuple, by position or by name."""
     if option.takes_rest:
-        position = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        return inspect.Parameter(name, position, default=(), annotation=Annotated[tuple[str, ...], about])
+        annotation = Annotated[tuple[str, ...], Parameter(help=str(option), group=groups[option.group])]
+        return inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=(), annotation=annotation)
+
+    about = Parameter(
+        help=str(option),
+        group=groups[option.group],
+        alias=[flag(alias) for alias in option.aliases],
+        converter=_to_integer if kind is int else None,  # cyclopts would round 2.99
+    )
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, about])
+
+
+def _to_integer(_: type[int], tokens: Sequence[Token]) -> int:
+    """Convert the value of an option: 3 and 3.0, but not 2.99."""
+    try:
+        return int(tokens[0].value)
+    except ValueError:
+        number = float(tokens[0].value)
+        if not number.is_integer():
+            raise ValueError(f"{number} is not a whole number") from None
+        return int(number)
 
 
 def _make_help_formatter(options: dict[str, tuple[Any, Option, Any]]) -> Any:
@@ -201,7 +287,7 @@ def _make_help_formatter(options: dict[str, tuple[Any, Option, Any]]) -> Any:
         for entry in panel.entries:
             flag = entry.positive_names[0]
             name = flag[2:].replace("-", "_")
-            kind, text, default = options.get(name, (None, Option("Show this help."), ""))
+            kind, text, default = options.get(name, (None, Option(_OTHER_HELP.get(name, "")), ""))
             if text.takes_rest:
                 flag = f"{name.upper()} ..."
             first, *others = textwrap.wrap(_describe_option(kind, text, default), width)
@@ -222,6 +308,31 @@ def _describe_option(kind: Any, text: str, default: Any) -> str:
     if default not in _UNSET_DEFAULTS:
         parts.append(f"[{default}]")
     return " ".join(parts)
+
+
+def _describe_parse_error(error: CycloptsError, options: dict[str, tuple[Any, Option, Any]]) -> str:
+    """Return one sentence: what is wrong with the command line, and what to type instead."""
+    if isinstance(error, UnknownOptionError):
+        commands = {f"{script}.py": options_of(config) for script, config in COMMANDS.items()}
+        return option_hints.explain_unknown(error.token.keyword or "", options, commands)
+    if isinstance(error, UnusedCliTokensError):
+        return option_hints.explain_stray((error.unused_tokens or [""])[0], options)
+    if isinstance(error, MissingArgumentError) and error.argument:
+        return f"{error.argument.name} needs a value."
+    if isinstance(error, RepeatArgumentError):
+        return f"{error.token.keyword} is given more than once."
+    if isinstance(error, CoercionError) and error.argument and error.token:
+        return _describe_wrong_value(error.argument.name, error.token.value, options)
+    return " ".join(str(error).split())
+
+
+def _describe_wrong_value(option_flag: str, value: str, options: dict[str, tuple[Any, Option, Any]]) -> str:
+    name = option_flag[2:].replace("-", "_")
+    kind = options[name][0]
+    choices = get_args(kind)
+    if choices:
+        return option_hints.explain_value(name, value, choices)
+    return f"{option_flag} is {value!r}, but must be {_KIND_NAMES[kind]}."
 
 
 def _describe_error(error: Exception) -> str:

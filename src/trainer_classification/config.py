@@ -5,7 +5,7 @@ these frozen dataclasses. "", 0, -1 and "auto" mean unset: then the dataset's re
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from trainer_classification.options import Option, check
 
@@ -21,6 +21,7 @@ ModelName = Literal[
     "efficientnet-lite1",
     "efficientnet-lite2",
 ]
+_LONGEST_NAME = 60  # characters of a run's name: at most 240 of the 255 bytes of a folder's
 FORMATS = ("array", "beton", "tar")  # values of --formats; each is a line in preparation/formats.py
 
 
@@ -74,7 +75,15 @@ class PrepareConfig:
 
     dataset: DatasetOption = ""
     task: TaskOption = ""
-    out: PreparedOption = ""
+    # Annotations of equal text are one object to `typing`, and this one alone has an alias.
+    prepared: Annotated[
+        str,
+        Option(
+            "Folder to prepare into. Empty: .data/prepared, or a local disk in the cloud.",
+            "Data",
+            aliases=("out",),
+        ),
+    ] = ""
     image_size: Annotated[
         int,
         Option(
@@ -152,18 +161,23 @@ class TrainConfig:
     project_name: Annotated[str, Option("Name of the project in the experiment tracker.", "Run")] = (
         "trainer-classification"
     )
+    name: Annotated[
+        str,
+        Option("Name of the run, in the tracker and at the end of its folder's name.", "Run"),
+    ] = ""
 
     # Data
     dataset: DatasetOption = ""
     task: TaskOption = ""
     prepared: PreparedOption = ""
-    resize: Annotated[
+    image_size: Annotated[
         int,
         Option(
             "Side in px of the images that the network sees. 0: the recipe's.",
             "Data",
             at_least=0,
             at_most=2048,
+            aliases=("resize",),
         ),
     ] = 0
     validation_fraction: Annotated[
@@ -193,13 +207,14 @@ class TrainConfig:
         Loader,
         Option("Loader of the batches. auto: the fastest one that fits; the log says why.", "Data"),
     ] = "auto"
-    num_workers: Annotated[
+    workers: Annotated[
         int,
         Option(
             "Threads or processes of the loader. 0: one for each CPU.",
             "Data",
             at_least=0,
             at_most=1024,
+            aliases=("num_workers",),
         ),
     ] = 0
 
@@ -360,8 +375,8 @@ class TrainConfig:
     progressive: Annotated[
         int,
         Option(
-            "Side in px of the first epochs' images, which grows to --resize; for large images only. 0: none, -1: the "
-            "recipe's.",
+            "Side in px of the first epochs' images, which grows to --image-size; for large images only. 0: none, "
+            "-1: the recipe's.",
             "Optimization",
             at_least=-1,
             at_most=2048,
@@ -439,11 +454,21 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check(self)
+        _check_run_name(self.name)
         if self.compile == "reduce-overhead" and self.accumulate > 1:
             raise ValueError(
                 f"--compile reduce-overhead records a step as a whole, but --accumulate {self.accumulate} cuts it into "
                 f"parts: use --compile default, or --accumulate 1."
             )
+
+
+def _check_run_name(name: str) -> None:
+    """Raise ValueError for a name that cannot be the end of a folder's name."""
+    if "/" in name or not name.isprintable() or len(name) > _LONGEST_NAME:
+        raise ValueError(
+            f"--name is {name!r}, but becomes part of a folder's name: use at most {_LONGEST_NAME} printable "
+            f"characters, and no slash."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -469,8 +494,9 @@ class EvaluateConfig:
     json_file: Annotated[str, Option("File to write all figures into.", "Output")] = ""
     csv_file: Annotated[str, Option("File to write the figures of each class into.", "Output")] = ""
     batch_size: Annotated[int, Option("Images a step.", "Run", at_least=1, at_most=1 << 20)] = 256
-    num_workers: Annotated[
-        int, Option("Threads or processes that load. 0: one for each CPU.", "Run", at_least=0, at_most=1024)
+    workers: Annotated[
+        int,
+        Option("Threads or processes that load. 0: one for each CPU.", "Run", 0, 1024, aliases=("num_workers",)),
     ] = 0
     device: Annotated[Device, Option("Where to run. auto: the GPU where there is one.", "Run")] = "auto"
 
@@ -503,7 +529,7 @@ class PredictConfig:
         Option("What to print. auto: a table on a terminal, else JSON, an object a line.", "Output"),
     ] = "auto"
     batch_size: Annotated[int, Option("Images a batch. 0: 16 on a CPU, 128 on a GPU.", "Run", 0, 1 << 16)] = 0
-    num_workers: Annotated[
+    workers: Annotated[
         int, Option("Threads that decode and classify. 0: one for each CPU.", "Run", at_least=0, at_most=1024)
     ] = 0
     device: Annotated[Device, Option("Where to classify. auto: the GPU where there is one.", "Run")] = "auto"
@@ -530,3 +556,12 @@ class PredictConfig:
     def is_benchmark(self) -> bool:
         """Whether Hafnia's benchmark asks."""
         return bool(self.model_dir)
+
+
+# Config of each script, in the order of the platform's list.
+COMMANDS: dict[str, type[Any]] = {
+    "train": TrainConfig,
+    "prepare": PrepareConfig,
+    "evaluate": EvaluateConfig,
+    "predict": PredictConfig,
+}

@@ -65,7 +65,7 @@ def total_memory() -> int:
 
 def _cgroup_limit(files: _CgroupFiles) -> int:
     try:
-        return int((_CGROUP / files.folder / files.limit).read_text())
+        return int((_CGROUP / files.folder / files.limit).read_text(encoding="utf-8"))
     except (OSError, ValueError):  # the other version, or "max"
         return _UNLIMITED
 
@@ -75,8 +75,8 @@ def _free_in_cgroup(files: _CgroupFiles) -> int:
     limit = _cgroup_limit(files)
     folder = _CGROUP / files.folder
     try:
-        used = int((folder / files.usage).read_text())
-        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        used = int((folder / files.usage).read_text(encoding="utf-8"))
+        stat = dict(line.split() for line in (folder / "memory.stat").read_text(encoding="utf-8").splitlines())
     except (OSError, ValueError):
         return _UNLIMITED
     cached = sum(int(stat.get(f"{files.prefix}{kind}_file", 0)) for kind in ("inactive", "active"))

@@ -9,17 +9,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trainer_classification.config import EvaluateConfig, PredictConfig, PrepareConfig, TrainConfig
+from trainer_classification.config import COMMANDS
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-
-# Config and position of each script in the platform's list.
-FORMS: dict[str, tuple[type[Any], int]] = {
-    "train": (TrainConfig, 0),
-    "prepare": (PrepareConfig, 1),
-    "evaluate": (EvaluateConfig, 2),
-    "predict": (PredictConfig, 3),
-}
 
 
 def schema(script: str) -> Any:
@@ -29,14 +21,13 @@ def schema(script: str) -> Any:
     """
     from hafnia.experiment.command_builder import CommandBuilderSchema
 
-    config, order = FORMS[script]
     form = CommandBuilderSchema.from_function(
-        config,
+        COMMANDS[script],
         name=f"scripts/{script}.py",
         cmd=f"python scripts/{script}.py",
         cli_tool="cyclopts",
     )
-    form.order = order
+    form.order = [*COMMANDS].index(script)
     return form
 
 
@@ -46,8 +37,8 @@ def text(script: str) -> str:
 
 
 if __name__ == "__main__":
-    for name in FORMS:
+    for name in COMMANDS:
         path = SCRIPTS / f"{name}.schema.json"
-        path.write_text(text(name))
-        options = json.loads(path.read_text())["json_schema"]["properties"]
+        path.write_text(text(name), encoding="utf-8")
+        options = json.loads(path.read_text(encoding="utf-8"))["json_schema"]["properties"]
         print(f"{path.name}: {len(options)} options")

@@ -19,12 +19,15 @@ class Option(str):
         group: heading in `--help`.
         at_least: smallest value of a number.
         at_most: largest value of a number.
+        aliases: earlier names of the field, still taken from a command line and not listed in `--help`.
+        takes_rest: whether a str also takes the arguments without a name, and then holds one a line.
     """
 
     group: str
     at_least: float
     at_most: float
     takes_rest: bool
+    aliases: tuple[str, ...]
 
     def __new__(
         cls,
@@ -34,6 +37,7 @@ class Option(str):
         at_most: float = math.inf,
         *,
         takes_rest: bool = False,
+        aliases: tuple[str, ...] = (),
     ) -> Self:
         """Make an option with this help text.
 
@@ -42,6 +46,7 @@ class Option(str):
             group: heading in `--help`.
             at_least: smallest value of a number.
             at_most: largest value of a number.
+            aliases: earlier names of the field.
             takes_rest: whether a str also takes the arguments without a name, and then holds one a line.
         """
         option = super().__new__(cls, text)
@@ -49,6 +54,7 @@ class Option(str):
         option.at_least = at_least
         option.at_most = at_most
         option.takes_rest = takes_rest
+        option.aliases = aliases
         return option
 
 
@@ -62,6 +68,11 @@ def options_of(config: type[Any]) -> dict[str, tuple[Any, Option, Any]]:
     return options
 
 
+def flag(name: str) -> str:
+    """Return a field's name as it is written on a command line: batch_size becomes --batch-size."""
+    return "--" + name.replace("_", "-")
+
+
 def check(config: Any) -> None:
     """Check every value of a config.
 
@@ -69,17 +80,16 @@ def check(config: Any) -> None:
         ValueError: a value is not one of the choices, or is out of bounds.
     """
     for name, (kind, option, _) in options_of(type(config)).items():
-        flag = "--" + name.replace("_", "-")
         value = getattr(config, name)
 
         choices = get_args(kind)
         if choices and value not in choices:
             names = ", ".join(map(str, choices))
-            raise ValueError(f"{flag} is {value!r}, but must be one of: {names}.")
+            raise ValueError(f"{flag(name)} is {value!r}, but must be one of: {names}.")
 
         is_number = isinstance(value, int | float)
         if is_number and not option.at_least <= value <= option.at_most:
-            raise ValueError(f"{flag} is {value}, but must be {_describe_bounds(option)}.")
+            raise ValueError(f"{flag(name)} is {value}, but must be {_describe_bounds(option)}.")
 
 
 def _describe_bounds(option: Option) -> str:

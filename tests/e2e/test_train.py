@@ -92,7 +92,7 @@ def test_two_runs_of_one_seed_have_the_same_losses_and_another_seed_has_others(i
     [
         {},
         {"ema": 0.9, "optimizer": "adamw"},
-        {"mixup": 0.2, "cutmix": 1.0, "clip_norm": 0.5, "accumulate": 2, "resize": 32, "progressive": 24},
+        {"mixup": 0.2, "cutmix": 1.0, "clip_norm": 0.5, "accumulate": 2, "image_size": 32, "progressive": 24},
     ],
 )
 def test_killed_at_any_step_and_resumed_the_losses_go_on_as_if_nothing_happened(
@@ -163,12 +163,35 @@ def test_a_run_without_a_budget_is_not_resumed_with_one(in_process, tmp_path):
     ("options", "message"),
     [
         ({"shift": 28}, "--shift is 28, but must be less than the 28 px"),
-        ({"model": "speednet", "resize": 32, "progressive": 8}, "--progressive is 8, .* 32 px needs 9 px or more"),
+        ({"model": "speednet", "image_size": 32, "progressive": 8}, "--progressive is 8, .* 32 px needs 9 px or more"),
     ],
 )
 def test_what_does_not_fit_the_images_is_said_before_training(in_process, options, message):
     with pytest.raises(ValueError, match=message):
         in_process("a", **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weights": "no/model.pth"}, "There are no weights no/model.pth"),
+        ({"resume": "no/last.pth"}, "There is no checkpoint no/last.pth"),
+        ({"weights": "imagenet", "model": "speednet"}, "there are none for speednet"),
+    ],
+)
+def test_a_wrong_path_is_found_before_preparing(in_process, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        in_process("a", **options)
+    assert not (tmp_path / "prepared").exists()
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_refused_start_leaves_no_folder_of_a_run(in_process, tmp_path):
+    in_process("before", stop_after=1, save_each=True)
+    for options in ({"shift": 28}, {"resume": str(newest(tmp_path / "before")), "learning_rate": 9.0}):
+        with pytest.raises(ValueError, match=r"--shift is 28|cannot be resumed"):
+            in_process("a", **options)
+        assert not (tmp_path / "a").exists()
 
 
 def test_max_steps_per_epoch_is_exact_and_stop_early_takes_two_steps(in_process):

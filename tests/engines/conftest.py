@@ -52,7 +52,7 @@ def made(folder, make, image_size):
     dataset = write_dataset(folder / "dataset", rows, list("abcde"), name="made")
     config = PrepareConfig(
         dataset=str(dataset),
-        out=str(folder / "out"),
+        prepared=str(folder / "out"),
         image_size=image_size,
         validation_fraction=0,
         beton_side=110,  # some are larger

@@ -29,7 +29,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def caltech(tmp_path_factory):
-    made = prepare(PrepareConfig(dataset=str(FOLDER), out=str(tmp_path_factory.mktemp("caltech")), image_size=128))
+    made = prepare(PrepareConfig(dataset=str(FOLDER), prepared=str(tmp_path_factory.mktemp("caltech")), image_size=128))
     return made.folder, made.manifest
 
 

@@ -141,7 +141,7 @@ def test_a_jpeg_that_only_pillow_reads_is_prepared_so_that_it_can_be_delivered(t
         data.append(row | {"split": "train" if number < 8 else "test"})
     dataset = write_dataset(tmp_path / "dataset", data, ["a", "b"])
     options = {"formats": "beton", "image_size": SIZE, "validation_fraction": 0, "workers": 1}
-    made = prepare(PrepareConfig(dataset=str(dataset), out=str(tmp_path / "out"), **options))
+    made = prepare(PrepareConfig(dataset=str(dataset), prepared=str(tmp_path / "out"), **options))
     for split, first, count in (("train", 0, 8), ("test", 8, 4)):
         loader = open_ffcv(LoaderRequest(made.folder, made.manifest, split, None, 4, SIZE, torch.device("cpu")))
         seen = []

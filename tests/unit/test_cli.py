@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from trainer_classification import cli, forms
-from trainer_classification.config import EvaluateConfig, PredictConfig, PrepareConfig, TrainConfig
+from trainer_classification.config import COMMANDS, EvaluateConfig, PredictConfig, PrepareConfig, TrainConfig
 from trainer_classification.options import options_of
 
 
@@ -27,6 +27,28 @@ def test_options_are_taken_in_both_spellings_and_switches_can_be_negated():
     assert config == TrainConfig(batch_size=7, learning_rate=0.5, model="resnet50")
 
 
+@pytest.mark.parametrize(
+    ("config", "old", "values"),
+    [
+        (TrainConfig, "--resize 64 --num-workers 2", {"image_size": 64, "workers": 2}),
+        (TrainConfig, "--num_workers=2", {"workers": 2}),
+        (PrepareConfig, "--out folder", {"prepared": "folder"}),
+        (EvaluateConfig, "--num-workers 2", {"workers": 2}),
+    ],
+)
+def test_earlier_names_are_taken_and_not_listed(config, old, values, capsys):
+    assert parsed(config, old.split()) == (0, config(**values))
+    cli.run(config, print, ["--help"])
+    shown = capsys.readouterr().out.split()
+    assert not {"--resize", "--num-workers", "--out"} & set(shown)
+
+
+def test_one_thing_has_one_name_in_all_commands():
+    for name in ("prepared", "workers"):
+        assert all(name in options_of(config) for config in (TrainConfig, PrepareConfig, EvaluateConfig))
+    assert all("image_size" in options_of(config) for config in (TrainConfig, PrepareConfig))
+
+
 @pytest.mark.parametrize("argv", [["--epochs", "None"], ["--epochs=null"], ["--dataset", "null"], []])
 def test_what_a_form_left_empty_is_unset(argv):
     assert parsed(TrainConfig, argv) == (0, TrainConfig())
@@ -37,6 +59,32 @@ def test_a_wrong_command_line_is_an_error_without_a_traceback(argv, capsys):
     code, config = parsed(TrainConfig, argv)
     assert (code, config) == (2, None)
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ("--epochs 2.99", "--epochs is '2.99', but must be a whole number."),
+        ("--batch-size=0.5", "--batch-size is '0.5', but must be a whole number."),
+        ("--seed inf", "--seed is 'inf', but must be a whole number."),
+        ("--resize 64.5", "--image-size is '64.5', but must be a whole number."),
+        ("--learning-rate fast", "--learning-rate is 'fast', but must be a number."),
+        ("--device gpu", "--device is 'gpu', but must be one of: auto, cpu, cuda (cuda is what 'gpu' is elsewhere)."),
+        ("--schedule cosin", "one of: auto, cosine, triangular, constant (did you mean cosine?)."),
+        ("--epochs", "--epochs needs a value."),
+        ("--epochs 1 --epochs 2", "--epochs is given more than once."),
+    ],
+)
+def test_a_wrong_value_is_one_sentence_that_says_what_is_right(argv, message, capsys):
+    assert parsed(TrainConfig, argv.split()) == (2, None)
+    error = capsys.readouterr().err
+    assert error.startswith("Error: --")
+    assert error.endswith(message + "\n")
+    assert error.count("\n") == 1
+
+
+def test_whole_numbers_in_other_notations_are_taken():
+    assert parsed(TrainConfig, ["--epochs", "3.0", "--batch-size=1e2"]) == (0, TrainConfig(epochs=3, batch_size=100))
 
 
 def test_errors_of_the_user_are_one_line_and_ours_keep_their_traceback(capsys):
@@ -74,7 +122,7 @@ def test_help_fits_on_two_screens_grouped_by_topic(capsys, monkeypatch):
     assert sorted(groups[-5:]) == ["Augmentation:", "Data:", "Model:", "Optimization:", "Run:"]
 
 
-@pytest.mark.parametrize("script", forms.FORMS)
+@pytest.mark.parametrize("script", COMMANDS)
 def test_the_committed_launch_form_is_the_one_the_options_make(script):
     committed = (forms.SCRIPTS / f"{script}.schema.json").read_text()
     assert committed == forms.text(script), "stale: run make forms"

@@ -6,7 +6,7 @@ import pytest
 
 from trainer_classification.config import PredictConfig, PrepareConfig, TrainConfig
 from trainer_classification.options import options_of
-from trainer_classification.recipes import RECIPES, resolve
+from trainer_classification.recipes import RECIPES, apply_options
 
 OLD_NAMES = [
     "project_name",
@@ -44,7 +44,9 @@ def test_every_option_survives_a_web_form(config):
 
 
 def test_the_names_of_the_old_trainer_work():
-    assert set(OLD_NAMES) <= options_of(TrainConfig).keys()
+    options = options_of(TrainConfig)
+    aliases = {alias for _, option, _ in options.values() for alias in option.aliases}
+    assert set(OLD_NAMES) <= options.keys() | aliases
 
 
 def test_the_number_of_options_does_not_creep():
@@ -63,8 +65,8 @@ def test_a_config_cannot_be_changed():
 
 def test_what_the_user_sets_replaces_the_recipe_and_nothing_else():
     recipe = RECIPES["cifar10"]
-    assert resolve(TrainConfig(), recipe) == recipe
-    changed = resolve(TrainConfig(epochs=2, ema=0.0, flip="none", model="resnet50", shift=0), recipe)
+    assert apply_options(TrainConfig(), recipe) == recipe
+    changed = apply_options(TrainConfig(epochs=2, ema=0.0, flip="none", model="resnet50", shift=0), recipe)
     assert (changed.epochs, changed.ema, changed.model) == (2, 0.0, "resnet50")
     assert (changed.policy.flip, changed.policy.shift) == ("none", 0)
     assert (changed.batch_size, changed.policy.pad) == (recipe.batch_size, recipe.policy.pad)
@@ -72,3 +74,10 @@ def test_what_the_user_sets_replaces_the_recipe_and_nothing_else():
 
 def test_mnist_never_flips():
     assert RECIPES["mnist"].policy.flip == "none"
+
+
+@pytest.mark.parametrize("name", ["a/b", "../b", "two\nlines", "n" * 61])
+def test_a_run_is_named_by_what_can_end_a_folders_name(name):
+    with pytest.raises(ValueError, match=r"--name is .* becomes part of a folder's name"):
+        TrainConfig(name=name)
+    assert TrainConfig(name="grün 2.5").name == "grün 2.5"

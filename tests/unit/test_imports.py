@@ -43,7 +43,9 @@ ALLOWED = {
         *("models", "checkpoint", "outputs", "metrics"),
     },
     "forms": {"config"},
-    "cli": {"config"},
+    "option_hints": set(),
+    "option_file": set(),
+    "cli": {"config", "option_hints", "option_file"},
     "__init__": {"config", "preparation", "training", "checkpoint", "inference"},
 }
 HEAVY = {
@@ -138,7 +140,7 @@ def test_a_prepared_array_trains_with_torch_and_numpy_alone(tmp_path):
     from trainer_classification.preparation.pipeline import prepare
 
     dataset = write_dataset(tmp_path / "d", rows(40) + rows(9, "test", seed=90), ["a", "b"])
-    folder = prepare(PrepareConfig(dataset=str(dataset), out=str(tmp_path / "out"), workers=1)).folder
+    folder = prepare(PrepareConfig(dataset=str(dataset), prepared=str(tmp_path / "out"), workers=1)).folder
     command = [sys.executable, "-c", BARE, str(folder), str(tmp_path / "runs")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]

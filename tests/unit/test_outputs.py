@@ -1,6 +1,7 @@
 """The tracker never ends a training; summaries are whole."""
 
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -142,3 +143,14 @@ def test_the_tracker_is_told_how_a_run_ended(tmp_path, monkeypatch, error, statu
     except (ValueError, KeyboardInterrupt):
         pass
     assert ended == [status]
+
+
+def test_a_named_run_has_its_name_in_the_folder_and_in_the_tracker(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_RUN_NAME", "undefined")
+    tracker = Tracker("p", tmp_path, "first try")
+    tracker.metric("test/accuracy", 0.5)
+    [folder] = (tmp_path / "experiments").iterdir()
+    assert folder.name.endswith("-first try")
+    assert tracker.checkpoint_dir.parent == tracker.artifact_dir.parent == folder
+    assert os.environ["MLFLOW_RUN_NAME"] == "first try"
+    assert (tracker.artifact_dir / "experiment.parquet").is_file()

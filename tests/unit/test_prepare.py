@@ -47,7 +47,7 @@ def prepared(tmp_path, data, names=("a", "b"), **options):
         else (tmp_path / "dataset")
     )
     options = {"workers": 1} | options
-    return prepare(PrepareConfig(dataset=str(folder), out=str(tmp_path / "out"), **options))
+    return prepare(PrepareConfig(dataset=str(folder), prepared=str(tmp_path / "out"), **options))
 
 
 def three_splits():
@@ -272,7 +272,7 @@ def test_verify_names_a_file_in_which_one_bit_changed(tmp_path):
 
 def test_too_little_room_is_said_before_the_work(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})())
-    with pytest.raises(ValueError, match=r"needs about .* GB .*choose another folder with --out"):
+    with pytest.raises(ValueError, match=r"needs about .* GB .*choose another folder with --prepared"):
         prepared(tmp_path, three_splits())
 
 
@@ -360,7 +360,7 @@ def run_job(*args):
         os.kill(os.getpid(), signal.SIGKILL)
     return real(*args)
 job.run_job = run_job
-pipeline.prepare(PrepareConfig(dataset=sys.argv[1], out=sys.argv[2], workers=1, image_size=int(sys.argv[4])))
+pipeline.prepare(PrepareConfig(dataset=sys.argv[1], prepared=sys.argv[2], workers=1, image_size=int(sys.argv[4])))
 """
 
 
@@ -505,7 +505,7 @@ def test_other_options_of_the_beton_make_the_beton_alone_anew(tmp_path, monkeypa
 
 def test_inspect_tells_what_write_needs_and_writes_nothing(tmp_path):
     folder = write_dataset(tmp_path / "dataset", photos(), ["a", "b"])
-    config = PrepareConfig(dataset=str(folder), out=str(tmp_path / "out"), workers=1, image_size=64)
+    config = PrepareConfig(dataset=str(folder), prepared=str(tmp_path / "out"), workers=1, image_size=64)
     info = inspect.inspect(config)
     assert not (tmp_path / "out").exists()
     assert (info.name, info.class_names, info.count, info.channels) == ("tiny", ["a", "b"], 24, 3)
@@ -523,13 +523,13 @@ def test_a_dataset_whose_table_has_no_sizes_is_inspected_by_its_files(tmp_path):
     data = [row | {"width": 0, "height": 0} for row in photos()]
     folder = write_dataset(tmp_path / "dataset", data, ["a", "b"])
     (folder / "data/00002.jpg").unlink()
-    info = inspect.inspect(PrepareConfig(dataset=str(folder), out=str(tmp_path / "out")))
+    info = inspect.inspect(PrepareConfig(dataset=str(folder), prepared=str(tmp_path / "out")))
     assert info.sizes[:4].tolist() == [[300, 80], [293, 85], [1, 1], [279, 95]]
 
 
 def test_write_adds_only_the_formats_it_is_asked_for(tmp_path):
     folder = write_dataset(tmp_path / "dataset", photos(), ["a", "b"])
-    config = PrepareConfig(dataset=str(folder), out=str(tmp_path / "out"), workers=1, image_size=64)
+    config = PrepareConfig(dataset=str(folder), prepared=str(tmp_path / "out"), workers=1, image_size=64)
     info = inspect.inspect(config)
     made = write(info, ["tar"], config)
     assert list(made.manifest.formats) == ["tar"]
@@ -661,7 +661,7 @@ import sys
 from trainer_classification.config import PrepareConfig
 from trainer_classification.preparation import job, pipeline
 job.IMAGES_PER_JOB = 7
-pipeline.prepare(PrepareConfig(dataset=sys.argv[1], out=sys.argv[2], workers=2))
+pipeline.prepare(PrepareConfig(dataset=sys.argv[1], prepared=sys.argv[2], workers=2))
 print("prepared once")
 """
 

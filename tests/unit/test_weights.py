@@ -11,7 +11,9 @@ from helpers import meta_of
 from trainer_classification.checkpoint import archive
 from trainer_classification.checkpoint import file as checkpoint
 from trainer_classification.checkpoint.weights import load_imagenet, load_weights, read
+from trainer_classification.config import TrainConfig
 from trainer_classification.models import build
+from trainer_classification.training.start_checkpoint import choose_start
 
 
 def trained(classes=3):
@@ -61,6 +63,15 @@ def test_a_model_of_ours_loads_from_a_file_zip_tar_or_folder(tmp_path, wrap):
     assert all((tensor == 7).all() for tensor in model.state_dict().values())
     assert "new: none; not used: none" in line
     assert "resnet-small, trained on cifar" in line
+
+
+def test_weights_bring_their_network_and_wrong_ones_are_found_at_the_start(tmp_path):
+    path = our_checkpoint(tmp_path / "model.pth", ["a", "b", "c"])
+    assert choose_start(TrainConfig(weights=str(path))).network == "resnet-small"
+    torch.save(trained().state_dict(), tmp_path / "bare.pth")
+    assert choose_start(TrainConfig(weights=str(tmp_path / "bare.pth"))).network == "auto"
+    with pytest.raises(ValueError, match="There are no weights"):
+        choose_start(TrainConfig(weights=str(tmp_path / "none.pth")))
 
 
 def test_the_head_of_the_platforms_archive_begins_anew_for_other_classes_though_as_many(tmp_path):

@@ -40,7 +40,7 @@ def make_dataset(folder, side):
 
 
 def run(tmp_path, **more):
-    settings = {"dataset": str(tmp_path / "dataset"), "out": str(tmp_path / "out"), "workers": 1} | more
+    settings = {"dataset": str(tmp_path / "dataset"), "prepared": str(tmp_path / "out"), "workers": 1} | more
     return prepare(PrepareConfig(on_bad_image="skip", **settings))
 
 
@@ -70,7 +70,7 @@ def test_it_is_added_to_formats_that_are_there(tmp_path, register):
 def test_a_killed_run_continues(tmp_path, register, monkeypatch, side):
     register()
     make_dataset(tmp_path / "dataset", side)
-    whole = tree(run(tmp_path, formats="npy", image_size=32, out=str(tmp_path / "whole")).folder)
+    whole = tree(run(tmp_path, formats="npy", image_size=32, prepared=str(tmp_path / "whole")).folder)
     real, done = job.run_job, []
 
     def killed(one):

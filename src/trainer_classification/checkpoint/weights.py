@@ -22,6 +22,8 @@ HEAD = ("fc.weight", "fc.bias")
 _PREFIXES = ("module.", "_orig_mod.")  # DistributedDataParallel and torch.compile add them
 _SUFFIXES = (".pth", ".pt")
 
+_IMAGENET_NETWORKS = ("resnet18", "resnet34", "resnet50")
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -31,11 +33,13 @@ class Weights:
         tensors: by name.
         origin: where they are from, for the user.
         class_names: of their head; empty: unknown.
+        network: name of the network they are of; empty: unknown.
     """
 
     tensors: dict[str, Tensor]
     origin: str
     class_names: list[str] = field(default_factory=list)
+    network: str = ""
 
 
 def load_weights(model: nn.Module, source: str, name: str, class_names: Sequence[str]) -> str:
@@ -90,14 +94,19 @@ def _list_some(names: Mapping[str, Any] | list[str]) -> str:
     return ", ".join(listed[:4]) + more
 
 
+def check_imagenet(name: str) -> None:
+    """Raise ValueError if torchvision has no ImageNet weights of a network."""
+    if name not in _IMAGENET_NETWORKS:
+        raise ValueError(f"--weights imagenet: there are none for {name}; use --model resnet18, resnet34 or resnet50.")
+
+
 def load_imagenet(name: str) -> Weights:
     """Load torchvision's newest ImageNet weights of a network, from its cache or over the internet.
 
     Raises:
         ValueError: torchvision has none for it, or the download failed.
     """
-    if name not in ("resnet18", "resnet34", "resnet50"):
-        raise ValueError(f"--weights imagenet: there are none for {name}; use --model resnet18, resnet34 or resnet50.")
+    check_imagenet(name)
     from torchvision.models import get_model_weights
 
     best = get_model_weights(name).DEFAULT
@@ -124,7 +133,7 @@ def read(path: Path) -> Weights:
         found = archive.read(path)
         trained_on = f", trained on {found.best.dataset}" if found.best else ""
         tensors = _find_state_dict(found.load_weights(), path)
-        return Weights(tensors, f"{path} ({found.network}{trained_on})", found.class_names)
+        return Weights(tensors, f"{path} ({found.network}{trained_on})", found.class_names, found.network)
     try:
         content = torch.load(io.BytesIO(_read_bytes(path)), map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, zipfile.BadZipFile, tarfile.TarError) as error:
@@ -136,7 +145,7 @@ def read(path: Path) -> Weights:
     if meta is None:
         return Weights(_find_state_dict(content, path), str(path))
     origin = f"{path} ({meta.network}, trained on {meta.dataset})"
-    return Weights(_find_state_dict(content, path), origin, meta.class_names)
+    return Weights(_find_state_dict(content, path), origin, meta.class_names, meta.network)
 
 
 def _find_meta(content: dict[str, Any]) -> CheckpointMeta | None:

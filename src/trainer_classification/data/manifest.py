@@ -119,7 +119,7 @@ def read(folder: Path) -> Manifest:
     again = "prepare the dataset again: python scripts/prepare.py --dataset NAME --force"
     if not path.is_file():
         raise ValueError(f"{folder} holds no prepared dataset (no {FILE_NAME}): {again}")
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     if content.get("format_version") != FORMAT_VERSION:
         raise ValueError(
             f"{path} has format version {content.get('format_version')}, and this program reads {FORMAT_VERSION}: "

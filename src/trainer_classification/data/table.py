@@ -45,7 +45,7 @@ def save_table(folder: Path, split: str, table: Table) -> None:
     labels, sizes, files = (folder / name for name in paths(split))
     np.save(labels, table.labels)
     np.save(sizes, table.sizes)
-    files.write_text(json.dumps(table.files, indent=0))
+    files.write_text(json.dumps(table.files, indent=0), encoding="utf-8")
 
 
 def open_table(folder: Path, manifest: Manifest, split: str) -> Table:
@@ -56,4 +56,4 @@ def open_table(folder: Path, manifest: Manifest, split: str) -> Table:
     """
     check_files(folder, manifest, split, paths(split))
     labels, sizes, files = (folder / name for name in paths(split))
-    return Table(np.load(labels), np.load(sizes), json.loads(files.read_text()))
+    return Table(np.load(labels), np.load(sizes), json.loads(files.read_text(encoding="utf-8")))

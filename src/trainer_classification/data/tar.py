@@ -172,7 +172,7 @@ def open_tars(folder: Path, split: str, count: int) -> TarStore:
         labels=np.zeros(count, np.int64),
     )
     for index in sorted(folder.glob(f"{split}-*.idx")):
-        _add_shard(store, index.with_suffix(".tar"), index.read_text())
+        _add_shard(store, index.with_suffix(".tar"), index.read_text(encoding="utf-8"))
 
     missing = int((store.shard < 0).sum())
     if missing:

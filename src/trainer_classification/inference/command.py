@@ -32,7 +32,7 @@ def run(config: PredictConfig) -> int:
         return run_benchmark_job(config)
     paths = find_images(config.paths.split("\n") if config.paths else [], sys.stdin)
     model = load_model(config.model or _newest_run())
-    predictor = Predictor(model, config.device, config.batch_size, config.num_workers)
+    predictor = Predictor(model, config.device, config.batch_size, config.workers)
     writer = PredictionWriter(sys.stdout, _format(config), model.class_names, config.top_k)
     failed = 0
     count = 0

@@ -53,7 +53,7 @@ def _evaluate(config: EvaluateConfig, path: str) -> EvaluationReport:
         prepared=config.prepared,
         batch_size=config.batch_size,
         device=config.device,
-        threads=config.num_workers,
+        threads=config.workers,
     )
 
 

@@ -99,7 +99,7 @@ def _prepare(model: Model, options: DataOptions, device: torch.device) -> tuple[
     config = PrepareConfig(
         dataset=options.dataset,
         task=options.task,
-        out=options.prepared,
+        prepared=options.prepared,
         image_size=model.image_size,
         workers=options.threads,
     )

@@ -224,7 +224,7 @@ def _place_array(array_bytes: int, device: torch.device) -> tuple[Placement, str
         return "device", f"resident, {size}, with torch only: numba is not installed"
     raise ValueError(
         f"The array, {size}, does not fit in {_megabytes(free)} free on the GPU, and without numba it cannot be "
-        f"read from the host: pip install numba, or train at a smaller --resize."
+        f"read from the host: pip install numba, or train at a smaller --image-size."
     )
 
 

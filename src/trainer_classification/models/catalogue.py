@@ -76,7 +76,7 @@ def build(name: str, num_classes: int, channels: int, image_size: int, width: in
     if image_size < spec.smallest_side:
         raise ValueError(
             f"{name} is for images of {spec.smallest_side} px and more, not of {image_size} px: "
-            f"choose another --model or a larger --resize."
+            f"choose another --model or a larger --image-size."
         )
     return spec.builder(num_classes, channels, image_size, width)
 

@@ -82,7 +82,7 @@ def _write_card(tracker: Tracker, manifest: Manifest, configuration: dict[str, A
         "version": manifest.version,
     }
     shown = {key: "none" if value is None else value for key, value in values.items()}
-    (tracker.model_dir / "README.md").write_text(_CARD.format(**shown))
+    (tracker.model_dir / "README.md").write_text(_CARD.format(**shown), encoding="utf-8")
 
 
 def _write_report(tracker: Tracker, *content: Any) -> None:

@@ -122,7 +122,7 @@ def write_report(
         pairs=pairs,
     )
     path = folder / "report.html"
-    path.write_text(page)
+    path.write_text(page, encoding="utf-8")
     return path
 
 

@@ -37,14 +37,15 @@ class Tracker:
     Args:
         project_name: name of the project in the tracker.
         log_dir: folder that gets `experiments/<time>/`. In the cloud the platform's folders are used.
+        name: of the run, which the tracker shows and the folder's name ends with; empty: none.
     """
 
-    def __init__(self, project_name: str, log_dir: Path) -> None:
+    def __init__(self, project_name: str, log_dir: Path, name: str = "") -> None:
         self.failures = 0
         self._waited = 0.0
         with _wait_for_unused_name(log_dir / "experiments"):
-            self._logger = _create_logger(project_name, log_dir)
-            self._make_folders(log_dir / "experiments" / _name_by_time())
+            self._logger = _create_logger(project_name, log_dir, name)
+            self._make_folders(log_dir / "experiments" / (_name_by_time() + _suffix(name)))
 
     def _make_folders(self, folder: Path) -> None:
         """Create the folders of the experiment: below `folder` if there is no logger."""
@@ -162,14 +163,30 @@ def _wait_for_unused_name(experiments: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _create_logger(project_name: str, log_dir: Path) -> Any:
+def _suffix(name: str) -> str:
+    return f"-{name}" if name else ""
+
+
+def _create_logger(project_name: str, log_dir: Path, name: str) -> Any:
     """Create a HafniaLogger; if that fails, log the reason and return None."""
-    for name, value in _MLFLOW_DEFAULTS.items():
-        os.environ.setdefault(name, value)
+    for variable, value in _MLFLOW_DEFAULTS.items():
+        os.environ.setdefault(variable, value)
+    if name:
+        os.environ["MLFLOW_RUN_NAME"] = name
     try:
         from hafnia.experiment import HafniaLogger
 
-        return HafniaLogger(project_name=project_name, log_dir=str(log_dir))
+        logger = HafniaLogger(project_name=project_name, log_dir=str(log_dir))
+        if name and not in_cloud():
+            _rename_folder(logger, name)
+        return logger
     except Exception as error:  # not installed, a folder that cannot be written, or MLflow
         log(f"No HafniaLogger ({type(error).__name__}: {error}); outputs go to {log_dir}.")
         return None
+
+
+def _rename_folder(logger: Any, name: str) -> None:
+    """Add the run's name to the folder that the SDK has made and names by the time alone."""
+    folder = logger._local_experiment_path
+    logger._local_experiment_path = folder.rename(folder.with_name(folder.name + _suffix(name)))
+    logger.log_file = logger._path_artifacts() / logger.EXPERIMENT_FILE

@@ -48,7 +48,7 @@ def choose_disk(folders: Sequence[Path], name: str, needed: int) -> tuple[Path, 
         found = ", ".join(f"{folder} {_gigabytes(size)} free" for folder, size in free.items())
         raise ValueError(
             f"Preparing needs about {_gigabytes(needed)} on one disk, and there is {found or 'no disk to write to'}. "
-            f"Train at a smaller --resize, or name another folder with --prepared."
+            f"Train at a smaller --image-size, or name another folder with --prepared."
         )
 
     best = with_room[0] if len(with_room) == 1 else min(with_room, key=_seconds_to_write)
@@ -69,7 +69,9 @@ def _one_folder_per_disk(folders: Sequence[Path]) -> list[Path]:
 def _file_system(folder: Path) -> str:
     """Return the kernel's name of a file system (ext4, overlay, tmpfs, nfs4 ...), or "" where there is no /proc."""
     try:
-        mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+        mounts = [
+            line.split() for line in Path("/proc/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
+        ]
     except OSError:
         return ""
     resolved = folder.resolve()

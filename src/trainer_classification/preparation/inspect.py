@@ -157,7 +157,7 @@ def _fingerprint(config: PrepareConfig, source: Source, side: int, resized: bool
 
 
 def _target_folder(config: PrepareConfig, source: Source, train_size: int, side: int) -> Path:
-    """Return the folder of the prepared dataset: below --out, else below .data, or in the cloud on the best disk."""
+    """Return the folder of the prepared dataset: below --prepared, else .data, or in the cloud the best disk."""
     name = f"{safe_component(source.name)}-{train_size}px"
     if config.task:
         name += f"-{safe_component(config.task)}"
@@ -165,8 +165,8 @@ def _target_folder(config: PrepareConfig, source: Source, train_size: int, side:
         name += f"-validation{config.validation_fraction:g}"
     if config.test_fraction != PrepareConfig.test_fraction:
         name += f"-test{config.test_fraction:g}"
-    if config.out or not in_cloud():
-        return Path(config.out or ".data/prepared") / name
+    if config.prepared or not in_cloud():
+        return Path(config.prepared or ".data/prepared") / name
 
     needed = 2 * len(source.files) * side**2 * 3  # the parts and the shards of the array
     folder, reason = disk.choose_disk(disk.candidates(), name, needed)

@@ -20,7 +20,7 @@ _MARKER = "fingerprint"  # file in a working folder
 def lock(target: Path) -> Iterator[None]:
     """Let only one process at a time prepare a target. The lock ends with the process."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with (target.parent / f".{target.name}.lock").open("w") as file:
+    with (target.parent / f".{target.name}.lock").open("w", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -43,10 +43,10 @@ def claim(partial: Path, target: Path, fingerprint: str) -> None:
     marker = partial / _MARKER
     for folder in (partial, target, _old_folder(target)):
         _check_is_ours(folder)
-    if not marker.is_file() or marker.read_text() != fingerprint:
+    if not marker.is_file() or marker.read_text(encoding="utf-8") != fingerprint:
         shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True, exist_ok=True)
-    marker.write_text(fingerprint)
+    marker.write_text(fingerprint, encoding="utf-8")
     (partial / "parts").mkdir(exist_ok=True)
 
 
@@ -62,7 +62,7 @@ def _check_is_ours(folder: Path) -> None:
         return
     raise ValueError(
         f"{folder} is where this dataset has to be prepared, but was not made by prepare: move it away, or choose "
-        f"another folder with --out."
+        f"another folder with --prepared."
     )
 
 
@@ -76,7 +76,7 @@ def check_room(partial: Path, needed: int) -> None:
     if free < needed:
         raise ValueError(
             f"Preparing needs about {needed / 1e9:.1f} GB in {partial.parent}, and {free / 1e9:.1f} GB are free: "
-            f"free some space, or choose another folder with --out."
+            f"free some space, or choose another folder with --prepared."
         )
 
 

@@ -123,7 +123,7 @@ def _finish_shards(
         os.truncate(shard, end + tar.END_BYTES)
 
         lines = [content.index_line(sample, int(plan.offsets[sample])) for sample in samples.tolist()]
-        stem.with_suffix(".idx").write_text(tar.index_text(lines))
+        stem.with_suffix(".idx").write_text(tar.index_text(lines), encoding="utf-8")
     return _files(stems)
 
 
@@ -154,7 +154,7 @@ def write_tars(
                 file.write(tar.sample_blocks(sample, content.suffixes[sample], data, int(content.labels[sample])))
                 lines.append(content.index_line(sample, int(plan.offsets[sample])))
             file.write(bytes(tar.END_BYTES))
-        stem.with_suffix(".idx").write_text(tar.index_text(lines))
+        stem.with_suffix(".idx").write_text(tar.index_text(lines), encoding="utf-8")
 
     map_in_threads(write_shard, zip(stems, plan.shards, strict=True))
     return _files(stems)

@@ -156,7 +156,7 @@ def _choose_first_size(trial: _Trial, seconds_left: float) -> _Trial:
 def _run_trial(inputs: Inputs, seconds: float) -> _Trial:
     """Time a trial run, with the batch halved until it fits the memory."""
     while True:
-        setup = build_setup(inputs, NullTracker())
+        setup = build_setup(inputs, NullTracker)
         state = create_state(setup)
         recipe = setup.recipe
         try:

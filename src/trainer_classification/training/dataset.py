@@ -38,8 +38,8 @@ def prepare_options(config: TrainConfig) -> PrepareConfig:
     return PrepareConfig(
         dataset=config.dataset,
         task=config.task,
-        out=config.prepared,
-        image_size=config.resize,
+        prepared=config.prepared,
+        image_size=config.image_size,
         validation_fraction=config.validation_fraction,
         test_fraction=config.test_fraction,
         unknown_folders=config.unknown_folders,
@@ -48,5 +48,5 @@ def prepare_options(config: TrainConfig) -> PrepareConfig:
         label_column=config.label_column,
         split_column=config.split_column,
         on_bad_image=config.on_bad_image,
-        workers=config.num_workers,
+        workers=config.workers,
     )

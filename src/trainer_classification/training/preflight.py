@@ -90,7 +90,7 @@ def preflight(inputs: Inputs) -> bool:
     """Try everything that a run does, log each finding in a line, and return True if the run would work."""
     with tempfile.TemporaryDirectory(prefix="preflight-") as folder:
         inputs, progress = apply_budget(inputs)
-        setup = build_setup(inputs, NullTracker(Path(folder)))
+        setup = build_setup(inputs, lambda: NullTracker(Path(folder)))
         log_setup(setup)
         state = start_state(setup, progress)
     seconds_before = time.time() - inputs.started

@@ -155,7 +155,7 @@ def complete_recipe(config: TrainConfig, resolved: Resolved, manifest: Manifest)
 
 
 def _choose_network(config: TrainConfig, start: StartCheckpoint) -> str:
-    """Return the user's network, else that of the picked archive, unless the user asked for the speed recipe."""
+    """Return the user's network, else that of the archive or the weights, unless the user asked for speed."""
     if config.model == "auto" and config.recipe != "speed":
         return start.network
     return config.model
@@ -186,7 +186,7 @@ def _check_recipe(recipe: Recipe, manifest: Manifest) -> None:
     if recipe.progressive and recipe.policy.crop != "resized":
         raise ValueError(
             f"--progressive needs images that are cropped and resized, but these of {manifest.image_size} px are only "
-            f"shifted: omit it, or use a --resize other than their size."
+            f"shifted: omit it, or use an --image-size other than their size."
         )
     if recipe.model == "speednet" and recipe.progressive:
         smallest = least_side(recipe.image_size)

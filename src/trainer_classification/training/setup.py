@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +70,7 @@ class Setup:
         step_mode: how steps run.
         normalize: turns a batch into the network's input.
         validation_loader: None if there is no validation split.
-        tracker: gets the metrics; has the folders for the outputs.
+        open_tracker: opens the tracker, which makes the folders for the outputs.
         consensus: of the processes about saving and stopping.
     """
 
@@ -80,8 +82,13 @@ class Setup:
     step_mode: StepMode
     normalize: Normalize
     validation_loader: Loader | None
-    tracker: Tracker
+    open_tracker: Callable[[], Tracker]
     consensus: StopConsensus
+
+    @cached_property
+    def tracker(self) -> Tracker:
+        """Gets the metrics; has the folders for the outputs. It is opened late: a refused start leaves no folder."""
+        return self.open_tracker()
 
     @property
     def config(self) -> TrainConfig:
@@ -155,8 +162,12 @@ class Setup:
             self.validation_loader.close()
 
 
-def build_setup(inputs: Inputs, tracker: Tracker) -> Setup:
-    """Put a training together.
+def build_setup(inputs: Inputs, open_tracker: Callable[[], Tracker]) -> Setup:
+    """Put a training together, without writing anything.
+
+    Args:
+        inputs: what to put it together from.
+        open_tracker: called when the tracker or its folders are needed first.
 
     Raises:
         ValueError: an option does not fit the dataset, or the dataset is damaged.
@@ -182,7 +193,7 @@ def build_setup(inputs: Inputs, tracker: Tracker) -> Setup:
         step_mode=mode,
         normalize=normalize,
         validation_loader=validation_loader,
-        tracker=tracker,
+        open_tracker=open_tracker,
         consensus=StopConsensus(inputs.world),
     )
 
@@ -215,7 +226,7 @@ def _open(inputs: Inputs, recipe: Recipe, split: str, image_size: int, plan: Pla
         batch_size=recipe.batch_size,
         image_size=image_size,
         device=inputs.resolved.device,
-        threads=inputs.config.num_workers or inputs.world.threads,
+        threads=inputs.config.workers or inputs.world.threads,
         rank=inputs.world.rank,
         world_size=inputs.world.size,
     )

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from trainer_classification.checkpoint import archive
+from trainer_classification.checkpoint import archive, weights
 from trainer_classification.checkpoint import file as checkpoint
-from trainer_classification.checkpoint.archive import Archive
 from trainer_classification.checkpoint.meta import CheckpointMeta
 from trainer_classification.config import TrainConfig
 from trainer_classification.environment import in_cloud
@@ -26,7 +25,7 @@ class StartCheckpoint:
         reason: for the user.
         path: of the checkpoint or archive; None for the other kinds.
         meta: description of the checkpoint that would be resumed; None if there is none.
-        network: the archive's, if the catalogue has it; else "auto".
+        network: of the archive or the weights, if it is known and the catalogue has it; else "auto".
     """
 
     kind: Literal["new", "weights", "resume", "archive"]
@@ -40,7 +39,8 @@ def choose_start(config: TrainConfig) -> StartCheckpoint:
     """Choose what to start from, before this run writes anything.
 
     Raises:
-        ValueError: the requested checkpoint does not exist or is damaged, or the picked file is not an archive.
+        ValueError: the requested checkpoint or weights do not exist or are damaged, or the picked file is not an
+            archive.
     """
     if config.resume == "auto":
         path, reason = checkpoint.find_newest(
@@ -59,7 +59,9 @@ def choose_start(config: TrainConfig) -> StartCheckpoint:
         if picked is not None:
             found = archive.read(picked)
             meta = found.load_checkpoint_meta()
-            return StartCheckpoint("archive", f"the picked checkpoint {name}", picked, meta, _known_network(found))
+            return StartCheckpoint(
+                "archive", f"the picked checkpoint {name}", picked, meta, _known_network(found.network)
+            )
     return _without_checkpoint(config, "")
 
 
@@ -74,11 +76,17 @@ def _checkpoint_folder() -> Path:
 
 
 def _without_checkpoint(config: TrainConfig, reason: str) -> StartCheckpoint:
-    if config.weights:
-        return StartCheckpoint("weights", "; ".join(filter(None, (reason, f"--weights {config.weights}"))))
-    return StartCheckpoint("new", reason or "random weights")
+    if not config.weights:
+        return StartCheckpoint("new", reason or "random weights")
+    reason = "; ".join(filter(None, (reason, f"--weights {config.weights}")))
+    if config.weights == "imagenet":
+        if config.model != "auto":
+            weights.check_imagenet(config.model)
+        return StartCheckpoint("weights", reason)
+    found = weights.read(Path(config.weights))
+    return StartCheckpoint("weights", reason, network=_known_network(found.network))
 
 
-def _known_network(found: Archive) -> str:
+def _known_network(name: str) -> str:
     networks = get_args(options_of(TrainConfig)["model"][0])
-    return found.network if found.network in networks else "auto"
+    return name if name in networks else "auto"

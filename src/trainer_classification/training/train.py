@@ -89,10 +89,16 @@ def run_training(inputs: Inputs) -> dict[str, Any]:
     """Plan, set up, train, test and report; return the summary."""
     inputs, progress = apply_budget(inputs)
     config = inputs.config
-    tracker = Tracker(config.project_name, output_folder(config)) if inputs.world.main else NullTracker()
-    setup = build_setup(inputs, tracker)
+
+    def open_tracker() -> Tracker:
+        if not inputs.world.main:
+            return NullTracker()
+        return Tracker(config.project_name, output_folder(config), config.name)
+
+    setup = build_setup(inputs, open_tracker)
     log_setup(setup)
     state = start_state(setup, progress)
+    tracker = setup.tracker
     tracker.configuration(describe_configuration(setup))
     with catch_signals() as received:
         try:
