@@ -23,7 +23,7 @@ def smooth(height, width):
 
 
 def jpeg_payload(original, side, mode="jpg"):
-    decoded = decode_checked(original, ".jpg")
+    decoded = decode_checked(original)
     image = SourceImage(original, decoded.info, ArrayLayout(32, True, 3), 0, None, decoded)
     return payload_of(image, BetonOptions(mode, side))
 

@@ -146,18 +146,38 @@ def open_image(path: Path, channels: int, side: int = 0) -> Image:
 
     from trainer_classification.data import decode as decoding
 
-    with Image.open(path) as image:
-        plain = image.format in ("JPEG", "PNG") and image.mode in ("L", "RGB") and "transparency" not in image.info
-        if plain and image.getexif().get(0x0112, 1) == 1:  # not rotated
-            picture = image.convert("L" if channels == 1 else "RGB")
-        else:
-            pixels = decoding.decode(path.read_bytes(), path.suffix)
-            picture = Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
-            picture = picture.convert("L" if channels == 1 else "RGB")
+    picture = _open_plain(path)
+    if picture is None:
+        pixels = decoding.decode(path.read_bytes())
+        picture = Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
+    picture = picture.convert("L" if channels == 1 else "RGB")
     if side and picture.size != (side, side):
-        pixels = decoding.padded(np.asarray(picture).reshape(picture.height, picture.width, channels), side)
+        pixels = decoding.pad(np.asarray(picture).reshape(picture.height, picture.width, channels), side)
         picture = Image.fromarray(pixels.squeeze(2) if channels == 1 else pixels)
     return picture
+
+
+def _open_plain(path: Path) -> Image | None:
+    """Decode a plain JPEG or PNG as most people do; None for any other file, and for one that Pillow does not open.
+
+    Raises:
+        FileNotFoundError: it is missing.
+    """
+    from PIL import Image
+
+    from trainer_classification.data.orientation import UPRIGHT, read_orientation
+
+    try:
+        with Image.open(path) as image:
+            plain = image.format in ("JPEG", "PNG") and image.mode in ("L", "RGB") and "transparency" not in image.info
+            if not plain or read_orientation(image).turn != UPRIGHT:
+                return None
+            image.load()
+            return image
+    except FileNotFoundError:
+        raise
+    except Exception:  # Pillow raises whatever its parsers raise; `data.decode` has the last word
+        return None
 
 
 def _missing_original(root: Path, file: str) -> str:

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import operator
 from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from trainer_classification.preparation.formats import FORMATS
 from trainer_classification.preparation.inspect import DatasetInfo
 from trainer_classification.preparation.job_result import JobResult
 from trainer_classification.preparation.plan_regions import RegionPlan, plan_regions
-from trainer_classification.preparation.problems import find_duplicates, list_bad_images
+from trainer_classification.preparation.problems import find_duplicates, list_bad_images, note_contents, note_peaks
 from trainer_classification.preparation.workers import Workers
 
 Int64 = npt.NDArray[np.int64]
@@ -116,6 +117,9 @@ def build_dataset(build: Build) -> Manifest:
         log(f"Note: not all images are {'gray' if channels == 3 else 'colored'}: starting again.")
         return build_dataset(dataclasses.replace(build, spec=dataclasses.replace(build.spec, layout=layout)))
 
+    for note in (*note_contents(build.info.source, decoded.result), *note_peaks(build.info.source, decoded.result)):
+        log(f"Note: {note}")
+
     parts = _cut_splits(build, decoded, good)
     files = _write_files(build, decoded, parts, layout)
     formats = build.spec.formats
@@ -153,7 +157,7 @@ def _decode(build: Build) -> _Decoded:
     plan = plan_regions(source, build.spec, build.fractions, folder / "parts", build.workers)
     measured = statistics.choose_measured(source, build.spec.layout)
     jobs = _make_jobs(build, plan, measured)
-    _run(jobs, source.bytes, build.workers)
+    _run_all(build, jobs)
     result = job_result.concatenate([job_result.load(one.stem) for one in jobs])
     return _Decoded([one.stem for one in jobs], result, plan, measured)
 
@@ -175,6 +179,33 @@ def _make_jobs(build: Build, plan: RegionPlan, measured: npt.NDArray[np.bool_]) 
             )
         )
     return jobs
+
+
+def _run_all(build: Build, jobs: list[job.Job]) -> None:
+    """Run the jobs; an image that ends the process which decodes it counts as bad, if bad images are accepted.
+
+    Raises:
+        ValueError: a process was killed, and bad images are not accepted.
+    """
+    deadly: set[str] = set()
+    job.find_deadly(jobs)  # those of a run before, which may have been killed as a whole, are not to blame
+    while True:
+        try:
+            pending = [dataclasses.replace(one, deadly=frozenset(deadly)) for one in jobs]
+            _run(pending, build.info.source.bytes, build.workers)
+            return
+        except BrokenProcessPool:
+            found = set(job.find_deadly(jobs)) - deadly
+            if not found:
+                raise
+            if build.config.on_bad_image == "fail":
+                raise ValueError(
+                    f"A worker process was killed while it decoded {', '.join(sorted(found))}. Finished work is kept: "
+                    f"repair or remove the file, or leave it out with --on-bad-image skip, and run the command again."
+                ) from None
+            log(f"Note: a worker process was killed while it decoded {', '.join(sorted(found))}, which is left out.")
+            deadly |= found
+            build.workers.restart()
 
 
 def _run(jobs: list[job.Job], sizes: Int64, workers: Workers) -> None:
