@@ -14,9 +14,9 @@ from trainer_classification.loaders.registry import ENGINES as SPECS
 from trainer_classification.loaders.registry import installed
 
 MOST = 2.0  # of 255, mean absolute difference between two engines
-# The same of black and white images: the array's are resized twice, which softens edges (docs/engines.md).
+# The same of images of two colors: the array's are resized twice, which softens edges (docs/engines.md).
 MOST_OF_TWO_LEVELS = 3.5
-TWO_LEVELS = ("BMP 1 bit", "PBM", "PNG grey 1 bit")
+TWO_LEVELS = ("BMP 1 bit", "PBM", "PNG grey 1 bit", "PNG palette 1 bit")
 KEPT_SIDE = 64  # px up to which images keep their size
 PLAIN = ("JPEG by Pillow, dpi, comment", "grey JPEG by Pillow")
 

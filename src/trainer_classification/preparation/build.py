@@ -195,6 +195,7 @@ def _run_all(build: Build, jobs: list[job.Job]) -> None:
             _run(pending, build.info.source.bytes, build.workers)
             return
         except BrokenProcessPool:
+            build.workers.restart()  # first: the other processes take back what they have noted
             found = set(job.find_deadly(jobs)) - deadly
             if not found:
                 raise
@@ -205,7 +206,6 @@ def _run_all(build: Build, jobs: list[job.Job]) -> None:
                 ) from None
             log(f"Note: a worker process was killed while it decoded {', '.join(sorted(found))}, which is left out.")
             deadly |= found
-            build.workers.restart()
 
 
 def _run(jobs: list[job.Job], sizes: Int64, workers: Workers) -> None:
