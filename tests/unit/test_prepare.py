@@ -18,6 +18,8 @@ from trainer_classification.data import array, beton, manifest, table, tar
 from trainer_classification.data.array import open_array
 from trainer_classification.data.decode import decode, is_sound
 from trainer_classification.data.formats import ArrayLayout
+from trainer_classification.loaders import torch_dataloader
+from trainer_classification.plan import Policy
 from trainer_classification.preparation import (
     assemble,
     inspect,
@@ -191,6 +193,21 @@ def test_16_bit_images_that_use_few_bits_are_noted(tmp_path, capsys):
     lines = capsys.readouterr().err
     assert f"1 of 2 gray images of 16 or 32 bits have values up to {deep.max()} of 65535 only" in lines
     assert "data/00004.png" in lines
+
+
+def test_a_dataset_of_16_bit_images_that_use_few_bits_is_shown_by_these(tmp_path, capsys):
+    deep = {number: noise(number).astype(np.uint16) * 16 for number in range(20)}  # 12 bits
+    data = [{"data": encoded(deep[n]), "label": "ab"[n % 2], "split": "train" if n < 15 else "test"} for n in deep]
+    made = prepared(tmp_path, data)
+    assert made.manifest.options["gray_shift"] == 4
+    assert "values up to 4080: starting again, to show them by 12 bits" in capsys.readouterr().err
+    originals = torch_dataloader.Originals(
+        made.manifest, table.open_table(made.folder, made.manifest, "train"), Policy(), 12
+    )
+    images = open_array(made.folder, made.manifest, "train").images
+    for row, file in enumerate(originals.files):
+        np.testing.assert_array_equal(images[row, :, :, 0], noise(int(file[5:10])))
+        np.testing.assert_array_equal(np.asarray(originals._read_image(row)), noise(int(file[5:10])))
 
 
 run_job = job.run_job  # before it is replaced

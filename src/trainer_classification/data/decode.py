@@ -14,6 +14,7 @@ import numpy.typing as npt
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
+from trainer_classification.data.formats import GRAY_SHIFT
 from trainer_classification.data.image_suffixes import SNIFFED_BYTES, register_plugin, sniff
 from trainer_classification.data.jpeg_segments import is_dct
 from trainer_classification.data.orientation import UPRIGHT, may_be_turned, read_orientation
@@ -135,12 +136,12 @@ class YCbCrImage:
         return planes.whole_x_first(self.planes, self.buffer, side)
 
 
-def decode(data: bytes) -> Uint8:
+def decode(data: bytes, gray_shift: int = GRAY_SHIFT) -> Uint8:
     """Return the pixels of `decode_checked`: uint8 [H, W, C]."""
-    return decode_checked(data).pixels
+    return decode_checked(data, gray_shift).pixels
 
 
-def decode_checked(data: bytes) -> DecodedImage:
+def decode_checked(data: bytes, gray_shift: int = GRAY_SHIFT) -> DecodedImage:
     """Decode an image as a viewer shows it, by its content, whatever its name.
 
     It is turned upright, transparency is laid over white, 16 bits are cut to the upper 8, and an animation is shown by
@@ -148,6 +149,7 @@ def decode_checked(data: bytes) -> DecodedImage:
 
     Args:
         data: the file.
+        gray_shift: bits that gray images of 16 and 32 bits lose; less than 8 for a dataset that uses few of them.
 
     Returns:
         The image with one channel if it is gray (modes 1, L, LA and 16-bit), else three.
@@ -155,18 +157,18 @@ def decode_checked(data: bytes) -> DecodedImage:
     Raises:
         BadImageError: empty, truncated, not an image, or larger than MAX_PIXELS.
     """
-    return decode_with_info(plain_jpeg(data), data)
+    return decode_with_info(plain_jpeg(data), data, gray_shift)
 
 
-def decode_with_info(info: ImageInfo | None, data: bytes) -> DecodedImage:
+def decode_with_info(info: ImageInfo | None, data: bytes, gray_shift: int = GRAY_SHIFT) -> DecodedImage:
     """Decode as `decode_checked`, given what `plain_jpeg` has returned."""
     decoded = _decode_by_turbo(data, info) if info else None
-    return decoded or _decode_by_pillow(data)
+    return decoded or _decode_by_pillow(data, gray_shift)
 
 
-def decode_for_resize(info: ImageInfo | None, data: bytes) -> DecodedImage | YCbCrImage:
+def decode_for_resize(info: ImageInfo | None, data: bytes, gray_shift: int = GRAY_SHIFT) -> DecodedImage | YCbCrImage:
     """Decode as `decode_with_info`, where the image is mainly wanted at other sizes."""
-    decode_rgb = partial(decode_with_info, info, data)
+    decode_rgb = partial(decode_with_info, info, data, gray_shift)
     if info is None:
         return decode_rgb()
     from trainer_classification.kernels import jpeg  # numba: only prepare needs it
@@ -232,7 +234,7 @@ def _is_turned(data: bytes) -> bool:
         return True
 
 
-def _decode_by_pillow(data: bytes) -> DecodedImage:
+def _decode_by_pillow(data: bytes, gray_shift: int) -> DecodedImage:
     if not data:
         raise BadImageError("empty file")
     register_plugin(sniff(data[:SNIFFED_BYTES]))
@@ -240,7 +242,7 @@ def _decode_by_pillow(data: bytes) -> DecodedImage:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(data))
-        return _read_opened(image, data)
+        return _read_opened(image, data, gray_shift)
     except UnidentifiedImageError:
         raise BadImageError("not an image of a known format") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -252,7 +254,7 @@ def _decode_by_pillow(data: bytes) -> DecodedImage:
         raise BadImageError(f"cannot be decoded: {text}") from error
 
 
-def _read_opened(image: Image.Image, data: bytes) -> DecodedImage:
+def _read_opened(image: Image.Image, data: bytes, gray_shift: int) -> DecodedImage:
     """Decode an image that Pillow has opened.
 
     Raises:
@@ -275,7 +277,7 @@ def _read_opened(image: Image.Image, data: bytes) -> DecodedImage:
         kind = "png" if _is_plain_png(image, data) else ""
     peak = int(np.asarray(image).max()) if image.mode.startswith("I") else 0
 
-    pixels = _pixels(image if upright else image.transpose(_TURNS[orientation.turn]))
+    pixels = _pixels(image if upright else image.transpose(_TURNS[orientation.turn]), gray_shift)
     height, width, channels = pixels.shape
     subsampled = jpeg is not None and jpeg.subsampled
     return DecodedImage(ImageInfo(width, height, channels, kind, upright, content, subsampled, peak), pixels)
@@ -305,11 +307,11 @@ def read_size(path: str) -> tuple[int, int] | None:
         return None
 
 
-def _pixels(image: Image.Image) -> Uint8:
+def _pixels(image: Image.Image, gray_shift: int) -> Uint8:
     mode = image.mode
     if mode.startswith("I"):
         values = np.asarray(image)
-        pixels = (np.clip(values, 0, 0xFFFF) >> 8).astype(np.uint8)
+        pixels = np.minimum(np.clip(values, 0, 0xFFFF) >> gray_shift, 255).astype(np.uint8)
         pixels[values == image.info.get("transparency", -1)] = 255  # white
     elif mode == "F":
         raise BadImageError("floating-point pixels, whose range is not known")

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from trainer_classification.config import PrepareConfig
 from trainer_classification.console import log
 from trainer_classification.data import manifest, table
-from trainer_classification.data.formats import ArrayLayout, SplitShards
+from trainer_classification.data.formats import GRAY_SHIFT, ArrayLayout, SplitShards
 from trainer_classification.data.manifest import FileInfo, Manifest, SplitInfo
 from trainer_classification.data.table import Table
 from trainer_classification.preparation import job, job_result, partial, splits, statistics
@@ -31,7 +31,13 @@ from trainer_classification.preparation.formats import FORMATS
 from trainer_classification.preparation.inspect import DatasetInfo
 from trainer_classification.preparation.job_result import JobResult
 from trainer_classification.preparation.plan_regions import RegionPlan, plan_regions
-from trainer_classification.preparation.problems import find_duplicates, list_bad_images, note_contents, note_peaks
+from trainer_classification.preparation.problems import (
+    find_duplicates,
+    fit_gray_shift,
+    list_bad_images,
+    note_contents,
+    note_peaks,
+)
 from trainer_classification.preparation.workers import Workers
 
 Int64 = npt.NDArray[np.int64]
@@ -116,6 +122,14 @@ def build_dataset(build: Build) -> Manifest:
     if layout != build.spec.layout and any(FORMATS[name].has_array_channels for name in build.spec.formats):
         log(f"Note: not all images are {'gray' if channels == 3 else 'colored'}: starting again.")
         return build_dataset(dataclasses.replace(build, spec=dataclasses.replace(build.spec, layout=layout)))
+
+    gray_shift = fit_gray_shift(decoded.result)
+    if gray_shift != build.spec.gray_shift:
+        log(
+            f"Note: all images are gray of 16 or 32 bits with values up to {decoded.result.peaks.max()}: starting "
+            f"again, to show them by {8 + gray_shift} bits instead of 16."
+        )
+        return build_dataset(dataclasses.replace(build, spec=dataclasses.replace(build.spec, gray_shift=gray_shift)))
 
     for note in (*note_contents(build.info.source, decoded.result), *note_peaks(build.info.source, decoded.result)):
         log(f"Note: {note}")
@@ -283,13 +297,21 @@ def _describe(build: Build, decoded: _Decoded, parts: _Splits, layout: ArrayLayo
         duplicates=find_duplicates(
             np.array(source.files)[parts.good], decoded.result.hashes[parts.good], parts.split_of
         ),
-        options={
-            "image_size": build.config.image_size,
-            "validation_fraction": build.config.validation_fraction,
-            "test_fraction": build.config.test_fraction,
-        },
+        options=_describe_options(build),
         fingerprint=info.fingerprint,
     )
+
+
+def _describe_options(build: Build) -> dict[str, object]:
+    """Return what shaped the bytes; a gray shift only where it is not the usual one."""
+    options: dict[str, object] = {
+        "image_size": build.config.image_size,
+        "validation_fraction": build.config.validation_fraction,
+        "test_fraction": build.config.test_fraction,
+    }
+    if build.spec.gray_shift != GRAY_SHIFT:
+        options["gray_shift"] = build.spec.gray_shift
+    return options
 
 
 def _split_infos(build: Build, parts: _Splits) -> dict[str, SplitInfo]:

@@ -239,7 +239,7 @@ def _open_image(job: Job, number: int, data: bytes) -> SourceImage:
         return SourceImage(data, info, job.spec.layout, label, sample, None)
 
     decode = decode_for_resize if job.spec.layout.resized else decode_with_info
-    decoded = decode(info, data)
+    decoded = decode(info, data, job.spec.gray_shift)
     return SourceImage(data, decoded.info, job.spec.layout, label, sample, decoded)
 
 

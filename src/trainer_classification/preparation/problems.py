@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer_classification.console import log
+from trainer_classification.data.formats import GRAY_SHIFT
 from trainer_classification.data.image_suffixes import is_misnamed
 from trainer_classification.data.source import Source
 from trainer_classification.preparation.job_result import JobResult
@@ -56,11 +57,20 @@ def note_contents(source: Source, result: JobResult) -> list[str]:
     ]
 
 
+def fit_gray_shift(result: JobResult) -> int:
+    """Return how many bits gray images of 16 and 32 bits lose: fewer than 8 if all images are such, and use few."""
+    good = result.reasons == ""
+    peak = int(result.peaks.max(initial=0))
+    if not good.any() or not result.peaks[good].all() or peak > _DARK_PEAK:
+        return GRAY_SHIFT
+    return max(0, peak.bit_length() - 8)
+
+
 def note_peaks(source: Source, result: JobResult) -> list[str]:
     """Return a note about gray images of 16 or 32 bits that use few of these, which come out dark, if there are any."""
     deep = np.flatnonzero(result.peaks > 0)
     dark = deep[result.peaks[deep] <= _DARK_PEAK]
-    if not len(dark):
+    if not len(dark) or fit_gray_shift(result) != GRAY_SHIFT:  # none, or all of them are scaled
         return []
     return [
         f"{len(dark):,} of {len(deep):,} gray images of 16 or 32 bits have values up to {result.peaks[dark].max()} of "
