@@ -48,9 +48,8 @@ def engine_views(
     dataset: Path, out: Path, image_size: int = 0, beton_side: int = 0, engines: tuple[str, ...] = ENGINES
 ) -> Views:
     """Prepare a dataset in all formats, leave out its bad images, and show its split "test" by each engine."""
-    from trainer_classification.data.prepare import prepare
-
     from trainer_classification.config import PrepareConfig
+    from trainer_classification.preparation.pipeline import prepare
 
     config = PrepareConfig(
         dataset=str(dataset),
@@ -73,15 +72,21 @@ def engine_views(
 def _shown(engine: str, folder: Path, manifest: Any) -> tuple[dict[str, Uint8], dict[str, str]]:
     """Return the images by file, and the errors; behind an error the engine is opened again at the next image."""
     import torch
-    from trainer_classification.loaders.select import open_loader
 
     from trainer_classification.data.table import open_table
+    from trainer_classification.loaders.base import LoaderRequest
+    from trainer_classification.loaders.registry import choose_engine, open_loader
 
     files = [Path(name).name for name in open_table(folder, manifest, "test").files]
 
+    choice = choose_engine(engine, 0, torch.device("cpu"), manifest.resized)
+    request = LoaderRequest(
+        folder, manifest, "test", None, batch_size=1, image_size=manifest.train_size, device=torch.device("cpu"),
+        threads=1,
+    )  # fmt: skip
+
     def open_engine() -> Any:
-        common = {"plan": None, "batch_size": 1, "image_size": manifest.train_size, "device": torch.device("cpu")}
-        return open_loader(folder, manifest, "test", loader=engine, threads=1, **common)[0]
+        return open_loader(choice, request)
 
     return _collected(open_engine, files)
 

@@ -207,7 +207,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_what_to_try(in_process, mo
 
 @pytest.mark.parametrize("options", [{"epochs": 2}, {"stop_early": True}, {"validation_fraction": 0.0, "epochs": 1}])
 def test_a_model_of_nan_is_never_kept_however_few_the_steps(in_process, tmp_path, options):
-    with pytest.raises(ValueError, match="not finite.*lower --learning-rate"):
+    with pytest.raises(ValueError, match=r"not finite.*lower --learning-rate"):
         in_process("a", learning_rate=1e30, warmup_fraction=0.0, **options)
     assert not list(tmp_path.glob("a/experiments/*/*/*.pth"))
 

@@ -109,7 +109,7 @@ def originals(prepared, split, ids, draws, size):
     folder, manifest = prepared
     files, rows = table.open_table(folder, manifest, split).files, []
     for i in ids.tolist():
-        pixels = decode((Path(manifest.root) / files[i]).read_bytes(), Path(files[i]).suffix)
+        pixels = decode((Path(manifest.root) / files[i]).read_bytes())
         image = Image.fromarray(pixels.squeeze()).convert("RGB")
         x, y, w, h = (draws.box[i].astype(float) * (image.size * 2)).round().tolist()
         cut = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=(x, y, x + w, y + h)))

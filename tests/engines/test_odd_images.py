@@ -6,16 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from trainer_classification.loaders.select import INSTALL, installed
 
 from engine_views import ENGINES, Views, engine_views
 from helpers import encoded, write_dataset
 from odd_images import STORED, OddImage, make_odd_images
+from trainer_classification.loaders.registry import ENGINES as SPECS
+from trainer_classification.loaders.registry import installed
 
 MOST = 2.0  # of 255, mean absolute difference between two engines
-# The same of black and white images: the array's are resized twice, which softens edges (docs/engines.md).
+# The same of images of two colors: the array's are resized twice, which softens edges (docs/engines.md).
 MOST_OF_TWO_LEVELS = 3.5
-TWO_LEVELS = ("BMP 1 bit", "PBM", "PNG grey 1 bit")
+TWO_LEVELS = ("BMP 1 bit", "PBM", "PNG grey 1 bit", "PNG palette 1 bit")
 KEPT_SIDE = 64  # px up to which images keep their size
 PLAIN = ("JPEG by Pillow, dpi, comment", "grey JPEG by Pillow")
 
@@ -24,7 +25,7 @@ pytestmark = [
     # Pillow says so of files whose EXIF is odd; that is what they are here for.
     pytest.mark.filterwarnings("ignore::UserWarning"),
     *[
-        pytest.mark.skipif(not installed(name), reason=f"{name} is not installed: {INSTALL.get(name)}")
+        pytest.mark.skipif(not installed(name), reason=f"{name} is not installed: {SPECS[name].install}")
         for name in ENGINES
     ],
 ]

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+import simplejpeg
 from PIL import Image
 
 from helpers import encoded, noise
@@ -14,7 +15,13 @@ from trainer_classification.data.beton import JPEG, RAW, open_beton
 from trainer_classification.data.decode import decode_checked
 from trainer_classification.data.formats import ArrayLayout
 from trainer_classification.preparation.format import SourceImage
-from trainer_classification.preparation.write_beton import BetonOptions, payload_of, raw_payload, write_beton
+from trainer_classification.preparation.write_beton import (
+    BetonOptions,
+    bounded_size,
+    payload_of,
+    raw_payload,
+    write_beton,
+)
 
 
 def smooth(height, width):
@@ -23,7 +30,7 @@ def smooth(height, width):
 
 
 def jpeg_payload(original, side, mode="jpg"):
-    decoded = decode_checked(original, ".jpg")
+    decoded = decode_checked(original)
     image = SourceImage(original, decoded.info, ArrayLayout(32, True, 3), 0, None, decoded)
     return payload_of(image, BetonOptions(mode, side))
 
@@ -57,6 +64,24 @@ def test_a_jpeg_that_fits_keeps_its_bytes_and_others_are_made_anew_within_the_bo
     assert Image.open(io.BytesIO(coloured.data)).mode == "RGB"
     raw = jpeg_payload(encoded(large, "JPEG"), 100, "raw")
     assert (raw.mode, raw.width, raw.height, len(bytes(raw.data))) == (RAW, 67, 100, 3 * 67 * 100)
+
+
+def test_what_was_no_jpeg_with_small_chroma_keeps_full_chroma():
+    pixels = smooth(300, 200)
+    small, full = encoded(pixels, "JPEG"), encoded(pixels, "JPEG", subsampling=0)
+    samplings = {data: simplejpeg.decode_jpeg_header(jpeg_payload(data, 100).data)[3] for data in (small, full)}
+    assert samplings == {small: "420", full: "444"}
+    assert simplejpeg.decode_jpeg_header(jpeg_payload(encoded(pixels), 0).data)[3] == "444"
+    assert simplejpeg.decode_jpeg_header(jpeg_payload(encoded(pixels[:, :, 0]), 0).data)[3] == "420"
+
+
+@pytest.mark.parametrize("size", [(4000, 200), (200, 4000)])
+def test_the_shorter_side_of_a_panorama_keeps_enough_px_to_crop_from(size):
+    options = BetonOptions("jpg", 120)
+    assert min(bounded_size(*size, options)) == 40
+    assert max(bounded_size(*size, options)) == 800
+    assert bounded_size(4000, 1600, options) == (120, 48)
+    assert bounded_size(4000, 30, options) == (4000, 30)
 
 
 def test_a_rotated_jpeg_is_encoded_anew():

@@ -217,7 +217,7 @@ def test_heic_is_listed_and_opened_where_a_plug_in_is_installed(tmp_path):
 
 @pytest.mark.usefixtures("_heif_plugin")
 def test_the_decoder_finds_the_plug_in_by_content(tmp_path):
-    assert decode(b"\0\0\0\x18ftypheic" + bytes(20), "").shape == (2, 3, 3)
+    assert decode(b"\0\0\0\x18ftypheic" + bytes(20)).shape == (2, 3, 3)
 
 
 @pytest.fixture

@@ -94,7 +94,7 @@ def test_damage_is_never_taken_for_an_image_that_libjpeg_refuses():
 
 
 def planar(data):
-    return images.decode_for_resize(images.plain_jpeg(data, ".jpg"), data, ".jpg")
+    return images.decode_for_resize(images.plain_jpeg(data), data)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -123,13 +123,13 @@ def test_what_is_sharpened_keeps_black_and_white():
 
 def test_an_image_that_shrinks_much_is_resized_by_pillow():
     data = saved(photograph(700, 40))
-    expected = images.resize_x_first(images.decode(data, ".jpg"), 160)
+    expected = images.resize_x_first(images.decode(data), 160)
     assert np.array_equal(planar(data).resize_x_first(160), expected)
 
 
 def test_pixels_are_there_where_they_are_wanted_after_all():
     data = saved(photograph(70, 40))
-    assert np.array_equal(planar(data).pixels, images.decode(data, ".jpg"))
+    assert np.array_equal(planar(data).pixels, images.decode(data))
 
 
 def test_damage_is_for_the_decoder_that_names_it():

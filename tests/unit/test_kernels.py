@@ -12,8 +12,8 @@ from trainer_classification.kernels import resize
 
 for channels in (1, 3):
     image, out = np.zeros((40, 40, channels), np.uint8), np.zeros((1, 32, 32, channels), np.uint8)
-    images.resized(image, 32, 32)
-    images.resized_x_first(image, 32)
+    images.resize(image, 32, 32)
+    images.resize_x_first(image, 32)
     for x_first in (False, True):
         boxes, flip = np.array([[0, 0, 1, 1]], np.float32), np.array([True])
         cpu._crop_images(image.reshape(-1), np.zeros(1, np.int64), 40, boxes, flip, x_first, out)

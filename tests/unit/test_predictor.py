@@ -72,7 +72,7 @@ def files(tmp_path):
 def test_a_photo_is_decoded_as_prepare_does_and_seen_as_the_loaders_do(tmp_path):
     data = encoded(photo(1), "JPEG", quality=90)
     (tmp_path / "a.jpg").write_bytes(data)
-    prepared = decode_for_resize(plain_jpeg(data, ".jpg"), data, ".jpg").resize_x_first(40)
+    prepared = decode_for_resize(plain_jpeg(data), data).resize_x_first(40)
     seen = cpu.augment(prepared[None], np.zeros(1, np.int64), identity(1), Policy(), 32, "WHC")
     batch = PHOTO.make_batch([PHOTO.load(str(tmp_path / "a.jpg"))], torch.device("cpu"))
     assert np.array_equal(batch.numpy(), seen)

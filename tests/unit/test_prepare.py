@@ -18,6 +18,8 @@ from trainer_classification.data import array, beton, manifest, table, tar
 from trainer_classification.data.array import open_array
 from trainer_classification.data.decode import decode, is_sound
 from trainer_classification.data.formats import ArrayLayout
+from trainer_classification.loaders import torch_dataloader
+from trainer_classification.plan import Policy
 from trainer_classification.preparation import (
     assemble,
     inspect,
@@ -137,7 +139,7 @@ def test_a_second_call_finds_it_prepared_and_a_changed_dataset_is_prepared_anew(
 def bad_rows():
     data = three_splits()
     data[3]["data"] = encoded(noise(3))[:-30]
-    data[20] |= {"data": encoded(noise(20)), "suffix": ".jpg"}
+    data[20] |= {"data": b"a text", "suffix": ".jpg"}
     data[33]["data"] = None
     return data
 
@@ -147,7 +149,7 @@ def test_bad_images_are_named_and_never_in_the_shards(tmp_path):
     reasons = {entry["file"]: entry["reason"] for entry in made.manifest.skipped}
     assert reasons.keys() == {"data/00003.png", "data/00020.jpg", "data/00033.png"}
     assert "cannot be decoded" in reasons["data/00003.png"]
-    assert "holds PNG" in reasons["data/00020.jpg"]
+    assert "not an image" in reasons["data/00020.jpg"]
     assert "cannot be read" in reasons["data/00033.png"]
     store = open_array(made.folder, made.manifest, "train")
     good = [i for i in range(30) if i not in (3, 20)]
@@ -161,6 +163,86 @@ def test_too_many_bad_images_end_it_with_their_names(tmp_path, policy):
     with pytest.raises(ValueError, match=r"3 of 47 images are bad, .*data/00003\.png.*--on-bad-image skip"):
         prepared(tmp_path, bad_rows(), on_bad_image=policy)
     assert not (tmp_path / "out/tiny-12px").exists()
+
+
+def test_more_bad_images_than_the_error_names_are_all_listed(tmp_path, capsys):
+    data = three_splits()
+    for row in range(12):
+        data[row]["data"] = b"broken"
+    with pytest.raises(ValueError, match="12 of 47 images are bad"):
+        prepared(tmp_path, data)
+    lines = capsys.readouterr().err
+    assert all(f"bad data/{row:05d}.png (train): not an image" in lines for row in range(12))
+
+
+def test_content_of_another_format_than_the_name_is_used_and_noted(tmp_path, capsys):
+    data = three_splits()
+    data[20]["suffix"] = ".jpg"
+    made = prepared(tmp_path, data)
+    store = open_array(made.folder, made.manifest, "train")
+    np.testing.assert_array_equal(store.images[20, :, :, 0], noise(20))
+    assert "1 files hold another format than their names say (1 PNG), as data/00020.jpg" in capsys.readouterr().err
+
+
+def test_16_bit_images_that_use_few_bits_are_noted(tmp_path, capsys):
+    data = three_splits()
+    deep = noise(4).astype(np.uint16)
+    data[4]["data"] = encoded(deep)
+    data[5]["data"] = encoded(deep * 257)
+    prepared(tmp_path, data)
+    lines = capsys.readouterr().err
+    assert f"1 of 2 gray images of 16 or 32 bits have values up to {deep.max()} of 65535 only" in lines
+    assert "data/00004.png" in lines
+
+
+def test_a_dataset_of_16_bit_images_that_use_few_bits_is_shown_by_these(tmp_path, capsys):
+    deep = {number: noise(number).astype(np.uint16) * 16 for number in range(20)}  # 12 bits
+    data = [{"data": encoded(deep[n]), "label": "ab"[n % 2], "split": "train" if n < 15 else "test"} for n in deep]
+    made = prepared(tmp_path, data)
+    assert made.manifest.options["gray_shift"] == 4
+    assert "values up to 4080: starting again, to show them by 12 bits" in capsys.readouterr().err
+    originals = torch_dataloader.Originals(
+        made.manifest, table.open_table(made.folder, made.manifest, "train"), Policy(), 12
+    )
+    images = open_array(made.folder, made.manifest, "train").images
+    for row, file in enumerate(originals.files):
+        np.testing.assert_array_equal(images[row, :, :, 0], noise(int(file[5:10])))
+        np.testing.assert_array_equal(np.asarray(originals._read_image(row)), noise(int(file[5:10])))
+
+
+run_job = job.run_job  # before it is replaced
+process_image = job._process
+
+
+def run_deadly_job(one):
+    """Decode a job in a process that one of its images kills."""
+
+    def process(work, number, *more):
+        if work.files[number].endswith("00005.png") and work.files[number] not in work.deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return process_image(work, number, *more)
+
+    job._process = process
+    run_job(one)
+
+
+def test_an_image_that_kills_its_process_is_bad_and_the_run_goes_on(tmp_path, monkeypatch, capsys):
+    right = three_splits()
+    right[5]["data"] = b"broken"
+    right = tree(prepared(tmp_path / "right", right, on_bad_image="skip").folder / "array")
+    monkeypatch.setattr(job, "run_job", run_deadly_job)
+    made = prepared(tmp_path, three_splits(), on_bad_image="skip", workers=2)
+    assert [entry["file"] for entry in made.manifest.skipped] == ["data/00005.png"]
+    assert "ends the process" in made.manifest.skipped[0]["reason"]
+    assert tree(made.folder / "array") == right
+    assert "00005.png, which is left out" in capsys.readouterr().err
+
+
+def test_an_image_that_kills_its_process_is_named_where_no_bad_image_is_accepted(tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "run_job", run_deadly_job)
+    with pytest.raises(ValueError, match=r"killed while it decoded [^,]*00005\.png\..*--on-bad-image skip") as error:
+        prepared(tmp_path, three_splits(), on_bad_image="fail", workers=2)
+    assert "memory" not in str(error.value)
 
 
 def test_auto_lets_one_percent_pass(tmp_path):
@@ -413,7 +495,7 @@ def test_one_pass_writes_every_format_and_each_holds_every_image(tmp_path):
             original = (tmp_path / "dataset" / name).read_bytes()
             if name.endswith(".png"):
                 decoded = np.asarray(Image.open(io.BytesIO(bytes(tars.image(sample)))))
-                np.testing.assert_array_equal(decoded, decode(original, ".png"))
+                np.testing.assert_array_equal(decoded, decode(original))
             else:
                 assert bytes(tars.image(sample)) == original
             assert max(betons.widths[sample], betons.heights[sample]) <= 160
@@ -448,12 +530,12 @@ def test_a_jpeg_that_only_pillow_reads_is_encoded_anew_where_decoders_are_strict
         for sample, name in enumerate(table.open_table(made.folder, made.manifest, split).files):
             if int(name[5:10]) in damaged:
                 seen.append(int(name[5:10]))
-                pixels = decode((tmp_path / "dataset" / name).read_bytes(), ".jpg")
+                pixels = decode((tmp_path / "dataset" / name).read_bytes())
                 assert tars.suffixes[sample] == "png"
-                np.testing.assert_array_equal(decode(bytes(tars.image(sample)), ".png"), pixels)
+                np.testing.assert_array_equal(decode(bytes(tars.image(sample))), pixels)
                 assert betons.modes[sample] == beton.JPEG
                 assert is_sound(bytes(betons.image(sample)))
-                again = decode(bytes(betons.image(sample)), ".jpg").astype(int)
+                again = decode(bytes(betons.image(sample))).astype(int)
                 assert np.abs(again - pixels).mean() < 4
     assert sorted(seen) == [2, 4]
 
@@ -468,7 +550,7 @@ def test_without_regions_only_converted_images_are_in_the_part_file(tmp_path):
     original, converted = job_result.ORIGINAL, job_result.PART
     assert result.location.tolist() == [original, original, original, converted, original]
     outputs = assemble.FormatOutputs("tar", [tmp_path / "0"], 5, result, paths, None)
-    np.testing.assert_array_equal(decode(outputs.read(3), ".png"), decode(data[3]["data"], ".png"))
+    np.testing.assert_array_equal(decode(outputs.read(3)), decode(data[3]["data"]))
     assert (tmp_path / "0.tar").stat().st_size == result.bytes[3]
 
 

@@ -40,7 +40,7 @@ def test_one_worker_or_piece_needs_no_process(count, pieces):
 
 def test_a_killed_process_is_said_in_one_sentence():
     with (
-        pytest.raises(ValueError, match=r"worker process was killed .* run the same command again"),
+        pytest.raises(ValueError, match=r"worker process was killed\. .* run the same command again"),
         workers(2) as some,
     ):
         some.run("decoding", die, ["a", "b", "c"])

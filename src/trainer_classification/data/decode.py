@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import struct
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,9 +12,12 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from trainer_classification.data.formats import GRAY_SHIFT
 from trainer_classification.data.image_suffixes import SNIFFED_BYTES, register_plugin, sniff
+from trainer_classification.data.jpeg_segments import is_dct
+from trainer_classification.data.orientation import UPRIGHT, may_be_turned, read_orientation
 
 if TYPE_CHECKING:
     from trainer_classification.kernels.planes import Planes
@@ -23,25 +25,20 @@ if TYPE_CHECKING:
 Uint8 = npt.NDArray[np.uint8]
 
 MAX_PIXELS = 89_478_485  # Pillow's own limit for a decompression bomb: a quarter of a gigabyte as RGB
-_FORMATS_OF_SUFFIX = {
-    ".jpg": ("JPEG", "MPO"),
-    ".jpeg": ("JPEG", "MPO"),
-    ".png": ("PNG",),
-    ".webp": ("WEBP",),
-    ".bmp": ("BMP", "DIB"),
-    ".gif": ("GIF",),
-    ".tif": ("TIFF",),
-    ".tiff": ("TIFF",),
+_FORMATS_WITH_ORIENTATION = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "AVIF")
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
 }
-_FORMATS_WITH_ORIENTATION = ("JPEG", "MPO", "PNG", "WEBP", "TIFF")
-_ORIENTATION = 0x0112  # EXIF tag; 1 is upright
-SUFFIXES = tuple(_FORMATS_OF_SUFFIX)  # of files that are images
 
-# Segments of a JPEG start with 0xFF, their marker, and their length without these two bytes (T.81, B.1).
-_SEGMENT = struct.Struct(">BBH")
-_APP1 = 0xE1
-_START_OF_SCAN = 0xDA
 _PNG_DEPTH_OFFSET = 24  # of the bits per channel in a PNG
+_PNG_END = b"IEND\xaeB`\x82"
+_PNG_ANIMATION = b"acTL"
 
 _MIN_SIDE = 32  # px: the vector width of the kernel that sharpens
 _MAX_SHRINK = 4  # beyond this Pillow resizes: the 8-bit weights of the kernels get coarse
@@ -60,9 +57,12 @@ class ImageInfo(NamedTuple):
     Attributes:
         width, height: in px, upright.
         channels: 1 (gray) or 3.
-        kind: "jpeg" or "png" if every decoder shows the same pixels: no palette, transparency, CMYK, 16 bits or
-            damage; else "".
-        upright: no EXIF rotation was applied.
+        kind: "jpeg" or "png" if every decoder shows the same pixels: no palette, transparency, CMYK, 16 bits,
+            animation, unusual note of the orientation or damage; else "".
+        upright: the image was not turned.
+        content: name of the file's format, as Pillow's.
+        subsampled: a JPEG that stores its chroma with fewer pixels than its luma.
+        peak: largest value of a gray image of 16 or 32 bits; 0 for others.
     """
 
     width: int
@@ -70,6 +70,9 @@ class ImageInfo(NamedTuple):
     channels: int
     kind: Literal["jpeg", "png", ""]
     upright: bool = True
+    content: str = "JPEG"
+    subsampled: bool = False
+    peak: int = 0
 
 
 class DecodedImage(NamedTuple):
@@ -133,39 +136,39 @@ class YCbCrImage:
         return planes.whole_x_first(self.planes, self.buffer, side)
 
 
-def decode(data: bytes, suffix: str) -> Uint8:
+def decode(data: bytes, gray_shift: int = GRAY_SHIFT) -> Uint8:
     """Return the pixels of `decode_checked`: uint8 [H, W, C]."""
-    return decode_checked(data, suffix).pixels
+    return decode_checked(data, gray_shift).pixels
 
 
-def decode_checked(data: bytes, suffix: str) -> DecodedImage:
-    """Decode an image as a viewer shows it.
+def decode_checked(data: bytes, gray_shift: int = GRAY_SHIFT) -> DecodedImage:
+    """Decode an image as a viewer shows it, by its content, whatever its name.
 
-    EXIF rotation is applied, transparency is laid over white, 16 bits are cut to the upper 8, and an animation is shown
-    by its first frame. Palette, CMYK and other colors become RGB.
+    It is turned upright, transparency is laid over white, 16 bits are cut to the upper 8, and an animation is shown by
+    its first frame. Palette, CMYK and other colors become RGB.
 
     Args:
         data: the file.
-        suffix: of its name, as ".jpg"; content of another format is refused.
+        gray_shift: bits that gray images of 16 and 32 bits lose; less than 8 for a dataset that uses few of them.
 
     Returns:
         The image with one channel if it is gray (modes 1, L, LA and 16-bit), else three.
 
     Raises:
-        BadImageError: empty, truncated, not an image, larger than MAX_PIXELS, or of another format than its suffix.
+        BadImageError: empty, truncated, not an image, or larger than MAX_PIXELS.
     """
-    return decode_with_info(plain_jpeg(data, suffix), data, suffix)
+    return decode_with_info(plain_jpeg(data), data, gray_shift)
 
 
-def decode_with_info(info: ImageInfo | None, data: bytes, suffix: str) -> DecodedImage:
+def decode_with_info(info: ImageInfo | None, data: bytes, gray_shift: int = GRAY_SHIFT) -> DecodedImage:
     """Decode as `decode_checked`, given what `plain_jpeg` has returned."""
     decoded = _decode_by_turbo(data, info) if info else None
-    return decoded or _decode_by_pillow(data, suffix)
+    return decoded or _decode_by_pillow(data, gray_shift)
 
 
-def decode_for_resize(info: ImageInfo | None, data: bytes, suffix: str) -> DecodedImage | YCbCrImage:
+def decode_for_resize(info: ImageInfo | None, data: bytes, gray_shift: int = GRAY_SHIFT) -> DecodedImage | YCbCrImage:
     """Decode as `decode_with_info`, where the image is mainly wanted at other sizes."""
-    decode_rgb = partial(decode_with_info, info, data, suffix)
+    decode_rgb = partial(decode_with_info, info, data, gray_shift)
     if info is None:
         return decode_rgb()
     from trainer_classification.kernels import jpeg  # numba: only prepare needs it
@@ -174,27 +177,27 @@ def decode_for_resize(info: ImageInfo | None, data: bytes, suffix: str) -> Decod
     return YCbCrImage(info, planes, buffer, decode_rgb) if sound else decode_rgb()
 
 
-def plain_jpeg(data: bytes, suffix: str) -> ImageInfo | None:
+def plain_jpeg(data: bytes) -> ImageInfo | None:
     """Read the header of a JPEG without peculiarities, as nearly all are.
 
     Returns:
         None for anything else: Pillow has to look at it, and will say what is wrong.
     """
-    if "JPEG" not in _FORMATS_OF_SUFFIX.get(suffix.lower(), ("JPEG",)):
-        return None
     info = _read_jpeg_header(data)
-    return None if info is None or _is_rotated(data) else info
+    return None if info is None or _is_turned(data) else info
 
 
 def is_sound(data: bytes) -> bool:
-    """Return whether all of a JPEG can be decoded, at a third of the cost of decoding it.
+    """Return whether all of a JPEG of the DCT can be decoded, at a third of the cost of decoding it.
 
     Every code of every plane is read, because only that can fail. But pixels are made of luma only, at an eighth of
     the size.
     """
+    if not is_dct(data):
+        return False
     try:
         simplejpeg.decode_jpeg(data, "GRAY", min_height=1, min_width=1)
-    except ValueError:
+    except Exception:  # simplejpeg raises several types
         return False
     return True
 
@@ -202,48 +205,36 @@ def is_sound(data: bytes) -> bool:
 def _decode_by_turbo(data: bytes, info: ImageInfo) -> DecodedImage | None:
     try:
         return DecodedImage(info, simplejpeg.decode_jpeg(data, "GRAY" if info.channels == 1 else "RGB"))
-    except ValueError:
+    except Exception:  # simplejpeg raises several types; Pillow decides
         return None
 
 
 def _read_jpeg_header(data: bytes) -> ImageInfo | None:
     """Return what a JPEG holds if libjpeg-turbo shows its colors as they are meant."""
+    if not is_dct(data):
+        return None
     try:
-        height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
-    except ValueError:
+        height, width, colors, sampling = simplejpeg.decode_jpeg_header(data)
+    except Exception:  # a ValueError, and a KeyError for samplings that it has no name for
         return None
     if colors not in ("YCbCr", "Gray") or height * width > MAX_PIXELS:
         return None
-    return ImageInfo(width, height, 1 if colors == "Gray" else 3, "jpeg")
+    return ImageInfo(width, height, 1 if colors == "Gray" else 3, "jpeg", subsampled=sampling not in ("444", "Gray"))
 
 
-def _is_rotated(data: bytes) -> bool:
-    """Return whether a JPEG has to be turned or mirrored for viewing."""
-    if not _may_have_exif(data):
+def _is_turned(data: bytes) -> bool:
+    """Return whether a JPEG has to be turned or mirrored for viewing, or decoders may not agree about that."""
+    if not may_be_turned(data):
         return False
     try:
         with Image.open(io.BytesIO(data)) as image:
-            return bool(image.getexif().get(_ORIENTATION, 1) != 1)
-    except (OSError, SyntaxError, ValueError):
-        return True  # leave it to Pillow, which will say what is wrong
+            orientation = read_orientation(image)
+            return orientation.turn != UPRIGHT or not orientation.is_plain
+    except Exception:  # leave it to `_decode_by_pillow`, which will say what is wrong
+        return True
 
 
-def _may_have_exif(data: bytes) -> bool:
-    """Return whether a JPEG has EXIF data before its scan, or is not made of segments as it should be."""
-    position = 2
-    while position + _SEGMENT.size <= len(data):
-        start, marker, length = _SEGMENT.unpack_from(data, position)
-        if start != 0xFF or marker == 0xFF:
-            return True
-        if marker == _APP1 and data.startswith(b"Exif\0\0", position + _SEGMENT.size):
-            return True
-        if marker == _START_OF_SCAN:
-            return False
-        position += 2 + length
-    return True
-
-
-def _decode_by_pillow(data: bytes, suffix: str) -> DecodedImage:
+def _decode_by_pillow(data: bytes, gray_shift: int) -> DecodedImage:
     if not data:
         raise BadImageError("empty file")
     register_plugin(sniff(data[:SNIFFED_BYTES]))
@@ -251,29 +242,51 @@ def _decode_by_pillow(data: bytes, suffix: str) -> DecodedImage:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(data))
-        _check(image, suffix)
-        image.load()
-        upright = image.format not in _FORMATS_WITH_ORIENTATION or image.getexif().get(_ORIENTATION, 1) == 1
-        pixels = pixels_of_image(image if upright else ImageOps.exif_transpose(image))
-        height, width, channels = pixels.shape
-        return DecodedImage(ImageInfo(width, height, channels, _kind(image, data), upright), pixels)
+        return _read_opened(image, data, gray_shift)
     except UnidentifiedImageError:
         raise BadImageError("not an image of a known format") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise BadImageError(f"more than {MAX_PIXELS} pixels (a decompression bomb?)") from None
     except BadImageError:
         raise
-    except (OSError, SyntaxError, EOFError, IndexError, TypeError, ValueError) as error:
+    except Exception as error:  # Pillow raises whatever its parsers raise
         text = " ".join(str(error).split()) or type(error).__name__
         raise BadImageError(f"cannot be decoded: {text}") from error
 
 
-def _kind(image: Image.Image, data: bytes) -> Literal["jpeg", "png", ""]:
-    if image.format in ("JPEG", "MPO"):
+def _read_opened(image: Image.Image, data: bytes, gray_shift: int) -> DecodedImage:
+    """Decode an image that Pillow has opened.
+
+    Raises:
+        BadImageError: it is too large, or of floating-point pixels.
+        Exception: as Pillow does.
+    """
+    if image.width * image.height > MAX_PIXELS:
+        raise BadImageError(f"more than {MAX_PIXELS} pixels (a decompression bomb?)")
+    image.load()
+    content = image.format or ""
+    orientation = read_orientation(image)
+    upright = content not in _FORMATS_WITH_ORIENTATION or orientation.turn == UPRIGHT
+    jpeg = _read_jpeg_header(data)
+
+    kind: Literal["jpeg", "png", ""] = ""
+    if orientation.is_plain and content in ("JPEG", "MPO"):
         # Pillow tolerates damage that libjpeg-turbo warns about, and the ffcv loader takes a warning for an error.
-        return "jpeg" if _read_jpeg_header(data) and is_sound(data) else ""
-    plain = image.format == "PNG" and image.mode in ("L", "RGB") and "transparency" not in image.info
-    return "png" if plain and data[_PNG_DEPTH_OFFSET] <= 8 else ""
+        kind = "jpeg" if jpeg and is_sound(data) else ""
+    elif orientation.is_plain and content == "PNG":
+        kind = "png" if _is_plain_png(image, data) else ""
+    peak = int(np.asarray(image).max()) if image.mode.startswith("I") else 0
+
+    pixels = pixels_of_image(image if upright else image.transpose(_TURNS[orientation.turn]), gray_shift)
+    height, width, channels = pixels.shape
+    subsampled = jpeg is not None and jpeg.subsampled
+    return DecodedImage(ImageInfo(width, height, channels, kind, upright, content, subsampled, peak), pixels)
+
+
+def _is_plain_png(image: Image.Image, data: bytes) -> bool:
+    """Return whether every decoder shows the same of a PNG."""
+    plain = image.mode in ("L", "RGB") and "transparency" not in image.info and data[_PNG_DEPTH_OFFSET] <= 8
+    return plain and _PNG_END in data and _PNG_ANIMATION not in data
 
 
 def is_gray(path: str) -> bool:
@@ -281,7 +294,7 @@ def is_gray(path: str) -> bool:
     try:
         with Image.open(path) as image:
             return image.mode[0] in "1LI"
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except Exception:  # Pillow raises whatever its parsers raise; the job of this image will say why
         return False
 
 
@@ -290,20 +303,16 @@ def read_size(path: str) -> tuple[int, int] | None:
     try:
         with Image.open(path) as image:
             return image.size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except Exception:  # as above
         return None
 
 
-def _check(image: Image.Image, suffix: str) -> None:
-    formats = _FORMATS_OF_SUFFIX.get(suffix.lower())
-    if formats is not None and image.format not in formats:
-        raise BadImageError(f"holds {image.format}, though its name ends in {suffix}")
-    if image.width * image.height > MAX_PIXELS:
-        raise BadImageError(f"more than {MAX_PIXELS} pixels (a decompression bomb?)")
+def pixels_of_image(image: Image.Image, gray_shift: int = 8) -> Uint8:
+    """Return the pixels of a loaded image, not turned: uint8 [H, W, 1] or [H, W, 3].
 
-
-def pixels_of_image(image: Image.Image) -> Uint8:
-    """Return the pixels of a loaded image, as `decode_checked` shows it but not turned: uint8 [H, W, 1] or [H, W, 3].
+    Args:
+        image: loaded.
+        gray_shift: bits that 16-bit gray values are shifted by.
 
     Raises:
         BadImageError: its pixels are floating-point numbers.
@@ -311,7 +320,7 @@ def pixels_of_image(image: Image.Image) -> Uint8:
     mode = image.mode
     if mode.startswith("I"):
         values = np.asarray(image)
-        pixels = (np.clip(values, 0, 0xFFFF) >> 8).astype(np.uint8)
+        pixels = np.minimum(np.clip(values, 0, 0xFFFF) >> gray_shift, 255).astype(np.uint8)
         pixels[values == image.info.get("transparency", -1)] = 255  # white
     elif mode == "F":
         raise BadImageError("floating-point pixels, whose range is not known")
@@ -379,9 +388,3 @@ def pad(pixels: Uint8, side: int) -> Uint8:
     left = (side - width) // 2
     out[top : top + height, left : left + width] = pixels
     return out
-
-
-# ADAPTER: former names, to delete when loaders/torch_dataloader.py and tests/unit/test_kernels.py use the new ones.
-padded = pad
-resized = resize
-resized_x_first = resize_x_first

@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 Int64 = npt.NDArray[np.int64]
 
+GRAY_SHIFT = 8  # bits that gray images of 16 and 32 bits lose: the upper 8 of 16 are kept
+
 
 @dataclass(frozen=True)
 class ArrayLayout:

@@ -32,6 +32,20 @@ _PACKAGES = {"pillow_heif": "pillow-heif", "pillow_jxl": "pillow-jxl-plugin"}
 _CAMERA = "cr2 cr3 nef nrw arw sr2 dng orf rw2 raf pef srw raw"
 CAMERA_SUFFIXES = frozenset(f".{name}" for name in _CAMERA.split())
 
+# Formats whose names are often mixed up, by Pillow's name, with their suffixes.
+_NAMED_AS = {
+    "JPEG": "jpg jpeg jpe jfif jif jfi pjpeg pjp mpo",
+    "PNG": "png apng",
+    "WEBP": "webp",
+    "AVIF": "avif avifs",
+    "GIF": "gif",
+    "BMP": "bmp dib",
+    "TIFF": "tif tiff",
+    "JPEG2000": "jp2 j2k j2c jpc jpf jpx",
+}
+_CONTENT_OF_SUFFIX = {f".{name}": content for content, names in _NAMED_AS.items() for name in names.split()}
+_SAME_CONTENT = {"MPO": "JPEG", "DIB": "BMP"}
+
 SNIFFED_BYTES = 32
 _STARTS = (
     b"\xff\xd8\xff",
@@ -62,6 +76,16 @@ def suffix_of(name: str) -> str:
         return ""
 
     return f".{suffix.lower()}"
+
+
+def is_misnamed(name: str, content: str) -> bool:
+    """Return whether a file's name says another format than it holds.
+
+    Args:
+        name: of the file.
+        content: Pillow's name of the format that it holds.
+    """
+    return _CONTENT_OF_SUFFIX.get(suffix_of(name), content) != _SAME_CONTENT.get(content, content)
 
 
 def sniff(data: bytes) -> str:

@@ -6,7 +6,7 @@ import glob
 import os
 from collections.abc import Iterable, Iterator, Sequence
 
-from trainer_classification.data.decode import SUFFIXES
+from trainer_classification.data.image_suffixes import image_suffixes
 
 STDIN = "-"
 
@@ -41,7 +41,7 @@ def _find(argument: str) -> list[str]:
     if os.path.isdir(argument):
         paths = list(_images_below(argument))
         if not paths:
-            raise ValueError(f"The folder {argument} holds no images: files that end in {', '.join(SUFFIXES)}.")
+            raise ValueError(f"The folder {argument} holds no images: files that end in {', '.join(sorted(image_suffixes()))}.")
         return paths
     if os.path.lexists(argument):
         return [argument]
@@ -54,6 +54,7 @@ def _find(argument: str) -> list[str]:
 
 
 def _images_below(folder: str) -> Iterator[str]:
+    suffixes = tuple(image_suffixes())
     for parent, folders, files in os.walk(folder, followlinks=True):
         folders.sort()
-        yield from (os.path.join(parent, name) for name in sorted(files) if name.lower().endswith(SUFFIXES))
+        yield from (os.path.join(parent, name) for name in sorted(files) if name.lower().endswith(suffixes))

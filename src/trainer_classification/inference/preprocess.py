@@ -119,11 +119,10 @@ class Preprocess:
             data = read_file(path)
         except OSError as error:
             raise BadImageError(f"cannot be read: {error.strerror or error}") from None
-        suffix = os.path.splitext(path)[1]
-        info = plain_jpeg(data, suffix)
+        info = plain_jpeg(data)
         if self.resized:
-            return self._with_channels(decode_for_resize(info, data, suffix).resize_x_first(self.array_size))
-        return self._with_channels(self._fit(decode_with_info(info, data, suffix).pixels))
+            return self._with_channels(decode_for_resize(info, data).resize_x_first(self.array_size))
+        return self._with_channels(self._fit(decode_with_info(info, data).pixels))
 
     def _fit(self, pixels: Uint8) -> Uint8:
         """Pad an image to S x S, or resize it whole where it is larger: uint8 [H, W, C] to [S, S, C]."""

@@ -129,7 +129,7 @@ class DaliLoader(Loader):
         for job in self._running_jobs if self.graph.encoded else ():
             for sample in np.maximum(job.index, 0).tolist():
                 try:
-                    decode(self._read_image(sample).tobytes(), "")
+                    decode(self._read_image(sample).tobytes())
                 except BadImageError as bad:
                     name = self.table.files[sample]
                     return f"Image {sample} ({name}) is damaged in its tar: {bad}. Prepare again with --force."

@@ -27,7 +27,6 @@ _REASONS = {
     turbojpeg.UNREADABLE: "its JPEG is damaged",
     turbojpeg.OTHER_COLOURS: "its JPEG is neither YCbCr nor gray",
     crops.NO_MEMORY: "there is no memory to decode it",
-    crops.TOO_LARGE: "it is more than 8 times as large as the batch's images",
 }
 
 

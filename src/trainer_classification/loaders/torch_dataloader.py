@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from trainer_classification.augment.reference import resizes
+from trainer_classification.data.formats import GRAY_SHIFT
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.data.table import Table, open_table
 from trainer_classification.environment import cpu_count
@@ -89,6 +90,7 @@ class Originals(Dataset[tuple[npt.NDArray[np.uint8], int, int]]):
         self.labels = table.labels
         self.channels = manifest.channels
         self.padded_side = 0 if manifest.resized else manifest.image_size
+        self.gray_shift = int(manifest.options.get("gray_shift", GRAY_SHIFT))
         self.policy = policy
         self.image_size = image_size
         self.resizes = manifest.resized or resizes(policy, manifest.image_size, image_size)
@@ -108,7 +110,7 @@ class Originals(Dataset[tuple[npt.NDArray[np.uint8], int, int]]):
     def _read_image(self, sample: int) -> Image:
         path = self.root / self.files[sample]
         try:
-            return open_image(path, self.channels, self.padded_side)
+            return open_image(path, self.channels, self.padded_side, self.gray_shift)
         except FileNotFoundError:
             raise ValueError(_missing_original(self.root, self.files[sample])) from None
         except (OSError, ValueError) as error:
@@ -131,13 +133,14 @@ class Originals(Dataset[tuple[npt.NDArray[np.uint8], int, int]]):
         return image
 
 
-def open_image(path: Path, channels: int, side: int = 0) -> Image:
+def open_image(path: Path, channels: int, side: int = 0, gray_shift: int = GRAY_SHIFT) -> Image:
     """Decode an image to the pixels of `data.decode.decode`. Plain JPEG and PNG files need Pillow only.
 
     Args:
         path: the file.
         channels: 1 or 3.
         side: pad the image to side x side px. 0: keep its size.
+        gray_shift: bits that gray images of 16 and 32 bits lose.
 
     Raises:
         OSError, ValueError: the file cannot be read or decoded.
@@ -146,18 +149,38 @@ def open_image(path: Path, channels: int, side: int = 0) -> Image:
 
     from trainer_classification.data import decode as decoding
 
-    with Image.open(path) as image:
-        plain = image.format in ("JPEG", "PNG") and image.mode in ("L", "RGB") and "transparency" not in image.info
-        if plain and image.getexif().get(0x0112, 1) == 1:  # not rotated
-            picture = image.convert("L" if channels == 1 else "RGB")
-        else:
-            pixels = decoding.decode(path.read_bytes(), path.suffix)
-            picture = Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
-            picture = picture.convert("L" if channels == 1 else "RGB")
+    picture = _open_plain(path)
+    if picture is None:
+        pixels = decoding.decode(path.read_bytes(), gray_shift)
+        picture = Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
+    picture = picture.convert("L" if channels == 1 else "RGB")
     if side and picture.size != (side, side):
-        pixels = decoding.padded(np.asarray(picture).reshape(picture.height, picture.width, channels), side)
+        pixels = decoding.pad(np.asarray(picture).reshape(picture.height, picture.width, channels), side)
         picture = Image.fromarray(pixels.squeeze(2) if channels == 1 else pixels)
     return picture
+
+
+def _open_plain(path: Path) -> Image | None:
+    """Decode a plain JPEG or PNG as most people do; None for any other file, and for one that Pillow does not open.
+
+    Raises:
+        FileNotFoundError: it is missing.
+    """
+    from PIL import Image
+
+    from trainer_classification.data.orientation import UPRIGHT, read_orientation
+
+    try:
+        with Image.open(path) as image:
+            plain = image.format in ("JPEG", "PNG") and image.mode in ("L", "RGB") and "transparency" not in image.info
+            if not plain or read_orientation(image).turn != UPRIGHT:
+                return None
+            image.load()
+            return image
+    except FileNotFoundError:
+        raise
+    except Exception:  # Pillow raises whatever its parsers raise; `data.decode` has the last word
+        return None
 
 
 def _missing_original(root: Path, file: str) -> str:

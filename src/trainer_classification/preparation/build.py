@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import operator
 from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ import numpy.typing as npt
 from trainer_classification.config import PrepareConfig
 from trainer_classification.console import log
 from trainer_classification.data import manifest, table
-from trainer_classification.data.formats import ArrayLayout, SplitShards
+from trainer_classification.data.formats import GRAY_SHIFT, ArrayLayout, SplitShards
 from trainer_classification.data.manifest import FileInfo, Manifest, SplitInfo
 from trainer_classification.data.table import Table
 from trainer_classification.preparation import job, job_result, partial, splits, statistics
@@ -30,7 +31,14 @@ from trainer_classification.preparation.formats import FORMATS
 from trainer_classification.preparation.inspect import DatasetInfo
 from trainer_classification.preparation.job_result import JobResult
 from trainer_classification.preparation.plan_regions import RegionPlan, plan_regions
-from trainer_classification.preparation.problems import find_conflicts, find_duplicates, list_bad_images
+from trainer_classification.preparation.problems import (
+    find_conflicts,
+    find_duplicates,
+    fit_gray_shift,
+    list_bad_images,
+    note_contents,
+    note_peaks,
+)
 from trainer_classification.preparation.workers import Workers
 
 Int64 = npt.NDArray[np.int64]
@@ -116,6 +124,17 @@ def build_dataset(build: Build) -> Manifest:
         log(f"Note: not all images are {'gray' if channels == 3 else 'colored'}: starting again.")
         return build_dataset(dataclasses.replace(build, spec=dataclasses.replace(build.spec, layout=layout)))
 
+    gray_shift = fit_gray_shift(decoded.result)
+    if gray_shift != build.spec.gray_shift:
+        log(
+            f"Note: all images are gray of 16 or 32 bits with values up to {decoded.result.peaks.max()}: starting "
+            f"again, to show them by {8 + gray_shift} bits instead of 16."
+        )
+        return build_dataset(dataclasses.replace(build, spec=dataclasses.replace(build.spec, gray_shift=gray_shift)))
+
+    for note in (*note_contents(build.info.source, decoded.result), *note_peaks(build.info.source, decoded.result)):
+        log(f"Note: {note}")
+
     parts = _cut_splits(build, decoded, good)
     files = _write_files(build, decoded, parts, layout)
     formats = build.spec.formats
@@ -153,7 +172,7 @@ def _decode(build: Build) -> _Decoded:
     plan = plan_regions(source, build.spec, build.fractions, folder / "parts", build.workers)
     measured = statistics.choose_measured(source, build.spec.layout)
     jobs = _make_jobs(build, plan, measured)
-    _run(jobs, source.bytes, build.workers)
+    _run_all(build, jobs)
     result = job_result.concatenate([job_result.load(one.stem) for one in jobs])
     return _Decoded([one.stem for one in jobs], result, plan, measured)
 
@@ -175,6 +194,33 @@ def _make_jobs(build: Build, plan: RegionPlan, measured: npt.NDArray[np.bool_]) 
             )
         )
     return jobs
+
+
+def _run_all(build: Build, jobs: list[job.Job]) -> None:
+    """Run the jobs; an image that ends the process which decodes it counts as bad, if bad images are accepted.
+
+    Raises:
+        ValueError: a process was killed, and bad images are not accepted.
+    """
+    deadly: set[str] = set()
+    job.find_deadly(jobs)  # those of a run before, which may have been killed as a whole, are not to blame
+    while True:
+        try:
+            pending = [dataclasses.replace(one, deadly=frozenset(deadly)) for one in jobs]
+            _run(pending, build.info.source.bytes, build.workers)
+            return
+        except BrokenProcessPool:
+            build.workers.restart()  # first: the other processes take back what they have noted
+            found = set(job.find_deadly(jobs)) - deadly
+            if not found:
+                raise
+            if build.config.on_bad_image == "fail":
+                raise ValueError(
+                    f"A worker process was killed while it decoded {', '.join(sorted(found))}. Finished work is kept: "
+                    f"repair or remove the file, or leave it out with --on-bad-image skip, and run the command again."
+                ) from None
+            log(f"Note: a worker process was killed while it decoded {', '.join(sorted(found))}, which is left out.")
+            deadly |= found
 
 
 def _run(jobs: list[job.Job], sizes: Int64, workers: Workers) -> None:
@@ -254,13 +300,21 @@ def _describe(build: Build, decoded: _Decoded, parts: _Splits, layout: ArrayLayo
         unlabelled=source.unlabelled,
         duplicates=find_duplicates(files, hashes, parts.split_of),
         conflicts=find_conflicts(files, hashes, class_of),
-        options={
-            "image_size": build.config.image_size,
-            "validation_fraction": build.config.validation_fraction,
-            "test_fraction": build.config.test_fraction,
-        },
+        options=_describe_options(build),
         fingerprint=info.fingerprint,
     )
+
+
+def _describe_options(build: Build) -> dict[str, object]:
+    """Return what shaped the bytes; a gray shift only where it is not the usual one."""
+    options: dict[str, object] = {
+        "image_size": build.config.image_size,
+        "validation_fraction": build.config.validation_fraction,
+        "test_fraction": build.config.test_fraction,
+    }
+    if build.spec.gray_shift != GRAY_SHIFT:
+        options["gray_shift"] = build.spec.gray_shift
+    return options
 
 
 def _split_infos(build: Build, parts: _Splits) -> dict[str, SplitInfo]:

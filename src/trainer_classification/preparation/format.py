@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from trainer_classification.config import PrepareConfig
 from trainer_classification.data.decode import DecodedImage, ImageInfo, Uint8, YCbCrImage, pad
-from trainer_classification.data.formats import ArrayLayout, Extents, SplitShards
+from trainer_classification.data.formats import GRAY_SHIFT, ArrayLayout, Extents, SplitShards
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.data.source import Source
 from trainer_classification.preparation.assemble import FormatOutputs
@@ -33,10 +33,12 @@ class PrepareSpec:
     Attributes:
         layout: of the array.
         formats: those to write, in the order of the registry, each with its options as the manifest keeps them.
+        gray_shift: bits that gray images of 16 and 32 bits lose.
     """
 
     layout: ArrayLayout
     formats: dict[str, dict[str, Any]]
+    gray_shift: int = GRAY_SHIFT
 
 
 @dataclass

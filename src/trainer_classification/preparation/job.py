@@ -4,6 +4,7 @@ What a job writes is a pure function of its images and options. So the shards do
 and a killed run continues with the jobs that are not done. Every worker process imports this file: it imports little.
 
     <stem>.<format>    encoded images that have no preallocated region (`preallocated.py`) and are no original files
+    <stem>.at          the row of the image at work; a worker that is killed leaves it, so that the image can be named
     <stem>.part        the JobResult; written last, it marks the job as done
 """
 
@@ -13,11 +14,12 @@ import dataclasses
 import gc
 import os
 import signal
+import struct
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +41,10 @@ from trainer_classification.preparation.job_result import ORIGINAL, PART, REGION
 from trainer_classification.preparation.preallocated import PreallocatedRegions, RegionWriter
 
 IMAGES_PER_JOB = 500
-VERSION = 4  # of the part files and of how images are decoded: parts of another version are not continued
+VERSION = 5  # of the part files and of how images are decoded: parts of another version are not continued
+
+_AT_SUFFIX = ".at"
+_ROW = struct.Struct("<q")
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,7 @@ class Job:
         spec: what to make of them.
         stem: path of the part files without their suffix.
         measured: bool [n], whose pixels count for the statistics.
+        deadly: paths of images that have ended a worker process; they count as bad.
         samples: int64 [n], the sample ids if every image is good; None if there are no regions.
         regions: by the name of the format, for those that have preallocated regions.
     """
@@ -63,6 +69,7 @@ class Job:
     measured: npt.NDArray[np.bool_]
     samples: npt.NDArray[np.int64] | None
     regions: dict[str, PreallocatedRegions]
+    deadly: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(self.files)
@@ -99,7 +106,50 @@ def _view(data: bytes | Uint8) -> memoryview:
 def begin_worker() -> None:
     """Set up a worker process: Ctrl-C is left to its parent, and imported objects are no garbage to look through."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _leave)
     gc.freeze()
+
+
+def _leave(*_: object) -> None:
+    """End a worker that is stopped because another one was killed: its own image is not to blame."""
+    for path in _ImageAtWork.paths:
+        path.unlink(missing_ok=True)
+    os._exit(1)
+
+
+class _ImageAtWork:
+    """Keep the row of the image at work in a file, for `find_deadly`. A context manager."""
+
+    paths: ClassVar[set[Path]] = set()  # those of this process
+
+    def __init__(self, job: Job) -> None:
+        self._path = job.stem.with_suffix(_AT_SUFFIX)
+
+    def __enter__(self) -> _ImageAtWork:
+        self.paths.add(self._path)
+        self._file = self._path.open("wb", buffering=0)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        self._path.unlink()
+        self.paths.discard(self._path)
+
+    def set(self, number: int) -> None:
+        """Write the row of the image."""
+        os.pwrite(self._file.fileno(), _ROW.pack(number), 0)
+
+
+def find_deadly(jobs: Sequence[Job]) -> list[str]:
+    """Return the images at which worker processes were killed, and forget them."""
+    found = []
+    for job in jobs:
+        path = job.stem.with_suffix(_AT_SUFFIX)
+        row = path.read_bytes() if path.is_file() else b""
+        path.unlink(missing_ok=True)
+        if len(row) == _ROW.size:
+            found.append(job.files[_ROW.unpack(row)[0]])
+    return found
 
 
 def hash_files(files: Sequence[str]) -> list[str]:
@@ -119,7 +169,11 @@ def run_job(job: Job) -> None:
     result = _empty_result(len(job))
     with ExitStack() as stack:
         writers = {name: _FormatWriter(job, name, stack) for name in job.spec.formats}
-        reasons = [_process(job, number, writers, result) for number in range(len(job))]
+        at_work = stack.enter_context(_ImageAtWork(job))
+        reasons = []
+        for number in range(len(job)):
+            at_work.set(number)
+            reasons.append(_process(job, number, writers, result))
 
     formats = {name: writer.result for name, writer in writers.items()}
     dataclasses.replace(result, reasons=np.array(reasons), formats=formats).save(job.stem)
@@ -131,6 +185,8 @@ def _empty_result(count: int) -> JobResult:
         reasons=np.zeros(count, "<U1"),
         gray=np.zeros(count, bool),
         sizes=np.zeros((count, 2), np.int32),
+        contents=np.zeros(count, "<U12"),
+        peaks=np.zeros(count, np.int64),
         sums=np.zeros((count, 3), np.int64),
         squares=np.zeros((count, 3), np.int64),
         formats={},
@@ -139,6 +195,8 @@ def _empty_result(count: int) -> JobResult:
 
 def _process(job: Job, number: int, writers: dict[str, _FormatWriter], result: JobResult) -> str:
     """Read, decode, encode and write an image. Return why it is bad, or "" if it is good."""
+    if job.files[number] in job.deadly:
+        return "ends the process that decodes it"
     try:
         data = read_file(job.files[number])
     except OSError as error:
@@ -155,6 +213,8 @@ def _process(job: Job, number: int, writers: dict[str, _FormatWriter], result: J
 
     result.sizes[number] = image.info.width, image.info.height
     result.gray[number] = image.info.channels == 1
+    result.contents[number] = image.info.content
+    result.peaks[number] = image.info.peak
     if job.measured[number] and pixels is not None:
         sums = _sum_pixels(pixels)
         result.sums[number, : pixels.shape[2]] = sums[0]
@@ -171,8 +231,7 @@ def _open_image(job: Job, number: int, data: bytes) -> SourceImage:
     Raises:
         BadImageError: it cannot be decoded.
     """
-    suffix = os.path.splitext(job.files[number])[1]
-    info = plain_jpeg(data, suffix)
+    info = plain_jpeg(data)
     label = int(job.labels[number])
     sample = None if job.samples is None else int(job.samples[number])
 
@@ -180,7 +239,7 @@ def _open_image(job: Job, number: int, data: bytes) -> SourceImage:
         return SourceImage(data, info, job.spec.layout, label, sample, None)
 
     decode = decode_for_resize if job.spec.layout.resized else decode_with_info
-    decoded = decode(info, data, suffix)
+    decoded = decode(info, data, job.spec.gray_shift)
     return SourceImage(data, decoded.info, job.spec.layout, label, sample, decoded)
 
 

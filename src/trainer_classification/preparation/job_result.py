@@ -50,6 +50,8 @@ class JobResult:
         reasons: str [n], why an image is bad; "" for good images.
         gray: bool [n].
         sizes: int32 [n, 2], width and height as decoded, upright.
+        contents: str [n], name of the format that the file holds.
+        peaks: int64 [n], largest value of a gray image of 16 or 32 bits; 0 for others.
         sums, squares: int64 [n, 3], of the pixel values in the array, per channel; 0 for images that are not measured.
         formats: by the name of the format.
     """
@@ -58,6 +60,8 @@ class JobResult:
     reasons: npt.NDArray[np.str_]
     gray: npt.NDArray[np.bool_]
     sizes: npt.NDArray[np.int32]
+    contents: npt.NDArray[np.str_]
+    peaks: npt.NDArray[np.int64]
     sums: npt.NDArray[np.int64]
     squares: npt.NDArray[np.int64]
     formats: dict[str, FormatResult]

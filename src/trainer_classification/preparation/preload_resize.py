@@ -8,7 +8,7 @@ from trainer_classification.preparation import preload  # noqa: F401  (what ever
 
 _pixels = np.zeros((40, 40, 3), np.uint8)
 _jpeg = simplejpeg.encode_jpeg(_pixels)
-_image = decode_for_resize(plain_jpeg(_jpeg, ".jpg"), _jpeg, ".jpg")
+_image = decode_for_resize(plain_jpeg(_jpeg), _jpeg)
 
 resize_x_first(_pixels, 32)
 _image.resize_x_first(32)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import numpy.typing as npt
 
+from trainer_classification.console import log
+from trainer_classification.data.formats import GRAY_SHIFT
+from trainer_classification.data.image_suffixes import is_misnamed
 from trainer_classification.data.source import Source
 from trainer_classification.preparation.job_result import JobResult
 
 _BAD_FRACTION = 0.01  # that `--on-bad-image auto` accepts
 _LISTED = 10
+_DARK_PEAK = 0x3FFF  # of 16 bits: a quarter of the range and less
 
 
 def list_bad_images(source: Source, result: JobResult, policy: str) -> list[dict[str, str]]:
@@ -25,6 +31,9 @@ def list_bad_images(source: Source, result: JobResult, policy: str) -> list[dict
     count = len(source.files)
     limit = {"skip": count - 1, "fail": 0, "auto": int(_BAD_FRACTION * count)}[policy]
     if len(bad) > limit:
+        if len(bad) > _LISTED:  # more than the error can name
+            for entry in bad:
+                log(f"  bad {entry['file']} ({entry['split']}): {entry['reason']}")
         listed = "; ".join(f"{entry['file']}: {entry['reason']}" for entry in bad[:_LISTED])
         more = "; ..." if len(bad) > _LISTED else ""
         raise ValueError(
@@ -32,6 +41,42 @@ def list_bad_images(source: Source, result: JobResult, policy: str) -> list[dict
             f"Repair them, or leave them out with --on-bad-image skip."
         )
     return bad
+
+
+def note_contents(source: Source, result: JobResult) -> list[str]:
+    """Return a note about files that hold another format than their names say, if there are any."""
+    contents = result.contents.tolist()
+    rows = [row for row, file in enumerate(source.files) if contents[row] and is_misnamed(file, contents[row])]
+    if not rows:
+        return []
+    counts = Counter(contents[row] for row in rows)
+    listed = ", ".join(f"{count:,} {content}" for content, count in counts.most_common())
+    return [
+        f"{len(rows):,} files hold another format than their names say ({listed}), as {source.files[rows[0]]}: "
+        f"they are used by their content."
+    ]
+
+
+def fit_gray_shift(result: JobResult) -> int:
+    """Return how many bits gray images of 16 and 32 bits lose: fewer than 8 if all images are such, and use few."""
+    good = result.reasons == ""
+    peak = int(result.peaks.max(initial=0))
+    if not good.any() or not result.peaks[good].all() or peak > _DARK_PEAK:
+        return GRAY_SHIFT
+    return max(0, peak.bit_length() - 8)
+
+
+def note_peaks(source: Source, result: JobResult) -> list[str]:
+    """Return a note about gray images of 16 or 32 bits that use few of these, which come out dark, if there are any."""
+    deep = np.flatnonzero(result.peaks > 0)
+    dark = deep[result.peaks[deep] <= _DARK_PEAK]
+    if not len(dark) or fit_gray_shift(result) != GRAY_SHIFT:  # none, or all of them are scaled
+        return []
+    return [
+        f"{len(dark):,} of {len(deep):,} gray images of 16 or 32 bits have values up to {result.peaks[dark].max()} of "
+        f"65535 only, as {source.files[dark[0]]}: they come out dark, in few levels. Save them as 8 bits, or scale "
+        f"their values to 65535."
+    ]
 
 
 def find_duplicates(

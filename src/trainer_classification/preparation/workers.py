@@ -17,9 +17,10 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from trainer_classification.environment import cpu_count
+from trainer_classification.environment import cpu_count, free_memory
 from trainer_classification.preparation.job import begin_worker
 
+_SCARCE_MEMORY = 1 << 30  # bytes
 Piece = TypeVar("Piece", bound=Sized)
 Result = TypeVar("Result")
 
@@ -67,9 +68,14 @@ class Workers:
             self._executor.shutdown(wait=True, cancel_futures=True)
         if isinstance(error, BrokenProcessPool):
             raise ValueError(
-                "A worker process was killed (out of memory?). Finished work is kept: run the same command again, "
-                "perhaps with fewer --workers."
+                f"A worker process was killed{_explain_memory()}. Finished work is kept: run the same command again."
             ) from None
+
+    def restart(self) -> None:
+        """Forget processes of which one was killed; the next work starts others."""
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, cancel_futures=True)
+            self._executor = None
 
     def run(
         self, title: str, function: Callable[[Piece], Result], pieces: Sequence[Piece], done: int = 0
@@ -101,6 +107,14 @@ class Workers:
             self._executor = ProcessPoolExecutor(self._count, context, begin_worker)
         with _hide_main_module():
             return self._executor.map(function, pieces)
+
+
+def _explain_memory() -> str:
+    """Return what is to be said about memory where it is short: then a killed process is no wonder."""
+    free = free_memory()
+    if free > _SCARCE_MEMORY:
+        return ""
+    return f", with {free / 1e9:.1f} GB of memory free: use fewer --workers"
 
 
 @contextmanager

@@ -79,7 +79,7 @@ def decode_sample(config: TrainConfig) -> str:
     for row in rows:
         path = source.root / source.files[row]
         try:
-            decode(path.read_bytes(), path.suffix.lower())
+            decode(path.read_bytes())
         except (ValueError, OSError) as error:
             raise ValueError(f"{path} cannot be read: {error}") from error
     milliseconds = 1000 * (time.perf_counter() - started) / len(rows)
