@@ -32,6 +32,8 @@ class Model:
         std: to normalize by, for each channel, in 0..1.
         dataset: name of the dataset it was trained on.
         source: file it was loaded from.
+        eval_crop: side of the central square it was tested on, as a fraction of an image's short side; 0: the whole
+            image.
         temperature: that the logits are divided by before the softmax, fitted on validation; None: not fitted.
     """
 
@@ -44,6 +46,7 @@ class Model:
     std: tuple[float, ...]
     dataset: str
     source: Path
+    eval_crop: float = 0.0
     temperature: float | None = None
 
 
@@ -75,6 +78,7 @@ def load_model(path: str | Path) -> Model:
         std=tuple(meta.std),
         dataset=meta.dataset,
         source=source,
+        eval_crop=meta.recipe.eval_crop,
         temperature=meta.temperature,
     )
 
