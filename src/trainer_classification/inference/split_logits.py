@@ -77,7 +77,7 @@ def run_on_split(model: Model, options: DataOptions) -> SplitLogits:
     prepared, engine = _prepare(model, options, device)
     manifest = prepared.manifest
     _check_data(model, options, manifest)
-    eval_crop = _choose_view(model, options, manifest)
+    eval_crop = choose_view(model, options, manifest)
     request = LoaderRequest(
         folder=prepared.folder,
         manifest=manifest,
@@ -102,7 +102,7 @@ def run_on_split(model: Model, options: DataOptions) -> SplitLogits:
     return SplitLogits(manifest, files, logits, labels, eval_crop)
 
 
-def _choose_view(model: Model, options: DataOptions, manifest: Manifest) -> float:
+def choose_view(model: Model, options: DataOptions, manifest: Manifest) -> float:
     """Return what the model sees of each image, as `Recipe.eval_crop`."""
     if not manifest.resized:
         return 0.0
