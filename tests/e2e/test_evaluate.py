@@ -66,7 +66,8 @@ def test_the_figures_are_those_that_the_run_gave_of_its_test(workplace):
     assert sum(int(row["support"]) for row in rows) == found["images"] == 1000
 
 
-def test_photographs_are_seen_as_in_training_unless_told_otherwise(workplace):
+def test_photographs_are_seen_as_in_training_unless_told_otherwise(tmp_path):
+    workplace = Workplace(tmp_path)
     photos = str(ROOT / "samples/caltech-101")
     done = workplace(
         *("train.py", "--dataset", photos, "--resize", "32", "--recipe", "speed", "--eval-crop", "0.875"),
