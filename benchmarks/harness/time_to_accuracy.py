@@ -120,6 +120,7 @@ class Ours:
             image_size=work.image_size,
             device=work.torch_device,
             threads=work.threads,
+            eval_crop=work.recipe.eval_crop,
         )
         return open_engine("resident", request)
 

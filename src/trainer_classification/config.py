@@ -180,6 +180,16 @@ class TrainConfig:
             aliases=("resize",),
         ),
     ] = 0
+    eval_crop: Annotated[
+        float,
+        Option(
+            "What validation and test see of each image, for large images: the central square of this fraction of its "
+            "short side. 1: the largest square. 0: the whole image, squashed to a square. -1: the recipe's.",
+            "Data",
+            at_least=-1,
+            at_most=1,
+        ),
+    ] = -1.0
     validation_fraction: Annotated[
         float,
         Option(
@@ -491,6 +501,16 @@ class EvaluateConfig:
     split: Annotated[Literal["test", "validation", "train"], Option("Which images.", "Data")] = "test"
     task: TaskOption = ""
     prepared: PreparedOption = ""
+    eval_crop: Annotated[
+        float,
+        Option(
+            "What the model sees of each image, for large images: the central square of this fraction of its short "
+            "side. 0: the whole image, squashed to a square. -1: what the model's training used.",
+            "Data",
+            at_least=-1,
+            at_most=1,
+        ),
+    ] = -1.0
     json_file: Annotated[str, Option("File to write all figures into.", "Output")] = ""
     csv_file: Annotated[str, Option("File to write the figures of each class into.", "Output")] = ""
     batch_size: Annotated[int, Option("Images a step.", "Run", at_least=1, at_most=1 << 20)] = 256

@@ -7,6 +7,7 @@ therefore change nothing, and the state of a run is (epoch, step). The generator
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
@@ -201,9 +202,37 @@ def resized_crop_boxes(
     return np.stack([x / width, y / height, w / width, h / height], axis=1).astype(np.float32)
 
 
-def identity(count: int) -> Draws:
-    """Return draws that change nothing, for evaluation."""
-    return Plan(count, 0, Policy()).draws(0)
+def central_boxes(sizes: Integers, fraction: float) -> Float32:
+    """Return the central square of each image, in whole pixels of the original so that every engine cuts the same.
+
+    Args:
+        sizes: int [n, 2], width and height in px.
+        fraction: side of the square as a fraction of the image's short side, above 0 and at most 1.
+
+    Returns:
+        float32 [n, 4]: x, y, w, h as fractions of the image.
+    """
+    side = np.maximum(1, np.rint(fraction * sizes.min(axis=1))).astype(np.int64)[:, None]
+    start = (sizes - side) // 2
+    return (np.concatenate([start, np.repeat(side, 2, axis=1)], axis=1) / np.tile(sizes, 2)).astype(np.float32)
+
+
+def describe_view(eval_crop: float) -> str:
+    """Say in words what evaluation sees of an image."""
+    if eval_crop == 0:
+        return "the whole image"
+    return f"the central square of {eval_crop:g} of each image's short side"
+
+
+def identity(count: int, boxes: Float32 | None = None) -> Draws:
+    """Return draws that change nothing, for evaluation.
+
+    Args:
+        count: number of samples, n.
+        boxes: float32 [n, 4], the part of each image to show, as fractions of it. None: the whole image.
+    """
+    draws = Plan(count, 0, Policy()).draws(0)
+    return draws if boxes is None else dataclasses.replace(draws, box=boxes)
 
 
 def training_steps(count: int, batch_size: int) -> int:

@@ -66,6 +66,30 @@ def test_the_figures_are_those_that_the_run_gave_of_its_test(workplace):
     assert sum(int(row["support"]) for row in rows) == found["images"] == 1000
 
 
+def test_photographs_are_seen_as_in_training_unless_told_otherwise(tmp_path):
+    workplace = Workplace(tmp_path)
+    photos = str(ROOT / "samples/caltech-101")
+    done = workplace(
+        *("train.py", "--dataset", photos, "--resize", "32", "--recipe", "speed", "--eval-crop", "0.875"),
+        *("--stop-early", "--output-dir", "photos"),
+    )
+    assert "Validation and test see the central square of 0.875" in done.stderr
+    experiment = workplace.experiment("photos")
+    summary = json.loads((experiment / "data/summary.json").read_text())
+    found = {}
+    for view in ("-1", "0"):
+        done = workplace(
+            *("evaluate.py", "--model", str(experiment), "--dataset", photos, "--eval-crop", view),
+            *("--json-file", f"view{view}.json"),
+        )
+        found[view] = json.loads((workplace.folder / f"view{view}.json").read_text())
+    assert (found["-1"]["eval_crop"], found["0"]["eval_crop"]) == (0.875, 0)
+    assert found["-1"]["loss"] == pytest.approx(summary["loss_test"], rel=1e-5)
+    assert found["0"]["loss"] != pytest.approx(summary["loss_test"], rel=1e-3)
+    assert "sees the whole image" in done.stdout
+    assert "0.875 of each image's short side" in (experiment / "model/README.md").read_text()
+
+
 def test_a_worse_model_is_said_to_be_worse(workplace):
     good, bad = (str(workplace.experiment(name) / "model/model.pth") for name in ("good", "bad"))
     done = workplace(

@@ -21,7 +21,7 @@ from trainer_classification.loaders.dali import open_dali
 from trainer_classification.loaders.registry import ENGINES as SPECS
 from trainer_classification.loaders.registry import choose_engine, installed, open_loader
 from trainer_classification.loaders.torch_dataloader import open_torch
-from trainer_classification.plan import Plan, Policy, identity
+from trainer_classification.plan import Plan, Policy, central_boxes, identity
 
 CPU = torch.device("cpu")
 SHIFT = Policy(crop="shift", shift=3, pad="reflect", flip="random", cutout=4)
@@ -200,6 +200,42 @@ def test_evaluation_of_larger_images_shows_the_originals_whole(engine, photos):
     with opened(engine, photos, None, len(ids), "test") as loader:
         ((images, *_),) = collected(loader.epoch(0))
     assert difference(images, originals(photos, "test", ids, identity(10), 32)).max() <= tolerance(engine)
+
+
+@engines
+@pytest.mark.parametrize("eval_crop", [1.0, 0.875])
+def test_evaluation_of_larger_images_shows_the_central_square_of_the_originals(engine, eval_crop, photos):
+    ids = np.arange(10)
+    draws = identity(10, central_boxes(table.open_table(*photos, "test").sizes, eval_crop))
+    with opened(engine, photos, None, len(ids), "test", eval_crop=eval_crop) as loader:
+        ((images, _, index, _),) = collected(loader.epoch(0))
+    assert index.tolist() == ids.tolist()
+    expected = originals(photos, "test", ids, draws, 32)
+    assert difference(images, expected).max() <= tolerance(engine)
+    whole = originals(photos, "test", ids, identity(10), 32)
+    assert difference(images, whole).mean() > 4 * tolerance(engine)
+
+
+@engines
+def test_a_view_that_is_cut_for_ranks_is_the_one_of_a_single_process(engine, photos):
+    with opened(engine, photos, None, 6, "test", eval_crop=0.875) as loader:
+        alone = torch.cat([images[:count] for images, _, _, count in collected(loader.epoch(0))])
+    found = torch.zeros_like(alone)
+    for rank in range(2):
+        with opened(engine, photos, None, 6, "test", eval_crop=0.875, rank=rank, world_size=2) as loader:
+            for images, _, index, count in collected(loader.epoch(0)):
+                found[index[:count]] = images[:count]
+    assert torch.equal(found, alone)
+
+
+@engines
+@pytest.mark.parametrize("kind", ["small", "uneven"])
+def test_evaluation_shows_images_that_keep_their_size_whole_whatever_the_view(engine, kind, request):
+    prepared = request.getfixturevalue(kind)
+    store = open_array(*prepared, "test")
+    with opened(engine, prepared, None, 10, "test", eval_crop=0.875) as loader:
+        ((images, *_),) = collected(loader.epoch(0))
+    assert np.array_equal(images.numpy(), store.images)
 
 
 @engines

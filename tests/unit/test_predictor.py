@@ -19,9 +19,9 @@ from trainer_classification.data.decode import BadImageError, decode_for_resize,
 from trainer_classification.inference.image_paths import find_images
 from trainer_classification.inference.output import PredictionWriter
 from trainer_classification.inference.predictor import Prediction, Predictor
-from trainer_classification.inference.preprocess import Preprocess
+from trainer_classification.inference.preprocess import LoadedImage, Preprocess
 from trainer_classification.models.normalize import Normalize
-from trainer_classification.plan import Policy, identity
+from trainer_classification.plan import Policy, central_boxes, identity
 
 KEPT = Preprocess(image_size=12, channels=1, array_size=12, resized=False)
 PHOTO = Preprocess(image_size=32, channels=3, array_size=40, resized=True)
@@ -78,23 +78,32 @@ def test_a_photo_is_decoded_as_prepare_does_and_seen_as_the_loaders_do(tmp_path)
     assert np.array_equal(batch.numpy(), seen)
 
 
-def test_a_central_box_is_what_pillow_cuts_out():
-    preprocess = Preprocess(32, 3, 40, True, crop_fraction=0.8)
+def test_a_central_square_is_what_pillow_cuts_out():
+    preprocess = Preprocess(32, 3, 40, True, eval_crop=0.8)
     pixels = photo(2, 40, 40)
-    batch = preprocess.make_batch([np.ascontiguousarray(pixels.swapaxes(0, 1))], torch.device("cpu")).numpy()
+    image = LoadedImage(np.ascontiguousarray(pixels.swapaxes(0, 1)), 40, 40)
+    batch = preprocess.make_batch([image], torch.device("cpu")).numpy()
     assert np.abs(batch[0].astype(int) - pixels[4:36, 4:36]).max() <= 1  # 80 % of 40 px are 32: nothing is resized
+
+
+def test_the_square_is_central_in_the_original_whose_size_is_kept(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(encoded(photo(5, 60, 90), "JPEG"))
+    image = PHOTO.load(tmp_path / "a.jpg")
+    assert (image.width, image.height) == (90, 60)
+    boxes = central_boxes(np.array([[90, 60]]), 1.0)
+    assert np.allclose(boxes, [[15 / 90, 0, 60 / 90, 1]])
 
 
 @pytest.mark.parametrize("size", [(12, 12), (7, 12), (5, 3)])
 def test_small_images_are_padded_as_when_preparing(tmp_path, size):
     pixels = noise(0, *size)
     (tmp_path / "a.png").write_bytes(encoded(pixels))
-    assert np.array_equal(KEPT.load(tmp_path / "a.png"), pad(pixels[:, :, None], 12))
+    assert np.array_equal(KEPT.load(tmp_path / "a.png").pixels, pad(pixels[:, :, None], 12))
 
 
 def test_a_photo_of_ones_own_fits_a_model_of_small_images(tmp_path):
     (tmp_path / "a.jpg").write_bytes(encoded(photo(3), "JPEG"))
-    image = KEPT.load(tmp_path / "a.jpg")
+    image = KEPT.load(tmp_path / "a.jpg").pixels
     assert image.shape == (12, 12, 1)
     expected = Image.fromarray(photo(3)).resize((12, 12), Image.Resampling.BILINEAR).convert("L")
     assert np.abs(image[:, :, 0].astype(int) - np.asarray(expected)).max() <= 20  # JPEG's loss
@@ -114,10 +123,10 @@ IMAGES = [
 def test_arrays_of_any_image_are_taken_as_their_file_is(tmp_path, array, mode):
     preprocess = Preprocess(9, 1 if mode == "L" else 3, 9, False)
     Image.fromarray(array.squeeze()).save(tmp_path / "a.png")
-    expected = preprocess.load(tmp_path / "a.png")
-    assert np.array_equal(preprocess.load(array), expected)
+    expected = preprocess.load(tmp_path / "a.png").pixels
+    assert np.array_equal(preprocess.load(array).pixels, expected)
     with Image.open(tmp_path / "a.png") as image:
-        assert np.array_equal(preprocess.load(image), expected)
+        assert np.array_equal(preprocess.load(image).pixels, expected)
 
 
 @pytest.mark.parametrize("wrong", [np.zeros((3, 3, 7), np.uint8), np.zeros(5, np.uint8), np.zeros((0, 4), np.uint8)])

@@ -2,7 +2,8 @@
 
 It is an uncompressed zip with the layout of Hafnia's own trainers, and one member of ours:
 
-    model_config.json   {"name", "task" (the SDK's TaskInfo), "model_weight_path", "image_size"}; ours adds "best"
+    model_config.json   {"name", "task" (the SDK's TaskInfo), "model_weight_path", "image_size"}; ours adds
+                        "eval_crop" (as `Recipe.eval_crop`) and "best"
     weights.pth         state dict of the best model so far, with torchvision's parameter names
     checkpoint.pth      the complete state of the training (`checkpoint/file.py`); archives of others have none
 """
@@ -91,6 +92,7 @@ def write(folder: Path, checkpoint: Path, weights: dict[str, Tensor], meta: Chec
         "task": {"primitive": "Classification", "name": task, "classes": classes},
         "model_weight_path": _WEIGHTS,
         "image_size": meta.image_size,
+        "eval_crop": meta.recipe.eval_crop,
         "best": meta.to_json(),
     }
 

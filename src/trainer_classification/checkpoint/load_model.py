@@ -38,6 +38,8 @@ class Model:
         array_size: side of the prepared images, in px.
         task: of the dataset; "": not known.
         fingerprint: of the prepared dataset.
+        eval_crop: side of the central square it was tested on, as a fraction of an image's short side; 0: the whole
+            image.
         temperature: that the logits are divided by before the softmax, fitted on validation; None: not fitted.
     """
 
@@ -54,6 +56,7 @@ class Model:
     array_size: int
     task: str = ""
     fingerprint: str = ""
+    eval_crop: float = 0.0
     temperature: float | None = None
 
 
@@ -92,6 +95,7 @@ def load_model(path: str | Path) -> Model:
         array_size=meta.array_size or default_size,
         task=meta.task,
         fingerprint=meta.fingerprint,
+        eval_crop=meta.recipe.eval_crop,
         temperature=meta.temperature,
     )
 

@@ -40,6 +40,7 @@ class EvaluationReport:
         fingerprint: of the prepared dataset.
         task: name of the classification task.
         split: "train", "validation" or "test".
+        eval_crop: what the model saw of each image, as `Recipe.eval_crop`.
         files: N paths of the original files.
         correct: bool [N], True where the prediction is right.
         class_names: of the columns of `confusion`; the first K are the dataset's classes, the rest the model's alone.
@@ -61,6 +62,7 @@ class EvaluationReport:
     fingerprint: str
     task: str
     split: str
+    eval_crop: float
     files: tuple[str, ...]
     correct: Bool
     class_names: tuple[str, ...]
@@ -144,6 +146,7 @@ def build_report(model: Model, found: SplitLogits, split: str) -> EvaluationRepo
         fingerprint=manifest.fingerprint,
         task=manifest.task,
         split=split,
+        eval_crop=found.eval_crop,
         files=tuple(found.files),
         correct=correct,
         class_names=classes.column_names,

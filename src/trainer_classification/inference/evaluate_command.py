@@ -12,6 +12,7 @@ from trainer_classification.files import dump_json, write_atomically
 from trainer_classification.inference.evaluate import EvaluationReport, compare_reports, evaluate
 from trainer_classification.metrics.comparison import Comparison
 from trainer_classification.outputs.class_tables import class_rows, write_class_table
+from trainer_classification.plan import describe_view
 
 _LISTED_CLASSES = 20
 
@@ -51,6 +52,7 @@ def _evaluate(config: EvaluateConfig, path: str) -> EvaluationReport:
         config.split,
         task=config.task,
         prepared=config.prepared,
+        eval_crop=config.eval_crop,
         batch_size=config.batch_size,
         device=config.device,
         threads=config.workers,
@@ -81,7 +83,7 @@ def _table(report: EvaluationReport) -> Iterator[str]:
     averages = report.averages
     low, high = report.accuracy_interval
     yield f"{report.dataset} {report.split}: {len(report.correct):,} images, {len(report.confusion)} classes"
-    yield f"{report.model}: {report.network}"
+    yield f"{report.model}: {report.network}, sees {describe_view(report.eval_crop)}"
     yield ""
     yield f"accuracy           {_percent(report.accuracy):>8}   95 % interval {_percent(low)} to {_percent(high)}"
     yield f"top-5              {_percent(report.top5_accuracy):>8}"

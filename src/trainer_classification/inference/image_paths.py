@@ -41,7 +41,8 @@ def _find(argument: str) -> list[str]:
     if os.path.isdir(argument):
         paths = list(_images_below(argument))
         if not paths:
-            raise ValueError(f"The folder {argument} holds no images: files that end in {', '.join(sorted(image_suffixes()))}.")
+            listed = ", ".join(sorted(image_suffixes()))
+            raise ValueError(f"The folder {argument} holds no images: files that end in {listed}.")
         return paths
     if os.path.lexists(argument):
         return [argument]

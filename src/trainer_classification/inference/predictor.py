@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from trainer_classification.arrays import Float32, Uint8
+from trainer_classification.arrays import Float32
 from trainer_classification.checkpoint.load_model import Model
 from trainer_classification.data.decode import BadImageError
 from trainer_classification.device import choose_device
 from trainer_classification.environment import cpu_count
-from trainer_classification.inference.preprocess import Preprocess
+from trainer_classification.inference.preprocess import LoadedImage, Preprocess
 from trainer_classification.models.normalize import Normalize
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class Predictor:
             pool.shutdown(cancel_futures=True)
             torch.set_num_threads(threads_before)
 
-    def compute_logits(self, images: Sequence[Uint8]) -> Float32:
+    def compute_logits(self, images: Sequence[LoadedImage]) -> Float32:
         """Run the network over images of `Preprocess.load`: float32 [B, K]."""
         with torch.inference_mode():
             batch = self._preprocess.make_batch(images, self.device)
@@ -126,7 +126,7 @@ class Predictor:
     def _classify(self, sources: Sequence[ImageSource], top_k: int) -> list[Prediction]:
         """Return the predictions of one batch."""
         names = [os.fspath(source) if isinstance(source, str | os.PathLike) else "" for source in sources]
-        images: list[Uint8] = []
+        images: list[LoadedImage] = []
         errors: dict[int, str] = {}
         for number, source in enumerate(sources):
             try:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -24,7 +23,7 @@ from trainer_classification.data.decode import (
     resize_x_first,
 )
 from trainer_classification.files import read_file
-from trainer_classification.plan import Draws, Policy, identity
+from trainer_classification.plan import Policy, central_boxes, identity
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -32,6 +31,20 @@ if TYPE_CHECKING:
     from trainer_classification.checkpoint.load_model import Model
 
     ImageSource: TypeAlias = str | os.PathLike[str] | Image | np.ndarray[tuple[int, ...], np.dtype[np.generic]]
+
+
+class LoadedImage(NamedTuple):
+    """An image as it is prepared.
+
+    Attributes:
+        pixels: uint8 [S, S, C], in `Preprocess.layout`.
+        width: of the original, upright, in px.
+        height: of the original, upright, in px.
+    """
+
+    pixels: Uint8
+    width: int
+    height: int
 
 
 @dataclass(frozen=True)
@@ -43,26 +56,27 @@ class Preprocess:
         channels: of these, 1 or 3.
         array_size: side S of the prepared images, in px.
         resized: whether images are resized to S when they are prepared; else they keep their size, and are padded.
-        crop_fraction: side of the central box that is seen, as a share of the image's.
+        eval_crop: side of the central square that is seen, as a fraction of the original's short side; 0: the whole
+            image. Images that keep their size are seen whole.
     """
 
     image_size: int
     channels: int
     array_size: int
     resized: bool
-    crop_fraction: float = 1.0
+    eval_crop: float = 0.0
 
     @classmethod
     def of_model(cls, model: Model) -> Preprocess:
         """Return that of a model's own evaluation."""
-        return cls(model.image_size, model.channels, model.array_size, model.resized)
+        return cls(model.image_size, model.channels, model.array_size, model.resized, model.eval_crop)
 
     @property
     def layout(self) -> Layout:
         """Order of a prepared image's bytes."""
         return "WHC" if self.resized else "HWC"
 
-    def load(self, source: ImageSource) -> Uint8:
+    def load(self, source: ImageSource) -> LoadedImage:
         """Decode an image as `prepare` does.
 
         An image that is larger than those of a dataset whose images kept their size is resized whole to their size.
@@ -71,26 +85,28 @@ class Preprocess:
             source: path of a file, or a PIL image, or an array [H, W] or [H, W, C] with 1 to 4 channels: gray, gray
                 with alpha, RGB or RGBA.
 
-        Returns:
-            uint8 [S, S, C], in `layout`.
-
         Raises:
             BadImageError: it cannot be read or decoded; the text is the reason.
         """
         if isinstance(source, str | os.PathLike):
             return self._load_file(os.fspath(source))
         pixels = _pixels_of(source)
-        return self._with_channels(resize_x_first(pixels, self.array_size) if self.resized else self._fit(pixels))
+        height, width = pixels.shape[:2]
+        prepared = resize_x_first(pixels, self.array_size) if self.resized else self._fit(pixels)
+        return LoadedImage(self._with_channels(prepared), width, height)
 
-    def make_batch(self, images: Sequence[Uint8], device: torch.device) -> Tensor:
+    def make_batch(self, images: Sequence[LoadedImage], device: torch.device) -> Tensor:
         """Return the evaluation's view of loaded images: uint8 [B, T, T, C] on the device."""
-        stacked = np.stack(images)
-        if stacked.shape[1] == self.image_size and self.crop_fraction == 1:
+        stacked = np.stack([image.pixels for image in images])
+        is_cropped = self.resized and self.eval_crop > 0
+        if stacked.shape[1] == self.image_size and not is_cropped:
             return torch.from_numpy(stacked).to(device)
 
         index = np.arange(len(images))
-        draws = self._draws(len(images))
-        policy = Policy() if self.crop_fraction == 1 else Policy(crop="resized")
+        sizes = np.array([(image.width, image.height) for image in images])
+        boxes = central_boxes(sizes, self.eval_crop) if is_cropped else None
+        draws = identity(len(images), boxes)
+        policy = Policy(crop="resized") if is_cropped else Policy()
         if device.type == "cpu":
             from trainer_classification.augment import cpu  # numba: not for images that kept their size
 
@@ -107,22 +123,19 @@ class Preprocess:
             self.layout,
         )
 
-    def _draws(self, count: int) -> Draws:
-        """Return draws of the central box, and nothing else."""
-        draws = identity(count)
-        margin = (1 - self.crop_fraction) / 2
-        box = np.array([margin, margin, self.crop_fraction, self.crop_fraction], np.float32)
-        return dataclasses.replace(draws, box=np.tile(box, (count, 1)))
-
-    def _load_file(self, path: str) -> Uint8:
+    def _load_file(self, path: str) -> LoadedImage:
         try:
             data = read_file(path)
         except OSError as error:
             raise BadImageError(f"cannot be read: {error.strerror or error}") from None
         info = plain_jpeg(data)
         if self.resized:
-            return self._with_channels(decode_for_resize(info, data).resize_x_first(self.array_size))
-        return self._with_channels(self._fit(decode_with_info(info, data).pixels))
+            image = decode_for_resize(info, data)
+            pixels = image.resize_x_first(self.array_size)
+        else:
+            image = decode_with_info(info, data)
+            pixels = self._fit(image.pixels)
+        return LoadedImage(self._with_channels(pixels), image.info.width, image.info.height)
 
     def _fit(self, pixels: Uint8) -> Uint8:
         """Pad an image to S x S, or resize it whole where it is larger: uint8 [H, W, C] to [S, S, C]."""

@@ -30,6 +30,8 @@ class DataOptions:
         split: "train", "validation" or "test".
         task: the classification task, where the dataset has several; "": the only one.
         prepared: folder that holds prepared datasets; "": the default.
+        eval_crop: side of the central square the model sees, as a fraction of an image's short side; 0: the whole
+            image; -1: what it was tested on when it was trained.
         batch_size: images a step.
         device: "auto", "cpu" or "cuda".
         threads: that load; 0: one for each CPU.
@@ -39,6 +41,7 @@ class DataOptions:
     split: str = "test"
     task: str = ""
     prepared: str = ""
+    eval_crop: float = -1.0
     batch_size: int = 256
     device: str = "auto"
     threads: int = 0
@@ -53,12 +56,14 @@ class SplitLogits:
         files: N paths of the original files.
         logits: float32 [N, M], of the model's M classes.
         labels: int64 [N], of the dataset's classes.
+        eval_crop: what the model saw of each image, as `Recipe.eval_crop`.
     """
 
     manifest: Manifest
     files: list[str]
     logits: Float32
     labels: Int64
+    eval_crop: float = 0.0
 
 
 def run_on_split(model: Model, options: DataOptions) -> SplitLogits:
@@ -72,6 +77,7 @@ def run_on_split(model: Model, options: DataOptions) -> SplitLogits:
     prepared, engine = _prepare(model, options, device)
     manifest = prepared.manifest
     _check_data(model, options, manifest)
+    eval_crop = choose_view(model, options, manifest)
     request = LoaderRequest(
         folder=prepared.folder,
         manifest=manifest,
@@ -81,6 +87,7 @@ def run_on_split(model: Model, options: DataOptions) -> SplitLogits:
         image_size=model.image_size,
         device=device,
         threads=options.threads,
+        eval_crop=eval_crop,
     )
     normalize = Normalize(list(model.mean), list(model.std), device)
 
@@ -91,7 +98,15 @@ def run_on_split(model: Model, options: DataOptions) -> SplitLogits:
     with open_loader(engine, request) as loader:
         logits, labels = collect_logits(model.network.to(device), loader, normalize_channels)
     _check_finite(logits, model)
-    return SplitLogits(manifest, open_table(prepared.folder, manifest, options.split).files, logits, labels)
+    files = open_table(prepared.folder, manifest, options.split).files
+    return SplitLogits(manifest, files, logits, labels, eval_crop)
+
+
+def choose_view(model: Model, options: DataOptions, manifest: Manifest) -> float:
+    """Return what the model sees of each image, as `Recipe.eval_crop`."""
+    if not manifest.resized:
+        return 0.0
+    return model.eval_crop if options.eval_crop < 0 else options.eval_crop
 
 
 def _prepare(model: Model, options: DataOptions, device: torch.device) -> tuple[Prepared, EngineChoice]:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from trainer_classification import plan as planning
-from trainer_classification.arrays import Int64
+from trainer_classification.arrays import Float32, Int64
 from trainer_classification.data.manifest import Manifest
+from trainer_classification.data.table import open_table
 from trainer_classification.plan import Draws, Plan, Policy
 
 
@@ -44,6 +45,7 @@ class BatchSchedule:
         batch_size: of the global batch.
         rank: which part of each global batch.
         world_size: number of parts.
+        view: float32 [n, 4], the box of each image that evaluation shows, as fractions of it; None: the whole image.
     """
 
     plan: Plan | None
@@ -51,6 +53,7 @@ class BatchSchedule:
     batch_size: int
     rank: int = 0
     world_size: int = 1
+    view: Float32 | None = None
 
     @property
     def rows(self) -> int:
@@ -67,11 +70,13 @@ class BatchSchedule:
     @property
     def policy(self) -> Policy:
         """The augmentation that the draws belong to."""
-        return self.plan.policy if self.plan is not None else Policy()
+        if self.plan is not None:
+            return self.plan.policy
+        return Policy() if self.view is None else Policy(crop="resized")
 
     def draws(self, epoch: int) -> Draws:
         """Return the draws of all n samples in an epoch."""
-        return self.plan.draws(epoch) if self.plan is not None else planning.identity(self.count)
+        return self.plan.draws(epoch) if self.plan is not None else planning.identity(self.count, self.view)
 
     def batches(self, epoch: int, start_step: int = 0) -> Iterator[tuple[Int64, int]]:
         """Yield (index, count) of each batch from `start_step` on.
@@ -103,6 +108,8 @@ class LoaderRequest:
         threads: that load; 0: one for each CPU.
         rank: which part of each global batch.
         world_size: number of parts.
+        eval_crop: side of the central square that evaluation shows, as a fraction of each image's short side; 0: the
+            whole image. Images that are stored at their own size are always shown whole.
     """
 
     folder: Path
@@ -115,12 +122,19 @@ class LoaderRequest:
     threads: int = 0
     rank: int = 0
     world_size: int = 1
+    eval_crop: float = 0.0
 
     @property
     def schedule(self) -> BatchSchedule:
         """Which samples this rank sees in which step."""
         count = self.manifest.splits[self.split].count
-        return BatchSchedule(self.plan, count, self.batch_size, self.rank, self.world_size)
+        return BatchSchedule(self.plan, count, self.batch_size, self.rank, self.world_size, self._view())
+
+    def _view(self) -> Float32 | None:
+        """Return the boxes that evaluation shows; None for the whole images."""
+        if self.plan is not None or self.eval_crop == 0 or not self.manifest.resized:
+            return None
+        return planning.central_boxes(open_table(self.folder, self.manifest, self.split).sizes, self.eval_crop)
 
 
 class Loader(ABC):

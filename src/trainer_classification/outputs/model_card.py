@@ -9,12 +9,14 @@ from trainer_classification.data.manifest import Manifest
 from trainer_classification.outputs.report import write_report
 from trainer_classification.outputs.summary import write_metrics, write_summary
 from trainer_classification.outputs.tracking import Tracker
+from trainer_classification.plan import describe_view
 
 _CARD = """# {dataset} classifier
 
 `model.pth` holds the weights of a {model} for {image_size} px images with {channels} channel(s) and {classes} classes,
 trained by trainer-classification on the Hafnia dataset {dataset} {version}.
 
+- validation and test saw {view}
 - accuracy on test: {accuracy_test}; mean over the classes: {balanced_accuracy_test}
 - accuracy on validation: {accuracy_validation}
 - epochs: {epochs}, seed: {seed}, device: {device}, precision: {precision}
@@ -77,6 +79,7 @@ def _write_card(tracker: Tracker, manifest: Manifest, configuration: dict[str, A
     values = summary | {
         "model": configuration["recipe_model"],
         "image_size": configuration["recipe_image_size"],
+        "view": describe_view(configuration["recipe_eval_crop"]),
         "channels": manifest.channels,
         "classes": len(manifest.class_names),
         "version": manifest.version,

@@ -149,9 +149,22 @@ def complete_recipe(config: TrainConfig, resolved: Resolved, manifest: Manifest)
         kind=resolved.recipe_kind,
     )
     recipe = recipes.apply_options(_with_network(config, resolved.network), recipe)
+    recipe = dataclasses.replace(recipe, eval_crop=_choose_view(config, recipe, resolved.start, manifest))
     _check_recipe(recipe, manifest)
     check_views(config.tta, recipe.policy)
     return recipe, reason
+
+
+def _choose_view(config: TrainConfig, recipe: Recipe, start: StartCheckpoint, manifest: Manifest) -> float:
+    """Return what evaluation sees, as `Recipe.eval_crop`.
+
+    A run that continues keeps the view it was started with, so that its epochs can be compared.
+    """
+    if not manifest.resized:
+        return 0.0
+    if config.eval_crop < 0 and start.meta is not None and start.meta.fingerprint == manifest.fingerprint:
+        return start.meta.recipe.eval_crop
+    return recipe.eval_crop
 
 
 def _choose_network(config: TrainConfig, start: StartCheckpoint) -> str:

@@ -23,7 +23,7 @@ from trainer_classification.models.normalize import Normalize
 from trainer_classification.optim.ema import ModelEma
 from trainer_classification.optim.parameter_groups import build_optimizer
 from trainer_classification.outputs.tracking import Tracker
-from trainer_classification.plan import Plan, training_steps
+from trainer_classification.plan import Plan, describe_view, training_steps
 from trainer_classification.recipes import Recipe
 from trainer_classification.training import progressive
 from trainer_classification.training.cuda_graph import CudaGraphStep
@@ -205,6 +205,9 @@ def log_setup(setup: Setup) -> None:
         f"Recipe: {setup.recipe_reason}; {recipe.model}, {recipe.image_size} px, {recipe.epochs} epochs of "
         f"{setup.plan.count:,} images."
     )
+    log(f"Validation and test see {describe_view(recipe.eval_crop)}.")
+    if setup.config.eval_crop > 0 and recipe.eval_crop == 0:
+        log("--eval-crop has no effect on images that are stored at their own size.")
     if setup.step_mode == "graph":
         log("Step: recorded as one CUDA graph.")
 
@@ -229,6 +232,7 @@ def _open(inputs: Inputs, recipe: Recipe, split: str, image_size: int, plan: Pla
         threads=inputs.config.workers or inputs.world.threads,
         rank=inputs.world.rank,
         world_size=inputs.world.size,
+        eval_crop=recipe.eval_crop,
     )
     return open_loader(inputs.resolved.engine, request)
 
