@@ -10,11 +10,14 @@ import torch
 
 from trainer_classification.checkpoint import file as checkpoint
 from trainer_classification.console import log
+from trainer_classification.metrics.classification import platform_scalars
+from trainer_classification.outputs.class_tables import write_class_table, write_confusion
 from trainer_classification.outputs.model_card import write_outputs
 from trainer_classification.training.evaluate import Evaluation, evaluate
 from trainer_classification.training.save import save_model
 from trainer_classification.training.setup import Setup, describe_configuration
 from trainer_classification.training.state import State
+from trainer_classification.training.temperature import fit_on_validation, measure_calibration
 from trainer_classification.training.torch_compile import TORCH_COMPILE_MODES
 from trainer_classification.training.tta import Views
 
@@ -26,7 +29,8 @@ def finish_run(setup: Setup, state: State) -> dict[str, Any]:
         save_model(setup, state, best)
     tensors, meta = setup.world.broadcast_object(lambda: checkpoint.load(best))
     setup.step.kept_model.load_state_dict(tensors["model"])
-    save_model(setup, state, setup.tracker.model_dir / "model.pth")
+    temperature = fit_on_validation(setup) if setup.world.main else None
+    save_model(setup, state, setup.tracker.model_dir / "model.pth", temperature)
 
     tested = _test(setup, "none")
     summary = build_summary(setup, state, meta.progress.epoch, tested)
@@ -34,8 +38,11 @@ def finish_run(setup: Setup, state: State) -> dict[str, Any]:
     if views != "none" and tested is not None:
         summary |= _test_views(setup, views)
     if setup.world.main:
+        summary |= measure_calibration(setup, temperature)
         configuration = describe_configuration(setup)
         write_outputs(setup.tracker, setup.manifest, configuration, state.history, summary, tested)
+        if tested is not None:
+            _write_test(setup, tested)
     return summary
 
 
@@ -53,6 +60,16 @@ def _test(setup: Setup, views: Views) -> Evaluation | None:
             world=setup.world,
             views=views,
         )
+
+
+def _write_test(setup: Setup, tested: Evaluation) -> None:
+    """Log the scalars that the platform compares, and write the metrics of each class and the confusion matrix."""
+    tracker = setup.tracker
+    for name, value in platform_scalars(tested.confusion, tested.loss, setup.manifest.task).items():
+        tracker.metric(name, value)
+    class_names = setup.manifest.class_names
+    write_class_table(tracker.artifact_dir / "classes.csv", tested.confusion, class_names)
+    write_confusion(tracker.artifact_dir / "confusion.csv", tested.confusion, class_names)
 
 
 def _test_views(setup: Setup, views: Views) -> dict[str, Any]:

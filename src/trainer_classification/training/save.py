@@ -18,8 +18,8 @@ from trainer_classification.training.setup import Setup
 from trainer_classification.training.state import State
 
 
-def describe(setup: Setup, state: State) -> CheckpointMeta:
-    """Describe a checkpoint of the run as it is now."""
+def describe(setup: Setup, state: State, temperature: float | None = None) -> CheckpointMeta:
+    """Describe a checkpoint of the run as it is now, with the temperature if one was fitted to its weights."""
     manifest = setup.manifest
     return CheckpointMeta(
         config=dataclasses.asdict(setup.config),
@@ -32,13 +32,14 @@ def describe(setup: Setup, state: State) -> CheckpointMeta:
         std=manifest.std,
         fingerprint=manifest.fingerprint,
         progress=state.progress,
+        temperature=temperature,
     )
 
 
-def save_model(setup: Setup, state: State, path: Path) -> None:
+def save_model(setup: Setup, state: State, path: Path, temperature: float | None = None) -> None:
     """Write the evaluated weights with everything that is needed to use them; only rank 0 writes."""
     if setup.world.main:
-        checkpoint.save(path, {"model": setup.step.kept_model.state_dict()}, describe(setup, state))
+        checkpoint.save(path, {"model": setup.step.kept_model.state_dict()}, describe(setup, state, temperature))
 
 
 def save_checkpoint(setup: Setup, state: State, name: str) -> None:
