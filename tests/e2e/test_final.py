@@ -12,7 +12,8 @@ from trainer_classification.inference.split_logits import DataOptions, run_on_sp
 from trainer_classification.metrics.calibration import calibration_error, confidence_of, fit_temperature
 
 PLATFORM_SCALARS = {
-    *(f"image_classification/{name}_{mean}" for name in ("precision", "recall", "f1") for mean in ("macro", "weighted")),
+    *(f"image_classification/{name}_macro" for name in ("precision", "recall", "f1")),
+    *(f"image_classification/{name}_weighted" for name in ("precision", "recall", "f1")),
     *(f"image_classification/{name}" for name in ("accuracy", "n_gt_missing", "n_pred_missing")),
     *("test/accuracy", "test/loss"),
 }
@@ -84,3 +85,26 @@ def test_without_validation_no_temperature_is_fitted(runner):
     assert 0 <= summary["calibration_error_test_before"] <= 1
     assert load_model(folder).temperature is None
     assert json.loads((folder / "data/summary.json").read_text()) == summary
+
+
+def test_a_test_split_without_labels_is_predicted_and_gives_no_figures(runner, tmp_path):
+    given = []
+    for number in range(60):
+        data = encoded(noise(number, 28, 28) // 2 + 110 * (number % 2))
+        label, split = ("ab"[number % 2], "train") if number < 50 else (None, "test")
+        given.append({"data": data, "label": label, "split": split, "width": 28, "height": 28})
+    runner.dataset = write_dataset(tmp_path / "withheld", given, ["a", "b"])
+    output = runner()
+    assert "The test split has no labels" in output
+
+    (folder,) = runner.experiments
+    summary = runner.summary(folder)
+    figures = {name: value for name, value in summary.items() if "test" in name}
+    assert figures.keys() >= {"accuracy_test", "balanced_accuracy_test", "loss_test", "calibration_error_test_before"}
+    assert set(figures.values()) == {None}
+    assert "name='test/accuracy'" not in runner.stdout
+
+    lines = [json.loads(line) for line in (folder / "data/predictions-test_unlabeled.jsonl").read_text().splitlines()]
+    assert [line["path"] for line in lines] == [f"data/{number:05d}.png" for number in range(50, 60)]
+    assert [line["class"] for line in lines] == ["a", "b"] * 5
+    assert all(0.5 <= line["confidence"] <= 1 for line in lines)
