@@ -45,7 +45,8 @@ def run_folder(runner):
 def test_the_temperature_is_that_of_validation_and_calibration_is_measured_on_test(run_folder, runner):
     summary = runner.summary(run_folder)
     model = load_model(run_folder)
-    assert model.temperature == summary["temperature"]
+    files = ("model/model.pth", "model/model.zip", "checkpoints/best.pth")
+    assert [load_model(run_folder / name).temperature for name in files] == [summary["temperature"]] * 3
 
     def run_on(split):
         data = DataOptions(str(runner.dataset), split, prepared=str(runner.folder / "prepared"), device="cpu")

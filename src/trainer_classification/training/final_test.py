@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from trainer_classification.checkpoint import archive
 from trainer_classification.checkpoint import file as checkpoint
 from trainer_classification.console import log
 from trainer_classification.data.table import open_table
@@ -16,7 +17,7 @@ from trainer_classification.outputs.class_tables import write_class_table, write
 from trainer_classification.outputs.model_card import write_outputs
 from trainer_classification.outputs.predictions import write_predictions
 from trainer_classification.training.evaluate import Evaluation, evaluate
-from trainer_classification.training.save import save_model
+from trainer_classification.training.save import save_final, save_model
 from trainer_classification.training.setup import Setup, describe_configuration
 from trainer_classification.training.state import State
 from trainer_classification.training.temperature import collect_split, fit_on_validation, measure_calibration
@@ -31,8 +32,11 @@ def finish_run(setup: Setup, state: State) -> dict[str, Any]:
         save_model(setup, state, best)
     tensors, meta = setup.world.broadcast_object(lambda: checkpoint.load(best))
     setup.step.kept_model.load_state_dict(tensors["model"])
-    temperature = fit_on_validation(setup) if setup.world.main else None
-    save_model(setup, state, setup.tracker.model_dir / "model.pth", temperature)
+    temperature = None
+    readers = ""
+    if setup.world.main:
+        temperature = fit_on_validation(setup)
+        readers = archive.describe_readers(save_final(setup, state, temperature))
 
     tested = _test(setup, "none")
     summary = build_summary(setup, state, meta.progress.epoch, tested)
@@ -41,6 +45,7 @@ def finish_run(setup: Setup, state: State) -> dict[str, Any]:
         summary |= _test_views(setup, views)
     if setup.world.main:
         summary |= measure_calibration(setup, temperature)
+        summary["archive_readers"] = readers
         configuration = describe_configuration(setup)
         write_outputs(setup.tracker, setup.manifest, configuration, state.history, summary, tested)
         if tested is not None:

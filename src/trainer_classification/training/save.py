@@ -19,7 +19,7 @@ from trainer_classification.training.state import State
 
 
 def describe(setup: Setup, state: State, temperature: float | None = None) -> CheckpointMeta:
-    """Describe a checkpoint of the run as it is now, with the temperature if one was fitted to its weights."""
+    """Describe a checkpoint of the run as it is now; the temperature is the one fitted to its weights, if any."""
     manifest = setup.manifest
     return CheckpointMeta(
         config=dataclasses.asdict(setup.config),
@@ -36,10 +36,10 @@ def describe(setup: Setup, state: State, temperature: float | None = None) -> Ch
     )
 
 
-def save_model(setup: Setup, state: State, path: Path, temperature: float | None = None) -> None:
+def save_model(setup: Setup, state: State, path: Path) -> None:
     """Write the evaluated weights with everything that is needed to use them; only rank 0 writes."""
     if setup.world.main:
-        checkpoint.save(path, {"model": setup.step.kept_model.state_dict()}, describe(setup, state, temperature))
+        checkpoint.save(path, {"model": setup.step.kept_model.state_dict()}, describe(setup, state))
 
 
 def save_checkpoint(setup: Setup, state: State, name: str) -> None:
@@ -80,6 +80,29 @@ def collect_tensors(setup: Setup, state: State, sums: torch.Tensor, not_finite: 
     if step.ema is not None:
         tensors["average"] = step.ema.model.state_dict()
     return tensors
+
+
+def save_final(setup: Setup, state: State, temperature: float | None) -> CheckpointMeta:
+    """Write the kept weights with their temperature to all places where a finished run has them; rank 0 calls this.
+
+    These are model.pth and model.zip for the model, best.pth among the checkpoints, and in the cloud its archive.
+
+    Returns:
+        The description of the model.
+    """
+    tracker = setup.tracker
+    weights = setup.step.kept_model.state_dict()
+    meta = describe(setup, state, temperature)
+    checkpoint.save(tracker.model_dir / "model.pth", {"model": weights}, meta)
+    archive.write(tracker.model_dir, None, weights, meta, setup.manifest.task)
+
+    best = tracker.checkpoint_dir / "best.pth"
+    tensors, best_meta = checkpoint.load(best)
+    checkpoint.save(best, tensors, dataclasses.replace(best_meta, temperature=temperature))
+    last = tracker.checkpoint_dir / "last.pth"
+    if in_cloud() and last.is_file():
+        _write_archive(setup, state, last)
+    return meta
 
 
 def _write_archive(setup: Setup, state: State, path: Path) -> None:
