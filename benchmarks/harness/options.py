@@ -140,3 +140,22 @@ class RecipeBenchConfig(TrainConfig):
     ] = 0
     seeds: Annotated[int, Option("Number of trainings, with the seeds --seed, --seed + 1, ...", "Run", 1, 100)] = 3
     json: Annotated[str, Option("File to write the rows to. Rows of the same command are replaced.", "Output")] = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictBenchConfig:
+    """Measure predict beside a plain loop of Pillow, torchvision and batches of 32, and the network alone, in turns."""
+
+    dataset: Annotated[str, Option("Folder of a dataset of photos, whose files are classified.", "Data")] = (
+        "samples/caltech-101"
+    )
+    images: Annotated[int, Option("So many of its files. 0: all.", "Data", 0)] = 0
+    networks: Annotated[str, Option("Which, with commas.", "Data")] = "speednet,resnet18"
+    image_size: Annotated[int, Option("Side in px of the images that the networks see.", "Data", 32, 2048)] = 128
+    turns: TurnsOption = 5
+    scratch: ScratchOption = ".data/bench"
+    json: JsonOption = ""
+    markdown: MarkdownOption = ""
+
+    def __post_init__(self) -> None:
+        check(self)

@@ -32,6 +32,8 @@ _MAX_COLUMNS = 120
 _UNSET_TEXTS = ("None", "null")  # values of a web form's empty fields
 _UNSET_DEFAULTS = ("", 0, -1, "auto")
 
+_DASH = "\0"  # stands for the argument -, which cyclopts takes for an option; no command line can hold it
+
 
 def run(
     config_class: type[Config],
@@ -53,6 +55,7 @@ def run(
     """
     tokens = sys.argv[1:] if argv is None else argv
     tokens = drop_unset(join_quoted(tokens))
+    tokens = [_DASH if token == "-" else token for token in tokens]
     try:
         with _raise_on_sigterm():
             app = _build_app(config_class, function)
@@ -154,18 +157,15 @@ def _build_app(config_class: type[Config], function: Callable[[Config], int | No
     names = dict.fromkeys(option.group for _, option, _ in options.values())
     groups = {name: Group(name, sort_key=position) for position, name in enumerate(names)}
 
-    def command(**values: Any) -> int | None:
-        return function(config_class(**values))
+    rest = [name for name, (_, option, _) in options.items() if option.takes_rest]
+
+    def command(*arguments: tuple[str, ...], **values: Any) -> int | None:
+        lines = {name: "\n".join(given).replace(_DASH, "-") for name, given in zip(rest, arguments, strict=False)}
+        return function(config_class(**lines, **values))
 
     # cyclopts reads the parameters from the signature.
     parameters = [
-        inspect.Parameter(
-            name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=default,
-            annotation=Annotated[kind, Parameter(help=str(option), group=groups[option.group])],
-        )
-        for name, (kind, option, default) in options.items()
+        _parameter(name, *options[name], groups) for name in sorted(options, key=lambda name: name not in rest)
     ]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -183,6 +183,15 @@ def _build_app(config_class: type[Config], function: Callable[[Config], int | No
     return app
 
 
+def _parameter(name: str, kind: Any, option: Option, default: Any, groups: dict[str, Group]) -> inspect.Parameter:
+    """Return what cyclopts makes an option of; one that takes the rest is a tuple, by position or by name."""
+    about = Parameter(help=str(option), group=groups[option.group])
+    if option.takes_rest:
+        position = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        return inspect.Parameter(name, position, default=(), annotation=Annotated[tuple[str, ...], about])
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, about])
+
+
 def _make_help_formatter(options: dict[str, tuple[Any, Option, Any]]) -> Any:
     """Return a function that prints a group of options in two columns, a line or two each."""
 
@@ -192,7 +201,9 @@ def _make_help_formatter(options: dict[str, tuple[Any, Option, Any]]) -> Any:
         for entry in panel.entries:
             flag = entry.positive_names[0]
             name = flag[2:].replace("-", "_")
-            kind, text, default = options.get(name, (None, "Show this help.", ""))
+            kind, text, default = options.get(name, (None, Option("Show this help."), ""))
+            if text.takes_rest:
+                flag = f"{name.upper()} ..."
             first, *others = textwrap.wrap(_describe_option(kind, text, default), width)
 
             lines = [f"  {flag:{_NAME_COLUMNS - 2}}{first}"]

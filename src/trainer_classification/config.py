@@ -468,3 +468,57 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         check(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """Classify images with a trained model, or write a dataset's predictions as Hafnia's benchmark asks for."""
+
+    paths: Annotated[
+        str,
+        Option(
+            "Images to classify: files, folders, patterns such as 'photos/*.jpg', or - for a list on stdin.",
+            "Images",
+            takes_rest=True,
+        ),
+    ] = ""
+    model: Annotated[
+        str,
+        Option(
+            "Folder of a run, its model.pth, a checkpoint or checkpoint.zip. Empty: the newest run below .data.",
+            "Model",
+        ),
+    ] = ""
+    top_k: Annotated[int, Option("Classes to name for each image, the likeliest first.", "Output", 1, 1000)] = 1
+    format: Annotated[
+        Literal["auto", "table", "json", "csv"],
+        Option("What to print. auto: a table on a terminal, else JSON, an object a line.", "Output"),
+    ] = "auto"
+    batch_size: Annotated[int, Option("Images a batch. 0: 16 on a CPU, 128 on a GPU.", "Run", 0, 1 << 16)] = 0
+    num_workers: Annotated[
+        int, Option("Threads that decode and classify. 0: one for each CPU.", "Run", at_least=0, at_most=1024)
+    ] = 0
+    device: Annotated[Device, Option("Where to classify. auto: the GPU where there is one.", "Run")] = "auto"
+    model_dir: Annotated[str, Option("For Hafnia's benchmark: folder with the one checkpoint.zip.", "Benchmark")] = ""
+    dataset_dir: Annotated[str, Option("For Hafnia's benchmark: folder of the dataset.", "Benchmark")] = ""
+    output_dir: Annotated[
+        str, Option("For Hafnia's benchmark: folder to write the dataset with its predictions to.", "Benchmark")
+    ] = ""
+    project_name: Annotated[str, Option("For Hafnia's benchmark: name of the project in the tracker.", "Benchmark")] = (
+        "trainer-classification"
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+        folders = {"--model-dir": self.model_dir, "--dataset-dir": self.dataset_dir, "--output-dir": self.output_dir}
+        missing = [name for name, value in folders.items() if not value]
+        if 0 < len(missing) < len(folders):
+            given = ", ".join(folders)
+            raise ValueError(f"Hafnia's benchmark needs {given} together: {', '.join(missing)} is missing.")
+        if not missing and self.paths:
+            raise ValueError(f"{', '.join(folders)} name what is classified: leave the paths out, or these options.")
+
+    @property
+    def is_benchmark(self) -> bool:
+        """Whether Hafnia's benchmark asks."""
+        return bool(self.model_dir)

@@ -24,6 +24,7 @@ class Option(str):
     group: str
     at_least: float
     at_most: float
+    takes_rest: bool
 
     def __new__(
         cls,
@@ -31,12 +32,23 @@ class Option(str):
         group: str = "Run",
         at_least: float = -math.inf,
         at_most: float = math.inf,
+        *,
+        takes_rest: bool = False,
     ) -> Self:
-        """Make an option with this help text."""
+        """Make an option with this help text.
+
+        Args:
+            text: what the option means.
+            group: heading in `--help`.
+            at_least: smallest value of a number.
+            at_most: largest value of a number.
+            takes_rest: whether a str also takes the arguments without a name, and then holds one a line.
+        """
         option = super().__new__(cls, text)
         option.group = group
         option.at_least = at_least
         option.at_most = at_most
+        option.takes_rest = takes_rest
         return option
 
 

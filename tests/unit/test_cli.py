@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from trainer_classification import cli, forms
-from trainer_classification.config import EvaluateConfig, PrepareConfig, TrainConfig
+from trainer_classification.config import EvaluateConfig, PredictConfig, PrepareConfig, TrainConfig
 from trainer_classification.options import options_of
 
 
@@ -135,3 +135,36 @@ def test_one_of_several_processes_ends_with_its_code_and_output_before_python_is
     clean = {name: value for name, value in os.environ.items() if name not in LAUNCHED}
     done = subprocess.run([sys.executable, "-c", program], env=clean | environment, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (3, output)
+
+
+@pytest.mark.parametrize(
+    ("argv", "paths"),
+    [
+        (["a.jpg", "--top-k", "2", "two words.jpg"], "a.jpg\ntwo words.jpg"),
+        (["--top-k", "2", "-"], "-"),
+        (["--", "-a.jpg"], "-a.jpg"),
+        (["--paths", "'two", "words.jpg'"], "two words.jpg"),
+        (["--paths", ""], ""),
+        ([], ""),
+    ],
+)
+def test_arguments_without_a_name_are_the_paths_and_a_form_may_name_them(argv, paths):
+    code, config = parsed(PredictConfig, argv)
+    assert (code, config.paths) == (0, paths)
+
+
+def test_a_wrong_option_is_not_taken_for_a_path(capsys):
+    assert parsed(PredictConfig, ["a.jpg", "--bogus", "1"]) == (2, None)
+    assert "--bogus" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("left_out", [["paths"], ["model_dir", "dataset_dir", "output_dir"]])
+def test_every_value_of_either_door_of_predict_survives_form_command_and_config(left_out):
+    options = {name: of for name, of in options_of(PredictConfig).items() if name not in left_out}
+    values = {}
+    for name, (kind, _, default) in options.items():
+        choices = getattr(kind, "__args__", ())
+        values[name] = next(c for c in choices if c != default) if choices else OTHER[type(default)]
+    schema = forms.schema("predict")
+    command = shlex.split(" ".join(schema.command_args_from_form_data(values)))
+    assert parsed(PredictConfig, command[2:]) == (0, PredictConfig(**values))

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from trainer_classification.config import PrepareConfig, TrainConfig
+from trainer_classification.config import PredictConfig, PrepareConfig, TrainConfig
 from trainer_classification.options import options_of
 from trainer_classification.recipes import RECIPES, resolve
 
@@ -35,7 +35,7 @@ def test_a_wrong_value_is_refused_with_the_option_and_what_it_may_be(wrong, mess
         TrainConfig(**wrong)
 
 
-@pytest.mark.parametrize("config", [TrainConfig, PrepareConfig])
+@pytest.mark.parametrize("config", [TrainConfig, PrepareConfig, PredictConfig])
 def test_every_option_survives_a_web_form(config):
     """The form writes every field into the command: only plain types with a default that is not None come back."""
     for name, (_, option, default) in options_of(config).items():

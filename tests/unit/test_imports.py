@@ -46,7 +46,7 @@ ALLOWED = {
     "__init__": {"config", "preparation", "training", "checkpoint", "inference"},
 }
 HEAVY = {
-    "hafnia": set(),
+    "hafnia": {"inference/inference_model.py"},
     "polars": set(),
     "matplotlib": set(),
     "jinja2": set(),

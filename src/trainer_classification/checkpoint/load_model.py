@@ -17,6 +17,8 @@ from trainer_classification.checkpoint.meta import CheckpointMeta
 # Where a run's folder has its model, the best first.
 _CANDIDATES = ("model.pth", "model/model.pth", "checkpoints/best.pth", "best.pth", "checkpoints/last.pth", "last.pth")
 
+_SIDE_PER_TRAIN_SIZE = 1.25  # of arrays that version 0.1 prepared
+
 
 @dataclass(frozen=True)
 class Model:
@@ -32,6 +34,10 @@ class Model:
         std: to normalize by, for each channel, in 0..1.
         dataset: name of the dataset it was trained on.
         source: file it was loaded from.
+        resized: whether images were resized when they were prepared; else they kept their size and were padded.
+        array_size: side of the prepared images, in px.
+        task: of the dataset; "": not known.
+        fingerprint: of the prepared dataset.
         temperature: that the logits are divided by before the softmax, fitted on validation; None: not fitted.
     """
 
@@ -44,6 +50,10 @@ class Model:
     std: tuple[float, ...]
     dataset: str
     source: Path
+    resized: bool
+    array_size: int
+    task: str = ""
+    fingerprint: str = ""
     temperature: float | None = None
 
 
@@ -65,6 +75,9 @@ def load_model(path: str | Path) -> Model:
         network.load_state_dict(tensors)
     except RuntimeError as error:
         raise ValueError(f"The weights in {source} do not fit a {meta.network}: {error}") from error
+    # Checkpoints of version 0.1 do not say how their images were prepared; their recipe implies it.
+    resized = meta.recipe.policy.crop == "resized" if meta.resized is None else meta.resized
+    default_size = round(_SIDE_PER_TRAIN_SIZE * meta.image_size) if resized else meta.image_size
     return Model(
         network=network.eval(),
         name=meta.network,
@@ -75,6 +88,10 @@ def load_model(path: str | Path) -> Model:
         std=tuple(meta.std),
         dataset=meta.dataset,
         source=source,
+        resized=resized,
+        array_size=meta.array_size or default_size,
+        task=meta.task,
+        fingerprint=meta.fingerprint,
         temperature=meta.temperature,
     )
 

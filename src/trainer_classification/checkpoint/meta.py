@@ -79,6 +79,9 @@ class CheckpointMeta:
         std: of the training images, for each channel, in 0..1.
         fingerprint: of the prepared dataset.
         progress: how far the run had come.
+        task: of the dataset; "": not known.
+        array_size: side of the prepared images in px; 0: not known.
+        resized: whether images were resized when they were prepared; None: not known.
         temperature: that the logits are divided by before the softmax, fitted on validation; None: not fitted.
     """
 
@@ -92,6 +95,9 @@ class CheckpointMeta:
     std: list[float]
     fingerprint: str
     progress: Progress
+    task: str = ""
+    array_size: int = 0
+    resized: bool | None = None
     temperature: float | None = None
 
     @property
@@ -123,6 +129,9 @@ class CheckpointMeta:
             "mean": self.mean,
             "std": self.std,
             "manifest_fingerprint": self.fingerprint,
+            "task": self.task,
+            "array_size": self.array_size,
+            "resized": self.resized,
             "temperature": self.temperature,
             "finished": self.progress.finished,
             "state": {_PROGRESS_NAMES.get(name, name): value for name, value in progress.items()},
@@ -152,6 +161,9 @@ class CheckpointMeta:
                 std=content["std"],
                 fingerprint=content["manifest_fingerprint"],
                 progress=_progress_from_json(content["state"]),
+                task=content.get("task", ""),
+                array_size=content.get("array_size", 0),
+                resized=content.get("resized"),
                 temperature=content.get("temperature"),
             )
         except (KeyError, TypeError, AttributeError) as error:

@@ -35,6 +35,7 @@ _FORMATS_OF_SUFFIX = {
 }
 _FORMATS_WITH_ORIENTATION = ("JPEG", "MPO", "PNG", "WEBP", "TIFF")
 _ORIENTATION = 0x0112  # EXIF tag; 1 is upright
+SUFFIXES = tuple(_FORMATS_OF_SUFFIX)  # of files that are images
 
 # Segments of a JPEG start with 0xFF, their marker, and their length without these two bytes (T.81, B.1).
 _SEGMENT = struct.Struct(">BBH")
@@ -253,7 +254,7 @@ def _decode_by_pillow(data: bytes, suffix: str) -> DecodedImage:
         _check(image, suffix)
         image.load()
         upright = image.format not in _FORMATS_WITH_ORIENTATION or image.getexif().get(_ORIENTATION, 1) == 1
-        pixels = _pixels(image if upright else ImageOps.exif_transpose(image))
+        pixels = pixels_of_image(image if upright else ImageOps.exif_transpose(image))
         height, width, channels = pixels.shape
         return DecodedImage(ImageInfo(width, height, channels, _kind(image, data), upright), pixels)
     except UnidentifiedImageError:
@@ -301,7 +302,12 @@ def _check(image: Image.Image, suffix: str) -> None:
         raise BadImageError(f"more than {MAX_PIXELS} pixels (a decompression bomb?)")
 
 
-def _pixels(image: Image.Image) -> Uint8:
+def pixels_of_image(image: Image.Image) -> Uint8:
+    """Return the pixels of a loaded image, as `decode_checked` shows it but not turned: uint8 [H, W, 1] or [H, W, 3].
+
+    Raises:
+        BadImageError: its pixels are floating-point numbers.
+    """
     mode = image.mode
     if mode.startswith("I"):
         values = np.asarray(image)

@@ -185,4 +185,5 @@ def _collect(scan: FolderScan, found: ClassFolder, path: str, ancestors: frozens
 
 
 def class_name_of(found: ClassFolder) -> str:
+    """Return the class of a folder: its name, cleaned."""
     return clean_label(os.path.basename(found.path))

@@ -102,7 +102,8 @@ class RingBufferLoader(Loader):
                     pending.append(self._pool.submit(self._fill, slot, draws, *job))
         finally:
             for future in pending:
-                future.cancel() or future.exception()
+                if not future.cancel():
+                    future.exception()  # waits for the thread, which still writes into a buffer
 
     def _plan_epoch(self, epoch: int) -> EpochPlan:
         """Return the plan of the epoch, and start to draw that of the next one in a thread."""

@@ -26,4 +26,11 @@ class Normalize:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return the normalized images, float [B, C, H, W]."""
-        return images.permute(0, 3, 1, 2).to(self.scale.dtype).mul_(self.scale).add_(self.offset)
+        if images.device.type != "cpu":
+            return images.permute(0, 3, 1, 2).to(self.scale.dtype).mul_(self.scale).add_(self.offset)
+
+        # The same to the bit, by whole rows: torch's CPU kernels take seven times as long to walk over three channels.
+        batch, height, width, channels = images.shape
+        rows = images.reshape(batch * height, width * channels).to(self.scale.dtype)
+        rows = rows.mul_(self.scale.flatten().repeat(width)).add_(self.offset.flatten().repeat(width))
+        return rows.view(batch, height, width, channels).permute(0, 3, 1, 2)

@@ -32,6 +32,9 @@ def describe(setup: Setup, state: State, temperature: float | None = None) -> Ch
         std=manifest.std,
         fingerprint=manifest.fingerprint,
         progress=state.progress,
+        task=manifest.task,
+        array_size=manifest.image_size,
+        resized=manifest.resized,
         temperature=temperature,
     )
 

@@ -32,7 +32,7 @@ class Step:
         clip_norm: largest norm of the gradient; 0: not clipped.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (keyword-only options, each of them named by every caller)
         self,
         model: nn.Module,
         optimizer: Optimizer,

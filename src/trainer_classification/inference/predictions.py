@@ -1,0 +1,176 @@
+"""Write a dataset's predictions as Hafnia's static benchmark reads them: the platform's door of `predict.py`."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer_classification.checkpoint.load_model import Model, load_model
+from trainer_classification.config import PredictConfig
+from trainer_classification.console import log
+from trainer_classification.environment import in_cloud
+from trainer_classification.inference.predictor import Prediction, Predictor
+
+if TYPE_CHECKING:
+    import polars as pl
+    from hafnia.dataset.hafnia_dataset import HafniaDataset
+    from hafnia.dataset.hafnia_dataset_types import DatasetInfo
+
+POSTFIX = "/predictions"  # of the task's name, as the SDK's TASK_NAME_PREDICTIONS_POSTFIX
+_NO_ARCHIVE = 1
+_COLUMN = "classifications"
+_FIELDS = ("class_name", "class_idx", "confidence", "ground_truth", "task_name")
+
+
+def run_benchmark_job(config: PredictConfig) -> int:
+    """Classify the dataset with the one archive, and write it with its predictions.
+
+    Returns:
+        Exit code: 0, or 1 where there is not exactly one archive.
+
+    Raises:
+        ValueError: the archive or the dataset is not what it should be.
+    """
+    archives = sorted(Path(config.model_dir).glob("*.zip"))
+    if len(archives) != 1:
+        found = ", ".join(path.name for path in archives) or "none"
+        print(f"Error: {config.model_dir} must hold exactly one *.zip, but holds {found}.", file=sys.stderr)
+        return _NO_ARCHIVE
+
+    model = load_model(archives[0])
+    predictor = Predictor(model, config.device, config.batch_size, config.num_workers)
+    write_predictions(predictor, Path(config.dataset_dir), Path(config.output_dir))
+    if in_cloud():
+        _publish_archive(archives[0], config)
+    return 0
+
+
+def write_predictions(predictor: Predictor, dataset_folder: Path, output_folder: Path) -> None:
+    """Write a dataset with a further task of predictions, for the SDK's `HafniaDataset.from_path`.
+
+    Rows without a label are predicted as all others. A row whose image cannot be read has no prediction, which the
+    SDK's metrics count as an error.
+
+    Args:
+        predictor: of the model.
+        dataset_folder: a dataset, as `write_annotations` makes it.
+        output_folder: made if it is not there; no images are written to it.
+
+    Raises:
+        ValueError: it is no dataset, it has these predictions already, or no task of it is the model's.
+    """
+    from hafnia.dataset.hafnia_dataset import HafniaDataset
+
+    dataset = _read_dataset(dataset_folder)
+    task = choose_task_name(dataset.info, predictor.model)
+    if any(entry.name == task + POSTFIX for entry in dataset.info.tasks):
+        raise ValueError(f"{dataset_folder} has predictions of {task} already: give the dataset without them.")
+
+    class_names = _class_names(dataset.info, task, predictor.model)
+    predictions = list(_with_log(predictor.predict(dataset.samples["file_path"].to_list())))
+    samples = dataset.samples.with_columns(_with_predictions(dataset.samples, predictions, task, class_names))
+    info = dataset.info.model_copy(deep=True)
+    info.tasks.append(make_task(task + POSTFIX, class_names))
+    HafniaDataset(info=info, samples=samples.drop("file_path")).write_annotations(output_folder)
+    log(f"Predictions of {task} are written to {output_folder}.")
+
+
+def make_task(name: str, class_names: Sequence[str]) -> Any:
+    """Return the SDK's description of a classification task."""
+    from hafnia.dataset.hafnia_dataset_types import TaskInfo
+    from hafnia.dataset.primitives import Classification
+
+    return TaskInfo.from_class_names(Classification, list(class_names), name)
+
+
+def choose_task_name(info: DatasetInfo, model: Model) -> str:
+    """Return the dataset's task that a model predicts: that of its name, else the only classification task.
+
+    Raises:
+        ValueError: the dataset has several, and none has the name of the model's.
+    """
+    from hafnia.dataset.primitives import Classification
+
+    names = [str(task.name) for task in info.get_tasks_by_primitive(Classification)]
+    if model.task in names:
+        return model.task
+    names = [name for name in names if not name.endswith(POSTFIX)]
+    if len(names) > 1:
+        raise ValueError(
+            f"The dataset {info.dataset_name} has no task {model.task!r}, which the model predicts, but several "
+            f"others ({', '.join(names)}): train the model on one of them."
+        )
+    return names[0] if names else model.task or Classification.default_task_name()
+
+
+def _read_dataset(folder: Path) -> HafniaDataset:
+    from hafnia.dataset.hafnia_dataset import HafniaDataset
+
+    if not (folder / "dataset_info.json").is_file():
+        raise ValueError(f"{folder} is no Hafnia dataset: it has no dataset_info.json.")
+    return HafniaDataset.from_path(folder, check_for_images=False)
+
+
+def _class_names(info: DatasetInfo, task: str, model: Model) -> list[str]:
+    """Return the dataset's classes in its order, as the SDK's metrics want; those that only the model has follow."""
+    listed = [entry for entry in info.tasks if entry.name == task]
+    names = list(listed[0].get_class_names() or []) if listed else []
+    unknown = [name for name in model.class_names if name not in names]
+    if names and unknown:
+        log(f"Note: {len(unknown)} classes of the model are not in the dataset: {', '.join(unknown[:10])}.")
+    return names + unknown
+
+
+def _with_log(predictions: Iterator[Prediction]) -> Iterator[Prediction]:
+    for prediction in predictions:
+        if prediction.error:
+            log(f"{prediction.source} has no prediction: {prediction.error}.")
+        yield prediction
+
+
+def _with_predictions(
+    samples: pl.DataFrame, predictions: Sequence[Prediction], task: str, class_names: Sequence[str]
+) -> pl.Series:
+    """Return the column of classifications, with a predicted one for each image that could be read."""
+    import polars as pl
+
+    index = {name: number for number, name in enumerate(class_names)}
+    there = samples[_COLUMN].to_list() if _COLUMN in samples.columns else [[]] * len(samples)
+    rows = []
+    for entries, prediction in zip(there, predictions, strict=True):
+        row = [_with_defaults(entry) for entry in entries or []]
+        if not prediction.error:
+            values = (prediction.class_name, index[prediction.class_name], prediction.confidence, False, task + POSTFIX)
+            row.append(dict(zip(_FIELDS, values, strict=True)))
+        rows.append(row)
+    types = dict(zip(_FIELDS, (pl.String, pl.Int64, pl.Float64, pl.Boolean, pl.String), strict=True))
+    return pl.Series(_COLUMN, rows, pl.List(pl.Struct(_fields_of(samples) | types)))
+
+
+def _fields_of(samples: pl.DataFrame) -> dict[str, Any]:
+    """Return the fields of the classifications that are there, with their types."""
+    import polars as pl
+
+    kind = samples.schema.get(_COLUMN)
+    inner = kind.inner if isinstance(kind, pl.List) else None
+    return {field.name: field.dtype for field in inner.fields} if isinstance(inner, pl.Struct) else {}
+
+
+def _with_defaults(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return a label with the fields that predictions need, as the SDK sets them."""
+    defaults = {"confidence": 1.0, "ground_truth": True}
+    return entry | {name: value for name, value in defaults.items() if entry.get(name) is None}
+
+
+def _publish_archive(archive: Path, config: PredictConfig) -> None:
+    """Copy the archive to where the platform takes an experiment's model from."""
+    from trainer_classification.outputs.tracking import Tracker
+
+    tracker = Tracker(config.project_name, Path(".data"))
+    target = tracker.model_dir / archive.name
+    if not (target.exists() and target.samefile(archive)):
+        shutil.copyfile(archive, target)
+    tracker.close()

@@ -1,0 +1,176 @@
+"""Classify images in batches, in order, in as many threads as there are CPUs."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from trainer_classification.arrays import Float32, Uint8
+from trainer_classification.checkpoint.load_model import Model
+from trainer_classification.data.decode import BadImageError
+from trainer_classification.device import choose_device
+from trainer_classification.environment import cpu_count
+from trainer_classification.inference.preprocess import Preprocess
+from trainer_classification.models.normalize import Normalize
+
+if TYPE_CHECKING:
+    from trainer_classification.inference.preprocess import ImageSource
+
+_BATCH_ON_CPU = 16  # a core's activations stay in its cache: larger ones are no faster
+_BATCH_ON_GPU = 128
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of an image, or why it says nothing.
+
+    Attributes:
+        source: path of the image; "" where it was handed over in memory.
+        classes: names of the k likeliest classes, the likeliest first; of equal ones the first in the model's order.
+        confidences: probability of each, in 0..1.
+        error: why the image cannot be classified; "" where it is.
+    """
+
+    source: str
+    classes: tuple[str, ...] = ()
+    confidences: tuple[float, ...] = ()
+    error: str = ""
+
+    @property
+    def class_name(self) -> str:
+        """The likeliest class."""
+        return self.classes[0]
+
+    @property
+    def confidence(self) -> float:
+        """Probability of the likeliest class."""
+        return self.confidences[0]
+
+
+class Predictor:
+    """Runs a model over images.
+
+    On a CPU each thread decodes a batch and runs the network on it by itself, with one core: no core waits for
+    another. On a GPU the threads decode, and take turns in starting the network's kernels.
+
+    Args:
+        model: of `load_model`.
+        device: "auto", "cpu" or "cuda".
+        batch_size: images a batch; 0: 16 on a CPU, 128 on a GPU.
+        threads: 0: one for each CPU.
+
+    Raises:
+        ValueError: the device is not there.
+    """
+
+    def __init__(self, model: Model, device: str = "auto", batch_size: int = 0, threads: int = 0) -> None:
+        self.model = model
+        self.device = choose_device(device)[0]
+        self.batch_size = batch_size or (_BATCH_ON_CPU if self.device.type == "cpu" else _BATCH_ON_GPU)
+        self.threads = threads or cpu_count()
+        self._preprocess = Preprocess.of_model(model)
+        self._network = model.network.to(self.device)
+        self._normalize = Normalize(list(model.mean), list(model.std), self.device)
+
+    def predict(self, sources: Iterable[ImageSource], top_k: int = 1) -> Iterator[Prediction]:
+        """Yield the prediction of each image, in order.
+
+        Only the batches in work are in memory. An image that cannot be classified has its reason as `error`.
+
+        Args:
+            sources: as of `Preprocess.load`; read as they are needed.
+            top_k: classes to name.
+        """
+        rest = iter(sources)
+        first = list(islice(rest, self.batch_size * self.threads))
+        # Few images are spread over all threads.
+        size = min(self.batch_size, max(1, -(-len(first) // self.threads)))
+        if len(first) <= 1:
+            yield from self._classify(first, top_k)
+            return
+
+        batches = _batched(chain(first, rest), size)
+        threads_before = torch.get_num_threads()
+        pool = ThreadPoolExecutor(self.threads, "predict", self._begin_thread)
+        waiting: deque[Future[list[Prediction]]] = deque()
+        try:
+            for batch in batches:
+                waiting.append(pool.submit(self._classify, batch, top_k))
+                if len(waiting) == 2 * self.threads:
+                    yield from waiting.popleft().result()
+            while waiting:
+                yield from waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(threads_before)
+
+    def compute_logits(self, images: Sequence[Uint8]) -> Float32:
+        """Run the network over images of `Preprocess.load`: float32 [B, K]."""
+        with torch.inference_mode():
+            batch = self._preprocess.make_batch(images, self.device)
+            logits = self._network(self._normalize(batch)).float()
+            return np.asarray(logits.cpu().numpy())
+
+    def _begin_thread(self) -> None:
+        if self.device.type == "cpu":
+            torch.set_num_threads(1)
+
+    def _classify(self, sources: Sequence[ImageSource], top_k: int) -> list[Prediction]:
+        """Return the predictions of one batch."""
+        names = [os.fspath(source) if isinstance(source, str | os.PathLike) else "" for source in sources]
+        images: list[Uint8] = []
+        errors: dict[int, str] = {}
+        for number, source in enumerate(sources):
+            try:
+                images.append(self._preprocess.load(source))
+            except BadImageError as error:
+                errors[number] = str(error)
+        ranked = iter(self._rank(self.compute_logits(images), top_k) if images else [])
+        return [
+            Prediction(name, error=errors[number]) if number in errors else Prediction(name, *next(ranked))
+            for number, name in enumerate(names)
+        ]
+
+    def _rank(self, logits: Float32, top_k: int) -> list[tuple[tuple[str, ...], tuple[float, ...], str]]:
+        """Return names, probabilities and error of each row of logits [B, K]."""
+        order = np.argsort(-logits, axis=1, kind="stable")[:, :top_k]
+        scaled = logits.astype(np.float64) / (self.model.temperature or 1.0)
+        weights = np.exp(scaled - scaled.max(1, keepdims=True))
+        probabilities = np.take_along_axis(weights / weights.sum(1, keepdims=True), order, 1)
+
+        names = self.model.class_names
+        finite = np.atleast_1d(np.isfinite(logits).all(axis=1)).tolist()
+        return [
+            (tuple(names[k] for k in classes), tuple(row), "")
+            if is_finite
+            else ((), (), "the network's output is not a finite number")
+            for classes, row, is_finite in zip(order.tolist(), probabilities.tolist(), finite, strict=True)
+        ]
+
+
+def predict(model: Model, images: Iterable[ImageSource], top_k: int = 1) -> list[Prediction]:
+    """Classify images; of many, `Predictor.predict` yields one prediction after the other.
+
+    Args:
+        model: of `load_model`.
+        images: paths, PIL images or arrays uint8 [H, W] or [H, W, C].
+        top_k: classes to name for each image, the likeliest first.
+
+    Returns:
+        One prediction an image, in order. An image that cannot be read has an `error`.
+    """
+    return list(Predictor(model).predict(images, top_k=top_k))
+
+
+def _batched(sources: Iterator[ImageSource], size: int) -> Iterator[list[ImageSource]]:
+    """Yield lists of up to `size` images."""
+    while batch := list(islice(sources, size)):
+        yield batch
