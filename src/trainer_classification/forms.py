@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trainer_classification.config import EvaluateConfig, PredictConfig, PrepareConfig, TrainConfig
+from trainer_classification.config import EvaluateConfig, ExplainConfig, PredictConfig, PrepareConfig, TrainConfig
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
@@ -19,6 +19,7 @@ FORMS: dict[str, tuple[type[Any], int]] = {
     "prepare": (PrepareConfig, 1),
     "evaluate": (EvaluateConfig, 2),
     "predict": (PredictConfig, 3),
+    "explain": (ExplainConfig, 4),
 }
 
 

@@ -108,4 +108,4 @@ def test_a_test_split_without_labels_is_predicted_and_gives_no_figures(runner, t
     lines = [json.loads(line) for line in (folder / "data/predictions-test_unlabeled.jsonl").read_text().splitlines()]
     assert [line["path"] for line in lines] == [f"data/{number:05d}.png" for number in range(50, 60)]
     assert [line["class"] for line in lines] == ["a", "b"] * 5
-    assert all(0.5 <= line["confidence"] <= 1 for line in lines)
+    assert all(0.5 <= line["confidence"] <= 1 and line["model"] == summary["model_id"] for line in lines)

@@ -12,9 +12,17 @@ from trainer_classification.metrics.calibration import confidence_of
 
 
 def write_predictions(
-    path: Path, files: Sequence[str], logits: Float32, class_names: Sequence[str], temperature: float | None
+    path: Path,
+    files: Sequence[str],
+    logits: Float32,
+    class_names: Sequence[str],
+    *,
+    temperature: float | None,
+    model: str,
 ) -> Path:
-    """Write one line for each image: {"path", "class", "confidence"}. Among equal logits the lowest index is taken.
+    """Write one line for each image: {"path", "class", "confidence", "model"}.
+
+    Among equal logits the lowest index is taken.
 
     Args:
         path: of the file.
@@ -22,10 +30,11 @@ def write_predictions(
         logits: float32 [N, K], finite.
         class_names: K names.
         temperature: that the logits are divided by for the confidence; None: 1.
+        model: id of the model that made them.
     """
     confidences = confidence_of(logits, temperature or 1.0).tolist()
     lines = [
-        json.dumps({"path": file, "class": class_names[index], "confidence": confidence}) + "\n"
+        json.dumps({"path": file, "class": class_names[index], "confidence": confidence, "model": model}) + "\n"
         for file, index, confidence in zip(files, logits.argmax(axis=1).tolist(), confidences, strict=True)
     ]
     return write_atomically(path, "".join(lines))

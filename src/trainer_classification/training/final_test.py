@@ -10,6 +10,7 @@ import torch
 
 from trainer_classification.checkpoint import archive
 from trainer_classification.checkpoint import file as checkpoint
+from trainer_classification.checkpoint.model_id import model_id
 from trainer_classification.console import log
 from trainer_classification.data.table import open_table
 from trainer_classification.metrics.classification import platform_scalars
@@ -45,12 +46,12 @@ def finish_run(setup: Setup, state: State) -> dict[str, Any]:
         summary |= _test_views(setup, views)
     if setup.world.main:
         summary |= measure_calibration(setup, temperature)
-        summary["archive_readers"] = readers
+        summary |= {"archive_readers": readers, "model_id": model_id(setup.step.kept_model.state_dict())}
         configuration = describe_configuration(setup)
         write_outputs(setup.tracker, setup.manifest, configuration, state.history, summary, tested)
         if tested is not None:
             _write_test(setup, tested)
-        _predict_unlabeled(setup, temperature)
+        _predict_unlabeled(setup, temperature, summary["model_id"])
     return summary
 
 
@@ -80,7 +81,7 @@ def _write_test(setup: Setup, tested: Evaluation) -> None:
     write_confusion(tracker.artifact_dir / "confusion.csv", tested.confusion, class_names)
 
 
-def _predict_unlabeled(setup: Setup, temperature: float | None) -> None:
+def _predict_unlabeled(setup: Setup, temperature: float | None, model: str) -> None:
     """Write the kept weights' predictions for each split without labels into the artifacts; rank 0 calls this alone."""
     for split in setup.manifest.unlabeled_splits:
         logits, _ = collect_split(setup, split)
@@ -88,7 +89,7 @@ def _predict_unlabeled(setup: Setup, temperature: float | None) -> None:
             continue
         files = open_table(setup.inputs.folder, setup.manifest, split).files
         path = setup.tracker.artifact_dir / f"predictions-{split}.jsonl"
-        write_predictions(path, files, logits, setup.manifest.class_names, temperature)
+        write_predictions(path, files, logits, setup.manifest.class_names, temperature=temperature, model=model)
         log(f"Predictions of {split}: {path}")
 
 
