@@ -578,10 +578,39 @@ class PredictConfig:
         return bool(self.model_dir)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExplainConfig:
+    """Say where a file comes from: predictions, the model that made them, the dataset that it was trained on."""
+
+    files: Annotated[
+        str,
+        Option(
+            "Predictions of a run, its folder, a model, a checkpoint, an archive, or a prepared dataset.",
+            "Files",
+            takes_rest=True,
+        ),
+    ] = ""
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    @property
+    def listed(self) -> list[str]:
+        """The files.
+
+        Raises:
+            ValueError: there are none.
+        """
+        if not self.files:
+            raise ValueError("Name a file to explain: a model, an archive, predictions or a manifest.json.")
+        return self.files.splitlines()
+
+
 # Config of each script, in the order of the platform's list.
 COMMANDS: dict[str, type[Any]] = {
     "train": TrainConfig,
     "prepare": PrepareConfig,
     "evaluate": EvaluateConfig,
     "predict": PredictConfig,
+    "explain": ExplainConfig,
 }

@@ -407,6 +407,36 @@ def test_missing_splits_are_cut_stratified_and_equal_images_stay_together():
     assert (names[::2][pairs] == names[1::2][pairs]).all()
 
 
+def test_a_test_split_without_labels_is_not_replaced_by_a_cut_and_validation_is_cut_as_ever():
+    labels = np.arange(3000) % 10
+    labels[2000:] = -1
+    given = np.array(["train"] * 2000 + ["test_unlabeled"] * 1000)
+    names, origin = splits.cut_missing(given, labels, HASHES, 0.1)
+    assert list(origin) == ["train", "validation", "test_unlabeled"]
+    assert (names[2000:] == "test_unlabeled").all()
+    without, _ = splits.cut_missing(np.array(["train"] * 2000 + ["test"] * 1000), labels, HASHES, 0.1)
+    assert (names[:2000] == without[:2000]).all()
+    assert splits.are_missing(given, 0.1)
+    assert not splits.are_missing(given, 0.0)
+
+
+@pytest.mark.parametrize("name", ["array", "beton", "tar"])
+def test_images_without_labels_are_prepared_as_a_split_of_their_own(tmp_path, name):
+    data = rows(30) + rows(5, "test", seed=60, label=None)
+    made = prepared(tmp_path, data, formats=name)
+    assert {split: info.count for split, info in made.manifest.splits.items() if split != "validation"} == {
+        "train": 30 - made.manifest.splits["validation"].count,
+        "test_unlabeled": 5,
+    }
+    assert made.manifest.unlabeled_splits == ["test_unlabeled"]
+    assert made.manifest.splits["test_unlabeled"].per_class == [0, 0]
+    listed = table.open_table(made.folder, made.manifest, "test_unlabeled")
+    assert listed.labels.tolist() == [-1] * 5
+    assert listed.files == [f"data/{number:05d}.png" for number in range(30, 35)]
+    store = FORMATS[name].open(made.folder, made.manifest, "test_unlabeled")
+    assert store.labels.tolist() == [-1] * 5
+
+
 def test_the_share_of_test_can_be_chosen():
     names, origin = splits.cut_missing(np.full(3000, "train"), np.arange(3000) % 10, HASHES, 0.1, test_fraction=0.4)
     assert np.mean(names == "test") == pytest.approx(0.4, abs=0.02)

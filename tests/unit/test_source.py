@@ -35,10 +35,16 @@ def test_a_class_that_is_not_in_the_list_is_an_error(tmp_path):
         read_folder(write_dataset(tmp_path / "d", rows(3), ["a", "c"]))
 
 
-def test_unlabelled_rows_are_counted_and_left_out_and_empty_classes_noted(tmp_path):
-    data = rows(4) + rows(2, seed=9, label=None)
+def test_unlabelled_rows_are_kept_as_splits_of_their_own_and_empty_classes_noted(tmp_path):
+    data = rows(2, label=None) + rows(4, seed=3)
+    data += rows(1, "test", seed=9, label=None) + rows(1, "x", seed=12, label=None)
     found = read_folder(write_dataset(tmp_path / "d", data, ["a", "b", "c"]))
-    assert (len(found.files), found.unlabelled) == (4, 2)
+    assert found.splits.tolist() == ["train_unlabeled"] * 2 + ["train"] * 4 + ["test_unlabeled"]
+    assert found.labels.tolist() == [-1, -1, 0, 1, 0, 1, -1]
+    assert found.unlabelled == 4
+    assert any("train_unlabeled (2), test_unlabeled (1)" in note for note in found.notes)
+    assert any("The test split has no labels" in note for note in found.notes)
+    assert any("split x are left out" in note for note in found.notes)
     assert any("1 of 3 classes have no image: c" in note for note in found.notes)
 
 
@@ -139,8 +145,8 @@ def test_a_prediction_that_lies_in_the_dataset_is_no_label(tmp_path):
     ]
     table.with_columns(pl.Series("classifications", labels)).write_parquet(folder / "annotations.parquet")
     found = read_folder(folder)
-    assert found.labels.tolist() == [0, 1]
-    assert found.unlabelled == 1
+    assert found.labels.tolist() == [0, 1, -1]
+    assert found.splits.tolist() == ["train", "train", "train_unlabeled"]
 
 
 def test_a_dataset_with_predictions_alone_has_no_labels(tmp_path):

@@ -2,10 +2,15 @@
 
 It is an uncompressed zip with the layout of Hafnia's own trainers, and one member of ours:
 
-    model_config.json   {"name", "task" (the SDK's TaskInfo), "model_weight_path", "image_size"}; ours adds
-                        "eval_crop" (as `Recipe.eval_crop`) and "best"
+    model_config.json   {"name", "task" (the SDK's TaskInfo), "model_weight_path", "image_size"}; ours adds "network",
+                        "mean", "std", "eval_crop" (as `Recipe.eval_crop`), "temperature" and "best", the description of
+                        the weights
     weights.pth         state dict of the best model so far, with torchvision's parameter names
-    checkpoint.pth      the complete state of the training (`checkpoint/file.py`); archives of others have none
+    stem.pth            tensors of ours that are others in weights.pth, see `foreign_stem`
+    checkpoint.pth      the complete state of the training (`checkpoint/file.py`)
+
+Archives of others have the first two only. Ours is right for the reader of Hafnia's trainer, or has a "name" that this
+reader refuses.
 """
 
 from __future__ import annotations
@@ -21,13 +26,17 @@ import torch
 from torch import Tensor
 
 from trainer_classification.checkpoint import file as checkpoint
+from trainer_classification.checkpoint.foreign_stem import is_readable, rewrite_stem
 from trainer_classification.checkpoint.meta import CheckpointMeta
 from trainer_classification.files import dump_json, write_atomically
 
 FILE_NAME = "checkpoint.zip"
+MODEL_FILE_NAME = "model.zip"
 CONFIG = "model_config.json"
 _WEIGHTS = "weights.pth"
+_STEM = "stem.pth"
 _CHECKPOINT = "checkpoint.pth"
+_REFUSED = "of trainer-classification: "  # before the name of a network that other readers would get wrong
 
 
 @dataclass(frozen=True)
@@ -56,7 +65,8 @@ class Archive:
         """
         try:
             with zipfile.ZipFile(self.path) as file, file.open(_weights_name(file)) as member:
-                return dict(torch.load(member, map_location="cpu", weights_only=True))
+                tensors = dict(torch.load(member, map_location="cpu", weights_only=True))
+                return tensors | _load_stem(file)
         except Exception as error:  # zipfile, pickle and torch raise many kinds on damaged files
             raise _damaged(self.path, error) from error
 
@@ -73,12 +83,12 @@ class Archive:
             return Path(file.extract(_CHECKPOINT, folder))
 
 
-def write(folder: Path, checkpoint: Path, weights: dict[str, Tensor], meta: CheckpointMeta, task: str) -> Path:
-    """Write `folder/checkpoint.zip` atomically.
+def write(folder: Path, checkpoint: Path | None, weights: dict[str, Tensor], meta: CheckpointMeta, task: str) -> Path:
+    """Write `folder/checkpoint.zip` atomically, or `folder/model.zip`, from which no training can be resumed.
 
     Args:
-        folder: of the checkpoints.
-        checkpoint: file to resume from.
+        folder: of the checkpoints, or of the model.
+        checkpoint: file to resume from; None for `model.zip`.
         weights: the best ones so far.
         meta: description of the checkpoint that the weights are from.
         task: name of the dataset's task.
@@ -87,12 +97,19 @@ def write(folder: Path, checkpoint: Path, weights: dict[str, Tensor], meta: Chec
         The path of the archive.
     """
     classes = [{"name": name} for name in meta.class_names]
+    original: dict[str, Tensor] = {}
+    if is_readable(meta):
+        weights, original = rewrite_stem(weights, meta)
     config = {
-        "name": meta.network,
+        "name": meta.network if original else _REFUSED + meta.network,
         "task": {"primitive": "Classification", "name": task, "classes": classes},
         "model_weight_path": _WEIGHTS,
         "image_size": meta.image_size,
         "eval_crop": meta.recipe.eval_crop,
+        "network": meta.network,
+        "mean": meta.mean,
+        "std": meta.std,
+        "temperature": meta.temperature,
         "best": meta.to_json(),
     }
 
@@ -101,9 +118,24 @@ def write(folder: Path, checkpoint: Path, weights: dict[str, Tensor], meta: Chec
             file.writestr(CONFIG, dump_json(config, indent=1))
             with file.open(_WEIGHTS, "w", force_zip64=True) as member:
                 torch.save(weights, member)
-            file.write(checkpoint, _CHECKPOINT)
+            if original:
+                with file.open(_STEM, "w") as member:
+                    torch.save(original, member)
+            if checkpoint is not None:
+                file.write(checkpoint, _CHECKPOINT)
 
-    return write_atomically(folder / FILE_NAME, write_members)
+    name = FILE_NAME if checkpoint is not None else MODEL_FILE_NAME
+    return write_atomically(folder / name, write_members)
+
+
+def describe_readers(meta: CheckpointMeta) -> str:
+    """Say, for the model card, who reads the archive of this model right."""
+    if is_readable(meta):
+        return (
+            "load_model of this trainer, and the reader of Hafnia's trainer-classification, which normalizes by the "
+            "mean and standard deviation of ImageNet: its first layers are rewritten for that"
+        )
+    return "load_model of this trainer only; the reader of Hafnia's trainer-classification refuses its name"
 
 
 def find(folder: Path) -> tuple[Path | None, str]:
@@ -142,7 +174,7 @@ def read(path: Path) -> Archive:
             file.getinfo(_weights_name(file))
             return Archive(
                 path=path,
-                network=config["name"],
+                network=config.get("network", config["name"]),
                 class_names=[entry["name"] for entry in config["task"]["classes"]],
                 best=CheckpointMeta.from_json(config["best"]) if config.get("best") else None,
                 has_checkpoint=_CHECKPOINT in file.namelist(),
@@ -153,6 +185,13 @@ def read(path: Path) -> Archive:
 
 def _weights_name(file: zipfile.ZipFile) -> str:
     return Path(json.loads(file.read(CONFIG))["model_weight_path"]).name
+
+
+def _load_stem(file: zipfile.ZipFile) -> dict[str, Tensor]:
+    if _STEM not in file.namelist():
+        return {}
+    with file.open(_STEM) as member:
+        return dict(torch.load(member, map_location="cpu", weights_only=True))
 
 
 def _damaged(path: Path, error: Exception) -> ValueError:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from trainer_classification.data.split_names import SPLITS
+from trainer_classification.data.split_names import SPLITS, UNLABELED
 
 TASK = "image_classification"  # the name that the SDK gives to the only task
 _LISTED = 10
@@ -84,6 +84,24 @@ def note_cleaned(pairs: Iterable[tuple[str, str]]) -> list[str]:
         "Labels with blanks at their ends or in another Unicode form are taken without them, in the composed form: "
         f"{list_names(changed)}."
     ]
+
+
+def note_unlabeled(splits: npt.NDArray[np.str_]) -> list[str]:
+    """Say what becomes of images without a label.
+
+    Args:
+        splits: str [n], of SPLITS and UNLABELED.
+    """
+    counts = {name: int((splits == name).sum()) for name in UNLABELED}
+    kept = [f"{name} ({count:,})" for name, count in counts.items() if count]
+    notes = []
+    if kept:
+        notes.append(f"Images without a label are kept as splits of their own, and predicted: {', '.join(kept)}.")
+    if counts["test_unlabeled"] and not (splits == "test").any():
+        notes.append(
+            "The test split has no labels: no images are cut from train in its place, and there is no test accuracy."
+        )
+    return notes
 
 
 def note_labels(class_names: Sequence[str], labels: npt.NDArray[np.int64], splits: npt.NDArray[np.str_]) -> list[str]:

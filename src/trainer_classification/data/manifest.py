@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
+from trainer_classification.data.split_names import UNLABELED
 from trainer_classification.files import write_atomically
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class SplitInfo:
     Attributes:
         count: images in the shards.
         origin: "dataset" (it came with it), or how it was cut: "cut, 20% of train".
-        per_class: images of each class, in the order of `Manifest.class_names`.
+        per_class: images of each class, in the order of `Manifest.class_names`; zeros without labels.
     """
 
     count: int
@@ -55,7 +56,8 @@ class Manifest:
         root: folder of the original files when they were prepared.
         formats: the options of each format that is here, by name; each format has all splits.
         class_names: index = label.
-        splits: "train", "validation", "test" -> SplitInfo; only splits that have images.
+        splits: "train", "validation", "test" -> SplitInfo, and "test_unlabeled" and its like for the images without a
+            label; only splits that have images.
         channels: 1 (every image is gray) or 3.
         image_size: side in px of the images in the array.
         train_size: side in px of the images the network is meant to see.
@@ -65,7 +67,7 @@ class Manifest:
         mean, std: per channel, of 0..1, of the train images as the array has them; if resized, of some of them.
         files: path relative to the manifest's folder -> FileInfo.
         skipped: {"file", "split", "reason"} of each image that was left out.
-        unlabelled: number of rows without a label of this task, which were left out.
+        unlabelled: number of rows without a label of this task.
         duplicates: {"splits", "files"} of each group of equal images in more than one split.
         conflicts: {"classes", "files"} of each group of equal images with more than one label.
         options: the options that shaped the bytes.
@@ -94,6 +96,16 @@ class Manifest:
     fingerprint: str
     format_version: int = field(default=FORMAT_VERSION)
     conflicts: list[dict[str, list[str]]] = field(default_factory=list)
+
+    @property
+    def labeled_splits(self) -> list[str]:
+        """Names of the splits whose images have labels."""
+        return [name for name in self.splits if name not in UNLABELED]
+
+    @property
+    def unlabeled_splits(self) -> list[str]:
+        """Names of the splits whose images have none, and -1 in their tables."""
+        return [name for name in self.splits if name in UNLABELED]
 
     def write(self, folder: Path) -> None:
         """Write `folder/manifest.json` atomically."""

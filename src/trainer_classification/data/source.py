@@ -17,7 +17,14 @@ from trainer_classification.config import PrepareConfig, TrainConfig
 from trainer_classification.data import hafnia_table
 from trainer_classification.data.folder import FolderOptions, scan_folder
 from trainer_classification.data.image_suffixes import register_plugins
-from trainer_classification.data.labeled_files import TASK, LabeledFiles, list_names, note_cleaned, note_labels
+from trainer_classification.data.labeled_files import (
+    TASK,
+    LabeledFiles,
+    list_names,
+    note_cleaned,
+    note_labels,
+    note_unlabeled,
+)
 from trainer_classification.data.listing import ListingOptions, read_listing
 from trainer_classification.data.split_names import SPLITS
 from trainer_classification.data.table_reader import is_table
@@ -50,17 +57,17 @@ def read_options(config: PrepareConfig | TrainConfig) -> ReadOptions:
 
 @dataclass(frozen=True)
 class Source:
-    """The labelled images of one classification task, in the order of the dataset's table.
+    """The images of one classification task, in the order of the dataset's table.
 
     Attributes:
         name, version, task: of the dataset.
         class_names: index = label.
         root: folder that `files` are relative to.
         files: path of each image.
-        splits: str [n], "train", "validation" or "test".
-        labels: int64 [n].
+        splits: str [n], "train", "validation" or "test"; of an image without a label with "_unlabeled" behind it.
+        labels: int64 [n]; -1: none.
         sizes: int64 [n, 2], width and height in px as the table says; 0 where it does not.
-        unlabelled: rows left out because they have no label of this task.
+        unlabelled: rows that have no label of this task.
         notes: what the user should know, a sentence each.
         left_out: suffix -> files of a folder that are no image that can be decoded; "" for no suffix.
     """
@@ -235,20 +242,23 @@ def _from_table(info: dict[str, Any], table: pl.DataFrame, root: Path, task: str
     labels = rows["name"].replace_strict({n: i for i, n in enumerate(names)}, default=-1, return_dtype=pl.Int64)
     labels_N = labels.to_numpy()
     _check_labels(rows, labels_N, names, where)
-    hafnia_table.check_rows(rows.filter(labels >= 0), where, root)
-
     splits = rows["split"].replace(hafnia_table.find_splits(rows["split"].drop_nulls().unique().to_list()))
-    known = (labels >= 0) & splits.is_in(list(SPLITS)).fill_null(False)
-    strays = sorted(set(splits.filter((labels >= 0) & ~known).to_list()))
+    in_split = splits.is_in(list(SPLITS)).fill_null(False)
+    known = in_split & rows["file_path"].is_not_null()
+    hafnia_table.check_rows(rows.filter((labels >= 0) | known), where, root)
+
+    strays = sorted(set(splits.filter(~in_split).drop_nulls().to_list()))
     notes = [f"Rows of split {', '.join(strays)} are left out: known are {', '.join(SPLITS)}."] if strays else []
     notes += note_cleaned(meant.items())
     rows, splits, labels_N = rows.filter(known), splits.filter(known), labels_N[known.to_numpy()]
-    empty = [names[i] for i in np.flatnonzero(np.bincount(labels_N, minlength=len(names)) == 0)]
+    is_labeled = labels_N >= 0
+    empty = [names[i] for i in np.flatnonzero(np.bincount(labels_N[is_labeled], minlength=len(names)) == 0)]
     if empty:
         notes.append(f"{len(empty)} of {len(names)} classes have no image: {list_names(empty)}.")
-    if not len(labels_N):
+    if not is_labeled.any():
         raise ValueError(f"The dataset {info['dataset_name']} has no labelled images of task {chosen['name']!r}.")
-    splits_N = np.array(splits.to_list())
+    given_N = np.array(splits.to_list())
+    splits_N = np.where(is_labeled, given_N, np.char.add(given_N, "_unlabeled"))
     source = Source(
         name=info["dataset_name"],
         version=info.get("version") or "0.0.0",
@@ -260,7 +270,7 @@ def _from_table(info: dict[str, Any], table: pl.DataFrame, root: Path, task: str
         labels=labels_N,
         sizes=rows.select(pl.col("width", "height").fill_null(0)).to_numpy(),
         unlabelled=int((labels < 0).sum()),
-        notes=[*notes, *note_labels(names, labels_N, splits_N)],
+        notes=[*notes, *note_labels(names, labels_N[is_labeled], given_N[is_labeled]), *note_unlabeled(splits_N)],
     )
     return _with_true_sizes(source)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 SPLITS = ("train", "validation", "test")
+UNLABELED = tuple(f"{split}_unlabeled" for split in SPLITS)  # their images without a label, as splits of their own
 EVALUATION = ("eval", "evaluation")  # test, or validation where another one is called test
 
 _NAMES = {

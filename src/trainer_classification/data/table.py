@@ -1,6 +1,6 @@
 """The table of a split: labels, sizes and names of the original files. It belongs to every format.
 
-table/<split>.labels.npy    int64 [N]
+table/<split>.labels.npy    int64 [N], -1 in the splits without labels
 table/<split>.sizes.npy     int32 [N, 2], width and height of the originals in px, upright
 table/<split>.files.json    N paths: the original files, relative to the manifest's `root`
 
@@ -24,7 +24,7 @@ class Table:
     """The table of one split.
 
     Attributes:
-        labels: int64 [N].
+        labels: int64 [N]; -1: none.
         sizes: int32 [N, 2], width and height of the originals in px.
         files: N paths of the originals, relative to the manifest's `root`.
     """

@@ -191,7 +191,7 @@ def _add_shard(store: TarStore, path: Path, index: str) -> None:
         if label_end > len(content):
             raise ValueError(f"{path} is cut off: prepare the dataset again with --force.")
         label = bytes(content[int(label_offset) : label_end])
-        if not label.isdigit():
+        if not label.isdigit() and label != b"-1":  # -1: none
             raise ValueError(f"{path} is damaged: prepare the dataset again with --force.")
 
         sample = int(name.partition(".")[0])

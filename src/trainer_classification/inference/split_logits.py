@@ -127,7 +127,7 @@ def _check_data(model: Model, options: DataOptions, manifest: Manifest) -> None:
     if options.split not in manifest.splits:
         raise ValueError(
             f"{manifest.dataset} has no labeled images in its split {options.split!r}: choose --split "
-            f"{', '.join(manifest.splits)}."
+            f"{', '.join(manifest.labeled_splits)}."
         )
     if manifest.channels > model.channels:
         raise ValueError(

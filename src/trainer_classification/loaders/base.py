@@ -100,7 +100,7 @@ class LoaderRequest:
     Attributes:
         folder: of the prepared dataset.
         manifest: of the prepared dataset.
-        split: "train", "validation" or "test".
+        split: one of `manifest.splits`; the labels of one without labels are -1.
         plan: order and draws for training; None for evaluation.
         batch_size: of the global batch.
         image_size: side of the batches' images in px.

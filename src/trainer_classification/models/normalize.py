@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_SMALLEST_STD = 1e-3  # a channel that never changes has std 0
+SMALLEST_STD = 1e-3  # a channel that never changes has std 0
 
 
 class Normalize:
@@ -20,7 +20,7 @@ class Normalize:
     """
 
     def __init__(self, mean: list[float], std: list[float], device: torch.device) -> None:
-        scale = [1 / (255 * max(value, _SMALLEST_STD)) for value in std]
+        scale = [1 / (255 * max(value, SMALLEST_STD)) for value in std]
         self.scale = torch.tensor(scale, device=device)[:, None, None]
         self.offset = -torch.tensor(mean, device=device)[:, None, None] * 255 * self.scale
 

@@ -24,6 +24,8 @@ trained by trainer-classification on the Hafnia dataset {dataset} {version}.
 
 Load it with `torch.load("model.pth", weights_only=True)`: `state["model"]` are the weights, `meta` is JSON with class
 names, image size, mean and std.
+
+`model.zip` is the same model as an archive. It is read right by {archive_readers}.
 """
 
 

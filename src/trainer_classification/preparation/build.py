@@ -322,6 +322,7 @@ def _split_infos(build: Build, parts: _Splits) -> dict[str, SplitInfo]:
     infos = {}
     for name, origin in parts.origin.items():
         rows = parts.rows[name]
-        per_class = np.bincount(source.labels[rows], minlength=len(source.class_names))
+        labels = source.labels[rows]
+        per_class = np.bincount(labels[labels >= 0], minlength=len(source.class_names))
         infos[name] = SplitInfo(len(rows), origin, per_class.tolist())
     return infos

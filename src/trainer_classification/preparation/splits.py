@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from trainer_classification.data.split_names import SPLITS, UNLABELED
+
 TEST_FRACTION = 0.2
 _HASH_SEEDS = {"test": 1, "validation": 2}  # fixed, so that every machine cuts alike
-_ORDER = ("train", "validation", "test")
+_ORDER = (*SPLITS, *UNLABELED)
 _MIN_TO_SHARE = 3  # images of a class from which on it gives at least one
 
 
@@ -21,12 +25,14 @@ def cut_missing(
 ) -> tuple[npt.NDArray[np.str_], dict[str, str]]:
     """Cut test (`test_fraction` of train) and validation (`validation_fraction` of the rest) where they are missing.
 
+    Images without a label are neither cut nor replaced: where test has no labels, no test is cut.
+
     Only a hash of its content decides about an image, so equal images stay together. Each class keeps its share on
     average. A class with three images or more gives at least one, and every class keeps at least one.
 
     Args:
-        splits: str [n], "train", "validation" or "test".
-        labels: int64 [n].
+        splits: str [n], of SPLITS and UNLABELED.
+        labels: int64 [n]; -1: none.
         hashes: str [n], content hash of each image.
         validation_fraction: 0: there is no validation split, and the dataset's own joins train.
         test_fraction: more than 0, because every training ends with a test.
@@ -37,12 +43,13 @@ def cut_missing(
     Raises:
         ValueError: there is no train split.
     """
-    splits = splits.astype("<U10")
-    origin = {name: "dataset" for name in _ORDER if (splits == name).any()}
+    splits = splits.astype("<U20")
+    origin = {name: "dataset" for name in SPLITS if (splits == name).any()}
+    origin |= {name: "dataset, without labels" for name in UNLABELED if (splits == name).any()}
     if "train" not in origin:
         raise ValueError(f"The dataset has no train split, only {', '.join(origin)}: there is nothing to train on.")
 
-    if "test" not in origin:
+    if _lacks_test(origin):
         _cut(splits, labels, hashes, "test", test_fraction)
         origin["test"] = f"cut, {test_fraction:.0%} of train"
 
@@ -61,7 +68,11 @@ def cut_missing(
 def are_missing(splits: npt.NDArray[np.str_], validation_fraction: float) -> bool:
     """Return whether `cut_missing` would cut."""
     existing = set(splits.tolist())
-    return "test" not in existing or (validation_fraction > 0 and "validation" not in existing)
+    return _lacks_test(existing) or (validation_fraction > 0 and "validation" not in existing)
+
+
+def _lacks_test(existing: Collection[str]) -> bool:
+    return "test" not in existing and "test_unlabeled" not in existing
 
 
 def _cut(

@@ -195,11 +195,11 @@ def _measure_times(setup: Setup, state: State, seconds: float) -> Times:
         full, batch = measure(setup, state, seconds)
         per_pixel = max(0.0, (full - first) / (full_size**2 - first_size**2))
 
-    validation, test = estimate_evaluation(setup, batch)
+    validation, final = estimate_evaluation(setup, batch)
     times = Times(
         fixed=max(0.0, full - per_pixel * full_size**2),
         per_pixel=per_pixel,
         evaluation=_SAVING_SECONDS + validation,
-        finish=CLOSING_SECONDS + test,
+        finish=CLOSING_SECONDS + final,
     )
     return setup.world.broadcast_object(lambda: times)

@@ -219,8 +219,8 @@ def _estimate_time(setup: Setup, state: State, times: list[float], seconds_befor
         for epoch in range(state.epoch, epochs)
     ]
     training = step * steps * sum(areas)
-    validation, test = estimate_evaluation(setup, batch)
-    rest = validation * len(areas) + test + CLOSING_SECONDS + seconds_before
+    validation, final = estimate_evaluation(setup, batch)
+    rest = validation * len(areas) + final + CLOSING_SECONDS + seconds_before
     return (
         f"about {duration(training + rest)} for {len(areas)} epochs of {steps} steps, "
         f"{duration(training)} of them training"

@@ -18,8 +18,8 @@ from trainer_classification.training.setup import Setup
 from trainer_classification.training.state import State
 
 
-def describe(setup: Setup, state: State) -> CheckpointMeta:
-    """Describe a checkpoint of the run as it is now."""
+def describe(setup: Setup, state: State, temperature: float | None = None) -> CheckpointMeta:
+    """Describe a checkpoint of the run as it is now; the temperature is the one fitted to its weights, if any."""
     manifest = setup.manifest
     return CheckpointMeta(
         config=dataclasses.asdict(setup.config),
@@ -35,6 +35,7 @@ def describe(setup: Setup, state: State) -> CheckpointMeta:
         task=manifest.task,
         array_size=manifest.image_size,
         resized=manifest.resized,
+        temperature=temperature,
     )
 
 
@@ -82,6 +83,29 @@ def collect_tensors(setup: Setup, state: State, sums: torch.Tensor, not_finite: 
     if step.ema is not None:
         tensors["average"] = step.ema.model.state_dict()
     return tensors
+
+
+def save_final(setup: Setup, state: State, temperature: float | None) -> CheckpointMeta:
+    """Write the kept weights with their temperature to all places where a finished run has them; rank 0 calls this.
+
+    These are model.pth and model.zip for the model, best.pth among the checkpoints, and in the cloud its archive.
+
+    Returns:
+        The description of the model.
+    """
+    tracker = setup.tracker
+    weights = setup.step.kept_model.state_dict()
+    meta = describe(setup, state, temperature)
+    checkpoint.save(tracker.model_dir / "model.pth", {"model": weights}, meta)
+    archive.write(tracker.model_dir, None, weights, meta, setup.manifest.task)
+
+    best = tracker.checkpoint_dir / "best.pth"
+    tensors, best_meta = checkpoint.load(best)
+    checkpoint.save(best, tensors, dataclasses.replace(best_meta, temperature=temperature))
+    last = tracker.checkpoint_dir / "last.pth"
+    if in_cloud() and last.is_file():
+        _write_archive(setup, state, last)
+    return meta
 
 
 def _write_archive(setup: Setup, state: State, path: Path) -> None:

@@ -156,6 +156,10 @@ class Setup:
         """Open the loader of the test split."""
         return _open(self.inputs, self.recipe, "test", self.recipe.image_size, None)
 
+    def open_whole_split(self, split: str) -> Loader:
+        """Open a loader that delivers all images of a split to this rank, in their order."""
+        return _open(self.inputs, self.recipe, split, self.recipe.image_size, None, World())
+
     def close(self) -> None:
         """Close the validation loader."""
         if self.validation_loader is not None:
@@ -220,7 +224,11 @@ def describe_configuration(setup: Setup) -> dict[str, Any]:
     return dataclasses.asdict(setup.config) | resolved | {"manifest_fingerprint": setup.manifest.fingerprint}
 
 
-def _open(inputs: Inputs, recipe: Recipe, split: str, image_size: int, plan: Plan | None) -> Loader:
+def _open(
+    inputs: Inputs, recipe: Recipe, split: str, image_size: int, plan: Plan | None, among: World | None = None
+) -> Loader:
+    """Open the loader of a split, whose images are divided among some processes; by default those that train."""
+    world = among or inputs.world
     request = LoaderRequest(
         folder=inputs.folder,
         manifest=inputs.manifest,
@@ -230,8 +238,8 @@ def _open(inputs: Inputs, recipe: Recipe, split: str, image_size: int, plan: Pla
         image_size=image_size,
         device=inputs.resolved.device,
         threads=inputs.config.workers or inputs.world.threads,
-        rank=inputs.world.rank,
-        world_size=inputs.world.size,
+        rank=world.rank,
+        world_size=world.size,
         eval_crop=recipe.eval_crop,
     )
     return open_loader(inputs.resolved.engine, request)

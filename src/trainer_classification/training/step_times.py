@@ -72,12 +72,17 @@ def measure(setup: Setup, state: State, seconds: float) -> tuple[float, float]:
 
 
 def estimate_evaluation(setup: Setup, seconds_per_batch: float) -> tuple[float, float]:
-    """Return the seconds of one evaluation on the validation split, and on the test split; 0 without a split."""
+    """Return the seconds of one evaluation on the validation split, and of all those that end a run.
+
+    At the end, all ranks evaluate test, and rank 0 alone collects the logits of every split but train.
+    """
     seconds = {
         name: seconds_per_batch * -(-split.count // setup.recipe.batch_size)
         for name, split in setup.manifest.splits.items()
+        if name != "train"
     }
-    return seconds.get("validation", 0.0), seconds.get("test", 0.0)
+    alone = setup.world.size * sum(seconds.values())
+    return seconds.get("validation", 0.0), seconds.get("test", 0.0) + alone
 
 
 def _repeat_epochs(loader: Loader) -> Iterator[Batch]:

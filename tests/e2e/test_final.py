@@ -1,0 +1,111 @@
+"""What a run leaves beside its checkpoints: temperature, figures of the test, and their files."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from helpers import encoded, noise, write_dataset
+from trainer_classification.checkpoint.load_model import load_model
+from trainer_classification.inference.split_logits import DataOptions, run_on_split
+from trainer_classification.metrics.calibration import calibration_error, confidence_of, fit_temperature
+
+PLATFORM_SCALARS = {
+    *(f"image_classification/{name}_macro" for name in ("precision", "recall", "f1")),
+    *(f"image_classification/{name}_weighted" for name in ("precision", "recall", "f1")),
+    *(f"image_classification/{name}" for name in ("accuracy", "n_gt_missing", "n_pred_missing")),
+    *("test/accuracy", "test/loss"),
+}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    """90 train, 20 validation and 20 test images, of which none, every fifth and every third has the wrong label."""
+    rows = []
+    for number in range(130):
+        split, wrong = ("train", 999) if number < 90 else ("validation", 5) if number < 110 else ("test", 3)
+        label = (number + (number % wrong == 1)) % 2
+        data = encoded(noise(number, 28, 28) // 2 + 110 * (number % 2))
+        rows.append({"data": data, "label": "ab"[label], "split": split, "width": 28, "height": 28})
+    return write_dataset(tmp_path_factory.mktemp("final") / "tiny", rows, ["a", "b"])
+
+
+def read_rows(path):
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+@pytest.fixture
+def run_folder(runner):
+    runner("--epochs", "2", "--label-smoothing", "0.2")
+    (folder,) = runner.experiments
+    return folder
+
+
+def test_the_temperature_is_that_of_validation_and_calibration_is_measured_on_test(run_folder, runner):
+    summary = runner.summary(run_folder)
+    model = load_model(run_folder)
+    files = ("model/model.pth", "model/model.zip", "checkpoints/best.pth")
+    assert [load_model(run_folder / name).temperature for name in files] == [summary["temperature"]] * 3
+
+    def run_on(split):
+        data = DataOptions(str(runner.dataset), split, prepared=str(runner.folder / "prepared"), device="cpu")
+        found = run_on_split(model, data)
+        return found.logits, found.labels
+
+    fits = {split: fit_temperature(*run_on(split)).temperature for split in ("validation", "test")}
+    assert model.temperature == pytest.approx(fits["validation"], rel=1e-4)
+    assert model.temperature != pytest.approx(fits["test"], rel=1e-4)
+
+    logits, labels = run_on("test")
+    correct = logits.argmax(1) == labels
+    for name, temperature in (("before", 1.0), ("after", fits["validation"])):
+        expected = calibration_error(confidence_of(logits, temperature), correct)
+        assert summary[f"calibration_error_test_{name}"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_run_logs_the_platforms_scalars_once_and_writes_classes_and_confusion(run_folder, runner):
+    lines = runner.stdout.splitlines()
+    counts = {name: sum(f"name='{name}'" in line for line in lines) for name in PLATFORM_SCALARS}
+    assert counts == dict.fromkeys(PLATFORM_SCALARS, 1)
+
+    summary = runner.summary(run_folder)
+    classes = read_rows(run_folder / "data/classes.csv")
+    assert [row["class"] for row in classes] == ["a", "b"]
+    confusion = np.array([[int(row["a"]), int(row["b"])] for row in read_rows(run_folder / "data/confusion.csv")])
+    assert confusion.sum(1).tolist() == [int(row["support"]) for row in classes]
+    assert confusion.sum() == 20
+    assert confusion.trace() / 20 == summary["accuracy_test"]
+
+
+def test_without_validation_no_temperature_is_fitted(runner):
+    runner("--epochs", "1", "--validation-fraction", "0")
+    (folder,) = runner.experiments
+    summary = runner.summary(folder)
+    assert (summary["temperature"], summary["calibration_error_test_after"]) == (None, None)
+    assert 0 <= summary["calibration_error_test_before"] <= 1
+    assert load_model(folder).temperature is None
+    assert json.loads((folder / "data/summary.json").read_text()) == summary
+
+
+def test_a_test_split_without_labels_is_predicted_and_gives_no_figures(runner, tmp_path):
+    given = []
+    for number in range(60):
+        data = encoded(noise(number, 28, 28) // 2 + 110 * (number % 2))
+        label, split = ("ab"[number % 2], "train") if number < 50 else (None, "test")
+        given.append({"data": data, "label": label, "split": split, "width": 28, "height": 28})
+    runner.dataset = write_dataset(tmp_path / "withheld", given, ["a", "b"])
+    output = runner()
+    assert "The test split has no labels" in output
+
+    (folder,) = runner.experiments
+    summary = runner.summary(folder)
+    figures = {name: value for name, value in summary.items() if "test" in name}
+    assert figures.keys() >= {"accuracy_test", "balanced_accuracy_test", "loss_test", "calibration_error_test_before"}
+    assert set(figures.values()) == {None}
+    assert "name='test/accuracy'" not in runner.stdout
+
+    lines = [json.loads(line) for line in (folder / "data/predictions-test_unlabeled.jsonl").read_text().splitlines()]
+    assert [line["path"] for line in lines] == [f"data/{number:05d}.png" for number in range(50, 60)]
+    assert [line["class"] for line in lines] == ["a", "b"] * 5
+    assert all(0.5 <= line["confidence"] <= 1 and line["model"] == summary["model_id"] for line in lines)

@@ -1,0 +1,94 @@
+"""Archives: what the reader of Hafnia's trainer makes of ours, and that our own reader gets the weights bit for bit."""
+
+import io
+import json
+import zipfile
+
+import pytest
+import torch
+from torchvision.models import resnet18
+from torchvision.transforms.v2.functional import normalize
+
+from helpers import meta_of
+from trainer_classification import models
+from trainer_classification.checkpoint import archive
+from trainer_classification.checkpoint.load_model import load_model
+from trainer_classification.models.normalize import Normalize
+
+IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+
+
+def read_as_hafnias_trainer(path):
+    """What trainer-classification 459bafb does: by name, all that fits by shape, and ImageNet's mean and std."""
+    with zipfile.ZipFile(path) as file:
+        config = json.loads(file.read("model_config.json"))
+        state = torch.load(io.BytesIO(file.read(config["model_weight_path"])), weights_only=True)
+    if config["name"] != "resnet18":
+        raise ValueError(f"Model {config['name']} not recognized.")
+    network = resnet18(num_classes=len(config["task"]["classes"])).eval()
+    own = network.state_dict()
+    network.load_state_dict({name: tensor for name, tensor in state.items() if tensor.shape == own[name].shape}, False)
+    return lambda images: network(normalize(images.permute(0, 3, 1, 2).expand(-1, 3, -1, -1) / 255, **IMAGENET))
+
+
+def trained(name="resnet18", channels=3, image_size=64, **more):
+    """A network with statistics and a head as if trained, and its description."""
+    torch.manual_seed(0)
+    network = models.build(name, 3, channels, image_size)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.weight.data.uniform_(0.3, 0.6)
+    meta = meta_of(name, "abc", image_size=image_size, channels=channels, width=0, **more)
+    return network.eval(), meta
+
+
+@torch.no_grad()
+def both_logits(tmp_path, network, meta):
+    images = torch.randint(0, 256, (16, 64, 64, meta.channels), dtype=torch.uint8)
+    path = archive.write(tmp_path, None, network.state_dict(), meta, "task")
+    ours = network(Normalize(meta.mean, meta.std, torch.device("cpu"))(images))
+    return ours, read_as_hafnias_trainer(path)(images)
+
+
+def test_their_reader_gives_our_logits_where_only_the_deviation_differs(tmp_path):
+    ours, theirs = both_logits(tmp_path, *trained(mean=IMAGENET["mean"], std=[0.3, 0.31, 0.1]))
+    torch.testing.assert_close(theirs, ours, rtol=1e-3, atol=1e-3)
+
+
+def test_their_reader_gives_our_logits_of_gray_images(tmp_path):
+    mean = [sum(IMAGENET["mean"]) / 3]
+    ours, theirs = both_logits(tmp_path, *trained(channels=1, mean=mean, std=[0.3]))
+    assert (theirs - ours).abs().max() < 0.02 * ours.std()  # at the border, three means are not one
+
+
+def test_their_reader_gives_our_classes_where_the_mean_differs_within_the_bound(tmp_path):
+    ours, theirs = both_logits(tmp_path, *trained(mean=[0.54, 0.5, 0.46], std=[0.3, 0.3, 0.3]))
+    assert torch.equal(theirs.argmax(1), ours.argmax(1))
+    assert (theirs - ours).abs().max() < 0.2 * ours.std()
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("resnet18", IMAGENET | {"image_size": 32}),  # its stem is 3x3: their reader would leave it random
+        ("resnet18", {"mean": [0.13] * 3, "std": [0.3] * 3}),  # of digits: a border of zeros would be bright
+        ("speednet", IMAGENET),
+        ("efficientnet-lite0", IMAGENET),
+    ],
+)
+def test_their_reader_refuses_what_it_would_get_wrong_and_ours_reads_it(tmp_path, name, options):
+    network, meta = trained(name, **options)
+    path = archive.write(tmp_path, None, network.state_dict(), meta, "task")
+    with pytest.raises(ValueError, match=f"of trainer-classification: {name} not recognized"):
+        read_as_hafnias_trainer(path)
+    assert "refuses" in archive.describe_readers(meta)
+    assert load_model(path).name == name
+
+
+def test_our_reader_gets_the_weights_bit_for_bit(tmp_path):
+    network, meta = trained(mean=[0.54, 0.5, 0.46], std=[0.3, 0.3, 0.3], temperature=0.7)
+    path = archive.write(tmp_path, None, network.state_dict(), meta, "task")
+    model = load_model(path)
+    assert all(torch.equal(tensor, model.network.state_dict()[key]) for key, tensor in network.state_dict().items())
+    assert (path.name, model.temperature, archive.read(path).has_checkpoint) == ("model.zip", 0.7, False)
