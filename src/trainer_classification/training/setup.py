@@ -28,6 +28,7 @@ from trainer_classification.recipes import Recipe
 from trainer_classification.training import progressive
 from trainer_classification.training.cuda_graph import CudaGraphStep
 from trainer_classification.training.distributed import StopConsensus, World
+from trainer_classification.training.idle_options import describe_idle_options
 from trainer_classification.training.initial_weights import build_initial_model
 from trainer_classification.training.resolve import Resolved, complete_recipe
 from trainer_classification.training.step import Step
@@ -205,6 +206,8 @@ def log_setup(setup: Setup) -> None:
         f"Recipe: {setup.recipe_reason}; {recipe.model}, {recipe.image_size} px, {recipe.epochs} epochs of "
         f"{setup.plan.count:,} images."
     )
+    for sentence in describe_idle_options(setup.config, recipe, setup.manifest):
+        log(f"Note: {sentence}")
     if setup.step_mode == "graph":
         log("Step: recorded as one CUDA graph.")
 
