@@ -94,7 +94,7 @@ def values_of(kind, option, default):
     return [default, *map(type(default), bounds), *([1e-05] if isinstance(default, float) else [])]
 
 
-CHECKED = {"formats": ["", "tar", "array,beton"]}  # texts that may not be any
+CHECKED = {"name": ["first try", "grün 2.5"], "formats": ["", "tar", "array,beton"]}  # texts that may not be any
 
 FIELDS = [
     pytest.param(script, name, CHECKED.get(name) or values_of(kind, option, default), id=f"{script[8:-3]}-{name}")
