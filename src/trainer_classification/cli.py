@@ -30,7 +30,7 @@ from cyclopts import (
 
 from trainer_classification import option_file, option_hints
 from trainer_classification.config import COMMANDS
-from trainer_classification.environment import launched
+from trainer_classification.environment import launched, name_user
 from trainer_classification.options import Option, flag, options_of
 
 Config = TypeVar("Config")
@@ -78,6 +78,7 @@ def run(
         # A character that the terminal lacks, or a file name that is no UTF-8, is no reason to fail.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    name_user()
     tokens = sys.argv[1:] if argv is None else argv
     tokens = drop_unset(join_quoted(tokens))
     tokens = [_DASH if token == "-" else token for token in tokens]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +44,21 @@ def launched() -> bool:
 def in_cloud() -> bool:
     """Return True in a run of Training-aaS; this is the SDK's own rule."""
     return os.environ.get("HAFNIA_CLOUD", "").lower() == "true"
+
+
+def name_user() -> None:
+    """Give the user a name, and a home where there is none: containers run under ids that no one has entered.
+
+    torch asks for the name when it chooses its cache, and ends with a KeyError without one.
+    """
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["USER"] = f"uid{os.getuid()}"
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = tempfile.gettempdir()
 
 
 def free_memory() -> int:

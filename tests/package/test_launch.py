@@ -94,7 +94,12 @@ def values_of(kind, option, default):
     return [default, *map(type(default), bounds), *([1e-05] if isinstance(default, float) else [])]
 
 
-CHECKED = {"formats": ["", "tar", "array,beton"]}  # texts that may not be any
+# Options that do not take just any value of their type.
+CHECKED = {
+    "name": ["first try", "grün 2.5"],
+    "formats": ["", "tar", "array,beton"],
+    "test_fraction": [0.2, 0.01, 0.9],
+}
 
 FIELDS = [
     pytest.param(script, name, CHECKED.get(name) or values_of(kind, option, default), id=f"{script[8:-3]}-{name}")

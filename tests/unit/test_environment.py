@@ -1,6 +1,10 @@
 """Memory as the machine and its container grant it."""
 
+import getpass
 import os
+import pwd
+import tempfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -50,3 +54,16 @@ def test_all_memory_is_the_machines_or_the_containers_limit(tmp_path, monkeypatc
     assert environment.total_memory() == machine
     (tmp_path / "memory.max").write_text("1000000\n")
     assert environment.total_memory() == 1000000
+
+
+def test_a_user_id_without_a_name_or_a_home_gets_both(monkeypatch):
+    def getpwuid(uid):
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    for name in ("USER", "LOGNAME", "LNAME", "USERNAME", "HOME"):
+        monkeypatch.setenv(name, "")  # so that it is put back
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(pwd, "getpwuid", getpwuid)
+    environment.name_user()
+    assert getpass.getuser() == f"uid{os.getuid()}"
+    assert Path.home() == Path(tempfile.gettempdir())

@@ -12,6 +12,7 @@ from trainer_classification.config import PrepareConfig
 from trainer_classification.console import log
 from trainer_classification.data import manifest
 from trainer_classification.data.manifest import Manifest
+from trainer_classification.options import flag
 from trainer_classification.preparation import partial
 from trainer_classification.preparation.build import Build, build_dataset
 from trainer_classification.preparation.format import PrepareSpec
@@ -44,7 +45,17 @@ def prepare(config: PrepareConfig) -> Prepared:
         return verify(info)
 
     names = (config.formats or PrepareConfig.formats).split(",")
+    if "beton" not in names:
+        _note_idle_beton_options(config)
     return write(info, [name for name in names if name], config)
+
+
+def _note_idle_beton_options(config: PrepareConfig) -> None:
+    """Say which options of the beton were given for nothing."""
+    for name in ("beton_mode", "beton_side"):
+        value = getattr(config, name)
+        if value != getattr(PrepareConfig, name):
+            log(f"Note: {flag(name)} {value} has no effect: --formats {config.formats} writes no beton.")
 
 
 def verify(info: DatasetInfo) -> Prepared:

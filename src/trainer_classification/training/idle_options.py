@@ -1,0 +1,34 @@
+"""Find options that were given and change nothing in this run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from trainer_classification.config import TrainConfig
+from trainer_classification.data.manifest import Manifest
+from trainer_classification.options import flag
+from trainer_classification.recipes import Recipe
+
+_FRACTIONS = (("validation_fraction", "validation"), ("test_fraction", "test"))
+
+
+def describe_idle_options(config: TrainConfig, recipe: Recipe, manifest: Manifest) -> Iterator[str]:
+    """Yield a sentence for each option that has no effect.
+
+    Args:
+        config: what the user asked for.
+        recipe: with no value left open.
+        manifest: of the prepared dataset.
+    """
+    if config.shift > 0 and recipe.policy.crop == "resized":
+        yield (
+            f"--shift {config.shift} has no effect: images that are stored larger than {recipe.image_size} px are "
+            f"cropped at random, not shifted."
+        )
+    if config.weights and config.resume:
+        yield f"--weights {config.weights} has no effect where --resume finds a checkpoint, which has its own."
+    for name, split in _FRACTIONS:
+        value = getattr(config, name)
+        has_own = split in manifest.splits and manifest.splits[split].origin == "dataset"
+        if has_own and value != getattr(TrainConfig, name):
+            yield f"{flag(name)} {value:g} has no effect: the dataset has its own {split} split."

@@ -1,0 +1,49 @@
+"""An option without effect says so, and one with effect does not."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import pytest
+
+from trainer_classification.config import PrepareConfig, TrainConfig
+from trainer_classification.preparation import pipeline
+from trainer_classification.recipes import RECIPES
+from trainer_classification.training.idle_options import describe_idle_options
+
+PHOTOS = RECIPES["caltech-101"]
+SMALL = RECIPES["cifar10"]
+
+
+def idle(recipe, origin="dataset", **options):
+    splits = {name: SimpleNamespace(origin=origin) for name in ("train", "validation", "test")}
+    manifest = SimpleNamespace(splits=splits)
+    return " ".join(describe_idle_options(TrainConfig(**options), recipe, manifest))
+
+
+def test_a_shift_of_photos_has_no_effect():
+    assert idle(PHOTOS, shift=4).startswith("--shift 4 has no effect: ")
+    assert idle(SMALL, shift=4) == ""
+    assert idle(dataclasses.replace(PHOTOS, epochs=3), shift=0) == ""
+
+
+@pytest.mark.parametrize("name", ["validation", "test"])
+def test_a_fraction_has_no_effect_where_the_dataset_has_the_split(name):
+    assert f"--{name}-fraction 0.3 has no effect" in idle(SMALL, **{f"{name}_fraction": 0.3})
+    assert idle(SMALL, origin="cut, 30% of train", **{f"{name}_fraction": 0.3}) == ""
+    assert idle(SMALL) == ""
+
+
+def test_weights_beside_a_checkpoint_have_no_effect():
+    assert "--weights a.pth has no effect" in idle(SMALL, weights="a.pth", resume="last.pth")
+    assert idle(SMALL, weights="a.pth") == ""
+
+
+def test_options_of_the_beton_have_no_effect_without_one(monkeypatch, capsys):
+    monkeypatch.setattr(pipeline, "inspect", lambda _: None)
+    monkeypatch.setattr(pipeline, "write", lambda *_: None)
+    pipeline.prepare(PrepareConfig(formats="array,tar", beton_side=500, beton_mode="raw"))
+    said = capsys.readouterr().err
+    assert "--beton-side 500 has no effect" in said
+    assert "--beton-mode raw has no effect" in said
+    pipeline.prepare(PrepareConfig(beton_side=500))
+    assert "no effect" not in capsys.readouterr().err
