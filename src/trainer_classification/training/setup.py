@@ -22,7 +22,7 @@ from trainer_classification.optim.ema import ModelEma
 from trainer_classification.optim.parameter_groups import build_optimizer
 from trainer_classification.outputs.tracking import Tracker
 from trainer_classification.plan import Plan, training_steps
-from trainer_classification.recipes import Recipe
+from trainer_classification.recipes import Recipe, describe_augmentation
 from trainer_classification.training import progressive
 from trainer_classification.training.cuda_graph import CudaGraphStep
 from trainer_classification.training.distributed import StopConsensus, World
@@ -192,7 +192,7 @@ def log_setup(setup: Setup) -> None:
     recipe = setup.recipe
     log(
         f"Recipe: {setup.recipe_reason}; {recipe.model}, {recipe.image_size} px, {recipe.epochs} epochs of "
-        f"{setup.plan.count:,} images."
+        f"{setup.plan.count:,} images; augmentation: {describe_augmentation(recipe.policy)}."
     )
     if setup.step_mode == "graph":
         log("Step: recorded as one CUDA graph.")
