@@ -176,13 +176,14 @@ def recipe_for(
         return _fit(RECIPES[name], image_size, count, resized), f"recipe of {name}"
 
     epochs = min(100, max(10, round(1_500_000 / max(count, 1))))
+    # Gray images are often digits or signs, which a flip turns into something else.
+    flip: Literal["none", "random"] = "none" if channels == 1 else "random"
     if resized:
-        policy = _PHOTO
+        policy = dataclasses.replace(_PHOTO, flip=flip)
         batch_size = 128
         learning_rate = 0.1
     else:
-        # Grey images are often digits or signs, which a flip turns into something else.
-        policy = Policy(crop="shift", shift=max(1, image_size // 8), flip="none" if channels == 1 else "random")
+        policy = Policy(crop="shift", shift=max(1, image_size // 8), flip=flip)
         batch_size = 256
         learning_rate = 0.2
     recipe = Recipe(
@@ -194,6 +195,19 @@ def recipe_for(
         eval_crop=_PHOTO_VIEW if resized else 0.0,
     )
     return recipe, f"derived from {count} images of {image_size} px with {channels} channels"
+
+
+def describe_augmentation(policy: Policy) -> str:
+    """Return what an augmentation does to an image, for the user."""
+    flips = "no flips" if policy.flip == "none" else f"{policy.flip} flips, which --flip none turns off"
+    parts = [flips]
+    if policy.crop == "shift" and policy.shift:
+        parts.append(f"shifts of up to {policy.shift} px")
+    if policy.crop == "resized":
+        parts.append(f"crops of {policy.area[0]:.0%} to {policy.area[1]:.0%} of the area")
+    if policy.cutout:
+        parts.append(f"a blank square of {policy.cutout} px")
+    return ", ".join(parts)
 
 
 def _fit(recipe: Recipe, image_size: int, count: int, resized: bool) -> Recipe:

@@ -12,8 +12,10 @@ import torch
 from helpers import rows, write_dataset
 from trainer_classification.checkpoint import file as checkpoint
 from trainer_classification.config import TrainConfig
+from trainer_classification.data.in_use import check_unused
 from trainer_classification.outputs.summary import REQUIRED
 from trainer_classification.training import epoch, loop
+from trainer_classification.training import train as train_module
 from trainer_classification.training.save import save_checkpoint
 from trainer_classification.training.train import train
 
@@ -77,6 +79,21 @@ def in_process(tmp_path, dataset, monkeypatch):
 
 def newest(folder):
     return max(folder.glob("experiments/*/checkpoints/last.pth"), key=lambda path: path.stat().st_mtime_ns)
+
+
+def test_a_run_holds_the_prepared_dataset_until_it_ends(in_process, monkeypatch):
+    real = train_module.fit
+    folders = []
+
+    def fit(setup, *args):
+        folders.append(setup.inputs.folder)
+        with pytest.raises(ValueError, match="A run in progress reads"):
+            check_unused(folders[0])
+        real(setup, *args)
+
+    monkeypatch.setattr(train_module, "fit", fit)
+    in_process("a", epochs=1)
+    check_unused(folders[0])
 
 
 def test_two_runs_of_one_seed_have_the_same_losses_and_another_seed_has_others(in_process):

@@ -14,7 +14,7 @@ from PIL import Image
 
 from helpers import encoded, noise, rows, tree, write_dataset
 from trainer_classification.config import PrepareConfig
-from trainer_classification.data import array, beton, manifest, table, tar
+from trainer_classification.data import array, beton, in_use, manifest, table, tar
 from trainer_classification.data.array import open_array
 from trainer_classification.data.decode import decode, is_sound
 from trainer_classification.data.formats import ArrayLayout
@@ -162,7 +162,7 @@ def test_bad_images_are_named_and_never_in_the_shards(tmp_path):
 def test_too_many_bad_images_end_it_with_their_names(tmp_path, policy):
     with pytest.raises(ValueError, match=r"3 of 47 images are bad, .*data/00003\.png.*--on-bad-image skip"):
         prepared(tmp_path, bad_rows(), on_bad_image=policy)
-    assert not (tmp_path / "out/tiny-12px").exists()
+    assert not list((tmp_path / "out").glob("*/manifest.json"))
 
 
 def test_more_bad_images_than_the_error_names_are_all_listed(tmp_path, capsys):
@@ -299,7 +299,7 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(job, "run_job", dying)
     with pytest.raises(KeyboardInterrupt):
         prepared(tmp_path, None, force=True)
-    assert tree(tmp_path / "out/tiny-12px") == whole  # the old one stays until the new one is whole
+    assert tree(target(tmp_path)) == whole  # the old one stays until the new one is whole
     again = []
     monkeypatch.setattr(job, "run_job", lambda one: again.append(one.stem) or run_job(one))
     assert tree(prepared(tmp_path, None, force=True).folder) == whole
@@ -718,11 +718,12 @@ def test_the_statistics_are_those_of_some_images_whatever_the_formats(tmp_path, 
 
 def test_an_error_in_a_worker_process_ends_the_command_with_its_text(tmp_path, monkeypatch):
     monkeypatch.setattr(job, "IMAGES_PER_JOB", 20)
-    (tmp_path / "out/tiny-12px.partial/parts").mkdir(parents=True)
+    write_dataset(tmp_path / "dataset", three_splits(), ["a", "b"])
+    parts = partial.partial_folder(target(tmp_path)) / "parts"
+    (parts / "000001.array").mkdir(parents=True)  # a file cannot be written there
     monkeypatch.setattr(partial, "claim", lambda *_: None)
-    (tmp_path / "out/tiny-12px.partial/parts/000001.array").mkdir()  # a file cannot be written there
     with pytest.raises(OSError, match=r"000001\.array"):
-        prepared(tmp_path, three_splits(), workers=2)
+        prepared(tmp_path, None, workers=2)
 
 
 def test_equal_images_with_different_labels_are_listed_each_time(tmp_path, capsys):
@@ -739,14 +740,58 @@ def test_equal_images_with_different_labels_are_listed_each_time(tmp_path, capsy
         assert prepared(tmp_path, None).manifest == made.manifest
 
 
+def target(tmp_path, **options):
+    """The folder that a dataset will be prepared in."""
+    return inspect.inspect(
+        PrepareConfig(dataset=str(tmp_path / "dataset"), out=str(tmp_path / "out"), **options)
+    ).folder
+
+
+def test_datasets_of_one_name_do_not_replace_each_other_though_their_files_have_equal_sizes(tmp_path):
+    made = {}
+    for place in ("A", "B"):
+        pixels = [noise(number + 100 * (place == "B")) for number in range(40)]
+        data = [
+            {"data": encoded(one, "BMP"), "label": "ab"[i % 2], "split": "train", "suffix": ".bmp"}
+            for i, one in enumerate(pixels)
+        ]
+        write_dataset(tmp_path / place / "data", data, ["a", "b"])
+        config = PrepareConfig(dataset=str(tmp_path / place / "data"), out=str(tmp_path / "out"), workers=1)
+        made[place] = tree(prepare(config).folder)
+    assert made["A"]["array/train.images.bin"] != made["B"]["array/train.images.bin"]
+    assert len(list((tmp_path / "out").glob("*/manifest.json"))) == 2
+
+
+def test_a_dataset_under_an_older_name_or_moved_since_is_found(tmp_path):
+    made = prepared(tmp_path, three_splits())
+    made.folder.rename(tmp_path / "out/tiny-12px")
+    assert prepared(tmp_path, None).folder == tmp_path / "out/tiny-12px"
+    (tmp_path / "dataset").rename(tmp_path / "moved")
+    again = prepare(PrepareConfig(dataset=str(tmp_path / "moved"), out=str(tmp_path / "out"), workers=1))
+    assert again.folder == tmp_path / "out/tiny-12px"
+
+
+def test_what_a_run_reads_is_not_replaced_and_formats_are_added_all_the_same(tmp_path):
+    made = prepared(tmp_path, three_splits(), formats="array")
+    before = tree(made.folder)
+    with in_use.hold(made.folder):
+        with pytest.raises(ValueError, match=r"A run in progress reads .*wait until the run has ended"):
+            prepared(tmp_path, None, formats="array", force=True)
+        assert tree(made.folder) == before
+        prepared(tmp_path, None, formats="tar")
+    assert set(prepared(tmp_path, None, formats="array", force=True).manifest.formats) == {"array"}
+
+
 @pytest.mark.parametrize("suffix", ["", ".partial", ".old"])
 @pytest.mark.parametrize("option", [{}, {"force": True}])
 def test_a_folder_that_prepare_did_not_make_is_never_deleted(tmp_path, suffix, option):
-    place = tmp_path / f"out/tiny-12px{suffix}"
+    write_dataset(tmp_path / "dataset", three_splits(), ["a", "b"])
+    whole = target(tmp_path)
+    place = whole.with_name(whole.name + suffix)
     place.mkdir(parents=True)
     (place / "precious.txt").write_text("the only copy")
-    with pytest.raises(ValueError, match=rf"tiny-12px{suffix} .* not made by prepare: move it away"):
-        prepared(tmp_path, three_splits(), **option)
+    with pytest.raises(ValueError, match=rf"{place.name} .* not made by prepare: move it away"):
+        prepared(tmp_path, None, **option)
     assert tree(place) == {"precious.txt": b"the only copy"}
 
 

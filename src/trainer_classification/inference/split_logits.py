@@ -10,6 +10,7 @@ from torch import Tensor
 from trainer_classification.arrays import Float32, Int64
 from trainer_classification.checkpoint.load_model import Model
 from trainer_classification.config import PrepareConfig
+from trainer_classification.data.in_use import hold
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.data.table import open_table
 from trainer_classification.device import choose_device
@@ -95,7 +96,7 @@ def run_on_split(model: Model, options: DataOptions) -> SplitLogits:
         # A gray image in RGB has three equal channels.
         return normalize(images.expand(-1, -1, -1, model.channels))
 
-    with open_loader(engine, request) as loader:
+    with hold(prepared.folder), open_loader(engine, request) as loader:
         logits, labels = collect_logits(model.network.to(device), loader, normalize_channels)
     _check_finite(logits, model)
     files = open_table(prepared.folder, manifest, options.split).files

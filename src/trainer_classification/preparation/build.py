@@ -22,6 +22,7 @@ from trainer_classification.config import PrepareConfig
 from trainer_classification.console import log
 from trainer_classification.data import manifest, table
 from trainer_classification.data.formats import GRAY_SHIFT, ArrayLayout, SplitShards
+from trainer_classification.data.in_use import check_unused
 from trainer_classification.data.manifest import FileInfo, Manifest, SplitInfo
 from trainer_classification.data.table import Table
 from trainer_classification.preparation import job, job_result, partial, splits, statistics
@@ -68,6 +69,11 @@ class Build:
         return partial.partial_folder(self.info.folder)
 
     @property
+    def replaces(self) -> bool:
+        """Whether files of the prepared dataset are replaced; else formats are added to it."""
+        return self.before is None or any(name in self.before.formats for name in self.spec.formats)
+
+    @property
     def fractions(self) -> tuple[float, float]:
         """Fractions of validation and of test, where they are cut."""
         return self.config.validation_fraction, self.config.test_fraction
@@ -111,9 +117,11 @@ def build_dataset(build: Build) -> Manifest:
     """Make the formats of a build, and publish them beside those that are kept.
 
     Raises:
-        ValueError: too many images are bad, or there is no room.
+        ValueError: too many images are bad, there is no room, or a run reads what would be replaced.
         OSError: the disk is full, or what was written is not what is read back.
     """
+    if build.replaces:
+        check_unused(build.info.folder)
     decoded = _decode(build)
     skipped = list_bad_images(build.info.source, decoded.result, build.config.on_bad_image)
 
@@ -150,6 +158,8 @@ def build_dataset(build: Build) -> Manifest:
         skipped=skipped,
     )
     content.write(build.folder)
+    if build.replaces:
+        check_unused(build.info.folder)
     partial.publish(build.folder, build.info.folder)
     return content
 

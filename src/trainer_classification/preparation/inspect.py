@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,8 +98,8 @@ def inspect(config: PrepareConfig) -> DatasetInfo:
     resized = longest > _KEEP_SIZE or train_size != longest
     side = round(_SIDE_PER_TRAIN_SIZE * train_size) if resized else longest
 
-    folder = _target_folder(config, source, train_size, side)
     fingerprint = _fingerprint(config, source, side, resized, train_size)
+    folder = _target_folder(config, source, fingerprint, train_size, side)
     return DatasetInfo(
         name=source.name,
         class_names=source.class_names,
@@ -156,19 +157,35 @@ def _fingerprint(config: PrepareConfig, source: Source, side: int, resized: bool
     return state.hexdigest()
 
 
-def _target_folder(config: PrepareConfig, source: Source, train_size: int, side: int) -> Path:
-    """Return the folder of the prepared dataset: below --prepared, else .data, or in the cloud the best disk."""
-    name = f"{safe_component(source.name)}-{train_size}px"
-    if config.task:
-        name += f"-{safe_component(config.task)}"
-    if config.validation_fraction != PrepareConfig.validation_fraction:
-        name += f"-validation{config.validation_fraction:g}"
-    if config.test_fraction != PrepareConfig.test_fraction:
-        name += f"-test{config.test_fraction:g}"
+def _target_folder(config: PrepareConfig, source: Source, fingerprint: str, train_size: int, side: int) -> Path:
+    """Return the folder of the prepared dataset: below --prepared, else .data, or in the cloud the best disk.
+
+    Its name has a hash of the fingerprint and of the dataset's place, so that two datasets of one name are kept apart,
+    even if their files have the same names and sizes.
+    """
+    stem = f"{safe_component(source.name)}-{train_size}px"
+    place = f"{fingerprint} {os.path.realpath(source.root)}"
+    name = f"{stem}-{xxhash.xxh3_64_hexdigest(place.encode(errors='surrogateescape'))[:8]}"
     if config.prepared or not in_cloud():
-        return Path(config.prepared or ".data/prepared") / name
+        parent = Path(config.prepared or ".data/prepared")
+        return _find_same(parent, stem, source, fingerprint) or parent / name
 
     needed = 2 * len(source.files) * side**2 * 3  # the parts and the shards of the array
     folder, reason = disk.choose_disk(disk.candidates(), name, needed)
     log(f"Prepared datasets go to {folder}: {reason}.")
     return folder / name
+
+
+def _find_same(parent: Path, stem: str, source: Source, fingerprint: str) -> Path | None:
+    """Return the folder of a dataset that was prepared under an older name, or before it was moved; None if none is."""
+    for folder in sorted(parent.iterdir()) if parent.is_dir() else []:
+        is_candidate = folder.name.startswith(stem) and not folder.name.endswith((".partial", ".old"))
+        found = read_prepared(folder, fingerprint) if is_candidate else None
+        if found is not None and _is_same_place(found.root, source.root):
+            return folder
+    return None
+
+
+def _is_same_place(before: str, now: Path) -> bool:
+    """Return whether two roots are one folder, or the former is gone and so may be the latter, moved."""
+    return os.path.realpath(before) == os.path.realpath(now) or not os.path.exists(before)

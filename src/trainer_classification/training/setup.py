@@ -24,7 +24,7 @@ from trainer_classification.optim.ema import ModelEma
 from trainer_classification.optim.parameter_groups import build_optimizer
 from trainer_classification.outputs.tracking import Tracker
 from trainer_classification.plan import Plan, describe_view, training_steps
-from trainer_classification.recipes import Recipe
+from trainer_classification.recipes import Recipe, describe_augmentation
 from trainer_classification.training import progressive
 from trainer_classification.training.cuda_graph import CudaGraphStep
 from trainer_classification.training.distributed import StopConsensus, World
@@ -208,7 +208,7 @@ def log_setup(setup: Setup) -> None:
     recipe = setup.recipe
     log(
         f"Recipe: {setup.recipe_reason}; {recipe.model}, {recipe.image_size} px, {recipe.epochs} epochs of "
-        f"{setup.plan.count:,} images."
+        f"{setup.plan.count:,} images; augmentation: {describe_augmentation(recipe.policy)}."
     )
     log(f"Validation and test see {describe_view(recipe.eval_crop)}.")
     if setup.config.eval_crop > 0 and recipe.eval_crop == 0:

@@ -11,6 +11,7 @@ from typing import Any
 
 from trainer_classification.config import TrainConfig
 from trainer_classification.data import manifest as manifests
+from trainer_classification.data.in_use import hold
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.outputs.tracking import NullTracker, Tracker
 from trainer_classification.training.budget_trial import apply_budget
@@ -86,7 +87,12 @@ def join_run(
 
 
 def run_training(inputs: Inputs) -> dict[str, Any]:
-    """Plan, set up, train, test and report; return the summary."""
+    """Plan, set up, train, test and report; return the summary. No other run replaces the dataset meanwhile."""
+    with hold(inputs.folder):
+        return _run_training(inputs)
+
+
+def _run_training(inputs: Inputs) -> dict[str, Any]:
     inputs, progress = apply_budget(inputs)
     config = inputs.config
 

@@ -1,0 +1,23 @@
+"""The recipe derived for a dataset that has none of its own, and what is said of its augmentation."""
+
+import dataclasses
+
+import pytest
+
+from trainer_classification.plan import Policy
+from trainer_classification.recipes import describe_augmentation, recipe_for
+
+
+@pytest.mark.parametrize(("channels", "flip"), [(1, "none"), (3, "random")])
+def test_gray_images_are_not_flipped_whatever_their_size(channels, flip):
+    small, _ = recipe_for("signs", 32, channels, 1000, resized=False)
+    large, _ = recipe_for("signs", 64, channels, 1000, resized=True)
+    assert (small.policy.flip, large.policy.flip) == (flip, flip)
+
+
+def test_the_augmentation_is_named_and_so_is_the_option_that_turns_flips_off():
+    policy = Policy(crop="shift", shift=4, flip="alternating")
+    assert describe_augmentation(policy) == "alternating flips, which --flip none turns off, shifts of up to 4 px"
+    photo = Policy(crop="resized", area=(0.25, 1.0), cutout=8)
+    assert describe_augmentation(photo) == "no flips, crops of 25% to 100% of the area, a blank square of 8 px"
+    assert describe_augmentation(dataclasses.replace(policy, flip="none", shift=0)) == "no flips"
