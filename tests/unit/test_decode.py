@@ -299,3 +299,12 @@ def test_the_largest_value_of_16_bits_is_known():
     values = np.full((5, 6), 255, np.uint16)
     assert decode_checked(saved(Image.fromarray(values))).info.peak == 255
     assert decode_checked(saved(Image.fromarray(values.astype(np.uint8)))).info.peak == 0
+
+
+def test_the_size_of_a_jpeg_that_pillow_does_not_open_is_known(tmp_path):
+    data = encoded(noise(0, 40, 60, 3), "JPEG")
+    short = data[:2] + b"\xff\xe0\0\x08JFIF\0\1" + data[2 + 2 + 16 :]
+    (tmp_path / "a.jpg").write_bytes(short)
+    assert decode(short).shape == (40, 60, 3)
+    assert decode_module.read_size(str(tmp_path / "a.jpg")) == (60, 40)
+    assert decode_module.read_size(str(tmp_path / "none.jpg")) is None

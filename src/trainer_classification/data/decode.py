@@ -18,6 +18,7 @@ from trainer_classification.data.formats import GRAY_SHIFT
 from trainer_classification.data.image_suffixes import SNIFFED_BYTES, register_plugin, sniff
 from trainer_classification.data.jpeg_segments import is_dct
 from trainer_classification.data.orientation import UPRIGHT, may_be_turned, read_orientation
+from trainer_classification.files import read_file
 
 if TYPE_CHECKING:
     from trainer_classification.kernels.planes import Planes
@@ -303,8 +304,16 @@ def read_size(path: str) -> tuple[int, int] | None:
     try:
         with Image.open(path) as image:
             return image.size
-    except Exception:  # as above
+    except Exception:  # as above; libjpeg-turbo opens some files that Pillow does not
+        return _read_jpeg_size(path)
+
+
+def _read_jpeg_size(path: str) -> tuple[int, int] | None:
+    try:
+        info = plain_jpeg(read_file(path))
+    except OSError:
         return None
+    return None if info is None else (info.width, info.height)
 
 
 def pixels_of_image(image: Image.Image, gray_shift: int = 8) -> Uint8:
