@@ -105,7 +105,7 @@ def rows_of_test(dataset: Path) -> pl.DataFrame:
 def test_predictions_of_the_test_split_are_the_runs_own(tmp_path, name, size):
     """Kept small images and resized photos: accuracy and confusion matrix, from the files."""
     options = PrepareConfig(
-        dataset=str(ROOT / "samples" / name), out=str(tmp_path), formats="array", image_size=size, workers=2
+        dataset=str(ROOT / "samples" / name), prepared=str(tmp_path), formats="array", image_size=size, workers=2
     )
     prepared = prepare(options)
     folder, manifest = prepared.folder, prepared.manifest

@@ -743,7 +743,7 @@ def test_equal_images_with_different_labels_are_listed_each_time(tmp_path, capsy
 def target(tmp_path, **options):
     """The folder that a dataset will be prepared in."""
     return inspect.inspect(
-        PrepareConfig(dataset=str(tmp_path / "dataset"), out=str(tmp_path / "out"), **options)
+        PrepareConfig(dataset=str(tmp_path / "dataset"), prepared=str(tmp_path / "out"), **options)
     ).folder
 
 
@@ -756,7 +756,7 @@ def test_datasets_of_one_name_do_not_replace_each_other_though_their_files_have_
             for i, one in enumerate(pixels)
         ]
         write_dataset(tmp_path / place / "data", data, ["a", "b"])
-        config = PrepareConfig(dataset=str(tmp_path / place / "data"), out=str(tmp_path / "out"), workers=1)
+        config = PrepareConfig(dataset=str(tmp_path / place / "data"), prepared=str(tmp_path / "out"), workers=1)
         made[place] = tree(prepare(config).folder)
     assert made["A"]["array/train.images.bin"] != made["B"]["array/train.images.bin"]
     assert len(list((tmp_path / "out").glob("*/manifest.json"))) == 2
@@ -767,7 +767,7 @@ def test_a_dataset_under_an_older_name_or_moved_since_is_found(tmp_path):
     made.folder.rename(tmp_path / "out/tiny-12px")
     assert prepared(tmp_path, None).folder == tmp_path / "out/tiny-12px"
     (tmp_path / "dataset").rename(tmp_path / "moved")
-    again = prepare(PrepareConfig(dataset=str(tmp_path / "moved"), out=str(tmp_path / "out"), workers=1))
+    again = prepare(PrepareConfig(dataset=str(tmp_path / "moved"), prepared=str(tmp_path / "out"), workers=1))
     assert again.folder == tmp_path / "out/tiny-12px"
 
 
