@@ -315,7 +315,7 @@ def _describe_parse_error(error: CycloptsError, options: dict[str, tuple[Any, Op
     """Return one sentence: what is wrong with the command line, and what to type instead."""
     if isinstance(error, UnknownOptionError):
         commands = {f"{script}.py": options_of(config) for script, config in COMMANDS.items()}
-        return option_hints.explain_unknown(error.token.keyword or "", options, commands)
+        return option_hints.explain_unknown(error.token.keyword or error.token.value, options, commands)
     if isinstance(error, UnusedCliTokensError):
         return option_hints.explain_stray((error.unused_tokens or [""])[0], options)
     if isinstance(error, MissingArgumentError) and error.argument:

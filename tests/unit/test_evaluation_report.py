@@ -24,6 +24,8 @@ def model_of(class_names, temperature=None):
         std=(0.5,),
         dataset="tiny",
         source="model.pth",
+        resized=False,
+        array_size=28,
         temperature=temperature,
     )
 
@@ -122,7 +124,7 @@ def test_a_split_that_was_cut_is_said_to_be():
     ("options", "message"),
     [
         ({}, "--model is needed"),
-        ({"model": "nowhere"}, "no checkpoint"),
+        ({"model": "nowhere"}, "There is no model nowhere"),
         ({"model": "x", "json_file": "no/such/figures.json"}, "no folder no/such"),
     ],
 )

@@ -144,7 +144,7 @@ def test_the_model_card_says_what_was_seen(tmp_path):
     summary = dict.fromkeys(
         (
             *("dataset", "accuracy_test", "balanced_accuracy_test", "accuracy_validation", "epochs", "seed"),
-            *("device", "precision", "manifest_fingerprint"),
+            *("device", "precision", "manifest_fingerprint", "archive_readers"),
         )
     )
     manifest = SimpleNamespace(channels=3, class_names=["a"], version="1")

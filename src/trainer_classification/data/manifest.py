@@ -115,7 +115,7 @@ class Manifest:
 def is_prepared(folder: Path) -> bool:
     """Return whether a folder holds a dataset that this program prepared, in any version."""
     try:
-        content = json.loads((folder / FILE_NAME).read_text())
+        content = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return isinstance(content, dict) and {"format_version", "fingerprint"} <= content.keys()

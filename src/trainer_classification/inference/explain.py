@@ -31,7 +31,7 @@ def _explain_predictions(path: Path) -> list[str]:
     """Explain predictions, and their model if it lies beside them as a run leaves it."""
     if not path.is_file():
         raise ValueError(f"There is no file {path}.")
-    rows: list[dict[str, Any]] = [json.loads(line) for line in path.read_text().splitlines()]
+    rows: list[dict[str, Any]] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     models = sorted({str(row.get("model", "")) for row in rows})
     if len(models) != 1 or not models[0]:
         raise ValueError(f"{path} does not name the one model that made it: give the predictions of a run.")
