@@ -28,11 +28,12 @@ from trainer_classification.config import PredictConfig, PrepareConfig, TrainCon
 from trainer_classification.data.table import open_table
 from trainer_classification.inference import command
 from trainer_classification.inference.predictor import Predictor
-from trainer_classification.loaders.registry import open_loader
+from trainer_classification.loaders.base import LoaderRequest
+from trainer_classification.loaders.registry import choose_engine, open_loader
 from trainer_classification.models.normalize import Normalize
 from trainer_classification.preparation.pipeline import prepare
 from trainer_classification.training.evaluate import evaluate
-from trainer_classification.training.loop import train_prepared
+from trainer_classification.training.train import train_prepared
 
 HEAVY = ["hafnia", "polars", "matplotlib", "rich", "torchvision", "jinja2", "nvidia.dali"]
 
@@ -116,13 +117,14 @@ def test_predictions_of_the_test_split_are_the_runs_own(tmp_path, name, size):
     summary = train_prepared(config, folder, manifest, time.time())
     model = load_model(next((tmp_path / "experiments").iterdir()))
 
-    loader, _ = open_loader(
-        folder, manifest, "test", loader="resident", plan=None, batch_size=32, image_size=model.image_size,
-        device=torch.device("cpu"), threads=1,
-    )  # fmt: skip
-    normalize = Normalize(manifest.mean, manifest.std, torch.device("cpu"))
-    with loader:
-        evaluated = evaluate(model.network, loader, normalize, len(model.class_names), None)
+    device = torch.device("cpu")
+    request = LoaderRequest(
+        folder, manifest, "test", None, 32, model.image_size, device, threads=1, eval_crop=model.eval_crop
+    )
+    engine = choose_engine("resident", 0, device, manifest.resized)
+    normalize = Normalize(manifest.mean, manifest.std, device)
+    with open_loader(engine, request) as loader:
+        evaluated = evaluate(model.network, loader, normalize, len(model.class_names))
 
     table = open_table(folder, manifest, "test")
     paths = [os.path.join(manifest.root, file) for file in table.files]

@@ -66,9 +66,9 @@ def use_augmentation():
     from trainer_classification.augment import device, reference
     from trainer_classification.config import TrainConfig
     from trainer_classification.plan import Plan
-    from trainer_classification.recipes import RECIPES, resolve
+    from trainer_classification.recipes import RECIPES, apply_options
 
-    policy = resolve(TrainConfig(invert=0.5), RECIPES["mnist"]).policy
+    policy = apply_options(TrainConfig(invert=0.5), RECIPES["mnist"]).policy
     images = np.random.default_rng(0).integers(0, 256, (32, 8, 8, 1), np.uint8)
     plan = Plan(32, 0, policy)
     index = plan.order(0)
