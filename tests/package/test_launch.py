@@ -12,15 +12,13 @@ from stub_platform import platform
 from test_zip import ALLOWED, NEEDED
 
 from trainer_classification import cli
-from trainer_classification.config import EvaluateConfig, PrepareConfig, TrainConfig
+from trainer_classification.config import COMMANDS
 from trainer_classification.options import options_of
 
 COMMAND = "python scripts/train.py --epochs 1"
-CONFIGS = {
-    "scripts/train.py": TrainConfig,
-    "scripts/prepare.py": PrepareConfig,
-    "scripts/evaluate.py": EvaluateConfig,
-}
+CONFIGS = {f"scripts/{name}.py": config for name, config in COMMANDS.items()}
+# Those whose options may be given one by one; predict's belong together, which tests/unit/test_cli.py checks.
+SINGLE_OPTIONS = ("scripts/train.py", "scripts/prepare.py", "scripts/evaluate.py")
 
 
 @pytest.fixture
@@ -104,6 +102,7 @@ CHECKED = {
 FIELDS = [
     pytest.param(script, name, CHECKED.get(name) or values_of(kind, option, default), id=f"{script[8:-3]}-{name}")
     for script, config in CONFIGS.items()
+    if script in SINGLE_OPTIONS
     for name, (kind, option, default) in options_of(config).items()
 ]
 
