@@ -16,7 +16,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         registry.preload(LOADERS.split(","))
         config = LoaderBenchConfig(loaders=LOADERS, bottleneck="", device="cpu", scratch=scratch)
-        dataset = cases.select_datasets("", Path(scratch))[-1]  # caltech-101: every engine has work to do
+        dataset = cases.select_datasets("", Path(scratch))[
+            -1
+        ]  # caltech-101: every engine has work to do
         workload = cases.make_workload(config, dataset)
         names = cases.select_candidates(config.loaders, config.bottleneck)
         measured = measure_loaders(workload, names, TIMING, cases.say)
@@ -26,6 +28,7 @@ def main() -> int:
     for name, reason in measured.left_out.items():
         print(f"{name} is left out: {reason}")
     print(*checks, sep="\n")
+
     return 1 if measured.disqualified or not all(check.kept for check in checks) else 0
 
 

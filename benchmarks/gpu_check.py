@@ -1,8 +1,10 @@
 """Run tests/gpu and the benchmarks on a CUDA machine that has only python3, torch and numpy: make gpu-check
 
-Prepared arrays of random pixels stand in for the datasets, with their sizes or with fewer images (--images). The
-content of the images does not change what the device path and the step cost. Prepared datasets of real images, made on
-another machine, are measured too, and their recipes are trained. Writes benchmarks/results/gpu-<card>.json and .md.
+Prepared arrays of random pixels stand in for the datasets, with their sizes or
+with fewer images (--images). The content of the images does not change what the
+device path and the step cost. Prepared datasets of real images, made on another
+machine, are measured too, and their recipes are trained. Writes
+benchmarks/results/gpu-<card>.json and .md.
 """
 
 import argparse
@@ -94,9 +96,15 @@ def main() -> int:
         print("Error: torch finds no CUDA device here.", file=sys.stderr)
         return 2
 
-    card = re.sub(r"\W+", "-", torch.cuda.get_device_name().lower()) if options.device == "cuda" else "cpu"
+    card = (
+        re.sub(r"\W+", "-", torch.cuda.get_device_name().lower())
+        if options.device == "cuda"
+        else "cpu"
+    )
     path = Path(options.out) / f"gpu-{card}.json"
-    content = {"tests_gpu": run_tests() if options.device == "cuda" and options.tests else "not run"}
+    content = {
+        "tests_gpu": run_tests() if options.device == "cuda" and options.tests else "not run"
+    }
     content |= {"rows": [], "trainings": []}
     failed = bool(re.search("failed|error", content["tests_gpu"]))
     with tempfile.TemporaryDirectory() as folder:
@@ -114,28 +122,46 @@ def main() -> int:
     page = format_page(content)
     path.with_suffix(".md").write_text(page)
     print(page, f"Written: {path}", sep="\n")
+
     return int(failed)
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda", help="cuda, or cpu to try this script")
-    parser.add_argument("--images", type=int, default=0, help="images of each synthetic dataset. 0: as the real one")
+    parser.add_argument(
+        "--images", type=int, default=0, help="images of each synthetic dataset. 0: as the real one"
+    )
     parser.add_argument("--seconds", type=float, default=5.0, help="seconds of each measurement")
-    parser.add_argument("--prepared", action="append", default=[], help="folder that prepare.py made; repeatable")
-    parser.add_argument("--no-tests", dest="tests", action="store_false", help="do not run tests/gpu")
-    parser.add_argument("--out", default=str(ROOT / "benchmarks/results"), help="folder for the results")
+    parser.add_argument(
+        "--prepared", action="append", default=[], help="folder that prepare.py made; repeatable"
+    )
+    parser.add_argument(
+        "--no-tests", dest="tests", action="store_false", help="do not run tests/gpu"
+    )
+    parser.add_argument(
+        "--out", default=str(ROOT / "benchmarks/results"), help="folder for the results"
+    )
     return parser.parse_args()
 
 
-def list_measurements(options: argparse.Namespace, folder: Path) -> list[tuple[str, Callable[[], list[dict]]]]:
+def list_measurements(
+    options: argparse.Namespace, folder: Path
+) -> list[tuple[str, Callable[[], list[dict]]]]:
     """Return what to measure: the key of its results, and the function that returns them."""
     given = [Path(name) for name in options.prepared]
-    synthetic = [write_synthetic(folder / name, name, options.images) for name in find_missing_datasets(given)]
-    measurements = [("rows", partial(measure_rates, source, options)) for source in [*synthetic, *given]]
+    synthetic = [
+        write_synthetic(folder / name, name, options.images)
+        for name in find_missing_datasets(given)
+    ]
+    measurements = [
+        ("rows", partial(measure_rates, source, options)) for source in [*synthetic, *given]
+    ]
     for source in given:
         runs = RUNS.get(manifest.read(source).dataset, [])
-        measurements += [("trainings", partial(measure_training, source, run, options, folder)) for run in runs]
+        measurements += [
+            ("trainings", partial(measure_training, source, run, options, folder)) for run in runs
+        ]
     return measurements
 
 
@@ -146,14 +172,30 @@ def find_missing_datasets(given: list[Path]) -> list[str]:
 
 
 def run_tests() -> str:
-    """Run tests/gpu where pytest is installed. Returns the last line that it prints."""
+    """Run tests/gpu where pytest is installed.
+
+    Returns the last line that it prints.
+    """
     if importlib.util.find_spec("pytest") is None:
         print("tests/gpu are left out: pytest is not installed", file=sys.stderr)
         return "not run: no pytest"
-    # The project's configuration and the conftest above tests/gpu need packages that are missing here.
-    command = [sys.executable, "-m", "pytest", "-q", "-rs", "-c", "/dev/null", "--rootdir", str(ROOT), "tests/gpu"]
+    # The project's configuration and the conftest above tests/gpu need packages
+    # that are missing here.
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-rs",
+        "-c",
+        "/dev/null",
+        "--rootdir",
+        str(ROOT),
+        "tests/gpu",
+    ]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     print(done.stdout)
+
     return done.stdout.strip().rpartition("\n")[2]
 
 
@@ -172,10 +214,13 @@ def measure_rates(prepared: Path, options: argparse.Namespace) -> list[dict]:
     """Measure each loader alone, the step alone, and training fed by each loader, in turns."""
     found = manifest.read(prepared)
     batch_size = 512 if found.train_size <= 64 else 128
-    work = Workload(str(prepared), "", batch_size, provenance()["threads"], options.device, found.train_size)
+    work = Workload(
+        str(prepared), "", batch_size, provenance()["threads"], options.device, found.train_size
+    )
     candidates = open_candidates(work)
     takers = {
-        name: TurnTaker(candidate, work.torch_device, options.seconds / COUNT) for name, candidate in candidates.items()
+        name: TurnTaker(candidate, work.torch_device, options.seconds / COUNT)
+        for name, candidate in candidates.items()
     }
     turns = interleave(takers, options.seconds)
     for candidate in candidates.values():
@@ -190,6 +235,7 @@ def measure_rates(prepared: Path, options: argparse.Namespace) -> list[dict]:
         "device": options.device,
     }
     step_batch_size = fit_batch_size(work).batch_size
+
     return [
         description
         | {"what": name, "batch_size": batch_size if name.startswith("loader") else step_batch_size}
@@ -222,7 +268,9 @@ class HostEngine(Engine):
     def __init__(self, work: Workload) -> None:
         store = open_array(Path(work.prepared), work.manifest, "train")
         schedule = BatchSchedule(work.plan, work.count, work.batch_size)
-        self.loader = HostResident(store, schedule, work.image_size, work.torch_device, work.threads)
+        self.loader = HostResident(
+            store, schedule, work.image_size, work.torch_device, work.threads
+        )
 
 
 class TurnTaker:
@@ -247,7 +295,9 @@ class TurnTaker:
         return Turn(images, taken, usage(os.getpid()) - before)
 
 
-def measure_training(prepared: Path, run: dict, options: argparse.Namespace, folder: Path) -> list[dict]:
+def measure_training(
+    prepared: Path, run: dict, options: argparse.Namespace, folder: Path
+) -> list[dict]:
     """Train once, from the first step to the report."""
     found = manifest.read(prepared)
     on_gpu = options.device == "cuda"
@@ -273,17 +323,32 @@ def format_page(content: dict) -> str:
     """Format the results as a Markdown page."""
     targets = read_targets()[1]
     parts = [f"# On a GPU\n\ntests/gpu: {content['tests_gpu']}."]
-    for dataset, pixels in dict.fromkeys((row["dataset"], row["pixels"]) for row in content["rows"]):
-        rows = [row for row in content["rows"] if (row["dataset"], row["pixels"]) == (dataset, pixels)]
+    for dataset, pixels in dict.fromkeys(
+        (row["dataset"], row["pixels"]) for row in content["rows"]
+    ):
+        rows = [
+            row for row in content["rows"] if (row["dataset"], row["pixels"]) == (dataset, pixels)
+        ]
         batches = " and ".join(sorted({str(row["batch_size"]) for row in rows}, key=int))
         measured = tables.describe_rows(rows[0] | {"batch_size": batches})
-        parts += [f"## {rows[0]['network']}, {pixels} pixels: {measured}", tables.format_table(rows, RATES)]
-        aims = [f"{aim.hardware} {aim.images_per_second:,.0f}" for aim in targets if aim.dataset == dataset]
+        parts += [
+            f"## {rows[0]['network']}, {pixels} pixels: {measured}",
+            tables.format_table(rows, RATES),
+        ]
+        aims = [
+            f"{aim.hardware} {aim.images_per_second:,.0f}"
+            for aim in targets
+            if aim.dataset == dataset
+        ]
         if aims:
             parts.append(f"Consumed by other cards (benchmarks/targets.toml): {', '.join(aims)}.")
     for dataset in dict.fromkeys(row["dataset"] for row in content["trainings"]):
         rows = [row for row in content["trainings"] if row["dataset"] == dataset]
-        parts += [f"## Trained: {dataset}, {rows[0]['device']}", tables.format_table(rows, TRAININGS)]
+        parts += [
+            f"## Trained: {dataset}, {rows[0]['device']}",
+            tables.format_table(rows, TRAININGS),
+        ]
+
     return "\n\n".join([*parts, NOTE]) + "\n"
 
 

@@ -47,7 +47,9 @@ def add_results(content: dict, measured: Measured, dataset: str) -> None:
     content["rows"] += rows
     content["left_out"][dataset] = measured.left_out
     content["bottlenecks"][dataset] = [str(found) for found in bottlenecks if found is not None]
-    content["targets"][dataset] = compare_with_targets(dataset, rows) + compare_with_training(rates, rows)
+    content["targets"][dataset] = compare_with_targets(dataset, rows) + compare_with_training(
+        rates, rows
+    )
 
 
 def compare_with_targets(dataset: str, rows: list[dict]) -> list[dict]:
@@ -65,7 +67,9 @@ def compare_with_targets(dataset: str, rows: list[dict]) -> list[dict]:
         }
         for row in rows
         if row["device"] == "cpu" and row["loader"] not in REFERENCE_RATES
-        for projection in project_targets(dataset, row["image_size"], row["images_per_second"], row["threads"])
+        for projection in project_targets(
+            dataset, row["image_size"], row["images_per_second"], row["threads"]
+        )
     ]
 
 
@@ -94,23 +98,31 @@ def print_results(content: dict, dataset: str) -> None:
     if not rows:
         return
     columns = tables.TERMINAL_COLUMNS
-    tables.print_table(tables.describe_rows(rows[0]), list(columns), tables.format_rows(rows, columns))
+    tables.print_table(
+        tables.describe_rows(rows[0]), list(columns), tables.format_rows(rows, columns)
+    )
     for name, reason in content["left_out"][dataset].items():
         print(f"{name} is left out: {reason}")
     print(*content["bottlenecks"][dataset], sep="\n")
     if content["targets"][dataset]:
-        tables.print_table(tables.TARGETS_TITLE, *tables.make_targets_table(content["targets"][dataset]))
+        tables.print_table(
+            tables.TARGETS_TITLE, *tables.make_targets_table(content["targets"][dataset])
+        )
         print(textwrap.fill(tables.TARGETS_NOTE, tables.TERMINAL_WIDTH))
 
 
 def save_chart(config: LoaderBenchConfig, content: dict, dataset: str) -> None:
-    """Draw the chart of one dataset. With several datasets, its file name gets the dataset's."""
+    """Draw the chart of one dataset.
+
+    With several datasets, its file name gets the dataset's.
+    """
     rows = [row for row in content["rows"] if row["dataset"] == dataset]
     if not rows:
         return
     hosts, targets = read_targets()
     lines = {
-        hosts[target.hardware].name + (" (derived)" if target.derived else ""): target.images_per_second
+        hosts[target.hardware].name
+        + (" (derived)" if target.derived else ""): target.images_per_second
         for target in targets
         if (target.dataset, target.image_size) == (dataset, rows[0]["image_size"])
     }

@@ -7,7 +7,14 @@ from pathlib import Path
 from harness import tables
 
 ROOT = Path(__file__).parents[1]
-_README_COLUMNS = ("loader", "img/s", "95 % interval", "first batch", "CPU s per 1k", "MB beyond shards")
+_README_COLUMNS = (
+    "loader",
+    "img/s",
+    "95 % interval",
+    "first batch",
+    "CPU s per 1k",
+    "MB beyond shards",
+)
 COLUMNS = {name: tables.LOADER_COLUMNS[name] for name in _README_COLUMNS}
 TRAININGS = {
     "trained on": lambda row: row["dataset"],
@@ -20,7 +27,13 @@ TRAININGS = {
     "training": lambda row: f"{row['seconds_training']:.1f} s",
     "with start, test and report": lambda row: f"{row['seconds_total']:.1f} s",
 }
-RATES = ("step, cached batch", "training, fed by resident", "training, fed by dali", "loader resident", "loader dali")
+RATES = (
+    "step, cached batch",
+    "training, fed by resident",
+    "training, fed by dali",
+    "loader resident",
+    "loader dali",
+)
 
 
 def format_loaders(results: Path) -> str:
@@ -41,14 +54,23 @@ def format_gpus(results: Path) -> str:
     for path in sorted(results.glob("gpu-*.json")):
         content = json.loads(path.read_text())
         rows = content["rows"]
-        parts.append(f"{rows[0]['gpu']}, {rows[0]['threads']} CPU cores, torch {rows[0]['versions']['torch']}:")
+        parts.append(
+            f"{rows[0]['gpu']}, {rows[0]['threads']} CPU cores, torch {rows[0]['versions']['torch']}:"
+        )
         parts.append(tables.format_table(content["trainings"], TRAININGS))
         rates = {(row["dataset"], row["what"]): row["images_per_second"] for row in rows}
         lines = [
-            [dataset, *(f"{rates[dataset, what]:,.0f}" if (dataset, what) in rates else "" for what in RATES)]
+            [
+                dataset,
+                *(
+                    f"{rates[dataset, what]:,.0f}" if (dataset, what) in rates else ""
+                    for what in RATES
+                ),
+            ]
             for dataset in dict.fromkeys(row["dataset"] for row in rows)
         ]
         parts.append(tables.format_markdown(["img/s", *RATES], lines))
+
     return "\n\n".join(parts)
 
 
@@ -63,10 +85,14 @@ def write_tables(page: Path, results: Path) -> None:
 def write_pages(results: Path) -> None:
     """Write the page of each result of loader_bench."""
     for path in results.glob("loader-*.json"):
-        path.with_suffix(".md").write_text(tables.format_loader_page(tables.read_loader_results(path)))
+        path.with_suffix(".md").write_text(
+            tables.format_loader_page(tables.read_loader_results(path))
+        )
 
 
-def main(page: Path = ROOT / "docs/benchmarks.md", results: Path = ROOT / "benchmarks/results") -> int:
+def main(
+    page: Path = ROOT / "docs/benchmarks.md", results: Path = ROOT / "benchmarks/results"
+) -> int:
     write_tables(page, results)
     write_pages(results)
     return 0

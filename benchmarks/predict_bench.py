@@ -41,22 +41,32 @@ def main(config: PredictBenchConfig) -> int:
     verdicts = []
     for network in config.networks.split(","):
         say(f"training {network} for two steps")
-        run = timing.train_briefly(network, config.image_size, scratch / f"{network}-{config.image_size}px")
-        about = {"dataset": Path(config.dataset).name, "network": network, "image_size": config.image_size}
+        run = timing.train_briefly(
+            network, config.image_size, scratch / f"{network}-{config.image_size}px"
+        )
+        about = {
+            "dataset": Path(config.dataset).name,
+            "network": network,
+            "image_size": config.image_size,
+        }
 
         takers = timing.contestants(load_model(run), paths)
         say(f"{network}: timing in turns: {', '.join(takers)}")
         for take in takers.values():
             take()  # compiles, and brings the files to the page cache
         turns = interleave(takers, 0, config.turns)
-        rows += [about | {"what": name} | figures(done) | provenance() for name, done in turns.items()]
+        rows += [
+            about | {"what": name} | figures(done) | provenance() for name, done in turns.items()
+        ]
         verdicts += judge(network, turns)
 
         answers = timing.first_answers(run, paths[0])
         for take in answers.values():
             take()
         turns = interleave(answers, 0, config.turns)
-        rows += [about | {"what": name} | figures(done) | provenance() for name, done in turns.items()]
+        rows += [
+            about | {"what": name} | figures(done) | provenance() for name, done in turns.items()
+        ]
         verdicts.append(judge_first_answer(network, turns))
 
     where = f"{Path(config.dataset).name}, {len(paths):,} files, {config.image_size} px; {rows[0]['cpu']}"
@@ -68,7 +78,9 @@ def main(config: PredictBenchConfig) -> int:
     if config.markdown:
         table = tables.markdown(list(COLUMNS), tables.cells(rows, COLUMNS))
         listed = "\n".join(f"- {line}" for line in lines)
-        Path(config.markdown).write_text(f"# Predict\n\n## {where}\n\n{table}\n\n{listed}\n\n{NOTE}\n")
+        Path(config.markdown).write_text(
+            f"# Predict\n\n## {where}\n\n{table}\n\n{listed}\n\n{NOTE}\n"
+        )
     return 0 if all(verdict["holds"] for verdict in verdicts) else 1
 
 
@@ -78,12 +90,18 @@ def judge(network: str, turns: dict) -> list[dict]:
     own = list(map(min, seconds["network-plain"], seconds["network-threads"]))
     whole = ratio_interval(seconds["predict"], own).median
 
-    loop = [total - inside for total, inside in zip(seconds["plain-loop"], seconds["network-plain"], strict=True)]
+    loop = [
+        total - inside
+        for total, inside in zip(seconds["plain-loop"], seconds["network-plain"], strict=True)
+    ]
     ours = [total - inside for total, inside in zip(seconds["predict"], own, strict=True)]
     outside = ratio_interval(ours, loop).median
+
     return [
         verdict(f"{network}: predict / network's own time", whole, MOST_OF_NETWORK),
-        verdict(f"{network}: time outside the network, predict / plain loop", outside, MOST_OUTSIDE),
+        verdict(
+            f"{network}: time outside the network, predict / plain loop", outside, MOST_OUTSIDE
+        ),
     ]
 
 

@@ -24,14 +24,21 @@ COLUMNS = {
 }
 START = "harness.prepare_timing:start"
 # The requirements: (a, b, least a / b).
-RATIOS = [("array", "ffcv-raw", 4), ("beton-raw", "ffcv-raw", 2), ("beton-jpg", "ffcv-jpg", 2), ("tar", "ffcv-jpg", 4)]
+RATIOS = [
+    ("array", "ffcv-raw", 4),
+    ("beton-raw", "ffcv-raw", 2),
+    ("beton-jpg", "ffcv-jpg", 2),
+    ("tar", "ffcv-jpg", 4),
+]
 SINGLE_FORMATS = ("array", "beton-jpg", "tar")
 
 
 def main(config: PrepareBenchConfig) -> None:
     dataset = config.dataset
     if config.images:
-        dataset = str(repeat_dataset(Path(dataset), config.images, Path(config.scratch) / "samples"))
+        dataset = str(
+            repeat_dataset(Path(dataset), config.images, Path(config.scratch) / "samples")
+        )
     turns = measure_writers(config, dataset, select_writers(config))
     rows = [
         {"dataset": Path(dataset).name, "writer": name, "images": done[0].images}
@@ -39,7 +46,9 @@ def main(config: PrepareBenchConfig) -> None:
         | provenance(config.threads)
         for name, done in turns.items()
     ]
-    title = f"{rows[0]['dataset']}, {rows[0]['images']:,} images; {rows[0]['cpu']}; {rows[0]['date']}"
+    title = (
+        f"{rows[0]['dataset']}, {rows[0]['images']:,} images; {rows[0]['cpu']}; {rows[0]['date']}"
+    )
     tables.print_table(title, list(COLUMNS), tables.format_rows(rows, COLUMNS))
     ratios = format_ratios(turns)
     print(*ratios, sep="\n")
@@ -63,10 +72,13 @@ def select_writers(config: PrepareBenchConfig) -> list[str]:
     return names
 
 
-def measure_writers(config: PrepareBenchConfig, dataset: str, names: list[str]) -> dict[str, list[Turn]]:
+def measure_writers(
+    config: PrepareBenchConfig, dataset: str, names: list[str]
+) -> dict[str, list[Turn]]:
     """Time each writer in a process of its own.
 
-    Each writes the whole dataset once before it is timed, which fills the page cache and starts its worker processes.
+    Each writes the whole dataset once before it is timed, which fills the page
+    cache and starts its worker processes.
     """
     scratch = Path(config.scratch)
     threads = config.threads or cpu_count()
@@ -84,7 +96,9 @@ def measure_writers(config: PrepareBenchConfig, dataset: str, names: list[str]) 
             workers[name].answer()
             workers[name].ask("first")
         cases.say("timing in turns: " + ", ".join(workers))
-        takers = {name: partial(take_turn, worker, folders[name]) for name, worker in workers.items()}
+        takers = {
+            name: partial(take_turn, worker, folders[name]) for name, worker in workers.items()
+        }
         return interleave(takers, config.seconds, config.turns)
     finally:
         for worker in workers.values():

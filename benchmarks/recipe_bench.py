@@ -1,7 +1,8 @@
 """Train with several seeds, and write accuracies and seconds to a file of results.
 
-python benchmarks/recipe_bench.py --dataset mnist --json benchmarks/results/recipes-2core.json
-python benchmarks/recipe_bench.py --dataset caltech-101 --per-class 30 --seeds 1
+python benchmarks/recipe_bench.py --dataset mnist --json
+benchmarks/results/recipes-2core.json python benchmarks/recipe_bench.py --dataset
+caltech-101 --per-class 30 --seeds 1
 """
 
 from __future__ import annotations
@@ -24,21 +25,32 @@ from trainer_classification.config import TrainConfig
 from trainer_classification.data.source import find_dataset
 from trainer_classification.training.train import train
 
-_PATH_OPTIONS = ("dataset", "prepared", "output_dir", "json")  # they say where files are, not what is trained
+_PATH_OPTIONS = (
+    "dataset",
+    "prepared",
+    "output_dir",
+    "json",
+)  # they say where files are, not what is trained
 
 
 def measure(config: RecipeBenchConfig, seed: int) -> dict[str, Any]:
     """Train once and return a row of results.
 
-    cpu_seconds is the user and system time of all threads over the whole run, evaluation and report included.
+    cpu_seconds is the user and system time of all threads over the whole run,
+    evaluation and report included.
     """
-    options = {field.name: getattr(config, field.name) for field in dataclasses.fields(TrainConfig)} | {"seed": seed}
+    options = {
+        field.name: getattr(config, field.name) for field in dataclasses.fields(TrainConfig)
+    } | {"seed": seed}
     if config.per_class:
         source = find_dataset(config.dataset, config.task)
-        folder = protocol.write(source, config.per_class, seed, Path(config.output_dir or ".data") / "protocol")
+        folder = protocol.write(
+            source, config.per_class, seed, Path(config.output_dir or ".data") / "protocol"
+        )
         options["dataset"] = str(folder)
     cpu_before = time.process_time()
     summary = train(TrainConfig(**options))
+
     return {
         "dataset": summary["dataset"],
         "command": _format_command(config, summary["dataset"]),
@@ -73,7 +85,9 @@ def main(config: RecipeBenchConfig) -> int:
             f"seed {row['seed']}  {row['accuracy']:.2%}, mean of classes {row['balanced_accuracy']:.2%}  "
             f"{row['seconds']:.1f} s  {row['cpu_seconds']:.1f} CPU s"
         )
-    means = (sum(row[name] for row in rows) / len(rows) for name in ("accuracy", "balanced_accuracy"))
+    means = (
+        sum(row[name] for row in rows) / len(rows) for name in ("accuracy", "balanced_accuracy")
+    )
     print("mean of {}: {:.3%}, mean of classes {:.3%}".format(len(rows), *means))
     if config.json:
         _replace_rows(Path(config.json), rows)

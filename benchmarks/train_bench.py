@@ -35,7 +35,9 @@ NOTE = (
 def main(config: TrainBenchConfig) -> int:
     scratch = Path(config.scratch)
     prepared = cases.prepare_dataset(config.dataset, 0, scratch, config.threads)
-    workload = cases.describe_workload(prepared, scratch, 0, config.threads, choose_device(config.device)[0])
+    workload = cases.describe_workload(
+        prepared, scratch, 0, config.threads, choose_device(config.device)[0]
+    )
     rows, disqualified = measure_steps(config, workload)
     content = {"rows": rows}
     title = tables.describe_rows(rows[0])
@@ -63,7 +65,11 @@ def measure_steps(config: TrainBenchConfig, workload: Workload) -> tuple[list[di
 
     engines = cases.split_names(config.loaders)
     cases.check_names("--loaders", engines, OURS)
-    names = [name for name in list_stages(engines) if name == "stage-step" or name.startswith("stage-train-")]
+    names = [
+        name
+        for name in list_stages(engines)
+        if name == "stage-step" or name.startswith("stage-train-")
+    ]
     measured = measure_loaders(workload, names, Timing(config.seconds, config.turns), cases.say)
     for name, reason in measured.left_out.items():
         print(f"{name} is left out: {reason}")
@@ -74,18 +80,25 @@ def measure_steps(config: TrainBenchConfig, workload: Workload) -> tuple[list[di
     for row in measured.rows:
         turns = measured.turns[row["loader"]]
         row |= {
-            "input": "synthetic" if row["loader"] == "stage-step" else row["loader"].removeprefix("stage-train-"),
+            "input": "synthetic"
+            if row["loader"] == "stage-step"
+            else row["loader"].removeprefix("stage-train-"),
             "network": workload.recipe.model,
             "batch_size": batch_size,
             "step_seconds": batch_size / row["images_per_second"],
-            "data_wait_fraction": median_interval([turn.waited / turn.seconds for turn in turns]).median,
+            "data_wait_fraction": median_interval(
+                [turn.waited / turn.seconds for turn in turns]
+            ).median,
             "of_synthetic": ratio_interval([turn.rate for turn in turns], synthetic).median,
         }
         rows.append(row)
+
     return rows, measured.disqualified
 
 
-def measure_time_to_accuracy(config: TrainBenchConfig, workload: Workload) -> tuple[dict, list[str]]:
+def measure_time_to_accuracy(
+    config: TrainBenchConfig, workload: Workload
+) -> tuple[dict, list[str]]:
     """Train ours before and after the baseline, so that a drift of the machine's speed shows.
 
     Returns:
@@ -96,7 +109,9 @@ def measure_time_to_accuracy(config: TrainBenchConfig, workload: Workload) -> tu
         cases.say(f"training to {config.accuracy:.1%}: {name}")
         training = open_training()
         try:
-            return accuracy.train_to_accuracy(training, config.accuracy, config.limit, workload.torch_device)
+            return accuracy.train_to_accuracy(
+                training, config.accuracy, config.limit, workload.torch_device
+            )
         finally:
             training.close()
 
@@ -112,21 +127,37 @@ def measure_time_to_accuracy(config: TrainBenchConfig, workload: Workload) -> tu
         "baseline": run("the baseline", lambda: accuracy.Baseline(workload)),
         "ours_again": run("ours again", open_ours),
     }
-    figures, verdict = compare_runs(runs["ours"], runs["ours_again"], runs["ours_fed_by_dataloader"], runs["baseline"])
-    details = {"runs": {name: dataclasses.asdict(run) for name, run in runs.items()}, "limit": config.limit}
+    figures, verdict = compare_runs(
+        runs["ours"], runs["ours_again"], runs["ours_fed_by_dataloader"], runs["baseline"]
+    )
+    details = {
+        "runs": {name: dataclasses.asdict(run) for name, run in runs.items()},
+        "limit": config.limit,
+    }
     content = {"accuracy": config.accuracy} | figures | details | provenance(config.threads)
     lines = [
         describe_run("ours", runs["ours"]),
         describe_run("ours again", runs["ours_again"]),
-        describe_run("our network and recipe, fed by the baseline's DataLoader", runs["ours_fed_by_dataloader"]),
-        describe_run("baseline (torchvision ResNet-18, DataLoader, Adam, fp32, metrics every step)", runs["baseline"]),
+        describe_run(
+            "our network and recipe, fed by the baseline's DataLoader",
+            runs["ours_fed_by_dataloader"],
+        ),
+        describe_run(
+            "baseline (torchvision ResNet-18, DataLoader, Adam, fp32, metrics every step)",
+            runs["baseline"],
+        ),
         verdict,
     ]
+
     return content, lines
 
 
-def compare_runs(before: AccuracyRun, after: AccuracyRun, fed: AccuracyRun, baseline: AccuracyRun) -> tuple[dict, str]:
-    """Compare the seconds of the runs. There is no ratio unless ours reached the accuracy both times.
+def compare_runs(
+    before: AccuracyRun, after: AccuracyRun, fed: AccuracyRun, baseline: AccuracyRun
+) -> tuple[dict, str]:
+    """Compare the seconds of the runs.
+
+    There is no ratio unless ours reached the accuracy both times.
 
     Args:
         before: ours, before the baseline.
@@ -163,7 +194,9 @@ def compare_runs(before: AccuracyRun, after: AccuracyRun, fed: AccuracyRun, base
 def describe_run(name: str, run: AccuracyRun) -> str:
     """Return one line on the time and the accuracy of a run."""
     best = f"{run.accuracies[-1]:.2%} after {run.epochs} epochs" if run.accuracies else "no epoch"
-    return f"{name}: {run.seconds:.1f} s of training, {best}" + ("" if run.reached else ": not reached")
+    return f"{name}: {run.seconds:.1f} s of training, {best}" + (
+        "" if run.reached else ": not reached"
+    )
 
 
 if __name__ == "__main__":

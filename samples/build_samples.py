@@ -55,7 +55,9 @@ def build(source: Path, target: Path, wanted: dict[str, int]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--datasets", type=Path, required=True, metavar="FOLDER")
     folder = parser.parse_args().datasets
     for name, wanted in WANTED.items():

@@ -3,7 +3,8 @@
 import gc
 import sys
 
-# What is imported stays: looking for garbage in it takes a tenth of the time to the first answer.
+# What is imported stays: looking for garbage in it takes a tenth of the time to
+# the first answer.
 gc.set_threshold(100_000)
 
 from trainer_classification.config import PredictConfig  # noqa: E402

@@ -1,8 +1,10 @@
 """Find the bottleneck of a loader, from reading bytes to training on them: the slowest stage limits the rate.
 
-The stages are read → decode → augment → copy → step with a cached batch → training. Each stage but the last is measured
-alone, with all threads. "x possible" is the headspace (SPDL's word): how much faster training would be if its batches
-cost nothing, which is the rate of the cached step over that of the training.
+The stages are read → decode → augment → copy → step with a cached batch →
+training. Each stage but the last is measured alone, with all threads. "x
+possible" is the headspace (SPDL's word): how much faster training would be if its
+batches cost nothing, which is the rate of the cached step over that of the
+training.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ class Bottleneck:
 
     Attributes:
         loader: an engine of this package.
-        stages: name -> images a second, in order. "loader" is the whole loader without a training step.
+        stages: name -> images a second, in order. "loader" is the whole loader
+            without a training step.
         limit: the slowest stage, apart from "loader" and "training".
         possible: headspace of the training.
     """
@@ -66,4 +69,5 @@ def find_bottleneck(loader: str, rates: Mapping[str, float]) -> Bottleneck | Non
 
     limits = {stage: rate for stage, rate in stages.items() if stage not in _NOT_A_LIMIT}
     slowest = min(limits, key=limits.__getitem__)
+
     return Bottleneck(loader, stages, slowest, stages["step"] / stages["training"])

@@ -12,10 +12,13 @@ from trainer_classification.data.source import Source
 
 
 def write(source: Source, per_class: int, seed: int, root: Path) -> Path:
-    """Write a dataset of the same name and files with the splits of the protocol. No file is copied.
+    """Write a dataset of the same name and files with the splits of the protocol.
 
-    After Fei-Fei, Fergus and Perona, "Learning generative visual models from few training examples" (2004), and the
-    papers since, which train on 30 images a class, test on the rest, and give the mean of the classes' accuracies.
+    No file is copied.
+
+    After Fei-Fei, Fergus and Perona, "Learning generative visual models from few
+    training examples" (2004), and the papers since, which train on 30 images a
+    class, test on the rest, and give the mean of the classes' accuracies.
 
     Args:
         source: the dataset, whose own splits are ignored.
@@ -41,17 +44,25 @@ def write(source: Source, per_class: int, seed: int, root: Path) -> Path:
             "split": "train" if is_train else "test",
             "width": int(size[0]),
             "height": int(size[1]),
-            "classifications": [{"task_name": source.task, "class_name": source.class_names[label]}],
+            "classifications": [
+                {"task_name": source.task, "class_name": source.class_names[label]}
+            ],
         }
-        for path, is_train, size, label in zip(source.paths, train, source.sizes, source.labels, strict=True)
+        for path, is_train, size, label in zip(
+            source.paths, train, source.sizes, source.labels, strict=True
+        )
     )
     (folder / "annotations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "dataset_info.json").write_text(json.dumps(info))
+
     return folder
 
 
 def _draw_training_images(source: Source, per_class: int, seed: int) -> npt.NDArray[np.bool_]:
-    """Draw `per_class` images of each class. Returns bool [n], True for those that train."""
+    """Draw `per_class` images of each class.
+
+    Returns bool [n], True for those that train.
+    """
     rng = np.random.default_rng(seed)
     train = np.zeros(len(source.labels), bool)
     for label in np.unique(source.labels):
@@ -62,4 +73,5 @@ def _draw_training_images(source: Source, per_class: int, seed: int) -> npt.NDAr
                 f"none is left to test. Give at most {len(members) - 1}."
             )
         train[rng.permutation(members)[:per_class]] = True
+
     return train

@@ -20,7 +20,10 @@ from trainer_classification.environment import cpu_count
 from trainer_classification.preparation.pipeline import Prepared, prepare
 
 SAMPLES = Path(__file__).parents[2] / "samples"
-_SAMPLE_IMAGES = {"cifar100": 2048, "caltech-101": 512}  # images of the samples, where no dataset is given
+_SAMPLE_IMAGES = {
+    "cifar100": 2048,
+    "caltech-101": 512,
+}  # images of the samples, where no dataset is given
 _SMALL_SIDE = 64  # px
 _BATCH_SMALL = 512
 _BATCH = 128
@@ -36,7 +39,10 @@ def select_datasets(option: str, scratch: Path) -> list[str]:
     """Return the datasets that the option names, or else the repeated samples."""
     if option:
         return option.split(",")
-    return [str(repeat_dataset(SAMPLES / name, images, scratch / "samples")) for name, images in _SAMPLE_IMAGES.items()]
+    return [
+        str(repeat_dataset(SAMPLES / name, images, scratch / "samples"))
+        for name, images in _SAMPLE_IMAGES.items()
+    ]
 
 
 def prepare_dataset(dataset: str, image_size: int, scratch: Path, threads: int) -> Prepared:
@@ -67,6 +73,7 @@ def describe_workload(
     size = prepared.manifest.train_size
     count = prepared.manifest.splits["train"].count
     default_batch = _BATCH_SMALL if size <= _SMALL_SIDE else _BATCH
+
     return Workload(
         prepared=str(prepared.folder.absolute()),
         scratch=str(make_scratch_folder(scratch / "scratch", prepared.manifest).absolute()),
@@ -99,4 +106,6 @@ def check_names(option: str, names: Sequence[str], known: Sequence[str]) -> None
     """Raise ValueError if an option lists an unknown name."""
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise ValueError(f"{option} has {', '.join(map(repr, unknown))}, but may list: {', '.join(known)}.")
+        raise ValueError(
+            f"{option} has {', '.join(map(repr, unknown))}, but may list: {', '.join(known)}."
+        )

@@ -1,7 +1,8 @@
 """Check that a loader delivered the work it was given, so that none wins by skipping some of it.
 
-The timed part keeps only a few bytes of each batch: labels, sample ids and sixteen pixels of each image. All checks
-come after it. One epoch that is not timed is checked in every pixel.
+The timed part keeps only a few bytes of each batch: labels, sample ids and
+sixteen pixels of each image. All checks come after it. One epoch that is not
+timed is checked in every pixel.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ _SIGNIFICANT_FIT = 0.25  # five standard deviations, for the 500 images that it 
 
 @dataclass
 class Delivery:
-    """A batch of any library. Reference rates and stages, which make no batches, give only `count`.
+    """A batch of any library.
+
+    Reference rates and stages, which make no batches, give only `count`.
 
     Attributes:
         count: number of images B.
@@ -48,7 +51,8 @@ class Candidate(Protocol):
     """Something to measure: an epoch that can be repeated.
 
     Attributes:
-        files: the files it reads, which are dropped from the page cache before the cold epoch.
+        files: the files it reads, which are dropped from the page cache before
+            the cold epoch.
     """
 
     files: list[str]
@@ -73,14 +77,18 @@ class Expected:
     Attributes:
         image_size: side of the images in px.
         labels: int64 [n], of the split.
-        missing: most samples that may be left out: those of a last batch that would not be full.
-        mean, spread: mean and standard deviation of all bytes of the augmented images. A loader may be off by 8 of 255
-            and by 15 %, since resampling filters, the fill of a shift and JPEG compression differ.
-        distinct: share of images whose kept pixels no other image has. A loader must reach 80 % of it.
+        missing: most samples that may be left out: those of a last batch that
+            would not be full.
+        mean, spread: mean and standard deviation of all bytes of the augmented
+            images. A loader may be off by 8 of 255 and by 15 %, since resampling
+            filters, the fill of a shift and JPEG compression differ.
+        distinct: share of images whose kept pixels no other image has. A loader
+            must reach 80 % of it.
         random: two epochs differ.
-        brightness: float [classes], mean of the kept pixels of each class's images, nan for a class not looked at.
-        fit: `fit` of half of the images with the class brightness of the other half. A loader must reach half of it,
-            where it is significant.
+        brightness: float [classes], mean of the kept pixels of each class's
+            images, nan for a class not looked at.
+        fit: `fit` of half of the images with the class brightness of the other
+            half. A loader must reach half of it, where it is significant.
     """
 
     image_size: int
@@ -131,10 +139,12 @@ def check(seen: Seen, expected: Expected, planned: Int64 | None) -> int:
     Args:
         seen: what was kept of it.
         expected: what it must look like.
-        planned: its sample ids in order, or None where the library shuffles by itself.
+        planned: its sample ids in order, or None where the library shuffles by
+            itself.
 
     Returns:
-        A hash of the kept pixels that does not depend on the order of the samples.
+        A hash of the kept pixels that does not depend on the order of the
+        samples.
 
     Raises:
         AssertionError: the epoch differs. The text says how.
@@ -143,8 +153,12 @@ def check(seen: Seen, expected: Expected, planned: Int64 | None) -> int:
     assert seen.count == len(labels), f"{seen.count} images came with {len(labels)} labels"
     if planned is not None:
         delivered = torch.cat(seen.index).cpu().numpy()
-        assert np.array_equal(delivered, planned), "the samples are not those planned, in their order"
-        assert np.array_equal(labels, expected.labels[planned]), "labels do not belong to their samples"
+        assert np.array_equal(delivered, planned), (
+            "the samples are not those planned, in their order"
+        )
+        assert np.array_equal(labels, expected.labels[planned]), (
+            "labels do not belong to their samples"
+        )
     _check_labels(labels, expected)
     pixels = torch.cat(seen.pixels).cpu().numpy().reshape(seen.count, -1)
     _check_pixels(pixels, expected)
@@ -167,7 +181,9 @@ def _check_pixels(pixels: npt.NDArray[np.uint8], expected: Expected) -> None:
     assert pixels.dtype == np.uint8, f"pixels are {pixels.dtype}, not uint8"
     mean = float(pixels.mean())
     spread = float(pixels.std())
-    assert abs(mean - expected.mean) <= _MEAN_TOLERANCE, f"the mean pixel is {mean:.1f}, not near {expected.mean:.1f}"
+    assert abs(mean - expected.mean) <= _MEAN_TOLERANCE, (
+        f"the mean pixel is {mean:.1f}, not near {expected.mean:.1f}"
+    )
     assert abs(spread / expected.spread - 1) <= _SPREAD_TOLERANCE, (
         f"pixels spread by {spread:.1f}, not {expected.spread:.1f}"
     )
@@ -178,11 +194,16 @@ def _check_pixels(pixels: npt.NDArray[np.uint8], expected: Expected) -> None:
 
 
 def _check_fit(pixels: npt.NDArray[np.uint8], labels: Int64, expected: Expected) -> None:
-    """Check that labels belong to their images. Shuffled labels pass every count, but then all classes look alike."""
+    """Check that labels belong to their images.
+
+    Shuffled labels pass every count, but then all classes look alike.
+    """
     if not expected.fit > _SIGNIFICANT_FIT:
         return
     found = fit(pixels.mean(axis=1), labels, np.asarray(expected.brightness))
-    assert found >= _LEAST_FIT * expected.fit, f"labels fit their images by {found:.2f}, not {expected.fit:.2f}"
+    assert found >= _LEAST_FIT * expected.fit, (
+        f"labels fit their images by {found:.2f}, not {expected.fit:.2f}"
+    )
 
 
 def fit(brightness: Float64, labels: Int64, class_brightness: Float64) -> float:
@@ -207,7 +228,9 @@ def distinct(pixels: npt.NDArray[np.uint8]) -> float:
 
 def row_hashes(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
     """Return a hash of each row, uint64 [n], by multiplication with fixed random odd numbers."""
-    factors = np.random.Generator(np.random.Philox(key=0)).integers(0, 2**63, pixels.shape[1], np.uint64)
+    factors = np.random.Generator(np.random.Philox(key=0)).integers(
+        0, 2**63, pixels.shape[1], np.uint64
+    )
     return pixels.astype(np.uint64) @ (factors * np.uint64(2) + np.uint64(1))
 
 
@@ -215,7 +238,8 @@ def audit(candidate: Candidate, number: int, expected: Expected) -> dict[str, An
     """Check every pixel of an epoch: shapes, dtype, and a checksum that repeats if the loader is deterministic.
 
     Raises:
-        AssertionError: the epoch differs from what is expected. The text says how.
+        AssertionError: the epoch differs from what is expected. The text says
+            how.
     """
     seen = Seen()
     total = 0
@@ -224,9 +248,13 @@ def audit(candidate: Candidate, number: int, expected: Expected) -> dict[str, An
         assert delivery.images is not None
         images = nhwc(delivery.images)
         assert images.dtype == torch.uint8, f"images are {images.dtype}, not uint8"
-        assert images.shape[1:3] == (side, side), f"images are {tuple(images.shape[1:3])}, not {side} px"
+        assert images.shape[1:3] == (side, side), (
+            f"images are {tuple(images.shape[1:3])}, not {side} px"
+        )
         seen.add(delivery)
-        # Not with torch: its sum copies to int64, eight times the size, which grew to a gigabyte beside the loaders.
+        # Not with torch: its sum copies to int64, eight times the size, which
+        # grew to a gigabyte beside the loaders.
         total += int(images.cpu().numpy().sum(dtype=np.int64))
     pixel_hash = check(seen, expected, candidate.planned(number))
+
     return {"images": seen.count, "checksum": f"{(pixel_hash + total) % 2**64:016x}"}

@@ -19,7 +19,10 @@ def install_command(engine: str) -> str:
 
 
 def formats(engine: str, resized: bool) -> tuple[str, ...]:
-    """Return the prepared formats that an engine reads. Empty: it reads the original files."""
+    """Return the prepared formats that an engine reads.
+
+    Empty: it reads the original files.
+    """
     return ENGINES[engine].formats(resized)
 
 
@@ -27,7 +30,8 @@ def open_engine(engine: str, request: LoaderRequest) -> Loader:
     """Open the loader of a split by the name of its engine.
 
     Raises:
-        ValueError: the engine is not installed, or the split or its format is missing or damaged.
+        ValueError: the engine is not installed, or the split or its format is
+            missing or damaged.
     """
     manifest = request.manifest
     images = sum(split.count for split in manifest.splits.values())

@@ -1,7 +1,8 @@
 """Run a process that has imported what every candidate needs, and fork each candidate's worker from it.
 
-Importing torch takes a core several seconds, and a benchmark has up to twenty candidates. They are not forked from the
-benchmark's own process, since the threads of torch, polars and numba do not survive that. The fork server of
+Importing torch takes a core several seconds, and a benchmark has up to twenty
+candidates. They are not forked from the benchmark's own process, since the
+threads of torch, polars and numba do not survive that. The fork server of
 multiprocessing cannot serve either: a process has one, and `prepare` uses it.
 """
 
@@ -21,8 +22,9 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 _REQUIRED = ("harness.registry", "harness.worker")
-# Imported where what they need is installed. torch._dynamo is for the first optimizer. ffcv is left out, since its
-# import sets torch and numba to one thread, and so is DALI, which must not touch a GPU before the fork.
+# Imported where what they need is installed. torch._dynamo is for the first
+# optimizer. ffcv is left out, since its import sets torch and numba to one
+# thread, and so is DALI, which must not touch a GPU before the fork.
 _OPTIONAL = (
     "numba",
     "torchvision",
@@ -30,9 +32,19 @@ _OPTIONAL = (
     "PIL.Image",
     *(
         f"harness.{name}"
-        for name in ("vendor_defaults", "other_libraries", "own_loaders", "stages", "reference_rates", "step_timing")
+        for name in (
+            "vendor_defaults",
+            "other_libraries",
+            "own_loaders",
+            "stages",
+            "reference_rates",
+            "step_timing",
+        )
     ),
-    *(f"trainer_classification.loaders.{name}" for name in ("resident", "ffcv", "dali", "torch_dataloader")),
+    *(
+        f"trainer_classification.loaders.{name}"
+        for name in ("resident", "ffcv", "dali", "torch_dataloader")
+    ),
 )
 _MAX_REQUEST = 4096  # bytes
 
@@ -59,7 +71,8 @@ class ForkServer:
 
         Args:
             spec: see `worker.Server`.
-            files: descriptors of the worker's stdin, of the pipe for its answers, and of its log.
+            files: descriptors of the worker's stdin, of the pipe for its answers,
+                and of its log.
 
         Returns:
             The worker's process id.
@@ -70,7 +83,10 @@ class ForkServer:
         return self._ask(spec, files)
 
     def wait(self, pid: int) -> int:
-        """Wait until a worker ends. Returns its exit code, or minus the signal that ended it."""
+        """Wait until a worker ends.
+
+        Returns its exit code, or minus the signal that ended it.
+        """
         return self._ask(str(pid), ())
 
     def preload(self, spec: str) -> None:
@@ -78,7 +94,10 @@ class ForkServer:
         self._socket.send(spec.encode())
 
     def end(self) -> None:
-        """End the fork server and wait for its end. Workers that still run go on."""
+        """End the fork server and wait for its end.
+
+        Workers that still run go on.
+        """
         self._socket.close()
         self._process.wait()
 
@@ -92,13 +111,18 @@ class ForkServer:
 
 @functools.cache
 def get_fork_server() -> ForkServer:
-    """Return the only fork server, and start it at the first call. It ends with this process at the latest."""
+    """Return the only fork server, and start it at the first call.
+
+    It ends with this process at the latest.
+    """
     return ForkServer()
 
 
 def serve(requests: socket.socket) -> None:
     """Fork workers and wait for them, as requested, until the benchmark has gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the workers, and the benchmark waits for that
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C ends the workers, and the benchmark waits for that
     for name in _REQUIRED:
         importlib.import_module(name)
     for name in _OPTIONAL:
@@ -141,7 +165,9 @@ def _become_worker(requests: socket.socket, spec: str, files: Sequence[int]) -> 
         stdin, answers, log = files
         for file, target in ((stdin, 0), (log, 1), (log, 2)):
             os.dup2(file, target)
-        os.register_at_fork(after_in_child=functools.partial(os.close, answers))  # it must end with the worker
+        os.register_at_fork(
+            after_in_child=functools.partial(os.close, answers)
+        )  # it must end with the worker
 
         from harness import worker
 

@@ -1,9 +1,10 @@
 """Model the step time on GPUs that are not available, from the multiply-adds and bytes of every operation.
 
-A step runs on torch's `meta` device, which computes nothing. Each operation that torch dispatches, forward and
-backward, counts its arithmetic and the bytes it reads and writes. An operation takes the longer of the two at the rates
-that the GPU can reach (the roofline: Williams, Waterman, Patterson, CACM 2009), and at least the time of a launch. A
-step takes the sum.
+A step runs on torch's `meta` device, which computes nothing. Each operation that
+torch dispatches, forward and backward, counts its arithmetic and the bytes it
+reads and writes. An operation takes the longer of the two at the rates that the
+GPU can reach (the roofline: Williams, Waterman, Patterson, CACM 2009), and at
+least the time of a launch. A step takes the sum.
 
 `python -m harness.gpu_model` prints the tables of docs/gpu-model.md.
 """
@@ -43,18 +44,23 @@ GPUS = {
     "H100": Gpu(989.4, 66.9, 3352),  # measured in benchmarks/results
 }
 
-# Fractions of the peaks that large operations reach: round numbers near two published rows, ResNet-50 training on a
-# V100 in fp16 and in fp32 (where Winograd saves cuDNN arithmetic). All other rows are a check.
+# Fractions of the peaks that large operations reach: round numbers near two
+# published rows, ResNet-50 training on a V100 in fp16 and in fp32 (where Winograd
+# saves cuDNN arithmetic). All other rows are a check.
 FP16_SHARE = 0.5
 BANDWIDTH_SHARE = 0.8
 FP32_SHARE = 0.9
-# Least seconds of an operation, with what belongs to it (casts, optimizer, counts): an assumption, the same for all
-# cards. An operation took 6.6 µs on an H100 in a step recorded as a CUDA graph, and 66 µs in one launched by Python.
+# Least seconds of an operation, with what belongs to it (casts, optimizer,
+# counts): an assumption, the same for all cards. An operation took 6.6 µs on an
+# H100 in a step recorded as a CUDA graph, and 66 µs in one launched by Python.
 LAUNCH_SECONDS = 8e-6
-# Passes over the first input beyond the one that the arguments show. A norm reads once for statistics and once to
-# normalize. Its backward pass reads input and gradient twice. So does that of a convolution, once for each gradient.
+# Passes over the first input beyond the one that the arguments show. A norm reads
+# once for statistics and once to normalize. Its backward pass reads input and
+# gradient twice. So does that of a convolution, once for each gradient.
 _MORE_PASSES = {"native_batch_norm": 1, "native_batch_norm_backward": 2, "convolution_backward": 1}
-_BYTES_A_WEIGHT = 28  # the cast for autocast, the fp32 gradient, and an fp32 optimizer with one momentum
+_BYTES_A_WEIGHT = (
+    28  # the cast for autocast, the fp32 gradient, and an fp32 optimizer with one momentum
+)
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,9 @@ class _Counter(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         name = func._schema.name.removeprefix("aten::")
-        views = any(r.alias_info is not None and not r.alias_info.is_write for r in func._schema.returns)
+        views = any(
+            r.alias_info is not None and not r.alias_info.is_write for r in func._schema.returns
+        )
         if views or name in ("detach", "empty_like"):
             return out
         count = flop_registry.get(func._overloadpacket)
@@ -86,11 +94,18 @@ class _Counter(TorchDispatchMode):
         first = tensors[0].numel() * tensors[0].element_size() if tensors else 0
         passes = _MORE_PASSES.get(name, 0) if torch.is_grad_enabled() or "backward" in name else 0
         self.operations.append(Operation(name, flops, size + passes * first))
+
         return out
 
 
 def operations(
-    network: str, image_size: int, batch_size: int, *, half: bool = True, training: bool = True, num_classes: int = 1000
+    network: str,
+    image_size: int,
+    batch_size: int,
+    *,
+    half: bool = True,
+    training: bool = True,
+    num_classes: int = 1000,
 ) -> list[Operation]:
     """Return every operation of a training step, or of inference.
 
@@ -121,13 +136,25 @@ def seconds(step: list[Operation], gpu: Gpu, half: bool = True) -> float:
     """Return the seconds of a step on one card whose input is ready."""
     arithmetic = 1e12 * (gpu.fp16 * FP16_SHARE if half else gpu.fp32 * FP32_SHARE)
     moving = 1e9 * gpu.bandwidth * BANDWIDTH_SHARE
-    return sum(max(operation.flops / arithmetic, operation.bytes / moving, LAUNCH_SECONDS) for operation in step)
+    return sum(
+        max(operation.flops / arithmetic, operation.bytes / moving, LAUNCH_SECONDS)
+        for operation in step
+    )
 
 
 def rate(
-    network: str, image_size: int, gpu: str, batch_size: int = 128, *, half: bool = True, training: bool = True
+    network: str,
+    image_size: int,
+    gpu: str,
+    batch_size: int = 128,
+    *,
+    half: bool = True,
+    training: bool = True,
 ) -> float:
-    """Return the images a second of one card. The arguments are those of `operations`."""
+    """Return the images a second of one card.
+
+    The arguments are those of `operations`.
+    """
     step = operations(network, image_size, batch_size, half=half, training=training)
     return batch_size / seconds(step, GPUS[gpu], half)
 
@@ -183,12 +210,16 @@ def check_table() -> str:
             f"| {row.network} | {row.gpu} | {what} | {row.images_per_second:,.0f} | {modeled:,.0f} | "
             f"{modeled / row.images_per_second:.2f} | {'shares set by it; ' if row.fitted else ''}{row.source} |"
         )
+
     return "\n".join(lines)
 
 
 def measured_table(results: Path = RESULTS) -> str:
     """Return a Markdown table of the model against steps that gpu_check.py measured with a cached batch."""
-    lines = ["| training, fp16 or bf16 | card | measured img/s | model | model / measured |", "|---|---|---|---|---|"]
+    lines = [
+        "| training, fp16 or bf16 | card | measured img/s | model | model / measured |",
+        "|---|---|---|---|---|",
+    ]
     for path in sorted(results.glob("gpu-*.json")):
         for row in json.loads(path.read_text())["rows"]:
             card = next((name for name in GPUS if name in row["gpu"].split()), None)
@@ -197,7 +228,10 @@ def measured_table(results: Path = RESULTS) -> str:
             modeled = rate(row["network"], row["image_size"], card, row["batch_size"])
             measured = row["images_per_second"]
             what = f"{row['network']}, {row['image_size']} px, batch {row['batch_size']}"
-            lines.append(f"| {what} | {card} | {measured:,.0f} | {modeled:,.0f} | {modeled / measured:.2f} |")
+            lines.append(
+                f"| {what} | {card} | {measured:,.0f} | {modeled:,.0f} | {modeled / measured:.2f} |"
+            )
+
     return "\n".join(lines)
 
 
@@ -223,7 +257,9 @@ SCALING = 0.97  # efficiency of four V100: MXNet's ResNet-50, 5357 / (4 * 1376)
 
 def demand_table() -> str:
     """Return a Markdown table of what each training consumes, and what limits it on a T4."""
-    lines = ["| training | network | GFLOP | MB | T4 img/s | V100 img/s | 4 V100 img/s | a T4 waits for |"]
+    lines = [
+        "| training | network | GFLOP | MB | T4 img/s | V100 img/s | 4 V100 img/s | a T4 waits for |"
+    ]
     lines += ["|---|---|---|---|---|---|---|---|"]
     for load in LOADS:
         step = operations(load.network, load.image_size, load.batch_size)
@@ -235,6 +271,7 @@ def demand_table() -> str:
             f"| {load.dataset}, {load.image_size} px, batch {load.batch_size} | {load.network} | {flops / 1e9:.2f} | "
             f"{size / 1e6:.1f} | {t4:,.0f} | {v100:,.0f} | {4 * SCALING * v100:,.0f} | {limit(step, GPUS['T4'])} |"
         )
+
     return "\n".join(lines)
 
 
@@ -271,13 +308,18 @@ PATHS = [
     InputPath("DataLoader, JPEG of 512 px", 184, 0, "FFCV's figure, 12 vCPU; 41 at 96"),
     InputPath("FFCV, JPEG of 512 px", 816, 0, "FFCV's figure, 24 vCPU"),
     InputPath("FFCV, raw 256 px", 8213, 0, "FFCV's figure, 12 vCPU; 1,800 at 96"),
-    InputPath("resident on the host", 59_000, 930_000, "benchmarks/results, 2 cores, 128 px and 32 px"),
+    InputPath(
+        "resident on the host", 59_000, 930_000, "benchmarks/results, 2 cores, 128 px and 32 px"
+    ),
 ]
 HOSTS = {"T4": 4, "4 V100": 32}  # vCPUs that these cards come with
 
 
 def supply_table() -> str:
-    """Return a Markdown table of delivered / consumed for each input path. Below one, the path starves the card."""
+    """Return a Markdown table of delivered / consumed for each input path.
+
+    Below one, the path starves the card.
+    """
     consumers = _list_consumers()
     lines = [
         "| input path | img/s a thread | " + " | ".join(consumers) + " | source |",
@@ -292,6 +334,7 @@ def supply_table() -> str:
             cells.append(fed if per_thread else "")
         rates = f"{path.photo:,.0f}" + (f"; {path.small:,.0f}" if path.small else "")
         lines.append(f"| {path.name} | {rates} | {' | '.join(cells)} | {path.source} |")
+
     return "\n".join(lines)
 
 
@@ -302,7 +345,11 @@ def _list_consumers() -> dict[str, tuple[bool, int, float]]:
         v100 = rate(load.network, load.image_size, "V100", load.batch_size)
         t4 = rate(load.network, load.image_size, "T4", load.batch_size)
         for host, consumed in (("T4", t4), ("4 V100", 4 * SCALING * v100)):
-            columns[f"{load.network} {load.image_size} px, {host}"] = (load.image_size <= 64, HOSTS[host], consumed)
+            columns[f"{load.network} {load.image_size} px, {host}"] = (
+                load.image_size <= 64,
+                HOSTS[host],
+                consumed,
+            )
     return columns
 
 

@@ -39,7 +39,8 @@ class Measured:
     Attributes:
         rows: JSON types, one row for each candidate.
         left_out: name -> why it has no row.
-        disqualified: names of those that failed, or delivered something else than they must.
+        disqualified: names of those that failed, or delivered something else than
+            they must.
         turns: of each candidate, round by round, for ratios.
     """
 
@@ -49,7 +50,9 @@ class Measured:
     turns: dict[str, list[Turn]] = field(default_factory=dict)
 
 
-def measure_loaders(workload: Workload, names: Sequence[str], timing: Timing, say: Callable[[str], None]) -> Measured:
+def measure_loaders(
+    workload: Workload, names: Sequence[str], timing: Timing, say: Callable[[str], None]
+) -> Measured:
     """Write the formats that are missing, open each candidate, and time all in turns.
 
     Args:
@@ -69,12 +72,18 @@ def measure_loaders(workload: Workload, names: Sequence[str], timing: Timing, sa
             worker.end()
 
     result = session.result
-    result.rows = [_make_row(name, workload, outcomes[name], turns) for name, turns in result.turns.items()]
+    result.rows = [
+        _make_row(name, workload, outcomes[name], turns) for name, turns in result.turns.items()
+    ]
+
     return result
 
 
 class _Session:
-    """Hold the workers of one measurement. A candidate that fails is left out, with the reason, and the rest go on."""
+    """Hold the workers of one measurement.
+
+    A candidate that fails is left out, with the reason, and the rest go on.
+    """
 
     def __init__(self, workload: Workload, say: Callable[[str], None]) -> None:
         self.workload = workload
@@ -83,7 +92,10 @@ class _Session:
         self.result = Measured()
 
     def start(self, names: Sequence[str]) -> None:
-        """Start the workers, all at once, as imports keep every core busy. Returns when the last has imported."""
+        """Start the workers, all at once, as imports keep every core busy.
+
+        Returns when the last has imported.
+        """
         for name in names:
             self._start_one(name)
         self.say(f"importing: {', '.join(self.workers)}")
@@ -91,7 +103,10 @@ class _Session:
         read_files(registry.list_files(list(self.workers), self.workload))
 
     def open(self, cold: bool) -> dict[str, Outcome]:
-        """Open the loaders one by one. The stages open together, as only their rate in the turns is shown."""
+        """Open the loaders one by one.
+
+        The stages open together, as only their rate in the turns is shown.
+        """
         stages = [name for name in self.workers if name in registry.STAGES]
         loaders = [name for name in self.workers if name not in stages]
 
@@ -104,13 +119,19 @@ class _Session:
             self.say(f"opening {name}")
             self.workers[name].tell("first")
         self._ask_each(stages, WorkerClient.answer)
+
         return outcomes | dict.fromkeys(stages, Outcome())
 
     def take_turns(self, seconds: float, turns: int) -> None:
-        """Run rounds until all candidates have enough. When one fails, it is left out and the rest start again."""
+        """Run rounds until all candidates have enough.
+
+        When one fails, it is left out and the rest start again.
+        """
         self.say("timing in turns: " + ", ".join(self.workers))
         while self.workers:
-            takers = {name: _TurnTaker(worker, seconds / turns) for name, worker in self.workers.items()}
+            takers = {
+                name: _TurnTaker(worker, seconds / turns) for name, worker in self.workers.items()
+            }
             try:
                 self.result.turns = interleave(takers, seconds, turns)
                 return
@@ -129,9 +150,13 @@ class _Session:
             self._leave_out(name, error)
             return
         arguments = {"name": name, "workload": as_arguments(self.workload)}
-        self.workers[name] = WorkerClient(name, _START, arguments, self.workload.folder(f"{name}.log"))
+        self.workers[name] = WorkerClient(
+            name, _START, arguments, self.workload.folder(f"{name}.log")
+        )
 
-    def _ask_each(self, names: Sequence[str], ask: Callable[[WorkerClient], _Answer]) -> dict[str, _Answer]:
+    def _ask_each(
+        self, names: Sequence[str], ask: Callable[[WorkerClient], _Answer]
+    ) -> dict[str, _Answer]:
         """Ask the workers of these names one after another, and leave out those that fail."""
         answers = {}
         for name in names:

@@ -1,8 +1,12 @@
-"""Time candidates in turns. This is the only way in which the benchmarks time anything.
+"""Time candidates in turns.
 
-A candidate (a loader, a reference rate, a format of prepare, a training step) takes short turns, A B C A B C, so that
-drift of the machine's speed affects all alike. A turn lasts at least `seconds / count`, and turns go on until both
-`seconds` and `count` are reached. The result is the median over the turns with its 95 % interval.
+This is the only way in which the benchmarks time anything.
+
+A candidate (a loader, a reference rate, a format of prepare, a training step)
+takes short turns, A B C A B C, so that drift of the machine's speed affects all
+alike. A turn lasts at least `seconds / count`, and turns go on until both
+`seconds` and `count` are reached. The result is the median over the turns with
+its 95 % interval.
 """
 
 from __future__ import annotations
@@ -28,7 +32,8 @@ class Turn:
         images: images delivered, decoded or trained on.
         seconds: how long that took.
         usage: CPU seconds and bytes read, child processes included.
-        waited: seconds in which a training device had nothing to do, waiting for a batch.
+        waited: seconds in which a training device had nothing to do, waiting for
+            a batch.
     """
 
     images: int
@@ -47,7 +52,9 @@ def interleave(
 ) -> dict[str, list[Turn]]:
     """Take turns A B C A B C until each candidate has `count` turns and `seconds` of them."""
     turns: dict[str, list[Turn]] = {name: [] for name in candidates}
-    while any(len(done) < count or sum(turn.seconds for turn in done) < seconds for done in turns.values()):
+    while any(
+        len(done) < count or sum(turn.seconds for turn in done) < seconds for done in turns.values()
+    ):
         for name, take_turn in candidates.items():
             turns[name].append(take_turn())
     return turns
@@ -58,6 +65,7 @@ def summarize(turns: Sequence[Turn]) -> dict[str, Any]:
     rate = median_interval([turn.rate for turn in turns])
     images = sum(turn.images for turn in turns)
     thousands = images / 1000
+
     return {
         "images_per_second": rate.median,
         "low": rate.low,
@@ -77,7 +85,9 @@ class Stopwatch:
 
     def __init__(self, device: torch.device) -> None:
         cuda: Any = torch.cuda  # its events are untyped
-        self._events = [cuda.Event(enable_timing=True) for _ in range(2)] if device.type == "cuda" else []
+        self._events = (
+            [cuda.Event(enable_timing=True) for _ in range(2)] if device.type == "cuda" else []
+        )
         self._started = 0.0
 
     def start(self) -> None:

@@ -11,15 +11,25 @@ _ENGINES = ", ".join(OURS)
 
 ScratchOption = Annotated[
     str,
-    Option("Folder for the files that are prepared and written to be measured. The next run uses them again.", "Data"),
+    Option(
+        "Folder for the files that are prepared and written to be measured. The next run uses them again.",
+        "Data",
+    ),
 ]
-SecondsOption = Annotated[float, Option("Measure each candidate for at least so many seconds.", "Run", 0)]
+SecondsOption = Annotated[
+    float, Option("Measure each candidate for at least so many seconds.", "Run", 0)
+]
 TurnsOption = Annotated[
-    int, Option("Measure each in at least so many turns. A 95 % interval needs six or more.", "Run", 1)
+    int,
+    Option("Measure each in at least so many turns. A 95 % interval needs six or more.", "Run", 1),
 ]
 JsonOption = Annotated[str, Option("File to write the results to, as JSON. Empty: none.", "Output")]
-MarkdownOption = Annotated[str, Option("File to write the tables to, as Markdown. Empty: none.", "Output")]
-ThreadsOption = Annotated[int, Option("Threads or worker processes of each. 0: one per CPU.", "Run", 0, 1024)]
+MarkdownOption = Annotated[
+    str, Option("File to write the tables to, as Markdown. Empty: none.", "Output")
+]
+ThreadsOption = Annotated[
+    int, Option("Threads or worker processes of each. 0: one per CPU.", "Run", 0, 1024)
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,15 +54,27 @@ class LoaderBenchConfig:
             "Data",
         ),
     ] = ""
-    image_size: Annotated[int, Option("Side of the batches in px. 0: the recipe's.", "Data", 0, 2048)] = 0
-    batch_size: Annotated[int, Option("Images in a batch. 0: 512 up to 64 px, 128 above.", "Run", 0)] = 0
+    image_size: Annotated[
+        int, Option("Side of the batches in px. 0: the recipe's.", "Data", 0, 2048)
+    ] = 0
+    batch_size: Annotated[
+        int, Option("Images in a batch. 0: 512 up to 64 px, 128 above.", "Run", 0)
+    ] = 0
     threads: ThreadsOption = 0
-    device: Annotated[Device, Option("Device that takes the batches. auto: a GPU if there is one.", "Run")] = "auto"
+    device: Annotated[
+        Device, Option("Device that takes the batches. auto: a GPU if there is one.", "Run")
+    ] = "auto"
     seconds: SecondsOption = 0.6
     turns: TurnsOption = 6
-    cold: Annotated[bool, Option("Also time an epoch from disk, which opens each loader twice.", "Run")] = False
+    cold: Annotated[
+        bool, Option("Also time an epoch from disk, which opens each loader twice.", "Run")
+    ] = False
     bottleneck: Annotated[
-        str, Option("Loaders whose stages to measure, to find the slowest, separated by commas. Empty: none.", "Run")
+        str,
+        Option(
+            "Loaders whose stages to measure, to find the slowest, separated by commas. Empty: none.",
+            "Run",
+        ),
     ] = "resident"
     scratch: ScratchOption = ".data/bench"
     json: JsonOption = ""
@@ -60,7 +82,8 @@ class LoaderBenchConfig:
     chart: Annotated[
         str,
         Option(
-            "PNG file for a chart. With several datasets, each file name gets the dataset's. Empty: none.", "Output"
+            "PNG file for a chart. With several datasets, each file name gets the dataset's. Empty: none.",
+            "Output",
         ),
     ] = ""
 
@@ -74,7 +97,12 @@ class PrepareBenchConfig:
 
     dataset: Annotated[str, Option("Name or folder of a dataset.", "Data")] = "samples/caltech-101"
     images: Annotated[
-        int, Option("Training images. Files are repeated where there are fewer. 0: those there are.", "Data", 0)
+        int,
+        Option(
+            "Training images. Files are repeated where there are fewer. 0: those there are.",
+            "Data",
+            0,
+        ),
     ] = 0
     writers: Annotated[
         str,
@@ -100,20 +128,31 @@ class TrainBenchConfig:
     """Measure training: the time of a step, the share of it spent waiting for data, and the time to an accuracy."""
 
     dataset: Annotated[str, Option("Name or folder of a dataset.", "Data")] = "samples/mnist"
-    loaders: Annotated[str, Option(f"Loaders that feed the steps, separated by commas: {_ENGINES}.", "Data")] = (
-        "resident,torch"
-    )
+    loaders: Annotated[
+        str, Option(f"Loaders that feed the steps, separated by commas: {_ENGINES}.", "Data")
+    ] = "resident,torch"
     threads: ThreadsOption = 0
     seconds: SecondsOption = 5.0
     turns: TurnsOption = 7
-    device: Annotated[Device, Option("Device that trains. auto: a GPU if there is one.", "Run")] = "auto"
+    device: Annotated[Device, Option("Device that trains. auto: a GPU if there is one.", "Run")] = (
+        "auto"
+    )
     accuracy: Annotated[
-        float, Option("Also time trainings, ours and a baseline, to this test accuracy. 0: do not.", "Run", 0, 1)
+        float,
+        Option(
+            "Also time trainings, ours and a baseline, to this test accuracy. 0: do not.",
+            "Run",
+            0,
+            1,
+        ),
     ] = 0.0
     limit: Annotated[
-        float, Option("Stop a training that has not reached --accuracy after so many seconds.", "Run", 1)
+        float,
+        Option("Stop a training that has not reached --accuracy after so many seconds.", "Run", 1),
     ] = 600.0
-    epochs: Annotated[int, Option("Epochs of our trainings to --accuracy. 0: the recipe's.", "Run", 0, 10000)] = 0
+    epochs: Annotated[
+        int, Option("Epochs of our trainings to --accuracy. 0: the recipe's.", "Run", 0, 10000)
+    ] = 0
     scratch: ScratchOption = ".data/bench"
     json: JsonOption = ""
     markdown: MarkdownOption = ""
@@ -124,7 +163,10 @@ class TrainBenchConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeBenchConfig(TrainConfig):
-    """Train with several seeds; measure accuracy, seconds and CPU seconds of each. Takes the options of train.py."""
+    """Train with several seeds; measure accuracy, seconds and CPU seconds of each.
+
+    Takes the options of train.py.
+    """
 
     validation_fraction: Annotated[
         float, Option("As for train.py. The default trains on all images.", "Data", 0, 0.9)
@@ -138,20 +180,26 @@ class RecipeBenchConfig(TrainConfig):
             0,
         ),
     ] = 0
-    seeds: Annotated[int, Option("Number of trainings, with the seeds --seed, --seed + 1, ...", "Run", 1, 100)] = 3
-    json: Annotated[str, Option("File to write the rows to. Rows of the same command are replaced.", "Output")] = ""
+    seeds: Annotated[
+        int, Option("Number of trainings, with the seeds --seed, --seed + 1, ...", "Run", 1, 100)
+    ] = 3
+    json: Annotated[
+        str, Option("File to write the rows to. Rows of the same command are replaced.", "Output")
+    ] = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictBenchConfig:
     """Measure predict beside a plain loop of Pillow, torchvision and batches of 32, and the network alone, in turns."""
 
-    dataset: Annotated[str, Option("Folder of a dataset of photos, whose files are classified.", "Data")] = (
-        "samples/caltech-101"
-    )
+    dataset: Annotated[
+        str, Option("Folder of a dataset of photos, whose files are classified.", "Data")
+    ] = "samples/caltech-101"
     images: Annotated[int, Option("So many of its files. 0: all.", "Data", 0)] = 0
     networks: Annotated[str, Option("Which, with commas.", "Data")] = "speednet,resnet18"
-    image_size: Annotated[int, Option("Side in px of the images that the networks see.", "Data", 32, 2048)] = 128
+    image_size: Annotated[
+        int, Option("Side in px of the images that the networks see.", "Data", 32, 2048)
+    ] = 128
     turns: TurnsOption = 5
     scratch: ScratchOption = ".data/bench"
     json: JsonOption = ""

@@ -1,8 +1,9 @@
 """WebDataset, LitData, MosaicML Streaming and SPDL, each as its documentation recommends.
 
-The first three add a storage format to PyTorch's DataLoader with worker processes. Pillow or torchvision decode and
-augment, as in their examples. Each format is written by its own writer and keeps the original bytes of JPEG files. SPDL
-reads the original files with threads.
+The first three add a storage format to PyTorch's DataLoader with worker
+processes. Pillow or torchvision decode and augment, as in their examples. Each
+format is written by its own writer and keeps the original bytes of JPEG files.
+SPDL reads the original files with threads.
 """
 
 from __future__ import annotations
@@ -29,13 +30,19 @@ def make_transform(workload: Workload) -> Any:
 
     policy = workload.policy
     side = workload.image_size
-    steps: list[Any] = [v2.PILToTensor(), v2.Grayscale() if workload.manifest.channels == 1 else v2.RGB()]
+    steps: list[Any] = [
+        v2.PILToTensor(),
+        v2.Grayscale() if workload.manifest.channels == 1 else v2.RGB(),
+    ]
     if policy.crop == "resized":
-        steps.append(v2.RandomResizedCrop(side, scale=policy.area, ratio=policy.aspect, antialias=True))
+        steps.append(
+            v2.RandomResizedCrop(side, scale=policy.area, ratio=policy.aspect, antialias=True)
+        )
     elif policy.crop == "shift":
         mode = "reflect" if policy.pad == "reflect" else "constant"
         steps.append(v2.RandomCrop(side, padding=policy.shift, padding_mode=mode))
     steps += [] if policy.flip == "none" else [v2.RandomHorizontalFlip()]
+
     return v2.Compose(steps)
 
 
@@ -51,7 +58,9 @@ class Batches(SelfShuffling):
         """Yield one pass in the library's own order, copied to the device."""
         for images, labels in self.loader:
             moved = images.to(self.device, non_blocking=True)
-            yield Delivery(len(labels), moved, torch.as_tensor(labels).to(self.device, non_blocking=True))
+            yield Delivery(
+                len(labels), moved, torch.as_tensor(labels).to(self.device, non_blocking=True)
+            )
 
     def close(self) -> None:
         """End the worker processes."""
@@ -81,7 +90,9 @@ def write_webdataset(workload: Workload, folder: Path) -> None:
         for row in order:
             path = workload.files[row]
             label = str(int(workload.labels[row]))
-            writer.write({"__key__": f"{row:09d}", _suffix(path): Path(path).read_bytes(), "cls": label})
+            writer.write(
+                {"__key__": f"{row:09d}", _suffix(path): Path(path).read_bytes(), "cls": label}
+            )
 
 
 def webdataset(workload: Workload) -> Batches:
@@ -95,9 +106,16 @@ def webdataset(workload: Workload) -> Batches:
         .decode("pil")
         .to_tuple("jpg;png;webp;bmp;ppm", "cls")
         .map_tuple(make_transform(workload), int)
-        .batched(workload.batch_size)  # partial ones too, or each worker would leave out up to a batch
+        .batched(
+            workload.batch_size
+        )  # partial ones too, or each worker would leave out up to a batch
     )
-    return Batches(wds.WebLoader(dataset, batch_size=None, **_loader_options(workload)), workload.torch_device, shards)
+
+    return Batches(
+        wds.WebLoader(dataset, batch_size=None, **_loader_options(workload)),
+        workload.torch_device,
+        shards,
+    )
 
 
 def _open_row(row: tuple[str, int]) -> dict[str, Any]:
@@ -113,7 +131,11 @@ def _read_row(row: tuple[str, int]) -> dict[str, Any]:
 
 
 def write_litdata(workload: Workload, folder: Path) -> None:
-    """Write with its `optimize`. A JPEG is kept as it is, other files as bytes, since it would encode them as JPEG."""
+    """Write with its `optimize`.
+
+    A JPEG is kept as it is, other files as bytes, since it would encode them as
+    JPEG.
+    """
     import litdata
 
     rows = list(zip(workload.files, workload.labels.tolist(), strict=True))
@@ -139,12 +161,15 @@ def litdata(workload: Workload) -> Batches:
         def __getitem__(self, index: Any) -> tuple[Tensor, int]:
             row = super().__getitem__(index)
             image = row["image"]
-            return augment(Image.open(io.BytesIO(image)) if isinstance(image, bytes) else image), row["label"]
+            return augment(
+                Image.open(io.BytesIO(image)) if isinstance(image, bytes) else image
+            ), row["label"]
 
     dataset = Images(str(folder), shuffle=True, drop_last=True)
     loader = litdata.StreamingDataLoader(
         dataset, batch_size=workload.batch_size, drop_last=True, **_loader_options(workload)
     )
+
     return Batches(loader, workload.torch_device, [str(path) for path in folder.glob("*.bin")])
 
 
@@ -176,7 +201,10 @@ def streaming(workload: Workload) -> Batches:
 
     clean_stale_shared_memory()
     dataset = Images(local=str(folder), shuffle=True, batch_size=workload.batch_size)
-    loader: Any = DataLoader(dataset, batch_size=workload.batch_size, drop_last=True, **_loader_options(workload))
+    loader: Any = DataLoader(
+        dataset, batch_size=workload.batch_size, drop_last=True, **_loader_options(workload)
+    )
+
     return Batches(loader, workload.torch_device, [str(path) for path in folder.glob("*.mds")])
 
 
@@ -199,7 +227,9 @@ class Spdl(SelfShuffling):
         full = work.count // work.batch_size * work.batch_size
         builder: Any = PipelineBuilder().add_source(order[:full].reshape(-1, work.batch_size))
         pipeline = (
-            builder.pipe(self._decode_batch, concurrency=work.threads).add_sink(3).build(num_threads=work.threads)
+            builder.pipe(self._decode_batch, concurrency=work.threads)
+            .add_sink(3)
+            .build(num_threads=work.threads)
         )
         with pipeline.auto_stop():
             for images, labels in pipeline.get_iterator():
@@ -213,7 +243,11 @@ class Spdl(SelfShuffling):
         frames = []
         for row in rows:
             packets = spdl.io.demux_image(self.files[row])
-            frames.append(spdl.io.decode_packets(packets, filter_desc=_spdl_filter(self.workload, packets, random)))
+            frames.append(
+                spdl.io.decode_packets(
+                    packets, filter_desc=_spdl_filter(self.workload, packets, random)
+                )
+            )
         buffer = spdl.io.convert_frames(frames)
         return spdl.io.to_torch(buffer), torch.from_numpy(self.workload.labels[rows])
 
@@ -229,13 +263,21 @@ def _spdl_filter(workload: Workload, packets: Any, random: np.random.Generator) 
     elif policy.crop == "shift":
         reach = policy.shift
         dy, dx = random.integers(0, 2 * reach + 1, 2)
-        steps = [f"pad=iw+{2 * reach}:ih+{2 * reach}:{reach}:{reach}", f"crop={side}:{side}:{dx}:{dy}"]
+        steps = [
+            f"pad=iw+{2 * reach}:ih+{2 * reach}:{reach}:{reach}",
+            f"crop={side}:{side}:{dx}:{dy}",
+        ]
     steps += ["hflip"] if policy.flip != "none" and random.random() < 0.5 else []
+
     return ",".join([*steps, f"format={'gray' if workload.manifest.channels == 1 else 'rgb24'}"])
 
 
 def _draw_box(
-    width: int, height: int, area: tuple[float, float], aspect: tuple[float, float], random: np.random.Generator
+    width: int,
+    height: int,
+    area: tuple[float, float],
+    aspect: tuple[float, float],
+    random: np.random.Generator,
 ) -> tuple[int, int, int, int]:
     """Draw a random resized crop as torchvision does: x, y, w, h in px."""
     for _ in range(10):

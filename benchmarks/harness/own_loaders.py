@@ -75,6 +75,10 @@ class FfcvOverVendorBeton(Engine):
         path = workload.folder(name) / "train.beton"
         manifest = workload.manifest
         schedule = BatchSchedule(workload.plan, workload.count, workload.batch_size)
-        split = BetonSplit(open_beton(path), workload.files, manifest.channels, fixed_size=not manifest.resized)
-        self.loader = FfcvLoader(split, schedule, workload.image_size, workload.torch_device, workload.threads)
+        split = BetonSplit(
+            open_beton(path), workload.files, manifest.channels, fixed_size=not manifest.resized
+        )
+        self.loader = FfcvLoader(
+            split, schedule, workload.image_size, workload.torch_device, workload.threads
+        )
         self.files = [str(path)]

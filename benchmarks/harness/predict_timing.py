@@ -49,9 +49,13 @@ def contestants(model: Model, paths: Sequence[str]) -> dict[str, Callable[[], Tu
     """Return what takes the turns; each classifies all files, or as many images in memory."""
     predictor = Predictor(model, "cpu")
     plain_batches = list(_plain_batches(model, paths, BATCH))
-    small_batches = [small for batch in plain_batches for small in torch.split(batch, predictor.batch_size)]
+    small_batches = [
+        small for batch in plain_batches for small in torch.split(batch, predictor.batch_size)
+    ]
     calls: dict[str, Callable[[], int]] = {
-        "plain-loop": lambda: sum(map(len, map(partial(_logits, model), _plain_batches(model, paths, BATCH)))),
+        "plain-loop": lambda: sum(
+            map(len, map(partial(_logits, model), _plain_batches(model, paths, BATCH)))
+        ),
         "predict": lambda: sum(not prediction.error for prediction in predictor.predict(paths)),
         "network-plain": lambda: sum(map(len, map(partial(_logits, model), plain_batches))),
         "network-threads": lambda: _in_threads(model, small_batches),
@@ -68,7 +72,9 @@ def first_answers(run: Path, photo: str) -> dict[str, Callable[[], Turn]]:
         subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
         return 1
 
-    return {name: partial(_timed, partial(call, arguments), 1) for name, arguments in commands.items()}
+    return {
+        name: partial(_timed, partial(call, arguments), 1) for name, arguments in commands.items()
+    }
 
 
 def _timed(call: Callable[[], int], expected: int) -> Turn:
@@ -96,7 +102,9 @@ def _plain_batches(model: Model, paths: Sequence[str], size: int) -> Iterator[Te
         ]
     )
     for start in range(0, len(paths), size):
-        images = [transform(Image.open(path).convert("RGB")) for path in paths[start : start + size]]
+        images = [
+            transform(Image.open(path).convert("RGB")) for path in paths[start : start + size]
+        ]
         yield torch.stack(images)
 
 

@@ -1,4 +1,7 @@
-"""Prepare and FFCV's writer as candidates. An epoch writes the whole dataset from the original files."""
+"""Prepare and FFCV's writer as candidates.
+
+An epoch writes the whole dataset from the original files.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,11 @@ class Ours(SelfShuffling):
         self.files: list[str] = []
         self.folder = folder
         self.config = PrepareConfig(
-            dataset=dataset, prepared=str(folder), validation_fraction=0.0, workers=threads, **OURS[name]
+            dataset=dataset,
+            prepared=str(folder),
+            validation_fraction=0.0,
+            workers=threads,
+            **OURS[name],
         )
 
     def epoch(self, number: int) -> Iterator[Delivery]:
@@ -54,7 +61,9 @@ class Ours(SelfShuffling):
             prepared = prepare(self.config)
         kinds = set(self.config.formats.split(","))
         manifest = prepared.manifest
-        assert kinds == set(manifest.formats), f"{sorted(manifest.formats)} were written, not {sorted(kinds)}"
+        assert kinds == set(manifest.formats), (
+            f"{sorted(manifest.formats)} were written, not {sorted(kinds)}"
+        )
         for path, info in manifest.files.items():
             assert (prepared.folder / path).stat().st_size == info.bytes, f"{path} is incomplete"
         yield Delivery(sum(split.count for split in manifest.splits.values()))
@@ -83,16 +92,28 @@ class Theirs(SelfShuffling):
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         with open(os.devnull, "w") as devnull, contextlib.redirect_stderr(devnull):
-            write_ffcv(self.mode, self.originals, self.labels, self.folder, resized=self.resized, threads=self.threads)
+            write_ffcv(
+                self.mode,
+                self.originals,
+                self.labels,
+                self.folder,
+                resized=self.resized,
+                threads=self.threads,
+            )
         store = open_beton(self.folder / "train.beton")
-        assert np.array_equal(store.labels, self.labels), "the beton holds other labels than it was given"
+        assert np.array_equal(store.labels, self.labels), (
+            "the beton holds other labels than it was given"
+        )
         yield Delivery(len(store.labels))
 
 
 def start(
     name: str, dataset: str, workload: dict[str, Any], folder: str, threads: int
 ) -> tuple[Any, torch.device, None]:
-    """Import what a candidate needs in its worker. See `worker.Server` for what is returned."""
+    """Import what a candidate needs in its worker.
+
+    See `worker.Server` for what is returned.
+    """
     target = Path(folder)
     work = Workload(**workload)
     cpu = torch.device("cpu")

@@ -47,7 +47,10 @@ def _versions() -> dict[str, str]:
 
 
 def _commit() -> str:
-    """Return the commit of these sources, with a plus sign if they were changed. Empty outside a repository."""
+    """Return the commit of these sources, with a plus sign if they were changed.
+
+    Empty outside a repository.
+    """
     here = Path(__file__).parent
     try:
         commit = _git(here, "rev-parse", "--short", "HEAD")
@@ -57,7 +60,9 @@ def _commit() -> str:
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
+    )
     return done.stdout.strip()
 
 
@@ -66,4 +71,7 @@ def _cpu_name() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         lines = []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return next(
+        (line.split(":")[1].strip() for line in lines if line.startswith("model name")),
+        platform.machine(),
+    )

@@ -1,7 +1,7 @@
 """Rates to compare loaders with: copying finished batches, and decoding every JPEG whole.
 
-Copying is a bound, since every loader writes its batches. Full decoding is none, since a loader may decode only the
-drawn box, or at a reduced scale.
+Copying is a bound, since every loader writes its batches. Full decoding is none,
+since a loader may decode only the drawn box, or at a reduced scale.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ class Copy(SelfShuffling):
         torch.set_num_threads(workload.threads)
 
         engine = Engine("resident", workload)
-        batches = [(batch.images.cpu().clone(), batch.labels.cpu().clone()) for batch in engine.loader.epoch(0)]
+        batches = [
+            (batch.images.cpu().clone(), batch.labels.cpu().clone())
+            for batch in engine.loader.epoch(0)
+        ]
         engine.close()
 
         first = batches[0][0]
@@ -66,7 +69,9 @@ class Decode(SelfShuffling):
 
     def epoch(self, number: int) -> Iterator[Delivery]:
         """Decode every image once."""
-        chunks = [self.images[start : start + _CHUNK] for start in range(0, len(self.images), _CHUNK)]
+        chunks = [
+            self.images[start : start + _CHUNK] for start in range(0, len(self.images), _CHUNK)
+        ]
         for count in self._pool.map(_decode_chunk, chunks):
             yield Delivery(count)
 
@@ -86,7 +91,11 @@ def _decode_chunk(images: Sequence[Any]) -> int:
 
 def decode_originals(workload: Workload) -> Decode:
     """Decode the original files, as dali, torch and the other libraries do."""
-    images = [Path(path).read_bytes() for path in workload.files if path.lower().endswith((".jpg", ".jpeg"))]
+    images = [
+        Path(path).read_bytes()
+        for path in workload.files
+        if path.lower().endswith((".jpg", ".jpeg"))
+    ]
     return Decode(workload.files, images, workload.threads)
 
 
@@ -96,5 +105,8 @@ def decode_beton(workload: Workload) -> Decode:
     path = Path(workload.prepared) / name
     store = open_beton(path)
     rows: Int64 = np.flatnonzero(store.modes == JPEG)
-    images = [store.data[int(store.places[r]) : int(store.places[r] + store.sizes[r])].tobytes() for r in rows]
+    images = [
+        store.data[int(store.places[r]) : int(store.places[r] + store.sizes[r])].tobytes()
+        for r in rows
+    ]
     return Decode([str(path)], images, workload.threads)

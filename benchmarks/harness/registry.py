@@ -28,20 +28,28 @@ _SIMPLEJPEG = "pip install simplejpeg"
 class Entry:
     """A candidate.
 
-    Functions are named "module:function", with the module relative to the harness.
+    Functions are named "module:function", with the module relative to the
+    harness.
 
     Attributes:
-        open: function (workload) -> Candidate, or (argument, workload) -> Candidate.
+        open: function (workload) -> Candidate, or (argument, workload) ->
+            Candidate.
         argument: first argument of `open`. Empty: it has none.
-        modules: imported before the clock of the first batch starts. The fork server has imported numba and what the
-            first optimizer needs for all candidates.
-        found: must be installed but is not imported. Our ffcv loader takes only the JPEG library of FFCV.
+        modules: imported before the clock of the first batch starts. The fork
+            server has imported numba and what the first optimizer needs for all
+            candidates.
+        found: must be installed but is not imported. Our ffcv loader takes only
+            the JPEG library of FFCV.
         install: how to install a missing module.
-        write: function (workload, folder) that writes the candidate's own format once. Empty: it has none.
+        write: function (workload, folder) that writes the candidate's own format
+            once. Empty: it has none.
         reads: the candidate whose format it reads. Empty: its own.
-        delivers: it delivers images. Reference rates and stages deliver only their number.
-        partial: it delivers a smaller last batch. Others leave out the images that do not fill one.
-        preload: function () that the fork server runs once for all candidates that name it.
+        delivers: it delivers images. Reference rates and stages deliver only
+            their number.
+        partial: it delivers a smaller last batch. Others leave out the images
+            that do not fill one.
+        preload: function () that the fork server runs once for all candidates
+            that name it.
     """
 
     open: str
@@ -83,7 +91,13 @@ def _ffcv_on_vendor(mode: str) -> Entry:
 
 def _other_library(name: str, *modules: str, partial: bool = False) -> Entry:
     write = f"other_libraries:write_{name}"
-    return Entry(f"other_libraries:{name}", modules=modules, install=_OTHER_LIBRARIES, write=write, partial=partial)
+    return Entry(
+        f"other_libraries:{name}",
+        modules=modules,
+        install=_OTHER_LIBRARIES,
+        write=write,
+        partial=partial,
+    )
 
 
 CANDIDATES = {name: _own_entry(name) for name in OURS} | {
@@ -92,35 +106,51 @@ CANDIDATES = {name: _own_entry(name) for name in OURS} | {
     "ffcv-on-vendor-raw": _ffcv_on_vendor("raw"),
     "ffcv-on-vendor-jpg": _ffcv_on_vendor("jpg"),
     "dali-vendor": Entry(
-        "vendor_defaults:Dali", modules=("nvidia.dali.plugin.pytorch",), install=install_command("dali")
+        "vendor_defaults:Dali",
+        modules=("nvidia.dali.plugin.pytorch",),
+        install=install_command("dali"),
     ),
     "webdataset": _other_library("webdataset", "webdataset", "torchvision", partial=True),
     "litdata": _other_library("litdata", "litdata", "torchvision"),
     "streaming": _other_library("streaming", "streaming", "torchvision"),
-    "spdl": Entry("other_libraries:Spdl", modules=("spdl.io", "spdl.pipeline"), install=_OTHER_LIBRARIES),
+    "spdl": Entry(
+        "other_libraries:Spdl", modules=("spdl.io", "spdl.pipeline"), install=_OTHER_LIBRARIES
+    ),
     "copy": Entry("reference_rates:Copy", delivers=False),
     "decode-originals": Entry(
-        "reference_rates:decode_originals", modules=("simplejpeg",), install=_SIMPLEJPEG, delivers=False
+        "reference_rates:decode_originals",
+        modules=("simplejpeg",),
+        install=_SIMPLEJPEG,
+        delivers=False,
     ),
-    "decode-beton": Entry("reference_rates:decode_beton", modules=("simplejpeg",), install=_SIMPLEJPEG, delivers=False),
+    "decode-beton": Entry(
+        "reference_rates:decode_beton", modules=("simplejpeg",), install=_SIMPLEJPEG, delivers=False
+    ),
 }
 REFERENCE_RATES = ("copy", "decode-originals", "decode-beton")
 
 # The stages of `bottleneck.py`, which are no loaders.
 STAGES = {
     "stage-step": Entry("step_timing:open_cached_step", delivers=False),
-    "stage-augment": Entry("stages:Augment", modules=("numba",), install="pip install numba", delivers=False),
+    "stage-augment": Entry(
+        "stages:Augment", modules=("numba",), install="pip install numba", delivers=False
+    ),
 }
 for _name in OURS:
     _modules = CANDIDATES[_name].modules
     STAGES[f"stage-read-{_name}"] = Entry("stages:Read", _name, found=_modules, delivers=False)
-    STAGES[f"stage-train-{_name}"] = Entry("step_timing:open_training", _name, modules=_modules, delivers=False)
+    STAGES[f"stage-train-{_name}"] = Entry(
+        "step_timing:open_training", _name, modules=_modules, delivers=False
+    )
 
 _ALL = CANDIDATES | STAGES
 
 
 def installed(modules: tuple[str, ...]) -> bool:
-    """Return True if the modules can be found. Imports at most their parent packages."""
+    """Return True if the modules can be found.
+
+    Imports at most their parent packages.
+    """
     try:
         return all(importlib.util.find_spec(name) is not None for name in modules)
     except ModuleNotFoundError:
@@ -128,7 +158,10 @@ def installed(modules: tuple[str, ...]) -> bool:
 
 
 def find_reason_left_out(name: str, workload: Workload) -> str:
-    """Return why a candidate cannot be measured here, in one line. Empty: it can."""
+    """Return why a candidate cannot be measured here, in one line.
+
+    Empty: it can.
+    """
     entry = _ALL[name]
     if not installed((*entry.modules, *entry.found)):
         return f"not installed: {entry.install}"
@@ -162,14 +195,24 @@ def missing(name: str, workload: Workload) -> int:
 
 
 def preload(names: Sequence[str]) -> None:
-    """Let the fork server do once what several candidates would do at their start. Does not wait for it."""
+    """Let the fork server do once what several candidates would do at their start.
+
+    Does not wait for it.
+    """
     entries = [_ALL[name] for name in names]
-    for function in {entry.preload for entry in entries if entry.preload and installed(entry.modules)}:
+    for function in {
+        entry.preload for entry in entries if entry.preload and installed(entry.modules)
+    }:
         get_fork_server().preload(f"{_PACKAGE}.{function}")
 
 
-def start(name: str, workload: dict[str, Any]) -> tuple[Callable[[], Candidate], torch.device, Expected | None]:
-    """Import the libraries of a candidate in its worker. See `worker.Server` for what is returned."""
+def start(
+    name: str, workload: dict[str, Any]
+) -> tuple[Callable[[], Candidate], torch.device, Expected | None]:
+    """Import the libraries of a candidate in its worker.
+
+    See `worker.Server` for what is returned.
+    """
     entry = _ALL[name]
     work = Workload(**workload)
     function = _resolve(entry.open)
@@ -177,6 +220,7 @@ def start(name: str, workload: dict[str, Any]) -> tuple[Callable[[], Candidate],
     for module in entry.modules:
         importlib.import_module(module)
     expected = work.expected(missing(name, work)) if entry.delivers else None
+
     return functools.partial(function, *arguments), work.torch_device, expected
 
 
@@ -189,7 +233,10 @@ def _resolve(path: str) -> Any:
 def list_files(names: Sequence[str], workload: Workload) -> list[str]:
     """Return all files that these candidates may read."""
     written = [workload.folder(_ALL[name].reads or name) for name in names]
-    folders = [Path(workload.prepared), *(folder for folder in dict.fromkeys(written) if folder.is_dir())]
+    folders = [
+        Path(workload.prepared),
+        *(folder for folder in dict.fromkeys(written) if folder.is_dir()),
+    ]
     return [*workload.files, *(path for folder in folders for path in list_folder(folder))]
 
 

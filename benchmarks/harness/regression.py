@@ -1,7 +1,9 @@
 """Check ratios between loaders of one run against floors, for CI.
 
-The floors are far below what a quiet machine measures (docs and benchmarks/results). Noise does not fail a build, but a
-kernel that lost its vectorization or a loader that lost its threads does. A ratio needs both of its loaders installed.
+The floors are far below what a quiet machine measures (docs and
+benchmarks/results). Noise does not fail a build, but a kernel that lost its
+vectorization or a loader that lost its threads does. A ratio needs both of its
+loaders installed.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ class Floor:
     least: float
 
 
-# For the repeated samples. Whole datasets on a quiet machine have to reach several times as much.
+# For the repeated samples. Whole datasets on a quiet machine have to reach
+# several times as much.
 FLOORS = {
     "caltech-101": (
         Floor("resident", "ffcv-vendor-raw", 2.0),
@@ -36,7 +39,10 @@ FLOORS = {
 
 @dataclass(frozen=True)
 class FloorCheck:
-    """A floor and the measured ratio. The upper end of the interval counts, so noise alone breaks no floor."""
+    """A floor and the measured ratio.
+
+    The upper end of the interval counts, so noise alone breaks no floor.
+    """
 
     floor: Floor
     median: float
@@ -49,7 +55,9 @@ class FloorCheck:
 
     def __str__(self) -> str:
         verdict = "kept" if self.kept else "BROKEN"
-        ratio = f"{self.floor.ours} / {self.floor.theirs}: {self.median:.2f}x (up to {self.high:.2f})"
+        ratio = (
+            f"{self.floor.ours} / {self.floor.theirs}: {self.median:.2f}x (up to {self.high:.2f})"
+        )
         return f"{ratio}, floor {self.floor.least}x: {verdict}"
 
 
@@ -65,4 +73,5 @@ def check_floors(dataset: str, rates: Mapping[str, Sequence[float]]) -> list[Flo
         if floor.ours in rates and floor.theirs in rates:
             ratio = ratio_interval(rates[floor.ours], rates[floor.theirs])
             checks.append(FloorCheck(floor, ratio.median, ratio.high))
+
     return checks

@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 
 _BLOCK = 1 << 20  # bytes
-_MAX_CACHED = 0.05  # share of the pages that may stay in the page cache after files are dropped from it
+_MAX_CACHED = (
+    0.05  # share of the pages that may stay in the page cache after files are dropped from it
+)
 _TICK = os.sysconf("SC_CLK_TCK")
 _PROC = Path("/proc")
 
@@ -23,7 +25,8 @@ class Usage:
 
     Attributes:
         cpu_seconds: user and system time.
-        read_calls: bytes returned by read(), from the page cache or not, without memory-mapped files.
+        read_calls: bytes returned by read(), from the page cache or not, without
+            memory-mapped files.
         read_disk: bytes fetched from storage, with memory-mapped files.
     """
 
@@ -41,11 +44,14 @@ class Usage:
 
 @dataclass(frozen=True)
 class Memory:
-    """Megabytes (1e6 bytes) of a process and its children. Shared pages count once, by their proportion.
+    """Megabytes (1e6 bytes) of a process and its children.
+
+    Shared pages count once, by their proportion.
 
     Attributes:
         resident: all that is in memory, with memory-mapped files.
-        private: without files: what the program allocated, and shared memory between its processes.
+        private: without files: what the program allocated, and shared memory
+            between its processes.
     """
 
     resident: float = 0.0
@@ -73,7 +79,9 @@ def memory(pid: int) -> Memory:
     """Return the memory that a process and its children use now."""
     parts = [_pairs(_PROC / str(one) / "smaps_rollup", ":") for one in list_processes(pid)]
     scale = 1024 / 1e6  # the kernel's kB are 1024 bytes
-    return Memory(_sum(parts, "Pss") * scale, (_sum(parts, "Pss_Anon") + _sum(parts, "Pss_Shmem")) * scale)
+    return Memory(
+        _sum(parts, "Pss") * scale, (_sum(parts, "Pss_Anon") + _sum(parts, "Pss_Shmem")) * scale
+    )
 
 
 def _cpu_seconds(pid: int) -> float:
@@ -82,13 +90,18 @@ def _cpu_seconds(pid: int) -> float:
 
 
 def _stat(pid: int) -> list[str]:
-    """Return the fields of /proc/<pid>/stat from the third, the state, on. The second, the name, may hold anything."""
+    """Return the fields of /proc/<pid>/stat from the third, the state, on.
+
+    The second, the name, may hold anything.
+    """
     return _text(_PROC / str(pid) / "stat").rpartition(")")[2].split()
 
 
 def _pairs(path: Path, separator: str) -> dict[str, int]:
     lines = (line.partition(separator) for line in _text(path).splitlines())
-    return {name: int(rest.split()[0]) for name, _, rest in lines if rest and rest.split()[0].isdigit()}
+    return {
+        name: int(rest.split()[0]) for name, _, rest in lines if rest and rest.split()[0].isdigit()
+    }
 
 
 def _sum(parts: Iterable[dict[str, int]], name: str) -> int:
@@ -129,7 +142,10 @@ def evict(paths: Sequence[str | Path]) -> bool:
 
 
 def page_cache_share(paths: Iterable[str | Path]) -> float:
-    """Return the share of the files' pages in the page cache. 1 where there are no files or the kernel does not say."""
+    """Return the share of the files' pages in the page cache.
+
+    1 where there are no files or the kernel does not say.
+    """
     mincore = ctypes.CDLL(None).mincore
     pages = 0
     present = 0
@@ -143,4 +159,5 @@ def page_cache_share(paths: Iterable[str | Path]) -> float:
             return 1.0
         pages += len(flags)
         present += int((flags & 1).sum())
+
     return present / pages if pages else 1.0

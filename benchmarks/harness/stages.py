@@ -32,7 +32,11 @@ class Read(SelfShuffling):
     def epoch(self, number: int) -> Iterator[Delivery]:
         """Read all bytes once."""
         piece = _BLOCKS * _BLOCK
-        pieces = [(path, start) for path in self.files for start in range(0, Path(path).stat().st_size, piece)]
+        pieces = [
+            (path, start)
+            for path in self.files
+            for start in range(0, Path(path).stat().st_size, piece)
+        ]
         list(self._pool.map(_read_piece, pieces))
         yield Delivery(self.count)
 
@@ -68,7 +72,13 @@ class Augment(SelfShuffling):
         self.images = np.array(store.images[:rows])
         self.layout = store.layout
         self.draws = workload.plan.draws(0)[self.index] if workload.count > rows else identity(rows)
-        shape = (workload.threads, rows, workload.image_size, workload.image_size, self.images.shape[3])
+        shape = (
+            workload.threads,
+            rows,
+            workload.image_size,
+            workload.image_size,
+            self.images.shape[3],
+        )
         self.targets = np.empty(shape, np.uint8)
 
     def epoch(self, number: int) -> Iterator[Delivery]:

@@ -23,7 +23,8 @@ from trainer_classification.training.metrics import Metrics
 from trainer_classification.training.step import Step
 from trainer_classification.training.step_timer import StepTimer
 
-# Multiply-adds of a forward pass on a CPU: a step of a third of a second. The images a second hardly depend on it.
+# Multiply-adds of a forward pass on a CPU: a step of a third of a second. The
+# images a second hardly depend on it.
 _MACS_ON_CPU = 5e9
 _STEPS_ON_GPU = 50  # steps of an epoch
 
@@ -52,14 +53,21 @@ class Trainer:
         torch.backends.cudnn.benchmark = True
         torch.set_num_threads(workload.threads)
 
-        model = build(recipe.model, classes, manifest.channels, workload.image_size, recipe.width).to(device)
+        model = build(
+            recipe.model, classes, manifest.channels, workload.image_size, recipe.width
+        ).to(device)
         average = ModelEma(model, recipe.ema) if recipe.ema else None
         normalize = Normalize(manifest.mean, manifest.std, device)
         dtype = choose_precision(device, "auto")[0]
         step_class = CudaGraphStep if device.type == "cuda" else Step
         optimizer = build_optimizer(model, recipe)
         self.step = step_class(
-            model, optimizer, normalize, label_smoothing=recipe.label_smoothing, dtype=dtype, ema=average
+            model,
+            optimizer,
+            normalize,
+            label_smoothing=recipe.label_smoothing,
+            dtype=dtype,
+            ema=average,
         )
         self.totals = Metrics(device)
         self.numbers = count()
@@ -75,7 +83,8 @@ class Steps(SelfShuffling):
 
     Args:
         workload: gives the network, the batch size and the device.
-        engine: the loader that feeds the steps. Empty: the same batch again and again.
+        engine: the loader that feeds the steps. Empty: the same batch again and
+            again.
     """
 
     def __init__(self, workload: Workload, engine: str = "") -> None:

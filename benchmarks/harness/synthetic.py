@@ -28,7 +28,8 @@ def write_prepared(
         folder: a new folder.
         name: name of the dataset, which selects its recipe.
         splits: name -> (images uint8 [N, S, S, C], labels int64 [N]).
-        train_size: side of the batches in px. Images of another side count as resized, and are cropped.
+        train_size: side of the batches in px. Images of another side count as
+            resized, and are cropped.
     """
     (folder / "array").mkdir(parents=True)
     side, channels = splits["train"][0].shape[2:]
@@ -39,15 +40,33 @@ def write_prepared(
     for split, (images, labels) in splits.items():
         images.tofile(folder / array.path(split))
         sizes = np.full((len(labels), 2), _ORIGINAL_SIDE if resized else side, np.int32)
-        table.save_table(folder, split, table.Table(labels, sizes, [f"{row}.jpg" for row in range(len(labels))]))
+        table.save_table(
+            folder, split, table.Table(labels, sizes, [f"{row}.jpg" for row in range(len(labels))])
+        )
         names += [array.path(split), *table.paths(split)]
-        infos[split] = SplitInfo(len(labels), "synthetic", np.bincount(labels, minlength=classes).tolist())
+        infos[split] = SplitInfo(
+            len(labels), "synthetic", np.bincount(labels, minlength=classes).tolist()
+        )
     values: dict[str, Any] = {field.name: "" for field in dataclasses.fields(Manifest)}
-    values |= {"dataset": name, "formats": {"array": {}}, "class_names": [str(number) for number in range(classes)]}
+    values |= {
+        "dataset": name,
+        "formats": {"array": {}},
+        "class_names": [str(number) for number in range(classes)],
+    }
     values |= {"splits": infos, "channels": channels, "image_size": side, "train_size": train_size}
     values |= {"resized": resized, "layout": "WHC" if resized else "HWC"}
-    values |= {"mean": [0.5] * channels, "std": [0.29] * channels, "skipped": [], "unlabelled": 0, "duplicates": []}
-    values |= {"files": {name: FileInfo((folder / name).stat().st_size, "") for name in names}, "options": {}}
+    values |= {
+        "mean": [0.5] * channels,
+        "std": [0.29] * channels,
+        "skipped": [],
+        "unlabelled": 0,
+        "duplicates": [],
+    }
+    values |= {
+        "files": {name: FileInfo((folder / name).stat().st_size, "") for name in names},
+        "options": {},
+    }
     written = Manifest(**values | {"format_version": manifest.FORMAT_VERSION})
     written.write(folder)
+
     return written

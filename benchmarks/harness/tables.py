@@ -23,7 +23,9 @@ LOADER_COLUMNS: dict[str, Callable[[Row], str]] = {
     **RATE_COLUMNS,
     "first batch": lambda row: f"{row['first_batch_seconds']:.2f} s",
     "first epoch": lambda row: f"{row['first_epoch_images_per_second']:,.0f}",
-    "from disk": lambda row: f"{row['cold_images_per_second']:,.0f}" if row["cold_images_per_second"] else "",
+    "from disk": lambda row: (
+        f"{row['cold_images_per_second']:,.0f}" if row["cold_images_per_second"] else ""
+    ),
     "CPU s per 1k": lambda row: f"{row['cpu_seconds_per_1k']:.3f}",
     "peak MB": lambda row: f"{row['peak_rss_mb']:,.0f}",
     "MB beyond shards": lambda row: f"{row['memory_beyond_shards_mb']:,.0f}",
@@ -34,7 +36,9 @@ TERMINAL_COLUMNS: dict[str, Callable[[Row], str]] = {
     "img/s": LOADER_COLUMNS["img/s"],
     "low": lambda row: f"{row['low']:,.0f}",
     "high": lambda row: f"{row['high']:,.0f}",
-} | {name: column for name, column in LOADER_COLUMNS.items() if name not in ("loader", *RATE_COLUMNS)}
+} | {
+    name: column for name, column in LOADER_COLUMNS.items() if name not in ("loader", *RATE_COLUMNS)
+}
 LOADER_NOTE = (
     "img/s: median over the turns, in which all loaders alternate. First batch: seconds after the imports, files in "
     "the page cache. First epoch: img/s, compilation included. From disk: img/s of an epoch of a newly opened loader, "
@@ -94,8 +98,15 @@ def format_table(rows: Sequence[Row], columns: Columns) -> str:
 
 
 def print_table(title: str, header: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
-    """Print a table of at most 100 columns, without its empty columns. Markdown where rich is not installed."""
-    kept = [number for number in range(len(header)) if number == 0 or any(line[number] for line in lines)]
+    """Print a table of at most 100 columns, without its empty columns.
+
+    Markdown where rich is not installed.
+    """
+    kept = [
+        number
+        for number in range(len(header))
+        if number == 0 or any(line[number] for line in lines)
+    ]
     names = [header[number] for number in kept]
     cells = [[line[number] for number in kept] for line in lines]
     try:
@@ -109,8 +120,13 @@ def print_table(title: str, header: Sequence[str], lines: Sequence[Sequence[str]
     width = min(Console().width, TERMINAL_WIDTH) if sys.stdout.isatty() else TERMINAL_WIDTH
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     for number, name in enumerate(names):
-        whole = [*name.split(), *(line[number] for line in cells)]  # headers wrap at spaces, cells do not
-        table.add_column(name, justify="left" if number == 0 else "right", width=max(map(len, whole)))
+        whole = [
+            *name.split(),
+            *(line[number] for line in cells),
+        ]  # headers wrap at spaces, cells do not
+        table.add_column(
+            name, justify="left" if number == 0 else "right", width=max(map(len, whole))
+        )
     for cell_line in cells:
         table.add_row(*cell_line)
     Console(width=width).print(table)
@@ -140,7 +156,12 @@ def format_loader_page(content: Mapping[str, Any]) -> str:
         parts += _format_list("Bottleneck", content["bottlenecks"].get(dataset, []))
         targets = content["targets"].get(dataset)
         if targets:
-            parts += [f"**{TARGETS_TITLE}**", format_markdown(*make_targets_table(targets)), TARGETS_NOTE]
+            parts += [
+                f"**{TARGETS_TITLE}**",
+                format_markdown(*make_targets_table(targets)),
+                TARGETS_NOTE,
+            ]
+
     return "\n\n".join(parts) + "\n"
 
 
@@ -149,7 +170,9 @@ def make_targets_table(found: Sequence[Row]) -> tuple[list[str], list[list[str]]
     hosts = {}
     for row in found:
         projected = ", projected" if row["projected"] else ""
-        hosts[row["host"]] = f"{row['host']}{projected}: needs {row['target']:,.0f}{' *' if row['derived'] else ''}"
+        hosts[row["host"]] = (
+            f"{row['host']}{projected}: needs {row['target']:,.0f}{' *' if row['derived'] else ''}"
+        )
 
     lines: dict[str, list[str]] = {}
     for row in found:
@@ -169,9 +192,13 @@ def replace_block(text: str, name: str, block: str) -> str:
     Raises:
         ValueError: the text has no such markers.
     """
-    pattern = re.compile(rf"(<!-- {re.escape(name)} -->\n).*?(<!-- /{re.escape(name)} -->)", re.DOTALL)
+    pattern = re.compile(
+        rf"(<!-- {re.escape(name)} -->\n).*?(<!-- /{re.escape(name)} -->)", re.DOTALL
+    )
     if not pattern.search(text):
-        raise ValueError(f"There are no markers <!-- {name} --> and <!-- /{name} --> in the text. Add them.")
+        raise ValueError(
+            f"There are no markers <!-- {name} --> and <!-- /{name} --> in the text. Add them."
+        )
     return pattern.sub(lambda match: match[1] + block + "\n" + match[2], text)
 
 
@@ -182,7 +209,10 @@ _COLORS = {_OURS: "#3b6ea5", _THEIRS: "#d9a441", _REFERENCE: "#999999"}
 
 
 def _kind(loader: str) -> str:
-    """Return the kind of a bar, which sets its color. `torch` counts as the plain DataLoader of most projects."""
+    """Return the kind of a bar, which sets its color.
+
+    `torch` counts as the plain DataLoader of most projects.
+    """
     if loader == "copy" or loader.startswith("decode-"):
         return _REFERENCE
     return _OURS if loader.partition("-on-")[0] in ("resident", "ffcv", "dali") else _THEIRS
@@ -217,10 +247,14 @@ def save_chart(rows: Sequence[Row], targets: Mapping[str, float], path: Path) ->
     axes.set_title(describe_rows(ordered[0]), fontsize=8)
     for number, (name, rate) in enumerate(sorted(targets.items(), key=lambda item: item[1])):
         style = ("-", "--", ":")[number % 3]
-        axes.axvline(rate, color="#b03030", linestyle=style, linewidth=1.2, label=f"{name}: {rate:,.0f}")
+        axes.axvline(
+            rate, color="#b03030", linestyle=style, linewidth=1.2, label=f"{name}: {rate:,.0f}"
+        )
 
     bars = [Patch(color=color, label=kind) for kind, color in _COLORS.items() if kind in kinds]
-    figure.legend(handles=bars, fontsize=7, loc="outside lower left", ncols=len(bars), frameon=False)
+    figure.legend(
+        handles=bars, fontsize=7, loc="outside lower left", ncols=len(bars), frameon=False
+    )
     if targets:
         axes.legend(fontsize=7, loc="lower right", title="consumed by", title_fontsize=7)
     figure.savefig(path, dpi=130)

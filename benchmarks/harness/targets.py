@@ -55,7 +55,9 @@ class Host:
 
 @dataclass(frozen=True)
 class Projection:
-    """A rate measured here and scaled linearly by CPUs to a host. It is a projection, not a measurement.
+    """A rate measured here and scaled linearly by CPUs to a host.
+
+    It is a projection, not a measurement.
 
     Attributes:
         target: what the host's GPUs consume.
@@ -91,6 +93,7 @@ def read_targets(path: Path = FILE) -> tuple[dict[str, Host], list[Target]]:
                 f"{path}: {target.dataset} on {target.hardware} has {target.images_per_second:g} images a second, but "
                 f"its formula {target.formula} gives {computed:.1f}. Correct one of them."
             )
+
     return hosts, targets
 
 
@@ -106,12 +109,16 @@ def compute(formula: str) -> float:
             return float(_OPERATORS[type(node.op)](value(node.left), value(node.right)))
         if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
             return float(node.value)
-        raise ValueError(f"{formula!r} is not plain arithmetic: use numbers, + - * / ** and parentheses.")
+        raise ValueError(
+            f"{formula!r} is not plain arithmetic: use numbers, + - * / ** and parentheses."
+        )
 
     return value(ast.parse(formula, mode="eval").body)
 
 
-def project_targets(dataset: str, image_size: int, rate: float, threads: int, path: Path = FILE) -> list[Projection]:
+def project_targets(
+    dataset: str, image_size: int, rate: float, threads: int, path: Path = FILE
+) -> list[Projection]:
     """Project a loader's rate to the host of each target of its dataset and image size.
 
     Args:
@@ -128,4 +135,5 @@ def project_targets(dataset: str, image_size: int, rate: float, threads: int, pa
         if (target.dataset, target.image_size) == (dataset, image_size):
             host = hosts[target.hardware]
             projections.append(Projection(target, host, per_core, per_core * host.vcpus))
+
     return projections

@@ -1,7 +1,7 @@
 """Measure the seconds of training to an accuracy: of this package, and of a loop as most projects start with.
 
-The clock covers the training steps and the wait for their batches. The test split is evaluated after each epoch,
-outside the clock, in the same way for all.
+The clock covers the training steps and the wait for their batches. The test split
+is evaluated after each epoch, outside the clock, in the same way for all.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ class AccuracyRun:
     """The result of a training to an accuracy.
 
     Attributes:
-        seconds: seconds of training, until the accuracy was reached or the training stopped.
+        seconds: seconds of training, until the accuracy was reached or the
+            training stopped.
         reached: the accuracy was reached.
         epochs: epochs trained, the last one perhaps in part.
         accuracies: test accuracy after each epoch.
@@ -72,7 +73,9 @@ class AccuracyRun:
     accuracies: list[float]
 
 
-def train_to_accuracy(training: Training, accuracy: float, limit: float, device: torch.device) -> AccuracyRun:
+def train_to_accuracy(
+    training: Training, accuracy: float, limit: float, device: torch.device
+) -> AccuracyRun:
     """Train until the accuracy is reached, the training ends, or `limit` seconds have passed."""
     watch = Stopwatch(device)
     seconds = 0.0
@@ -83,10 +86,13 @@ def train_to_accuracy(training: Training, accuracy: float, limit: float, device:
             break
         end = monotonic() + limit - seconds
         watch.start()
-        late = any(monotonic() > end for _ in training.train(len(accuracies)))  # stops at the first late step
+        late = any(
+            monotonic() > end for _ in training.train(len(accuracies))
+        )  # stops at the first late step
         seconds += watch.stop()
         accuracies.append(training.accuracy())
     reached = bool(accuracies) and accuracies[-1] >= accuracy
+
     return AccuracyRun(seconds, reached, len(accuracies), accuracies)
 
 
@@ -95,7 +101,8 @@ class Ours:
 
     Args:
         workload: the dataset.
-        epochs: epochs of the schedule. 0: the recipe's. A shorter schedule reaches an accuracy sooner, or not at all.
+        epochs: epochs of the schedule. 0: the recipe's. A shorter schedule
+            reaches an accuracy sooner, or not at all.
         baseline_data: the baseline's DataLoader feeds it.
     """
 
@@ -106,7 +113,9 @@ class Ours:
         self.steps = workload.count // recipe.batch_size
         self.epochs = epochs or recipe.epochs
         self.test = self._open("test", None, _EVALUATION_BATCH)
-        self.loader = None if baseline_data else self._open("train", workload.plan, recipe.batch_size)
+        self.loader = (
+            None if baseline_data else self._open("train", workload.plan, recipe.batch_size)
+        )
         self.files = Files(workload, recipe.batch_size, augment=True) if baseline_data else None
 
     def _open(self, split: str, plan: Plan | None, batch_size: int) -> Loader:
@@ -144,7 +153,9 @@ class Ours:
         """Return the accuracy by the package's own evaluation."""
         step = self.trainer.step
         classes = len(self.workload.manifest.class_names)
-        return evaluate(step.kept_model, self.test, step.normalize, classes, dtype=step.dtype).accuracy
+        return evaluate(
+            step.kept_model, self.test, step.normalize, classes, dtype=step.dtype
+        ).accuracy
 
     def close(self) -> None:
         """Close the loaders."""
@@ -162,7 +173,9 @@ class Files:
         from harness.other_libraries import make_transform
 
         transform = make_transform(workload) if augment else _make_tensor_transform(workload)
-        dataset: Any = _Dataset(workload.files, workload.labels.tolist(), transform, rgb=not augment)
+        dataset: Any = _Dataset(
+            workload.files, workload.labels.tolist(), transform, rgb=not augment
+        )
         self.loader: Any = DataLoader(
             dataset, batch_size, shuffle=True, num_workers=workload.threads, drop_last=augment
         )
@@ -188,7 +201,9 @@ class _Dataset:
         from PIL import Image
 
         with Image.open(self.files[row]) as image:
-            return self.transform(image.convert("RGB") if self.rgb else image.copy()), self.labels[row]
+            return self.transform(image.convert("RGB") if self.rgb else image.copy()), self.labels[
+                row
+            ]
 
 
 def _make_tensor_transform(workload: Workload) -> Any:
@@ -201,7 +216,10 @@ def _make_tensor_transform(workload: Workload) -> Any:
 
 
 class Baseline:
-    """torchvision's ResNet-18 with DataLoader and Adam in fp32. It reads loss and accuracy at every step."""
+    """torchvision's ResNet-18 with DataLoader and Adam in fp32.
+
+    It reads loss and accuracy at every step.
+    """
 
     epochs = 0
 
@@ -211,7 +229,9 @@ class Baseline:
         torch.manual_seed(0)
         torch.set_num_threads(workload.threads)
         self.device = workload.torch_device
-        self.model: nn.Module = resnet18(num_classes=len(workload.manifest.class_names)).to(self.device)
+        self.model: nn.Module = resnet18(num_classes=len(workload.manifest.class_names)).to(
+            self.device
+        )
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=_LEARNING_RATE)
         self.files = Files(workload, _BATCH, augment=False)
         self.seen: list[tuple[float, float]] = []
@@ -239,9 +259,17 @@ class Baseline:
 
     @torch.inference_mode()
     def accuracy(self) -> float:
-        """Return the accuracy on the test split. It is decoded in advance, since evaluation is not timed."""
+        """Return the accuracy on the test split.
+
+        It is decoded in advance, since evaluation is not timed.
+        """
         self.model.eval()
-        found = torch.cat([self.model(part.to(self.device)).argmax(1).cpu() for part in torch.split(self.test, 512)])
+        found = torch.cat(
+            [
+                self.model(part.to(self.device)).argmax(1).cpu()
+                for part in torch.split(self.test, 512)
+            ]
+        )
         return float(np.mean((found == self.test_labels).numpy()))
 
     def close(self) -> None:

@@ -1,7 +1,8 @@
 """FFCV and DALI as their vendors' documentation shows them, without any code of this package in the path.
 
-FFCV: docs/quickstart and examples/cifar of FFCV 1.0.2, and write_imagenet.py of ffcv-imagenet for the writer. DALI: the
-ResNet-50 example for PyTorch of DALI 2.4. It ends in uint8 here, as the other candidates do.
+FFCV: docs/quickstart and examples/cifar of FFCV 1.0.2, and write_imagenet.py of
+ffcv-imagenet for the writer. DALI: the ResNet-50 example for PyTorch of DALI 2.4.
+It ends in uint8 here, as the other candidates do.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ class SelfShuffling:
 
     Attributes:
         files: the files it reads.
-        works_ahead: at the end of an epoch it starts the next one by itself, and has batches before they are asked for.
+        works_ahead: at the end of an epoch it starts the next one by itself, and
+            has batches before they are asked for.
     """
 
     files: list[str]
@@ -55,14 +57,21 @@ class _Images:
             return image.convert("RGB"), int(self.labels[row])
 
 
-def write_ffcv(mode: str, files: list[str], labels: list[int], folder: Path, *, resized: bool, threads: int) -> None:
-    """Write a beton with FFCV's DatasetWriter, fed by PIL. Only resized datasets have a bound on the side."""
+def write_ffcv(
+    mode: str, files: list[str], labels: list[int], folder: Path, *, resized: bool, threads: int
+) -> None:
+    """Write a beton with FFCV's DatasetWriter, fed by PIL.
+
+    Only resized datasets have a bound on the side.
+    """
     from ffcv.fields import IntField, RGBImageField
     from ffcv.writer import DatasetWriter
 
     bound = {"max_resolution": _SIDE} if resized else {}
     image = RGBImageField(write_mode=mode, jpeg_quality=_QUALITY, **bound)
-    writer = DatasetWriter(str(folder / "train.beton"), {"image": image, "label": IntField()}, num_workers=threads)
+    writer = DatasetWriter(
+        str(folder / "train.beton"), {"image": image, "label": IntField()}, num_workers=threads
+    )
     writer.from_indexed_dataset(_Images(files, labels), chunksize=100)
 
 
@@ -97,7 +106,11 @@ class Ffcv(SelfShuffling):
         from ffcv.transforms import Squeeze, ToDevice, ToTensor, ToTorchImage
 
         path = str(workload.folder(name) / "train.beton")
-        to_device = [ToDevice(workload.torch_device, non_blocking=True)] if workload.torch_device.type == "cuda" else []
+        to_device = (
+            [ToDevice(workload.torch_device, non_blocking=True)]
+            if workload.torch_device.type == "cuda"
+            else []
+        )
         labels = [IntDecoder(), ToTensor(), Squeeze(), *to_device]
         images = [*_ffcv_augmentation(workload), ToTensor(), *to_device, ToTorchImage()]
         self.files = [path]
@@ -129,8 +142,15 @@ def _ffcv_augmentation(workload: Workload) -> list[Any]:
     side = workload.image_size
     flip = [] if policy.flip == "none" else [RandomHorizontalFlip()]
     if policy.crop == "resized":
-        return [RandomResizedCropRGBImageDecoder((side, side), scale=policy.area, ratio=policy.aspect), *flip]
-    shift = [RandomTranslate(padding=policy.shift, fill=_fill(workload))] if policy.crop == "shift" else []
+        return [
+            RandomResizedCropRGBImageDecoder((side, side), scale=policy.area, ratio=policy.aspect),
+            *flip,
+        ]
+    shift = (
+        [RandomTranslate(padding=policy.shift, fill=_fill(workload))]
+        if policy.crop == "shift"
+        else []
+    )
     return [SimpleRGBImageDecoder(), *flip, *shift]
 
 
@@ -153,7 +173,10 @@ class Dali(SelfShuffling):
         self.files = workload.files
         self._pipeline = _dali_pipeline(workload)
         self.iterator = DALIClassificationIterator(
-            self._pipeline, reader_name="Reader", last_batch_policy=LastBatchPolicy.DROP, auto_reset=True
+            self._pipeline,
+            reader_name="Reader",
+            last_batch_policy=LastBatchPolicy.DROP,
+            auto_reset=True,
         )
 
     def epoch(self, number: int) -> Iterator[Delivery]:
@@ -172,10 +195,19 @@ def _dali_pipeline(workload: Workload) -> Any:
     gpu = workload.torch_device.type == "cuda"
     labels_N = [int(label) for label in workload.labels]
 
-    @pipeline_def(batch_size=workload.batch_size, num_threads=workload.threads, device_id=0 if gpu else None, seed=0)
+    @pipeline_def(
+        batch_size=workload.batch_size,
+        num_threads=workload.threads,
+        device_id=0 if gpu else None,
+        seed=0,
+    )
     def pipeline() -> Any:
         encoded, labels = fn.readers.file(
-            files=workload.files, labels=labels_N, random_shuffle=True, name="Reader", pad_last_batch=True
+            files=workload.files,
+            labels=labels_N,
+            random_shuffle=True,
+            name="Reader",
+            pad_last_batch=True,
         )
         images = _dali_images(workload, encoded, "mixed" if gpu else "cpu")
         mirror = fn.random.coin_flip(probability=0.0 if workload.policy.flip == "none" else 0.5)
@@ -188,10 +220,12 @@ def _dali_pipeline(workload: Workload) -> Any:
             std=[1.0] * channels,
             mirror=mirror,
         )
+
         return images, labels.gpu() if gpu else labels
 
     built = pipeline()
     built.build()
+
     return built
 
 
@@ -204,14 +238,23 @@ def _dali_images(workload: Workload, encoded: Any, device: str) -> Any:
     color = types.GRAY if workload.manifest.channels == 1 else types.RGB
     if policy.crop == "resized":
         images = fn.decoders.image_random_crop(
-            encoded, device=device, output_type=color, random_area=policy.area, random_aspect_ratio=policy.aspect
+            encoded,
+            device=device,
+            output_type=color,
+            random_area=policy.area,
+            random_aspect_ratio=policy.aspect,
         )
-        return fn.resize(images, resize_x=side, resize_y=side, interp_type=types.INTERP_LINEAR, antialias=True)
+        return fn.resize(
+            images, resize_x=side, resize_y=side, interp_type=types.INTERP_LINEAR, antialias=True
+        )
     images = fn.decoders.image(encoded, device=device, output_type=color)
     if policy.crop != "shift":
         return images
     reach = policy.shift
-    corner = fn.random.uniform(range=np.array([-reach - 0.5, reach + 0.5], np.float32).tolist(), shape=2)
+    corner = fn.random.uniform(
+        range=np.array([-reach - 0.5, reach + 0.5], np.float32).tolist(), shape=2
+    )
+
     return fn.slice(
         images,
         start=fn.cast(corner, dtype=types.INT32),

@@ -1,7 +1,8 @@
 """The worker process of one candidate: it stays alive, and is told over a pipe when to run.
 
-So threads, imports and memory of one candidate do not touch another, and only one runs at a time. The pipe carries
-one line of JSON each way. What the libraries print goes to a log.
+So threads, imports and memory of one candidate do not touch another, and only one
+runs at a time. The pipe carries one line of JSON each way. What the libraries
+print goes to a log.
 """
 
 from __future__ import annotations
@@ -25,11 +26,14 @@ from harness.resources import evict, usage
 
 
 class Server:
-    """Answer the requests for one candidate. Each request calls the method of its name.
+    """Answer the requests for one candidate.
+
+    Each request calls the method of its name.
 
     Args:
-        spec: "module:function". The function takes the arguments of "start", does the imports, and returns
-            (open, device, expected): a function that opens the candidate, the device it delivers to, and what it must
+        spec: "module:function". The function takes the arguments of "start", does
+            the imports, and returns (open, device, expected): a function that
+            opens the candidate, the device it delivers to, and what it must
             deliver (None: nothing to check).
     """
 
@@ -43,7 +47,9 @@ class Server:
     def start(self, **arguments: Any) -> dict[str, Any]:
         """Import the candidate's libraries."""
         module, function = self.spec.split(":")
-        self.open, device, self.expected = getattr(importlib.import_module(module), function)(**arguments)
+        self.open, device, self.expected = getattr(importlib.import_module(module), function)(
+            **arguments
+        )
         self.watch = Stopwatch(device)
         return {}
 
@@ -61,12 +67,14 @@ class Server:
             seen.add(batch)
         self.last = time.perf_counter() - started
         self._check(seen, 0)
+
         return {"first": first_batch, "rate": seen.count / self.last}
 
     def cold(self) -> dict[str, Any]:
         """Time an epoch from disk.
 
-        The rate is 0 where the files stay in the page cache, as another process has them memory-mapped.
+        The rate is 0 where the files stay in the page cache, as another process
+        has them memory-mapped.
         """
         assert self.candidate is not None
         files = self.candidate.files
@@ -80,6 +88,7 @@ class Server:
         if not dropped:
             return {"rate": 0.0}
         seen = self._run_epoch()
+
         return {"rate": seen.count / self.watch.stop()}
 
     def audit(self) -> dict[str, Any]:
@@ -93,8 +102,9 @@ class Server:
     def turn(self, seconds: float) -> dict[str, Any]:
         """Time epochs until `seconds` have passed.
 
-        An epoch that is not timed comes first where epochs are short, since others ran in between. It also comes first
-        where the candidate made batches while others ran, which would count as made in no time.
+        An epoch that is not timed comes first where epochs are short, since
+        others ran in between. It also comes first where the candidate made
+        batches while others ran, which would count as made in no time.
         """
         epochs = []
         if self.last < seconds / 4 or getattr(self.candidate, "works_ahead", False):
@@ -116,6 +126,7 @@ class Server:
 
         for seen, number in epochs:
             self._check(seen, number)
+
         return {"images": images, "seconds": taken, "usage": asdict(used), "waited": waited}
 
     def _run_epoch(self) -> Seen:
@@ -130,7 +141,9 @@ class Server:
         if self.expected is None or self.candidate is None:
             return
         pixel_hash = delivery.check(seen, self.expected, self.candidate.planned(number))
-        assert not self.expected.random or pixel_hash != self.hash, "two epochs showed the same pixels"
+        assert not self.expected.random or pixel_hash != self.hash, (
+            "two epochs showed the same pixels"
+        )
         self.hash = pixel_hash
 
 

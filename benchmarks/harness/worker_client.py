@@ -32,9 +32,11 @@ class Outcome:
     """What was measured before the turns.
 
     Attributes:
-        first_batch_seconds: from opening the loader to its first batch, with the files in the page cache.
+        first_batch_seconds: from opening the loader to its first batch, with the
+            files in the page cache.
         first_epoch: images a second of the first epoch, compilation included.
-        cold: images a second of an epoch with a newly opened loader and no file in the page cache. 0: not measured.
+        cold: images a second of an epoch with a newly opened loader and no file
+            in the page cache. 0: not measured.
         memory: the highest in an epoch that is not timed.
         memory_before: after the imports.
         checksum: of what that epoch delivered.
@@ -49,11 +51,14 @@ class Outcome:
 
 
 class WorkerClient:
-    """Start a worker and send it requests. The first `answer` says that its imports are done.
+    """Start a worker and send it requests.
+
+    The first `answer` says that its imports are done.
 
     Args:
         name: name of the candidate.
-        spec: "module:function" that opens it from `arguments`. The worker imports the module.
+        spec: "module:function" that opens it from `arguments`. The worker imports
+            the module.
         arguments: JSON types.
         log: file for what the worker prints.
     """
@@ -67,7 +72,9 @@ class WorkerClient:
             self.pid = get_fork_server().fork(spec, (worker_stdin, worker_answers, output.fileno()))
         os.close(worker_stdin)
         os.close(worker_answers)
-        self._answers: IO[bytes] = os.fdopen(answers, "rb", buffering=0)  # unbuffered, so that `select` sees all of it
+        self._answers: IO[bytes] = os.fdopen(
+            answers, "rb", buffering=0
+        )  # unbuffered, so that `select` sees all of it
         self.tell("start", **arguments)
 
     def tell(self, what: str, **details: Any) -> None:
@@ -79,12 +86,15 @@ class WorkerClient:
         """Wait for the answer to the last request, which takes at least `seconds`.
 
         Raises:
-            CandidateError: the request failed, or the worker ended, or hung and was killed.
+            CandidateError: the request failed, or the worker ended, or hung and
+                was killed.
         """
         timeout = seconds + _ANSWER_TIMEOUT
         if not select.select([self._answers], [], [], timeout)[0]:
             os.kill(self.pid, signal.SIGKILL)
-            raise CandidateError(f"the worker did not answer within {timeout:g} seconds, and was killed")
+            raise CandidateError(
+                f"the worker did not answer within {timeout:g} seconds, and was killed"
+            )
         line = self._answers.readline()
         if not line:
             raise CandidateError(f"the worker ended ({self.code}): {_read_last_line(self.log)}")
@@ -102,10 +112,15 @@ class WorkerClient:
         """Run one checked turn of at least `seconds`."""
         self.tell("turn", seconds=seconds)
         content = self.answer(seconds)
-        return Turn(content["images"], content["seconds"], Usage(**content["usage"]), content["waited"])
+        return Turn(
+            content["images"], content["seconds"], Usage(**content["usage"]), content["waited"]
+        )
 
     def audit(self) -> tuple[str, Memory]:
-        """Run the epoch that checks every pixel. Returns its checksum and its highest memory."""
+        """Run the epoch that checks every pixel.
+
+        Returns its checksum and its highest memory.
+        """
         with _watch_memory(self.pid) as most:
             checksum = self.ask("audit")["checksum"]
         return checksum, most[0]
@@ -124,7 +139,10 @@ class WorkerClient:
 
     @cached_property
     def code(self) -> int:
-        """Wait until the worker ends. Returns its exit code, or minus the signal that ended it."""
+        """Wait until the worker ends.
+
+        Returns its exit code, or minus the signal that ended it.
+        """
         return get_fork_server().wait(self.pid)
 
 
@@ -157,7 +175,8 @@ def measure_opening(worker: WorkerClient, cold: bool) -> Outcome:
     """Measure what comes before the turns: first batch, first epoch, cold epoch, and the check of every pixel.
 
     Raises:
-        CandidateError: the candidate could not be opened, or delivered something else than it must.
+        CandidateError: the candidate could not be opened, or delivered something
+            else than it must.
     """
     outcome = Outcome(memory_before=worker.memory())
     first = worker.ask("first")
@@ -166,4 +185,5 @@ def measure_opening(worker: WorkerClient, cold: bool) -> Outcome:
     if cold:
         outcome.cold = worker.ask("cold")["rate"]
     outcome.checksum, outcome.memory = worker.audit()
+
     return outcome

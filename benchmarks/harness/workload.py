@@ -29,13 +29,16 @@ _BY_THREADS = ("webdataset", "litdata")  # their writers make files for each wor
 
 @dataclass(frozen=True)
 class Workload:
-    """The work of a candidate. It has JSON types only, so that it can be sent to a worker.
+    """The work of a candidate.
+
+    It has JSON types only, so that it can be sent to a worker.
 
     Attributes:
         prepared: folder of a prepared dataset, whose train split is delivered.
         scratch: folder for the candidates' own files.
         batch_size: images of a batch.
-        threads: threads, or worker processes for the libraries that use processes.
+        threads: threads, or worker processes for the libraries that use
+            processes.
         device: where the batches are delivered.
         image_size: side of the batches in px.
     """
@@ -56,7 +59,9 @@ class Workload:
     def recipe(self) -> Recipe:
         """Recipe that the dataset trains with."""
         found = self.manifest
-        return recipes.recipe_for(found.dataset, self.image_size, found.channels, self.count, found.resized)[0]
+        return recipes.recipe_for(
+            found.dataset, self.image_size, found.channels, self.count, found.resized
+        )[0]
 
     @property
     def policy(self) -> Policy:
@@ -97,7 +102,9 @@ class Workload:
     @property
     def expected_file(self) -> Path:
         """File of `write_expected`, one for each augmentation."""
-        return self.folder(f"expected-{zlib.crc32(f'{self.policy} {self.image_size}'.encode()):08x}.json")
+        return self.folder(
+            f"expected-{zlib.crc32(f'{self.policy} {self.image_size}'.encode()):08x}.json"
+        )
 
     def expected(self, missing: int) -> Expected:
         """Return what `write_expected` computed, for a candidate that may leave out `missing` images."""
@@ -130,12 +137,16 @@ def write_expected(workload: Workload) -> None:
         "distinct": distinct(kept),
         "random": random,
         "brightness": class_means(brightness, labels, classes).tolist(),
-        "fit": fit(brightness[::2], labels[::2], class_means(brightness[1::2], labels[1::2], classes)),
+        "fit": fit(
+            brightness[::2], labels[::2], class_means(brightness[1::2], labels[1::2], classes)
+        ),
     }
     workload.expected_file.write_text(json.dumps(figures))
 
 
-def _augment_original(workload: Workload, row: int, box: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+def _augment_original(
+    workload: Workload, row: int, box: npt.NDArray[np.float32]
+) -> npt.NDArray[np.uint8]:
     """Return the image of an original file, cropped as in epoch 0 of the plan: uint8 [T, T, C].
 
     It is not flipped or shifted, since that hardly changes the figures.
@@ -149,13 +160,15 @@ def _augment_original(workload: Workload, row: int, box: npt.NDArray[np.float32]
     x, y, w, h = box.astype(np.float64) * np.array([image.width, image.height] * 2)
     corners = (x, y, min(x + w, image.width), min(y + h, image.height))
     pixels = np.asarray(image.resize((side, side), Image.Resampling.BILINEAR, box=corners))
+
     return pixels.reshape(side, side, channels)
 
 
 def repeat_dataset(dataset: Path, images: int, root: Path) -> Path:
     """Make a dataset whose train split names `images` files of another dataset, repeated where it has fewer.
 
-    The files are not copied. One image becomes the test split, so that prepare does not split off any.
+    The files are not copied. One image becomes the test split, so that prepare
+    does not split off any.
 
     Returns:
         Its folder in `root`.
@@ -172,7 +185,9 @@ def repeat_dataset(dataset: Path, images: int, root: Path) -> Path:
         target.mkdir(parents=True)
         (target / "data").symlink_to((dataset / "data").absolute())
         shutil.copy(dataset / "dataset_info.json", target)
-        pl.concat([test, pl.concat([table] * times).head(images)]).write_parquet(target / "annotations.parquet")
+        pl.concat([test, pl.concat([table] * times).head(images)]).write_parquet(
+            target / "annotations.parquet"
+        )
     return target
 
 

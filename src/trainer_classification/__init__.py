@@ -1,13 +1,15 @@
 """Train image classifiers on Hafnia datasets: prepare once, plan each epoch, keep the GPU busy.
 
-    from trainer_classification import PrepareConfig, TrainConfig, load_model, predict, prepare, train
+    from trainer_classification import PrepareConfig, TrainConfig, load_model,
+    predict, prepare, train
 
     prepare(PrepareConfig(dataset="samples/mnist"))
     summary = train(TrainConfig(dataset="samples/mnist", epochs=1))
     model = load_model(".data/experiments/<time>")
     predictions = predict(model, ["photo.jpg"], top_k=3)
 
-Names are imported when they are first used, so that importing the package takes no time.
+Names are imported when they are first used, so that importing the package takes
+no time.
 """
 
 from __future__ import annotations

@@ -63,8 +63,8 @@ def run(
 ) -> int:
     """Call `function` with the config that the command line describes.
 
-    Errors that a user can fix (ValueError, OSError) become one line on stderr. Others are bugs of ours and keep their
-    traceback.
+    Errors that a user can fix (ValueError, OSError) become one line on stderr.
+    Others are bugs of ours and keep their traceback.
 
     Args:
         config_class: a dataclass of `config.py`.
@@ -72,10 +72,12 @@ def run(
         argv: arguments; None for those of the process.
 
     Returns:
-        The function's exit code, 2 after a user's error, 130 after Ctrl-C, or 143 after SIGTERM.
+        The function's exit code, 2 after a user's error, 130 after Ctrl-C, or 143
+        after SIGTERM.
     """
     for stream in (sys.stdout, sys.stderr):
-        # A character that the terminal lacks, or a file name that is no UTF-8, is no reason to fail.
+        # A character that the terminal lacks, or a file name that is no UTF-8, is
+        # no reason to fail.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     name_user()
@@ -101,7 +103,9 @@ def run(
         return USER_ERROR
 
 
-def _parse_and_call(config_class: type[Config], function: Callable[[Config], int | None], tokens: Sequence[str]) -> int:
+def _parse_and_call(
+    config_class: type[Config], function: Callable[[Config], int | None], tokens: Sequence[str]
+) -> int:
     app = _build_app(config_class, function)
     return int(app(tokens, exit_on_error=False, print_error=False) or 0)
 
@@ -123,6 +127,7 @@ def _add_option_file(tokens: Sequence[str], config_class: type[Any]) -> Sequence
         raise ValueError(f"{path}: {_describe_parse_error(error, options)}") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
     return option_file.merge(from_file, tokens, options)
 
 
@@ -137,8 +142,9 @@ def _version() -> str:
 def leave(code: int) -> NoReturn:
     """End the process. Everything must be closed and written before.
 
-    One of several processes ends without tearing Python down. Gloo's threads may hold a tensor of the last step a
-    little longer, and need the interpreter to release it. If it is shutting down by then, the process ends by SIGABRT
+    One of several processes ends without tearing Python down. Gloo's threads may
+    hold a tensor of the last step a little longer, and need the interpreter to
+    release it. If it is shutting down by then, the process ends by SIGABRT
     although all its work is done (pytorch/pytorch#179291).
     """
     if launched():
@@ -156,8 +162,9 @@ class _Terminated(BaseException):
 def _raise_on_sigterm() -> Iterator[None]:
     """Let SIGTERM unwind the stack as Ctrl-C does, unless the function sets a handler of its own.
 
-    A container's command is process 1, to which the kernel delivers no signal that has no handler. Without this one, a
-    run that is stopped before its first step would go on until it is killed.
+    A container's command is process 1, to which the kernel delivers no signal
+    that has no handler. Without this one, a run that is stopped before its first
+    step would go on until it is killed.
     """
 
     def terminate(*_: object) -> None:
@@ -173,8 +180,8 @@ def _raise_on_sigterm() -> Iterator[None]:
 def join_quoted(tokens: Sequence[str]) -> list[str]:
     """Join the tokens of quoted values: `'two`, `words'` becomes `two words`.
 
-    The SDK's form builder quotes strings, but `hafnia runc launch-local` splits the command at blanks, without a shell
-    that would read the quotes.
+    The SDK's form builder quotes strings, but `hafnia runc launch-local` splits
+    the command at blanks, without a shell that would read the quotes.
     """
     joined = []
     rest = list(tokens)
@@ -182,6 +189,7 @@ def join_quoted(tokens: Sequence[str]) -> list[str]:
         value, count = _take_value(rest)
         joined.append(value)
         del rest[:count]
+
     return joined
 
 
@@ -221,12 +229,16 @@ def _build_app(config_class: type[Config], function: Callable[[Config], int | No
     rest = [name for name, (_, option, _) in options.items() if option.takes_rest]
 
     def command(*arguments: tuple[str, ...], **values: Any) -> int | None:
-        lines = {name: "\n".join(given).replace(_DASH, "-") for name, given in zip(rest, arguments, strict=False)}
+        lines = {
+            name: "\n".join(given).replace(_DASH, "-")
+            for name, given in zip(rest, arguments, strict=False)
+        }
         return function(config_class(**lines, **values))
 
     # cyclopts reads the parameters from the signature.
     parameters = [
-        _parameter(name, *options[name], groups) for name in sorted(options, key=lambda name: name not in rest)
+        _parameter(name, *options[name], groups)
+        for name in sorted(options, key=lambda name: name not in rest)
     ]
     group = groups.get("Run") or next(iter(groups.values()))
     file_parameter = inspect.Parameter(
@@ -250,14 +262,21 @@ def _build_app(config_class: type[Config], function: Callable[[Config], int | No
         suppress_keyboard_interrupt=False,
     )
     app.default(command)
+
     return app
 
 
-def _parameter(name: str, kind: Any, option: Option, default: Any, groups: dict[str, Group]) -> inspect.Parameter:
+def _parameter(
+    name: str, kind: Any, option: Option, default: Any, groups: dict[str, Group]
+) -> inspect.Parameter:
     """Return the parameter of an option; one that takes the rest is a tuple, by position or by name."""
     if option.takes_rest:
-        annotation = Annotated[tuple[str, ...], Parameter(help=str(option), group=groups[option.group])]
-        return inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=(), annotation=annotation)
+        annotation = Annotated[
+            tuple[str, ...], Parameter(help=str(option), group=groups[option.group])
+        ]
+        return inspect.Parameter(
+            name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=(), annotation=annotation
+        )
 
     about = Parameter(
         help=str(option),
@@ -265,7 +284,10 @@ def _parameter(name: str, kind: Any, option: Option, default: Any, groups: dict[
         alias=[flag(alias) for alias in option.aliases],
         converter=_to_integer if kind is int else None,  # cyclopts would round 2.99
     )
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, about])
+
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, about]
+    )
 
 
 def _to_integer(_: type[int], tokens: Sequence[Token]) -> int:
@@ -301,7 +323,10 @@ def _make_help_formatter(options: dict[str, tuple[Any, Option, Any]]) -> Any:
 
 
 def _describe_option(kind: Any, text: str, default: Any) -> str:
-    """Return help text, choices and default of an option. The help text explains a default that means unset."""
+    """Return help text, choices and default of an option.
+
+    The help text explains a default that means unset.
+    """
     choices = get_args(kind)
     parts = [text]
     if choices:
@@ -315,7 +340,9 @@ def _describe_parse_error(error: CycloptsError, options: dict[str, tuple[Any, Op
     """Return one sentence: what is wrong with the command line, and what to type instead."""
     if isinstance(error, UnknownOptionError):
         commands = {f"{script}.py": options_of(config) for script, config in COMMANDS.items()}
-        return option_hints.explain_unknown(error.token.keyword or error.token.value, options, commands)
+        return option_hints.explain_unknown(
+            error.token.keyword or error.token.value, options, commands
+        )
     if isinstance(error, UnusedCliTokensError):
         return option_hints.explain_stray((error.unused_tokens or [""])[0], options)
     if isinstance(error, MissingArgumentError) and error.argument:
@@ -327,7 +354,9 @@ def _describe_parse_error(error: CycloptsError, options: dict[str, tuple[Any, Op
     return " ".join(str(error).split())
 
 
-def _describe_wrong_value(option_flag: str, value: str, options: dict[str, tuple[Any, Option, Any]]) -> str:
+def _describe_wrong_value(
+    option_flag: str, value: str, options: dict[str, tuple[Any, Option, Any]]
+) -> str:
     name = option_flag[2:].replace("-", "_")
     kind = options[name][0]
     choices = get_args(kind)

@@ -1,7 +1,8 @@
 """The options of every command: type, default, help text and check of each are here and nowhere else.
 
-The command line (`cli.py`), the Hafnia launch form (`scripts/*.schema.json`) and the logged configuration are made from
-these frozen dataclasses. "", 0, -1 and "auto" mean unset: then the dataset's recipe decides (`recipes.py`).
+The command line (`cli.py`), the Hafnia launch form (`scripts/*.schema.json`) and
+the logged configuration are made from these frozen dataclasses. "", 0, -1 and
+"auto" mean unset: then the dataset's recipe decides (`recipes.py`).
 """
 
 from dataclasses import dataclass
@@ -42,7 +43,10 @@ TaskOption = Annotated[
 TestFractionOption = Annotated[
     float,
     Option(
-        "Fraction of train to use for testing if the dataset has no test split.", "Data", at_least=0.01, at_most=0.9
+        "Fraction of train to use for testing if the dataset has no test split.",
+        "Data",
+        at_least=0.01,
+        at_most=0.9,
     ),
 ]
 UnknownFoldersOption = Annotated[
@@ -55,11 +59,20 @@ UnknownFoldersOption = Annotated[
 ]
 NestedOption = Annotated[
     Literal["take", "refuse"],
-    Option("What to do with images in subfolders of a class folder: take them, or refuse the dataset.", "Data"),
+    Option(
+        "What to do with images in subfolders of a class folder: take them, or refuse the dataset.",
+        "Data",
+    ),
 ]
-PathColumnOption = Annotated[str, Option("Column of a table that holds the paths. Empty: found by name.", "Data")]
-LabelColumnOption = Annotated[str, Option("Column of a table that holds the labels. Empty: found by name.", "Data")]
-SplitColumnOption = Annotated[str, Option("Column of a table that holds the splits. Empty: found by name.", "Data")]
+PathColumnOption = Annotated[
+    str, Option("Column of a table that holds the paths. Empty: found by name.", "Data")
+]
+LabelColumnOption = Annotated[
+    str, Option("Column of a table that holds the labels. Empty: found by name.", "Data")
+]
+SplitColumnOption = Annotated[
+    str, Option("Column of a table that holds the splits. Empty: found by name.", "Data")
+]
 PreparedOption = Annotated[
     str,
     Option(
@@ -75,7 +88,8 @@ class PrepareConfig:
 
     dataset: DatasetOption = ""
     task: TaskOption = ""
-    # Annotations of equal text are one object to `typing`, and this one alone has an alias.
+    # Annotations of equal text are one object to `typing`, and this one alone has
+    # an alias.
     prepared: Annotated[
         str,
         Option(
@@ -143,24 +157,35 @@ class PrepareConfig:
             at_most=65535,
         ),
     ] = 0
-    workers: Annotated[int, Option("Number of processes. 0: one for each CPU.", "Run", at_least=0, at_most=1024)] = 0
-    force: Annotated[bool, Option("Prepare again, even if the prepared files are complete.", "Run")] = False
-    verify: Annotated[bool, Option("Only compare the prepared files with their checksums.", "Run")] = False
+    workers: Annotated[
+        int, Option("Number of processes. 0: one for each CPU.", "Run", at_least=0, at_most=1024)
+    ] = 0
+    force: Annotated[
+        bool, Option("Prepare again, even if the prepared files are complete.", "Run")
+    ] = False
+    verify: Annotated[
+        bool, Option("Only compare the prepared files with their checksums.", "Run")
+    ] = False
 
     def __post_init__(self) -> None:
         check(self)
         unknown = [name for name in self.formats.split(",") if name and name not in FORMATS]
         if unknown:
-            raise ValueError(f"--formats has {', '.join(map(repr, unknown))}, but may list: {','.join(FORMATS)}.")
+            raise ValueError(
+                f"--formats has {', '.join(map(repr, unknown))}, but may list: {','.join(FORMATS)}."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Train an image classifier on a Hafnia dataset. The dataset is prepared first if that is not done."""
+    """Train an image classifier on a Hafnia dataset.
 
-    project_name: Annotated[str, Option("Name of the project in the experiment tracker.", "Run")] = (
-        "trainer-classification"
-    )
+    The dataset is prepared first if that is not done.
+    """
+
+    project_name: Annotated[
+        str, Option("Name of the project in the experiment tracker.", "Run")
+    ] = "trainer-classification"
     name: Annotated[
         str,
         Option("Name of the run, in the tracker and at the end of its folder's name.", "Run"),
@@ -319,10 +344,16 @@ class TrainConfig:
             "Optimization",
         ),
     ] = "auto"
-    learning_rate: Annotated[float, Option("Peak learning rate. 0: the recipe's.", "Optimization", at_least=0)] = 0.0
+    learning_rate: Annotated[
+        float, Option("Peak learning rate. 0: the recipe's.", "Optimization", at_least=0)
+    ] = 0.0
     weight_decay: Annotated[
         float,
-        Option("Weight decay, except for norms and biases. -1: the recipe's.", "Optimization", at_least=-1),
+        Option(
+            "Weight decay, except for norms and biases. -1: the recipe's.",
+            "Optimization",
+            at_least=-1,
+        ),
     ] = -1.0
     schedule: Annotated[
         Literal["auto", "cosine", "triangular", "constant"],
@@ -402,7 +433,9 @@ class TrainConfig:
     ] = "auto"
 
     # Run
-    device: Annotated[Device, Option("Device to train on. auto: a GPU if there is one.", "Run")] = "auto"
+    device: Annotated[Device, Option("Device to train on. auto: a GPU if there is one.", "Run")] = (
+        "auto"
+    )
     processes: Annotated[
         int,
         Option(
@@ -441,14 +474,18 @@ class TrainConfig:
         int,
         Option("Steps between updates of the live line. 0: about one a second.", "Run", at_least=0),
     ] = 0
-    max_steps_per_epoch: Annotated[int, Option("Most steps of an epoch. 0: the whole epoch.", "Run", at_least=0)] = 0
+    max_steps_per_epoch: Annotated[
+        int, Option("Most steps of an epoch. 0: the whole epoch.", "Run", at_least=0)
+    ] = 0
     stop_early: Annotated[
         bool,
         Option("Dry run: two steps of one epoch, then validation, test and all outputs.", "Run"),
     ] = False
     tta: Annotated[
         Literal["none", "flip", "flip-translate"],
-        Option("Test again with the mean over several views of each image, reported separately.", "Run"),
+        Option(
+            "Test again with the mean over several views of each image, reported separately.", "Run"
+        ),
     ] = "none"
     budget: Annotated[
         str,
@@ -485,10 +522,15 @@ def _check_run_name(name: str) -> None:
 class EvaluateConfig:
     """Evaluate a trained model on a split of a Hafnia dataset, preparing it first if that is not done."""
 
-    model: Annotated[str, Option("Folder of a run, its model.pth, a checkpoint or an archive.", "Model")] = ""
+    model: Annotated[
+        str, Option("Folder of a run, its model.pth, a checkpoint or an archive.", "Model")
+    ] = ""
     compare: Annotated[
         str,
-        Option("Another model, on the same images: says whether the difference is more than noise.", "Model"),
+        Option(
+            "Another model, on the same images: says whether the difference is more than noise.",
+            "Model",
+        ),
     ] = ""
     dataset: Annotated[
         str,
@@ -498,7 +540,9 @@ class EvaluateConfig:
             "Data",
         ),
     ] = ""
-    split: Annotated[Literal["test", "validation", "train"], Option("Which images.", "Data")] = "test"
+    split: Annotated[Literal["test", "validation", "train"], Option("Which images.", "Data")] = (
+        "test"
+    )
     task: TaskOption = ""
     prepared: PreparedOption = ""
     eval_crop: Annotated[
@@ -516,9 +560,17 @@ class EvaluateConfig:
     batch_size: Annotated[int, Option("Images a step.", "Run", at_least=1, at_most=1 << 20)] = 256
     workers: Annotated[
         int,
-        Option("Threads or processes that load. 0: one for each CPU.", "Run", 0, 1024, aliases=("num_workers",)),
+        Option(
+            "Threads or processes that load. 0: one for each CPU.",
+            "Run",
+            0,
+            1024,
+            aliases=("num_workers",),
+        ),
     ] = 0
-    device: Annotated[Device, Option("Where to run. auto: the GPU where there is one.", "Run")] = "auto"
+    device: Annotated[Device, Option("Where to run. auto: the GPU where there is one.", "Run")] = (
+        "auto"
+    )
 
     def __post_init__(self) -> None:
         check(self)
@@ -543,34 +595,64 @@ class PredictConfig:
             "Model",
         ),
     ] = ""
-    top_k: Annotated[int, Option("Classes to name for each image, the likeliest first.", "Output", 1, 1000)] = 1
+    top_k: Annotated[
+        int, Option("Classes to name for each image, the likeliest first.", "Output", 1, 1000)
+    ] = 1
     format: Annotated[
         Literal["auto", "table", "json", "csv"],
-        Option("What to print. auto: a table on a terminal, else JSON, an object a line.", "Output"),
+        Option(
+            "What to print. auto: a table on a terminal, else JSON, an object a line.", "Output"
+        ),
     ] = "auto"
-    batch_size: Annotated[int, Option("Images a batch. 0: 16 on a CPU, 128 on a GPU.", "Run", 0, 1 << 16)] = 0
-    workers: Annotated[
-        int, Option("Threads that decode and classify. 0: one for each CPU.", "Run", at_least=0, at_most=1024)
+    batch_size: Annotated[
+        int, Option("Images a batch. 0: 16 on a CPU, 128 on a GPU.", "Run", 0, 1 << 16)
     ] = 0
-    device: Annotated[Device, Option("Where to classify. auto: the GPU where there is one.", "Run")] = "auto"
-    model_dir: Annotated[str, Option("For Hafnia's benchmark: folder with the one checkpoint.zip.", "Benchmark")] = ""
-    dataset_dir: Annotated[str, Option("For Hafnia's benchmark: folder of the dataset.", "Benchmark")] = ""
-    output_dir: Annotated[
-        str, Option("For Hafnia's benchmark: folder to write the dataset with its predictions to.", "Benchmark")
+    workers: Annotated[
+        int,
+        Option(
+            "Threads that decode and classify. 0: one for each CPU.",
+            "Run",
+            at_least=0,
+            at_most=1024,
+        ),
+    ] = 0
+    device: Annotated[
+        Device, Option("Where to classify. auto: the GPU where there is one.", "Run")
+    ] = "auto"
+    model_dir: Annotated[
+        str, Option("For Hafnia's benchmark: folder with the one checkpoint.zip.", "Benchmark")
     ] = ""
-    project_name: Annotated[str, Option("For Hafnia's benchmark: name of the project in the tracker.", "Benchmark")] = (
-        "trainer-classification"
-    )
+    dataset_dir: Annotated[
+        str, Option("For Hafnia's benchmark: folder of the dataset.", "Benchmark")
+    ] = ""
+    output_dir: Annotated[
+        str,
+        Option(
+            "For Hafnia's benchmark: folder to write the dataset with its predictions to.",
+            "Benchmark",
+        ),
+    ] = ""
+    project_name: Annotated[
+        str, Option("For Hafnia's benchmark: name of the project in the tracker.", "Benchmark")
+    ] = "trainer-classification"
 
     def __post_init__(self) -> None:
         check(self)
-        folders = {"--model-dir": self.model_dir, "--dataset-dir": self.dataset_dir, "--output-dir": self.output_dir}
+        folders = {
+            "--model-dir": self.model_dir,
+            "--dataset-dir": self.dataset_dir,
+            "--output-dir": self.output_dir,
+        }
         missing = [name for name, value in folders.items() if not value]
         if 0 < len(missing) < len(folders):
             given = ", ".join(folders)
-            raise ValueError(f"Hafnia's benchmark needs {given} together: {', '.join(missing)} is missing.")
+            raise ValueError(
+                f"Hafnia's benchmark needs {given} together: {', '.join(missing)} is missing."
+            )
         if not missing and self.paths:
-            raise ValueError(f"{', '.join(folders)} name what is classified: leave the paths out, or these options.")
+            raise ValueError(
+                f"{', '.join(folders)} name what is classified: leave the paths out, or these options."
+            )
 
     @property
     def is_benchmark(self) -> bool:
@@ -602,7 +684,9 @@ class ExplainConfig:
             ValueError: there are none.
         """
         if not self.files:
-            raise ValueError("Name a file to explain: a model, an archive, predictions or a manifest.json.")
+            raise ValueError(
+                "Name a file to explain: a model, an archive, predictions or a manifest.json."
+            )
         return self.files.splitlines()
 
 

@@ -15,7 +15,8 @@ def choose_device(device: str) -> tuple[torch.device, str]:
         The device, and the reason.
 
     Raises:
-        ValueError: CUDA was requested and torch finds no GPU, or this torch has no kernels for the GPU.
+        ValueError: CUDA was requested and torch finds no GPU, or this torch has
+            no kernels for the GPU.
     """
     if device == "cpu":
         return torch.device("cpu"), "--device cpu"
@@ -39,7 +40,8 @@ def choose_device(device: str) -> tuple[torch.device, str]:
 def choose_precision(device: torch.device, amp: str) -> tuple[torch.dtype | None, str]:
     """Choose the dtype of autocast.
 
-    T4 (sm_75) and V100 (sm_70) have no bf16 tensor cores; from sm_80 on, bf16 needs no loss scaling.
+    T4 (sm_75) and V100 (sm_70) have no bf16 tensor cores; from sm_80 on, bf16
+    needs no loss scaling.
 
     Args:
         device: that trains.

@@ -49,7 +49,8 @@ def in_cloud() -> bool:
 def name_user() -> None:
     """Give the user a name, and a home where there is none: containers run under ids that no one has entered.
 
-    torch asks for the name when it chooses its cache, and ends with a KeyError without one.
+    torch asks for the name when it chooses its cache, and ends with a KeyError
+    without one.
     """
     try:
         getpass.getuser()
@@ -93,7 +94,10 @@ def _free_in_cgroup(files: _CgroupFiles) -> int:
     folder = _CGROUP / files.folder
     try:
         used = int((folder / files.usage).read_text(encoding="utf-8"))
-        stat = dict(line.split() for line in (folder / "memory.stat").read_text(encoding="utf-8").splitlines())
+        stat = dict(
+            line.split()
+            for line in (folder / "memory.stat").read_text(encoding="utf-8").splitlines()
+        )
     except (OSError, ValueError):
         return _UNLIMITED
     cached = sum(int(stat.get(f"{files.prefix}{kind}_file", 0)) for kind in ("inactive", "active"))

@@ -49,13 +49,15 @@ def write_atomically(path: Path, content: bytes | str | Callable[[BinaryIO], obj
 
     Args:
         path: of the file; its folder must exist.
-        content: bytes, text (as UTF-8), or a function that writes into the open file.
+        content: bytes, text (as UTF-8), or a function that writes into the open
+            file.
 
     Returns:
         The path.
 
     Raises:
-        OSError: the disk is full, say. The old file is unchanged, and no temporary file is left.
+        OSError: the disk is full, say. The old file is unchanged, and no
+            temporary file is left.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -70,6 +72,7 @@ def write_atomically(path: Path, content: bytes | str | Callable[[BinaryIO], obj
     finally:
         temporary.unlink(missing_ok=True)
     _flush_folder(path.parent)
+
     return path
 
 

@@ -1,6 +1,7 @@
 """Make the launch forms `scripts/*.schema.json` from the configs: `python -m trainer_classification.forms`.
 
-Only developers run this. The platform reads the committed files, and a test fails if one is out of date.
+Only developers run this. The platform reads the committed files, and a test fails
+if one is out of date.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 def schema(script: str) -> Any:
     """Build the SDK's CommandBuilderSchema of a script.
 
-    It is built from the config class, because from the script's `main` the SDK would nest the options.
+    It is built from the config class, because from the script's `main` the SDK
+    would nest the options.
     """
     from hafnia.experiment.command_builder import CommandBuilderSchema
 
@@ -28,6 +30,7 @@ def schema(script: str) -> Any:
         cli_tool="cyclopts",
     )
     form.order = [*COMMANDS].index(script)
+
     return form
 
 

@@ -12,8 +12,8 @@ _UNSAFE = re.compile(r"[/\\\x00-\x1f\x7f\ud800-\udfff]|^[.\s]+|[.\s]+$")
 def safe_component(name: str) -> str:
     """Return a single path component for any name: it never leads into another folder.
 
-    Ordinary names stay as they are. Whatever else is changed gets a hash of the name, so that different names stay
-    different.
+    Ordinary names stay as they are. Whatever else is changed gets a hash of the
+    name, so that different names stay different.
 
     Args:
         name: any text, such as the name of a dataset, a task or a class.
@@ -25,4 +25,5 @@ def safe_component(name: str) -> str:
 
     cut = cleaned.encode()[: _MAX_BYTES - 9].decode(errors="ignore")
     digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:8]
+
     return f"{cut or 'unnamed'}-{digest}"

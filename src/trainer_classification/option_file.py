@@ -41,11 +41,13 @@ def read_tokens(path: Path, options: Options) -> dict[str, str]:
     """Read a file of options.
 
     Args:
-        path: of a TOML or JSON file: one table of options by name, such as batch_size = 64.
+        path: of a TOML or JSON file: one table of options by name, such as
+            batch_size = 64.
         options: of the command, as `options.options_of` returns them.
 
     Returns:
-        What to add to the command line for each field, such as {"batch_size": "--batch-size=64"}.
+        What to add to the command line for each field, such as {"batch_size":
+        "--batch-size=64"}.
 
     Raises:
         ValueError: the file cannot be read, or names something that is no option.
@@ -56,16 +58,23 @@ def read_tokens(path: Path, options: Options) -> dict[str, str]:
     for key, value in _read(path).items():
         name = fields.get(key.lstrip("-").replace("-", "_"))
         if name is None:
-            raise ValueError(f"{path} has {key!r}, which is no option of this command; --help lists those there are.")
+            raise ValueError(
+                f"{path} has {key!r}, which is no option of this command; --help lists those there are."
+            )
         if name in tokens:
             raise ValueError(f"{path} has {flag(name)} twice.")
         tokens[name] = _to_token(path, name, value)
+
     return tokens
 
 
 def merge(from_file: dict[str, str], tokens: Sequence[str], options: Options) -> list[str]:
     """Return the command line with those options of a file that it does not have itself."""
-    typed = {token.partition("=")[0].lstrip("-").replace("-", "_") for token in tokens if token.startswith("--")}
+    typed = {
+        token.partition("=")[0].lstrip("-").replace("-", "_")
+        for token in tokens
+        if token.startswith("--")
+    }
 
     def is_typed(name: str) -> bool:
         return bool(typed & {name, f"no_{name}", *options[name][1].aliases})
@@ -83,7 +92,9 @@ def _read(path: Path) -> dict[str, Any]:
         kind = "JSON" if path.suffix.lower() == ".json" else "TOML"
         raise ValueError(f"{path} is no {kind}: {error}.") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}, but must hold one table of options by name.")
+        raise ValueError(
+            f"{path} holds a {type(content).__name__}, but must hold one table of options by name."
+        )
     return content
 
 

@@ -12,11 +12,36 @@ _CLOSE = 0.7  # of difflib, for a typo
 
 # Field that does what the foreign option does.
 _SAME = {
-    "dataset": ("data", "data_dir", "data_path", "dataset_dir", "root", "source", "input", "train_dir", "folder"),
+    "dataset": (
+        "data",
+        "data_dir",
+        "data_path",
+        "dataset_dir",
+        "root",
+        "source",
+        "input",
+        "train_dir",
+        "folder",
+    ),
     "task": ("task_name",),
     "prepared": ("cache_dir", "prepared_dir", "out_dir"),
-    "image_size": ("imgsz", "img_size", "input_size", "train_crop_size", "size", "resolution", "img", "crop_size"),
-    "validation_fraction": ("val_fraction", "val_split", "validation_split", "val_size", "val_ratio"),
+    "image_size": (
+        "imgsz",
+        "img_size",
+        "input_size",
+        "train_crop_size",
+        "size",
+        "resolution",
+        "img",
+        "crop_size",
+    ),
+    "validation_fraction": (
+        "val_fraction",
+        "val_split",
+        "validation_split",
+        "val_size",
+        "val_ratio",
+    ),
     "test_fraction": ("test_split", "test_size", "test_ratio"),
     "workers": ("j", "num_worker", "n_workers", "nw", "threads", "jobs"),
     "flip": ("fliplr", "hflip", "horizontal_flip", "flips"),
@@ -32,11 +57,22 @@ _SAME = {
     "learning_rate": ("lr", "lr0", "lr_base", "base_lr", "max_lr", "init_lr"),
     "weight_decay": ("wd", "w", "decay"),
     "schedule": ("sched", "scheduler", "lr_scheduler", "lr_schedule", "cos_lr"),
-    "warmup_fraction": ("warmup", "warmup_epochs", "lr_warmup_epochs", "warmup_steps", "warmup_ratio"),
+    "warmup_fraction": (
+        "warmup",
+        "warmup_epochs",
+        "lr_warmup_epochs",
+        "warmup_steps",
+        "warmup_ratio",
+    ),
     "label_smoothing": ("smoothing", "ls"),
     "ema": ("model_ema", "model_ema_decay", "ema_decay"),
     "amp": ("amp_dtype", "precision", "half", "fp16", "bf16", "mixed_precision", "no_amp"),
-    "accumulate": ("grad_accum_steps", "accumulation_steps", "gradient_accumulation_steps", "accumulate_grad_batches"),
+    "accumulate": (
+        "grad_accum_steps",
+        "accumulation_steps",
+        "gradient_accumulation_steps",
+        "accumulate_grad_batches",
+    ),
     "clip_norm": ("clip_grad", "clip_grad_norm", "max_grad_norm", "gradient_clip_val"),
     "compile": ("torchcompile", "torch_compile"),
     "device": ("gpu", "gpus", "gpu_id", "cuda", "cpu", "accelerator"),
@@ -127,13 +163,16 @@ _VALUES = {
 }
 
 
-def explain_unknown(token: str, known: Collection[str], commands: Mapping[str, Collection[str]]) -> str:
+def explain_unknown(
+    token: str, known: Collection[str], commands: Mapping[str, Collection[str]]
+) -> str:
     """Return a sentence about an option that the command does not have.
 
     Args:
         token: as typed, such as "--lr" or "-b".
         known: fields of the command's config.
-        commands: fields of every command, by the script's name, such as "train.py".
+        commands: fields of every command, by the script's name, such as
+            "train.py".
     """
     typed = token.lstrip("-").replace("-", "_").lower()
     start = f"There is no option {token}"

@@ -1,8 +1,9 @@
 """Declare, list and check the options of a command.
 
-An option is a field of a frozen dataclass (`config.py`), annotated with an `Option`. Fields are int, float, str, bool
-or Literal, and no default is None; "", 0, -1 and "auto" mean unset. Annotations must not be deferred (no `from
-__future__ import annotations`), because the SDK's form builder reads them.
+An option is a field of a frozen dataclass (`config.py`), annotated with an
+`Option`. Fields are int, float, str, bool or Literal, and no default is None; "",
+0, -1 and "auto" mean unset. Annotations must not be deferred (no `from __future__
+import annotations`), because the SDK's form builder reads them.
 """
 
 import dataclasses
@@ -13,14 +14,17 @@ from typing import Any, Self, get_args, get_type_hints
 class Option(str):
     """The help text of a field, with its group in `--help` and the values it may take.
 
-    It is a str because the SDK's form builder takes a field's description from a str in its annotation.
+    It is a str because the SDK's form builder takes a field's description from a
+    str in its annotation.
 
     Attributes:
         group: heading in `--help`.
         at_least: smallest value of a number.
         at_most: largest value of a number.
-        aliases: earlier names of the field, still taken from a command line and not listed in `--help`.
-        takes_rest: whether a str also takes the arguments without a name, and then holds one a line.
+        aliases: earlier names of the field, still taken from a command line and
+            not listed in `--help`.
+        takes_rest: whether a str also takes the arguments without a name, and
+            then holds one a line.
     """
 
     group: str
@@ -47,7 +51,8 @@ class Option(str):
             at_least: smallest value of a number.
             at_most: largest value of a number.
             aliases: earlier names of the field.
-            takes_rest: whether a str also takes the arguments without a name, and then holds one a line.
+            takes_rest: whether a str also takes the arguments without a name, and
+                then holds one a line.
         """
         option = super().__new__(cls, text)
         option.group = group
@@ -55,6 +60,7 @@ class Option(str):
         option.at_most = at_most
         option.takes_rest = takes_rest
         option.aliases = aliases
+
         return option
 
 

@@ -1,8 +1,9 @@
 """Draw the order and the augmentation of every epoch as pure functions of (seed, epoch).
 
-Draws belong to the sample, not to its position in a batch. Batch size, rank, world size, number of workers and engine
-therefore change nothing, and the state of a run is (epoch, step). The generator is Philox, which is counter-based
-(Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
+Draws belong to the sample, not to its position in a batch. Batch size, rank,
+world size, number of workers and engine therefore change nothing, and the state
+of a run is (epoch, step). The generator is Philox, which is counter-based (Salmon
+et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ _CANDIDATES = 10  # tries of a resized crop before the fallback, as in torchvisi
 
 
 class Stream(IntEnum):
-    """A stream of random numbers for each purpose. The values are part of the plan: never change one."""
+    """A stream of random numbers for each purpose.
+
+    The values are part of the plan: never change one.
+    """
 
     ORDER = 0
     FLIP = 1
@@ -49,15 +53,20 @@ class Policy:
     """How training images are augmented. The default changes nothing.
 
     Attributes:
-        crop: "none" (the whole image), "shift" (by up to `shift` px, for small images) or "resized" (a random box).
+        crop: "none" (the whole image), "shift" (by up to `shift` px, for small
+            images) or "resized" (a random box).
         shift: largest shift in px, for crop "shift".
-        pad: what a shift moves into the image: "reflect" (without the edge pixel, as in numpy) or "zero".
+        pad: what a shift moves into the image: "reflect" (without the edge pixel,
+            as in numpy) or "zero".
         area: smallest and largest share of the image's area of a resized crop.
         aspect: smallest and largest width / height of a resized crop.
-        flip: "none", "random", or "alternating" (Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024):
-            each sample is flipped in every other epoch, and half of the samples start flipped.
-        cutout: side in px of a blanked square (DeVries and Taylor, arXiv 1708.04552); 0 for none.
-        fill: gray value 0..255 of that square. The default is near the mean of photographs.
+        flip: "none", "random", or "alternating" (Jordan, "94% on CIFAR-10 in 3.29
+            seconds on a single GPU", 2024): each sample is flipped in every other
+            epoch, and half of the samples start flipped.
+        cutout: side in px of a blanked square (DeVries and Taylor, arXiv
+            1708.04552); 0 for none.
+        fill: gray value 0..255 of that square. The default is near the mean of
+            photographs.
     """
 
     crop: Literal["none", "shift", "resized"] = "none"
@@ -72,13 +81,17 @@ class Policy:
 
 @dataclass(frozen=True)
 class Draws:
-    """The random numbers of each sample. Every array has one row a sample, in the order of the sample ids.
+    """The random numbers of each sample.
+
+    Every array has one row a sample, in the order of the sample ids.
 
     Attributes:
         box: float32 [n, 4], x, y, w, h as fractions of the original image.
         flip: bool [n], mirrored left to right, after the crop.
-        shift: int8 [n, 2], dy, dx: output pixel (y, x) shows input pixel (y + dy, x + dx).
-        cutout: float32 [n, 2], center y, x of the blanked square as fractions of the output image, after the flip.
+        shift: int8 [n, 2], dy, dx: output pixel (y, x) shows input pixel (y + dy,
+            x + dx).
+        cutout: float32 [n, 2], center y, x of the blanked square as fractions of
+            the output image, after the flip.
     """
 
     box: Float32
@@ -98,10 +111,13 @@ class Plan:
         count: number of samples, n.
         seed: 0 or more.
         policy: what to draw.
-        sizes: int [n, 2], width and height of the originals in px; needed for crop "resized" only.
+        sizes: int [n, 2], width and height of the originals in px; needed for
+            crop "resized" only.
     """
 
-    def __init__(self, count: int, seed: int, policy: Policy, sizes: Integers | None = None) -> None:
+    def __init__(
+        self, count: int, seed: int, policy: Policy, sizes: Integers | None = None
+    ) -> None:
         assert policy.crop != "resized" or (sizes is not None and sizes.shape == (count, 2))
         assert 0 <= policy.shift < 128
         self.count = count
@@ -158,18 +174,22 @@ def _random_bits(random: np.random.Generator, count: int) -> Bool:
 
 
 def resized_crop_boxes(
-    random: np.random.Generator, sizes: Integers, area: tuple[float, float], aspect: tuple[float, float]
+    random: np.random.Generator,
+    sizes: Integers,
+    area: tuple[float, float],
+    aspect: tuple[float, float],
 ) -> Float32:
     """Draw boxes of whole pixels with a random area and aspect, as torchvision's RandomResizedCrop does.
 
-    A box is the first of ten tries that lies within the image. Where none does, it is the largest central box of an
-    allowed aspect.
+    A box is the first of ten tries that lies within the image. Where none does,
+    it is the largest central box of an allowed aspect.
 
     Args:
         random: source of randomness.
         sizes: int [n, 2], width and height in px.
         area: smallest and largest share of the image's area.
-        aspect: smallest and largest width / height, drawn evenly in the logarithm.
+        aspect: smallest and largest width / height, drawn evenly in the
+            logarithm.
 
     Returns:
         float32 [n, 4]: x, y, w, h as fractions of the image.
@@ -207,14 +227,18 @@ def central_boxes(sizes: Integers, fraction: float) -> Float32:
 
     Args:
         sizes: int [n, 2], width and height in px.
-        fraction: side of the square as a fraction of the image's short side, above 0 and at most 1.
+        fraction: side of the square as a fraction of the image's short side,
+            above 0 and at most 1.
 
     Returns:
         float32 [n, 4]: x, y, w, h as fractions of the image.
     """
     side = np.maximum(1, np.rint(fraction * sizes.min(axis=1))).astype(np.int64)[:, None]
     start = (sizes - side) // 2
-    return (np.concatenate([start, np.repeat(side, 2, axis=1)], axis=1) / np.tile(sizes, 2)).astype(np.float32)
+
+    return (np.concatenate([start, np.repeat(side, 2, axis=1)], axis=1) / np.tile(sizes, 2)).astype(
+        np.float32
+    )
 
 
 def describe_view(eval_crop: float) -> str:
@@ -229,7 +253,8 @@ def identity(count: int, boxes: Float32 | None = None) -> Draws:
 
     Args:
         count: number of samples, n.
-        boxes: float32 [n, 4], the part of each image to show, as fractions of it. None: the whole image.
+        boxes: float32 [n, 4], the part of each image to show, as fractions of it.
+            None: the whole image.
     """
     draws = Plan(count, 0, Policy()).draws(0)
     return draws if boxes is None else dataclasses.replace(draws, box=boxes)
@@ -243,11 +268,14 @@ def training_steps(count: int, batch_size: int) -> int:
 def training_batches(
     order: Int64, batch_size: int, rank: int = 0, world_size: int = 1, start_step: int = 0
 ) -> Iterator[Int64]:
-    """Yield this rank's contiguous slice of each full global batch. The samples left over differ in each epoch.
+    """Yield this rank's contiguous slice of each full global batch.
+
+    The samples left over differ in each epoch.
 
     Args:
         order: permutation of the sample ids, int64 [n].
-        batch_size: global batch, over all ranks; cut to n if larger, then down to a multiple of `world_size`.
+        batch_size: global batch, over all ranks; cut to n if larger, then down to
+            a multiple of `world_size`.
         rank: which slice.
         world_size: number of slices.
         start_step: first step wanted, to resume.
@@ -267,12 +295,14 @@ def training_batches(
         yield order[start : start + rows]
 
 
-def evaluation_batches(count: int, batch_size: int, rank: int = 0, world_size: int = 1) -> Iterator[tuple[Int64, int]]:
+def evaluation_batches(
+    count: int, batch_size: int, rank: int = 0, world_size: int = 1
+) -> Iterator[tuple[Int64, int]]:
     """Yield every sample exactly once over all ranks, in order, in batches of one size.
 
     Yields:
-        (index, real): int64 [batch_size / world_size] padded with -1, and how many of its rows are real. All ranks
-        yield equally many batches.
+        (index, real): int64 [batch_size / world_size] padded with -1, and how
+        many of its rows are real. All ranks yield equally many batches.
     """
     rows = max(1, min(batch_size, count) // world_size)
     for start in range(0, count, rows * world_size):

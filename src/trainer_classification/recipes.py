@@ -16,7 +16,8 @@ class Recipe:
 
     Attributes:
         model: name of the network.
-        width: channels of its first stage, for resnet-small and speednet; 0: their default.
+        width: channels of its first stage, for resnet-small and speednet; 0:
+            their default.
         image_size: side of the images the network sees, in px.
         epochs: passes over the training images.
         batch_size: of the global batch.
@@ -28,13 +29,16 @@ class Recipe:
         warmup_fraction: fraction of the steps over which the learning rate rises.
         label_smoothing: probability spread over the other classes.
         ema: decay of the averaged weights, per step; 0: no average.
-        minimum_steps: a dataset with few images gets more epochs, until there are this many steps.
+        minimum_steps: a dataset with few images gets more epochs, until there are
+            this many steps.
         clip_norm: largest norm of the gradient; 0: not clipped.
         mixup: alpha of its beta distribution; 0: none.
         cutmix: alpha of its beta distribution; 0: none.
-        progressive: side of the images of the first epochs in px; 0: `image_size` in all epochs.
-        eval_crop: side of the central square that evaluation sees, as a fraction of an image's short side; 0: the whole
-            image, squashed to a square. Recipes of older checkpoints lack it and mean the whole image.
+        progressive: side of the images of the first epochs in px; 0: `image_size`
+            in all epochs.
+        eval_crop: side of the central square that evaluation sees, as a fraction
+            of an image's short side; 0: the whole image, squashed to a square.
+            Recipes of older checkpoints lack it and mean the whole image.
         policy: augmentation of the training images.
     """
 
@@ -62,12 +66,19 @@ class Recipe:
 
 _CIFAR = Policy(crop="shift", shift=4, pad="reflect", flip="alternating")
 _PHOTO = Policy(crop="resized", area=(0.25, 1.0), flip="random")
-# Crops enlarge objects, so evaluation does too (Touvron et al., "Fixing the train-test resolution discrepancy", arXiv
-# 1906.06423). The fraction is measured on Caltech-101: docs/log.md.
+# Crops enlarge objects, so evaluation does too (Touvron et al., "Fixing the
+# train-test resolution discrepancy", arXiv 1906.06423). The fraction is measured
+# on Caltech-101: docs/log.md.
 _PHOTO_VIEW = 0.9375
 
 _STANDARD_PHOTO = Recipe(
-    image_size=128, epochs=60, batch_size=128, learning_rate=0.1, policy=_PHOTO, ema=0.99, eval_crop=_PHOTO_VIEW
+    image_size=128,
+    epochs=60,
+    batch_size=128,
+    learning_rate=0.1,
+    policy=_PHOTO,
+    ema=0.99,
+    eval_crop=_PHOTO_VIEW,
 )
 
 RECIPES: dict[str, Recipe] = {
@@ -84,13 +95,18 @@ RECIPES: dict[str, Recipe] = {
         minimum_steps=300,
         policy=Policy(crop="shift", shift=2, pad="zero"),
     ),
-    "cifar10": Recipe(image_size=32, epochs=30, batch_size=512, learning_rate=0.4, policy=_CIFAR, ema=0.99),
-    "cifar100": Recipe(image_size=32, epochs=30, batch_size=512, learning_rate=0.4, policy=_CIFAR, ema=0.99),
+    "cifar10": Recipe(
+        image_size=32, epochs=30, batch_size=512, learning_rate=0.4, policy=_CIFAR, ema=0.99
+    ),
+    "cifar100": Recipe(
+        image_size=32, epochs=30, batch_size=512, learning_rate=0.4, policy=_CIFAR, ema=0.99
+    ),
     "caltech-101": _STANDARD_PHOTO,
     "caltech-256": _STANDARD_PHOTO,
 }
 
-# Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", arXiv 2404.00498, and its record with Muon.
+# Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", arXiv 2404.00498, and
+# its record with Muon.
 _SPEED = Recipe(
     model="speednet",
     image_size=32,
@@ -119,7 +135,8 @@ SPEED_RECIPES: dict[str, Recipe] = {
 def train_size(name: str, longest_side: int) -> tuple[int, str]:
     """Return the side of the images the network sees in px, and the reason.
 
-    It is the recipe's; without one, that of the images up to 64 px, and 128 px for larger ones.
+    It is the recipe's; without one, that of the images up to 64 px, and 128 px
+    for larger ones.
     """
     if name in RECIPES:
         return RECIPES[name].image_size, f"the recipe of {name}"
@@ -131,13 +148,16 @@ def train_size(name: str, longest_side: int) -> tuple[int, str]:
 def recipe_kind(config: TrainConfig, name: str, on_cpu: bool) -> Literal["standard", "speed"]:
     """Return which recipe of a dataset `--recipe` means.
 
-    auto means speed on a CPU if the dataset has such a recipe and the options allow its network and optimizer.
+    auto means speed on a CPU if the dataset has such a recipe and the options
+    allow its network and optimizer.
 
     Raises:
         ValueError: speed was requested, and the dataset has no such recipe.
     """
     if config.recipe == "speed" and name not in SPEED_RECIPES:
-        raise ValueError(f"--recipe speed is for {', '.join(SPEED_RECIPES)}, not for {name}: omit it.")
+        raise ValueError(
+            f"--recipe speed is for {', '.join(SPEED_RECIPES)}, not for {name}: omit it."
+        )
     if config.recipe != "auto":
         return config.recipe
 
@@ -159,15 +179,17 @@ def recipe_for(
 ) -> tuple[Recipe, str]:
     """Return the recipe of a dataset, and the reason.
 
-    A named recipe keeps its augmentation if the images are stored at their own size. It trains for at least its
-    `minimum_steps`, because bundled samples and those of the platform have few images.
+    A named recipe keeps its augmentation if the images are stored at their own
+    size. It trains for at least its `minimum_steps`, because bundled samples and
+    those of the platform have few images.
 
     Args:
         name: of the dataset.
         image_size: side of the images the network will see, in px.
         channels: 1 or 3.
         count: training images.
-        resized: True if images are stored resized; then they are cropped, not shifted.
+        resized: True if images are stored resized; then they are cropped, not
+            shifted.
         kind: which recipe, if the dataset has several.
     """
     if kind == "speed":
@@ -176,7 +198,8 @@ def recipe_for(
         return _fit(RECIPES[name], image_size, count, resized), f"recipe of {name}"
 
     epochs = min(100, max(10, round(1_500_000 / max(count, 1))))
-    # Gray images are often digits or signs, which a flip turns into something else.
+    # Gray images are often digits or signs, which a flip turns into something
+    # else.
     flip: Literal["none", "random"] = "none" if channels == 1 else "random"
     if resized:
         policy = dataclasses.replace(_PHOTO, flip=flip)
@@ -194,12 +217,15 @@ def recipe_for(
         policy=policy,
         eval_crop=_PHOTO_VIEW if resized else 0.0,
     )
+
     return recipe, f"derived from {count} images of {image_size} px with {channels} channels"
 
 
 def describe_augmentation(policy: Policy) -> str:
     """Return what an augmentation does to an image, for the user."""
-    flips = "no flips" if policy.flip == "none" else f"{policy.flip} flips, which --flip none turns off"
+    flips = (
+        "no flips" if policy.flip == "none" else f"{policy.flip} flips, which --flip none turns off"
+    )
     parts = [flips]
     if policy.crop == "shift" and policy.shift:
         parts.append(f"shifts of up to {policy.shift} px")
@@ -220,7 +246,8 @@ def _fit(recipe: Recipe, image_size: int, count: int, resized: bool) -> Recipe:
     return dataclasses.replace(recipe, image_size=image_size, epochs=epochs, policy=policy)
 
 
-# An option that is not at its unset value replaces the recipe's value of the same name.
+# An option that is not at its unset value replaces the recipe's value of the same
+# name.
 _UNSET_AT_ZERO = ("epochs", "batch_size", "learning_rate")
 _UNSET_BELOW_ZERO = (
     *("weight_decay", "warmup_fraction", "label_smoothing", "ema"),
@@ -232,13 +259,21 @@ _UNSET_AT_AUTO = ("model", "optimizer", "schedule")
 def apply_options(config: TrainConfig, recipe: Recipe) -> Recipe:
     """Return the recipe with the values that the user set in place of its own."""
     changes = {name: getattr(config, name) for name in _UNSET_AT_ZERO if getattr(config, name) > 0}
-    changes |= {name: getattr(config, name) for name in _UNSET_BELOW_ZERO if getattr(config, name) >= 0}
-    changes |= {name: getattr(config, name) for name in _UNSET_AT_AUTO if getattr(config, name) != "auto"}
+    changes |= {
+        name: getattr(config, name) for name in _UNSET_BELOW_ZERO if getattr(config, name) >= 0
+    }
+    changes |= {
+        name: getattr(config, name) for name in _UNSET_AT_AUTO if getattr(config, name) != "auto"
+    }
 
-    policy = {name: getattr(config, name) for name in ("shift", "cutout") if getattr(config, name) >= 0}
+    policy = {
+        name: getattr(config, name) for name in ("shift", "cutout") if getattr(config, name) >= 0
+    }
     if config.flip != "auto":
         policy["flip"] = config.flip
-    return dataclasses.replace(recipe, **changes, policy=dataclasses.replace(recipe.policy, **policy))
+    return dataclasses.replace(
+        recipe, **changes, policy=dataclasses.replace(recipe.policy, **policy)
+    )
 
 
 def recipe_from_json(content: dict[str, Any]) -> Recipe:
@@ -253,4 +288,5 @@ def recipe_from_json(content: dict[str, Any]) -> Recipe:
             policy[name] = tuple(policy[name])
     known = {field.name for field in dataclasses.fields(Recipe)}
     values = {name: value for name, value in content.items() if name in known}
+
     return Recipe(**values | {"policy": Policy(**policy)})

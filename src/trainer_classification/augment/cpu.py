@@ -1,9 +1,12 @@
-"""Augment on the CPU: numba kernels that run without the GIL, one thread a call. `reference.py` is the definition.
+"""Augment on the CPU: numba kernels that run without the GIL, one thread a call.
 
-Both kernels are limited by memory bandwidth, and prefetch the next image while they process one. A shift takes a few
-vector moves a row. A resized crop takes two passes of weighted sums over contiguous bytes in 16-bit integers, with a
-transpose by pixel between them. Images stored as [x, y, c] save a second transpose. Mirroring only changes the order in
-which the first pass writes.
+`reference.py` is the definition.
+
+Both kernels are limited by memory bandwidth, and prefetch the next image while
+they process one. A shift takes a few vector moves a row. A resized crop takes two
+passes of weighted sums over contiguous bytes in 16-bit integers, with a transpose
+by pixel between them. Images stored as [x, y, c] save a second transpose.
+Mirroring only changes the order in which the first pass writes.
 """
 
 from __future__ import annotations
@@ -38,10 +41,12 @@ def augment(
         policy: the one that `draws` was drawn by.
         size: side T in px of the images to return.
         layout: order of an image's bytes.
-        out: uint8 [B, T, T, C], contiguous, is written and returned; None to allocate it.
+        out: uint8 [B, T, T, C], contiguous, is written and returned; None to
+            allocate it.
 
     Raises:
-        ValueError: the stored images are of the wrong size or layout for the policy.
+        ValueError: the stored images are of the wrong size or layout for the
+            policy.
     """
     side = images.shape[1]
     channels = images.shape[3]
@@ -51,6 +56,7 @@ def augment(
     assert out.flags.c_contiguous
 
     starts = np.where(index < 0, -1, index * (side * side * channels))
+
     return augment_at(images.reshape(-1), starts, side, draws, policy, layout, out)
 
 
@@ -69,19 +75,25 @@ def augment_at(
         out: uint8 [B, T, T, C], contiguous, written and returned.
 
     Raises:
-        ValueError: the stored images are of the wrong size or layout for the policy.
+        ValueError: the stored images are of the wrong size or layout for the
+            policy.
     """
     size = out.shape[1]
     if resizes(policy, side, size):
         if side > _MAX_REDUCTION * size:
-            raise ValueError(f"Images stored at {side} px are too large for {size}: prepare with --image-size {size}.")
+            raise ValueError(
+                f"Images stored at {side} px are too large for {size}: prepare with --image-size {size}."
+            )
         _crop_images(data, starts, side, draws.box, draws.flip, layout == "WHC", out)
     elif layout == "HWC":
         _shift_images(data, starts, draws.shift, draws.flip, policy.pad == "reflect", out)
     else:
-        raise ValueError(f"Shifts need images of layout HWC, these are {layout}: prepare with --image-size {size}.")
+        raise ValueError(
+            f"Shifts need images of layout HWC, these are {layout}: prepare with --image-size {size}."
+        )
 
     cut_out(out, draws, policy)
+
     return out
 
 
@@ -115,7 +127,9 @@ def _shift_images(data, starts, shift, flip, reflect, out):  # type: ignore[no-u
         for y in range(side):
             source = image + _reflect(y + dy, side) * step + (first + dx) * channels
             if flip[b]:
-                mirror_row(target + y * step + (side - last) * channels, source, last - first, channels)
+                mirror_row(
+                    target + y * step + (side - last) * channels, source, last - first, channels
+                )
             else:
                 copy_row(target + y * step + first * channels, source, (last - first) * channels)
 
@@ -174,7 +188,8 @@ def _crop_images(data, starts, side, boxes, flip, x_first, out):  # type: ignore
             out[b] = 0
             continue
 
-        # Announce the next image, so that it is prefetched; address 0 means that there is none.
+        # Announce the next image, so that it is prefetched; address 0 means that
+        # there is none.
         following = b + 1 if b + 1 < batch and starts[b + 1] >= 0 else -1
         address = data.ctypes.data + starts[following] if following >= 0 else 0
         outer, inner = _order_axes(boxes[following], side, False, x_first)

@@ -1,7 +1,10 @@
-"""Augment by torch operations on the device that holds the images. `reference.py` is the definition.
+"""Augment by torch operations on the device that holds the images.
 
-It needs no library but torch. A shift is one gather. A resized crop is two batched matrix products with the weights of
-the antialiased triangle filter: a GPU computes them in its tensor cores, at about 36 MFLOP for an image of 128 px.
+`reference.py` is the definition.
+
+It needs no library but torch. A shift is one gather. A resized crop is two
+batched matrix products with the weights of the antialiased triangle filter: a GPU
+computes them in its tensor cores, at about 36 MFLOP for an image of 128 px.
 """
 
 from __future__ import annotations
@@ -57,14 +60,17 @@ def augment(
         uint8 [B, T, T, C], contiguous.
 
     Raises:
-        ValueError: the stored images are of the wrong size or layout for the policy.
+        ValueError: the stored images are of the wrong size or layout for the
+            policy.
     """
     if resizes(policy, images.shape[1], size):
         batch = _crop_images(images[index], draws, size, layout)
     elif layout == "HWC":
         batch = _shift_images(images, index, draws, policy)
     else:
-        raise ValueError(f"Shifts need images of layout HWC, these are {layout}: prepare with --image-size {size}.")
+        raise ValueError(
+            f"Shifts need images of layout HWC, these are {layout}: prepare with --image-size {size}."
+        )
 
     if policy.cutout:
         _blank_squares(batch, draws.cutout, policy)
@@ -133,6 +139,7 @@ def _triangle_weights(start: Tensor, length: Tensor, side: int, size: int) -> Te
     pixel = torch.arange(side, device=start.device) + 0.5
     distance = (pixel - center[:, :, None]).abs() / scale.clamp(min=1)[:, :, None]
     weights = (1 - distance).clamp(min=0)
+
     return weights / weights.sum(2, keepdim=True)
 
 

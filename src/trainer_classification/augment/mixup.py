@@ -1,8 +1,9 @@
 """Mixup (Zhang et al., arXiv 1710.09412) and cutmix (Yun et al., arXiv 1905.04899) on the device, drawn in advance.
 
-Neighbors in the batch are partners. The order of the samples is random, so the partners are too. A rank's part of a
-global batch is contiguous, so the pairs are the same for any number of ranks whose parts are even. Draws are pure
-functions of (seed, step) for the global batch; each rank takes its rows of them.
+Neighbors in the batch are partners. The order of the samples is random, so the
+partners are too. A rank's part of a global batch is contiguous, so the pairs are
+the same for any number of ranks whose parts are even. Draws are pure functions of
+(seed, step) for the global batch; each rank takes its rows of them.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ class Targets:
     Attributes:
         labels: int64 [B], of the images themselves.
         others: int64 [B], of their partners; None if nothing is mixed.
-        share: float32 [B], fraction of each image that is its own; None if nothing is mixed.
+        share: float32 [B], fraction of each image that is its own; None if
+            nothing is mixed.
     """
 
     labels: Tensor
@@ -44,6 +46,7 @@ class Targets:
 
         own = F.cross_entropy(logits, self.labels, label_smoothing=smoothing, reduction="none")
         other = F.cross_entropy(logits, self.others, label_smoothing=smoothing, reduction="none")
+
         return torch.lerp(other, own, self.share).mean()
 
     def chunk(self, parts: int) -> list[Targets]:
@@ -64,7 +67,8 @@ class Mixing:
     Attributes:
         seed: of the run.
         mixup: alpha of its beta distribution; 0 for no mixup.
-        cutmix: alpha of its beta distribution; 0 for no cutmix. With both, each image draws which one it gets.
+        cutmix: alpha of its beta distribution; 0 for no cutmix. With both, each
+            image draws which one it gets.
         rank: the rank whose rows of the global batch these are.
         world_size: number of ranks.
     """
@@ -84,7 +88,8 @@ class Mixing:
             step: of the run, from 0.
 
         Returns:
-            The mixed images, float [B, C, H, W], and their targets, on the images' device.
+            The mixed images, float [B, C, H, W], and their targets, on the
+            images' device.
         """
         if not self.mixup and not self.cutmix:
             return images, Targets(labels)
@@ -92,13 +97,15 @@ class Mixing:
         rows = len(labels)
         draws = torch.from_numpy(self.draws(step, rows)).to(images.device, non_blocking=True)
 
-        # Rows 0 and 1 are partners, and 2 and 3, and so on. The last of an odd number is its own partner.
+        # Rows 0 and 1 are partners, and 2 and 3, and so on. The last of an odd
+        # number is its own partner.
         row = torch.arange(rows, device=images.device)
         partner = (row ^ 1).clamp(max=rows - 1)
 
         own = _own_share(draws, images.shape[-1])
         mixed = torch.lerp(images[partner], images, own)
         mixed = mixed.contiguous(memory_format=torch.channels_last)
+
         return mixed, Targets(labels, labels[partner], own.mean((1, 2, 3)))
 
     def draws(self, step: int, rows: int) -> Float32:
@@ -109,8 +116,9 @@ class Mixing:
             rows: batch size of this rank.
 
         Returns:
-            float32 [rows, 5]: share of the own image in mixup, then x0, x1, y0, y1 of the partner's box as fractions.
-            The share is 1 in a row that draws cutmix, and the box is empty in a row that draws mixup.
+            float32 [rows, 5]: share of the own image in mixup, then x0, x1, y0,
+            y1 of the partner's box as fractions. The share is 1 in a row that
+            draws cutmix, and the box is empty in a row that draws mixup.
         """
         count = rows * self.world_size
         random = random_stream(self.seed, Stream.MIX, step)
@@ -126,6 +134,7 @@ class Mixing:
 
         columns = [np.where(is_cutmix, 1, share), low[0], high[0], low[1], high[1]]
         first = self.rank * rows
+
         return np.stack(columns, 1)[first : first + rows].astype(np.float32)
 
 

@@ -1,7 +1,10 @@
-"""Define the augmentation: slow and plain, one image at a time. The fast versions are tested against it.
+"""Define the augmentation: slow and plain, one image at a time.
 
-`augment` here, in `cpu.py` (numba) and in `device.py` (torch) share one signature. Shifts, flips and cutouts are exact.
-Resized crops are those of Pillow's antialiased bilinear `resize(box=...)`, up to rounding.
+The fast versions are tested against it.
+
+`augment` here, in `cpu.py` (numba) and in `device.py` (torch) share one
+signature. Shifts, flips and cutouts are exact. Resized crops are those of
+Pillow's antialiased bilinear `resize(box=...)`, up to rounding.
 """
 
 from __future__ import annotations
@@ -16,12 +19,16 @@ from trainer_classification.plan import Draws, Policy
 Layout = Literal["HWC", "WHC"]
 
 
-def augment(images: Uint8, index: Int64, draws: Draws, policy: Policy, size: int, layout: Layout = "HWC") -> Uint8:
+def augment(
+    images: Uint8, index: Int64, draws: Draws, policy: Policy, size: int, layout: Layout = "HWC"
+) -> Uint8:
     """Crop, shift, mirror and blank the images of a batch as drawn.
 
     Args:
-        images: uint8 [N, S, S, C], the whole split. An image is [y, x, c], or [x, y, c] for layout "WHC".
-        index: int64 [B], the images of the batch; -1 is a padding row, whose pixels do not matter.
+        images: uint8 [N, S, S, C], the whole split. An image is [y, x, c], or [x,
+            y, c] for layout "WHC".
+        index: int64 [B], the images of the batch; -1 is a padding row, whose
+            pixels do not matter.
         draws: of the batch, B rows.
         policy: the one that `draws` was drawn by.
         size: side T in px of the images to return.
@@ -41,6 +48,7 @@ def augment(images: Uint8, index: Int64, draws: Draws, policy: Policy, size: int
         if draws.flip[row]:
             image = image[:, ::-1]
         rows.append(blank_square(image, draws.cutout[row], policy))
+
     return np.stack(rows)
 
 
@@ -53,12 +61,17 @@ def resizes(policy: Policy, side: int, size: int) -> bool:
         size: side in px of the images to return.
 
     Raises:
-        ValueError: images cannot be shifted, because they are stored at another size or are no larger than the shift.
+        ValueError: images cannot be shifted, because they are stored at another
+            size or are no larger than the shift.
     """
     if policy.crop == "shift" and side != size:
-        raise ValueError(f"Images stored at {side} px cannot be shifted at {size}: prepare with --image-size {size}.")
+        raise ValueError(
+            f"Images stored at {side} px cannot be shifted at {size}: prepare with --image-size {size}."
+        )
     if policy.crop == "shift" and policy.shift >= side:
-        raise ValueError(f"Images of {side} px cannot be shifted by {policy.shift}: use --shift {side - 1} or less.")
+        raise ValueError(
+            f"Images of {side} px cannot be shifted by {policy.shift}: use --shift {side - 1} or less."
+        )
     return policy.crop == "resized" or side != size
 
 
@@ -75,6 +88,7 @@ def shift_image(image: Uint8, shift: Int8, pad: Literal["reflect", "zero"]) -> U
     margins = ((largest, largest), (largest, largest), (0, 0))
     padded = np.pad(image, margins, "reflect" if pad == "reflect" else "constant")
     y, x = shift + largest
+
     return padded[y : y + side, x : x + side]
 
 
@@ -94,6 +108,7 @@ def resized_crop(image: Uint8, box: Float32, size: int) -> Uint8:
 
     picture = Image.fromarray(np.ascontiguousarray(image if channels > 1 else image[:, :, 0]))
     resized = picture.resize((size, size), Image.Resampling.BILINEAR, box=edges)
+
     return np.asarray(resized).reshape(size, size, channels)
 
 
@@ -102,7 +117,8 @@ def blank_square(image: Uint8, center: Float32, policy: Policy) -> Uint8:
 
     Args:
         image: uint8 [T, T, C].
-        center: float32 [2], y and x of the square's center as fractions of the image.
+        center: float32 [2], y and x of the square's center as fractions of the
+            image.
         policy: how images are augmented.
     """
     if policy.cutout == 0:
@@ -113,4 +129,5 @@ def blank_square(image: Uint8, center: Float32, policy: Policy) -> Uint8:
     top, left = np.floor(center * np.float32(size)).astype(int) - side // 2
     image = image.copy()
     image[max(top, 0) : max(top + side, 0), max(left, 0) : max(left + side, 0)] = policy.fill
+
     return image

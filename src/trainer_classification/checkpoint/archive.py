@@ -1,6 +1,7 @@
 """Write and read `checkpoint.zip`, which the platform offers as the start of another experiment.
 
-It is an uncompressed zip with the layout of Hafnia's own trainers, and one member of ours:
+It is an uncompressed zip with the layout of Hafnia's own trainers, and one member
+of ours:
 
     model_config.json   {"name", "task" (the SDK's TaskInfo), "model_weight_path", "image_size"}; ours adds "network",
                         "mean", "std", "eval_crop" (as `Recipe.eval_crop`), "temperature" and "best", the description of
@@ -9,8 +10,8 @@ It is an uncompressed zip with the layout of Hafnia's own trainers, and one memb
     stem.pth            tensors of ours that are others in weights.pth, see `foreign_stem`
     checkpoint.pth      the complete state of the training (`checkpoint/file.py`)
 
-Archives of others have the first two only. Ours is right for the reader of Hafnia's trainer, or has a "name" that this
-reader refuses.
+Archives of others have the first two only. Ours is right for the reader of
+Hafnia's trainer, or has a "name" that this reader refuses.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ CONFIG = "model_config.json"
 _WEIGHTS = "weights.pth"
 _STEM = "stem.pth"
 _CHECKPOINT = "checkpoint.pth"
-_REFUSED = "of trainer-classification: "  # before the name of a network that other readers would get wrong
+_REFUSED = (
+    "of trainer-classification: "  # before the name of a network that other readers would get wrong
+)
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,8 @@ class Archive:
         path: of the zip.
         network: its name, such as "resnet18".
         class_names: in the order of the model's outputs.
-        best: description of the checkpoint that the weights are from; None in archives of others.
+        best: description of the checkpoint that the weights are from; None in
+            archives of others.
         has_checkpoint: True if a training can be resumed from it.
     """
 
@@ -83,7 +87,13 @@ class Archive:
             return Path(file.extract(_CHECKPOINT, folder))
 
 
-def write(folder: Path, checkpoint: Path | None, weights: dict[str, Tensor], meta: CheckpointMeta, task: str) -> Path:
+def write(
+    folder: Path,
+    checkpoint: Path | None,
+    weights: dict[str, Tensor],
+    meta: CheckpointMeta,
+    task: str,
+) -> Path:
     """Write `folder/checkpoint.zip` atomically, or `folder/model.zip`, from which no training can be resumed.
 
     Args:
@@ -125,6 +135,7 @@ def write(folder: Path, checkpoint: Path | None, weights: dict[str, Tensor], met
                 file.write(checkpoint, _CHECKPOINT)
 
     name = FILE_NAME if checkpoint is not None else MODEL_FILE_NAME
+
     return write_atomically(folder / name, write_members)
 
 
@@ -141,8 +152,8 @@ def describe_readers(meta: CheckpointMeta) -> str:
 def find(folder: Path) -> tuple[Path | None, str]:
     """Find the archive that the user picked on the platform.
 
-    The platform puts it into the folder of the checkpoints before the run starts. Once a run has written `last.pth`
-    there, an archive in the folder is its own.
+    The platform puts it into the folder of the checkpoints before the run starts.
+    Once a run has written `last.pth` there, an archive in the folder is its own.
 
     Returns:
         Its path or None, and what to tell the user.
@@ -151,6 +162,7 @@ def find(folder: Path) -> tuple[Path | None, str]:
     if not found or (folder / "last.pth").exists():
         return None, ""
     others = f", the first of {len(found)} in its folder" if len(found) > 1 else ""
+
     return found[0], f"{found[0].name}{others}"
 
 

@@ -1,6 +1,7 @@
 """Write and read checkpoints: one file with tensors and a JSON text, written atomically.
 
-The file is torch's, `{"meta": str, "state": ...}`. It loads with `weights_only=True`, so reading one runs no code.
+The file is torch's, `{"meta": str, "state": ...}`. It loads with
+`weights_only=True`, so reading one runs no code.
 """
 
 from __future__ import annotations
@@ -40,13 +41,17 @@ def load(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Any]
         Its tensors, as they were saved, and its description.
 
     Raises:
-        ValueError: it does not exist, is damaged, or is not a checkpoint of this program.
+        ValueError: it does not exist, is damaged, or is not a checkpoint of this
+            program.
     """
     return _read(path, device, mmap=False)
 
 
 def load_meta(path: Path) -> CheckpointMeta:
-    """Read only the description of a checkpoint; its tensors stay on the disk. Raises as `load` does."""
+    """Read only the description of a checkpoint; its tensors stay on the disk.
+
+    Raises as `load` does.
+    """
     return _read(path, "cpu", mmap=True)[1]
 
 
@@ -65,15 +70,26 @@ def load_resumable_meta(path: Path) -> CheckpointMeta:
     return meta
 
 
-def _read(path: Path, device: torch.device | str, mmap: bool) -> tuple[dict[str, Any], CheckpointMeta]:
+def _read(
+    path: Path, device: torch.device | str, mmap: bool
+) -> tuple[dict[str, Any], CheckpointMeta]:
     if not path.is_file():
         raise ValueError(f"There is no checkpoint {path}.")
     try:
         content = torch.load(path, map_location=device, weights_only=True, mmap=mmap)
         tensors = content["state"]
         description = json.loads(content["meta"])
-    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is damaged or not a checkpoint of this program: {error}") from error
+    except (
+        RuntimeError,
+        pickle.UnpicklingError,
+        EOFError,
+        KeyError,
+        TypeError,
+        json.JSONDecodeError,
+    ) as error:
+        raise ValueError(
+            f"{path} is damaged or not a checkpoint of this program: {error}"
+        ) from error
     try:
         return tensors, CheckpointMeta.from_json(description)
     except ValueError as error:
@@ -84,7 +100,8 @@ def find_newest(folders: Iterable[Path], project_name: str) -> tuple[Path | None
     """Find the newest `last.pth` of a project whose training is not finished.
 
     Args:
-        folders: searched for `last.pth`, and for `checkpoints/last.pth` of experiments.
+        folders: searched for `last.pth`, and for `checkpoints/last.pth` of
+            experiments.
         project_name: of the training, as its description has it.
 
     Returns:
@@ -100,6 +117,13 @@ def find_newest(folders: Iterable[Path], project_name: str) -> tuple[Path | None
         if meta.project_name != project_name:
             continue
         if meta.progress.finished:
-            return None, f"--resume auto starts a new training: the newest of {project_name}, {path}, is finished"
+            return (
+                None,
+                f"--resume auto starts a new training: the newest of {project_name}, {path}, is finished",
+            )
         return path, f"resume {path}, the newest of {project_name}"
-    return None, f"--resume auto starts a new training: there is no checkpoint of {project_name} yet"
+
+    return (
+        None,
+        f"--resume auto starts a new training: there is no checkpoint of {project_name} yet",
+    )

@@ -1,7 +1,8 @@
 """Rewrite the first layers of a ResNet for readers that normalize by the mean and standard deviation of ImageNet.
 
-The reader of Hafnia's trainer (`trainer-classification`, 459bafb) builds torchvision's ResNet by its name, leaves out
-tensors of another shape without an error, and always normalizes so. A network that it would get wrong needs a name
+The reader of Hafnia's trainer (`trainer-classification`, 459bafb) builds
+torchvision's ResNet by its name, leaves out tensors of another shape without an
+error, and always normalizes so. A network that it would get wrong needs a name
 that it refuses.
 """
 
@@ -20,8 +21,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 _NETWORKS = ("resnet18", "resnet34", "resnet50")
 _WEIGHT = "conv1.weight"
 _RUNNING_MEAN = "bn1.running_mean"
-# The zeros around an image are the reader's mean, and no rewriting makes them the dataset's. So the two may differ by
-# this many standard deviations at most.
+# The zeros around an image are the reader's mean, and no rewriting makes them the
+# dataset's. So the two may differ by this many standard deviations at most.
 _LARGEST_OFFSET = 0.25
 
 
@@ -32,7 +33,9 @@ def is_readable(meta: CheckpointMeta) -> bool:
     return has_their_stem and float(offset.abs().max()) <= _LARGEST_OFFSET
 
 
-def rewrite_stem(tensors: dict[str, Tensor], meta: CheckpointMeta) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def rewrite_stem(
+    tensors: dict[str, Tensor], meta: CheckpointMeta
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Fold the difference of the two normalizations into the first convolution and its norm.
 
     A network for gray images gets three input channels, and sees their mean.
@@ -42,7 +45,8 @@ def rewrite_stem(tensors: dict[str, Tensor], meta: CheckpointMeta) -> tuple[dict
         meta: describes it.
 
     Returns:
-        (rewritten, original): the whole state dict for other readers, and the tensors that differ, as they were.
+        (rewritten, original): the whole state dict for other readers, and the
+        tensors that differ, as they were.
     """
     scale, offset = _scale_and_offset(meta)
     weight = tensors[_WEIGHT].double()
@@ -55,6 +59,7 @@ def rewrite_stem(tensors: dict[str, Tensor], meta: CheckpointMeta) -> tuple[dict
         _WEIGHT: (weight * scale[:, None, None]).to(original[_WEIGHT].dtype),
         _RUNNING_MEAN: (original[_RUNNING_MEAN].double() - shift).to(original[_RUNNING_MEAN].dtype),
     }
+
     return tensors | rewritten, original
 
 

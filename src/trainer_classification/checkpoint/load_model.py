@@ -15,7 +15,14 @@ from trainer_classification.checkpoint import file as checkpoint
 from trainer_classification.checkpoint.meta import CheckpointMeta
 
 # Where a run's folder has its model, the best first.
-_CANDIDATES = ("model.pth", "model/model.pth", "checkpoints/best.pth", "best.pth", "checkpoints/last.pth", "last.pth")
+_CANDIDATES = (
+    "model.pth",
+    "model/model.pth",
+    "checkpoints/best.pth",
+    "best.pth",
+    "checkpoints/last.pth",
+    "last.pth",
+)
 
 _SIDE_PER_TRAIN_SIZE = 1.25  # of arrays that version 0.1 prepared
 
@@ -25,7 +32,8 @@ class Model:
     """A trained network with all that is needed to use it.
 
     Attributes:
-        network: in evaluation mode, on the CPU; normalized float [B, C, H, W] to logits [B, K].
+        network: in evaluation mode, on the CPU; normalized float [B, C, H, W] to
+            logits [B, K].
         name: of the network, such as "resnet18".
         class_names: in the order of the logits.
         image_size: side of the images it was trained for, in px.
@@ -34,13 +42,15 @@ class Model:
         std: to normalize by, for each channel, in 0..1.
         dataset: name of the dataset it was trained on.
         source: file it was loaded from.
-        resized: whether images were resized when they were prepared; else they kept their size and were padded.
+        resized: whether images were resized when they were prepared; else they
+            kept their size and were padded.
         array_size: side of the prepared images, in px.
         task: of the dataset; "": not known.
         fingerprint: of the prepared dataset.
-        eval_crop: side of the central square it was tested on, as a fraction of an image's short side; 0: the whole
-            image.
-        temperature: that the logits are divided by before the softmax, fitted on validation; None: not fitted.
+        eval_crop: side of the central square it was tested on, as a fraction of
+            an image's short side; 0: the whole image.
+        temperature: that the logits are divided by before the softmax, fitted on
+            validation; None: not fitted.
     """
 
     network: nn.Module
@@ -64,23 +74,28 @@ def load_model(path: str | Path) -> Model:
     """Load a trained model; reading it runs no code from the file.
 
     Args:
-        path: folder of a run, its `model.pth`, one of its checkpoints, or the platform's `checkpoint.zip`. Of a
-            checkpoint with averaged weights, these are used.
+        path: folder of a run, its `model.pth`, one of its checkpoints, or the
+            platform's `checkpoint.zip`. Of a checkpoint with averaged weights,
+            these are used.
 
     Raises:
-        ValueError: there is no model, the file is damaged, or it is an archive of another trainer, which does not say
-            how images are normalized.
+        ValueError: there is no model, the file is damaged, or it is an archive of
+            another trainer, which does not say how images are normalized.
     """
     source = _find_file(Path(path))
     tensors, meta = _read(source)
-    network = models.build(meta.network, len(meta.class_names), meta.channels, meta.image_size, meta.recipe.width)
+    network = models.build(
+        meta.network, len(meta.class_names), meta.channels, meta.image_size, meta.recipe.width
+    )
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
         raise ValueError(f"The weights in {source} do not fit a {meta.network}: {error}") from error
-    # Checkpoints of version 0.1 do not say how their images were prepared; their recipe implies it.
+    # Checkpoints of version 0.1 do not say how their images were prepared; their
+    # recipe implies it.
     resized = meta.recipe.policy.crop == "resized" if meta.resized is None else meta.resized
     default_size = round(_SIDE_PER_TRAIN_SIZE * meta.image_size) if resized else meta.image_size
+
     return Model(
         network=network.eval(),
         name=meta.network,
@@ -123,4 +138,5 @@ def _read(path: Path) -> tuple[dict[str, Tensor], CheckpointMeta]:
         return found.load_weights(), found.best
     state: dict[str, Any]
     state, meta = checkpoint.load(path)
+
     return state.get("average", state["model"]), meta

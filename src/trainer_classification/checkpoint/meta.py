@@ -20,7 +20,8 @@ _PROGRESS_NAMES = {
     "best_score": "best",
 }
 
-# Options beside the recipe's that a run keeps: another seed means other draws, and scores are compared over all epochs.
+# Options beside the recipe's that a run keeps: another seed means other draws,
+# and scores are compared over all epochs.
 _KEPT_OPTIONS = ("seed", "best_by")
 
 
@@ -34,14 +35,17 @@ class Progress:
         steps_before: steps taken in the complete epochs.
         epochs: of the run, where a budget plans them; 0: the recipe's.
         step_limit: steps in an epoch, where a budget plans them; 0: all.
-        seconds_spent: since the command started, earlier runs that were resumed included.
-        times: fields of `step_times.Times` as the budget's plan assumes them; empty: no budget.
+        seconds_spent: since the command started, earlier runs that were resumed
+            included.
+        times: fields of `step_times.Times` as the budget's plan assumes them;
+            empty: no budget.
         best_score: highest score of an epoch so far, by --best-by; -1: none.
         finished: True once the last epoch is complete.
         seconds_training: in steps, and waiting for their batches.
         seconds_waiting: those of them in which the device waited for data.
         images: trained on, over all ranks.
-        seconds_first_step: from the start of the command to the end of the first step.
+        seconds_first_step: from the start of the command to the end of the first
+            step.
         seconds_in_first_step: in the first step itself.
         history: one row of metrics for each epoch.
     """
@@ -85,8 +89,10 @@ class CheckpointMeta:
         progress: how far the run had come.
         task: of the dataset; "": not known.
         array_size: side of the prepared images in px; 0: not known.
-        resized: whether images were resized when they were prepared; None: not known.
-        temperature: that the logits are divided by before the softmax, fitted on validation; None: not fitted.
+        resized: whether images were resized when they were prepared; None: not
+            known.
+        temperature: that the logits are divided by before the softmax, fitted on
+            validation; None: not fitted.
     """
 
     config: dict[str, Any]
@@ -174,7 +180,12 @@ class CheckpointMeta:
             raise ValueError(f"its description lacks {error}") from error
 
     def find_difference(
-        self, dataset: str, class_names: list[str], fingerprint: str, recipe: Recipe, config: TrainConfig
+        self,
+        dataset: str,
+        class_names: list[str],
+        fingerprint: str,
+        recipe: Recipe,
+        config: TrainConfig,
     ) -> str:
         """Say why a run cannot continue from this checkpoint.
 
@@ -186,12 +197,15 @@ class CheckpointMeta:
             config: of the run.
 
         Returns:
-            The first thing that differs, with both values; "" if the run can continue.
+            The first thing that differs, with both values; "" if the run can
+            continue.
         """
         if self.dataset != dataset:
             return f"its dataset differs ({self.dataset} / {dataset})"
         if self.class_names != class_names:
-            return f"its class_names differs ({_shorten(self.class_names)} / {_shorten(class_names)})"
+            return (
+                f"its class_names differs ({_shorten(self.class_names)} / {_shorten(class_names)})"
+            )
         if self.fingerprint != fingerprint:
             return (
                 f"its dataset is {dataset}, too, but of other images, sizes or splits "
@@ -199,7 +213,9 @@ class CheckpointMeta:
             )
         theirs = _as_json(self.recipe)
         ours = _as_json(recipe)
-        changed = [f"{name} {theirs[name]} / {ours[name]}" for name in theirs if theirs[name] != ours[name]]
+        changed = [
+            f"{name} {theirs[name]} / {ours[name]}" for name in theirs if theirs[name] != ours[name]
+        ]
         if changed:
             return f"its recipe differs ({', '.join(changed)})"
 
@@ -207,6 +223,7 @@ class CheckpointMeta:
             before = self.config.get(name, getattr(config, name))  # older runs lack some options
             if before != getattr(config, name):
                 return f"its {name} differs ({before} / {getattr(config, name)})"
+
         return ""
 
 

@@ -45,12 +45,14 @@ class Weights:
 def load_weights(model: nn.Module, source: str, name: str, class_names: Sequence[str]) -> str:
     """Copy every tensor that fits by name and shape into a model.
 
-    The head keeps its values if the weights are known to be for other classes, or for another number of them.
+    The head keeps its values if the weights are known to be for other classes, or
+    for another number of them.
 
     Args:
         model: changed in place.
-        source: "imagenet", or a path: a checkpoint or `model.pth` of this trainer, a state dict, a zip or tar that
-            holds one, the platform's `checkpoint.zip`, or a folder with `model.pth`.
+        source: "imagenet", or a path: a checkpoint or `model.pth` of this
+            trainer, a state dict, a zip or tar that holds one, the platform's
+            `checkpoint.zip`, or a folder with `model.pth`.
         name: of the model, as in the catalogue.
         class_names: of its head.
 
@@ -63,7 +65,9 @@ def load_weights(model: nn.Module, source: str, name: str, class_names: Sequence
     weights = load_imagenet(name) if source == "imagenet" else read(Path(source))
     wanted = model.state_dict()
     fitting = {
-        key: tensor for key, tensor in weights.tensors.items() if key in wanted and tensor.shape == wanted[key].shape
+        key: tensor
+        for key, tensor in weights.tensors.items()
+        if key in wanted and tensor.shape == wanted[key].shape
     }
     if weights.class_names and weights.class_names != list(class_names):
         fitting = {key: tensor for key, tensor in fitting.items() if key not in HEAD}
@@ -79,6 +83,7 @@ def load_weights(model: nn.Module, source: str, name: str, class_names: Sequence
     model.load_state_dict(fitting, strict=False)
     new = [key for key in wanted if key not in fitting]
     unused = [key for key in weights.tensors if key not in fitting]
+
     return (
         f"Weights: {len(fitting)} of {len(wanted)} tensors from {weights.origin}; "
         f"new: {_list_some(new)}; not used: {_list_some(unused)}."
@@ -97,7 +102,9 @@ def _list_some(names: Mapping[str, Any] | list[str]) -> str:
 def check_imagenet(name: str) -> None:
     """Raise ValueError if torchvision has no ImageNet weights of a network."""
     if name not in _IMAGENET_NETWORKS:
-        raise ValueError(f"--weights imagenet: there are none for {name}; use --model resnet18, resnet34 or resnet50.")
+        raise ValueError(
+            f"--weights imagenet: there are none for {name}; use --model resnet18, resnet34 or resnet50."
+        )
 
 
 def load_imagenet(name: str) -> Weights:
@@ -116,6 +123,7 @@ def load_imagenet(name: str) -> Weights:
         raise ValueError(
             f"--weights imagenet: cannot download {best.url} ({error}). Download it elsewhere, and pass its path."
         ) from error
+
     return Weights(dict(tensors), f"torchvision {best}", list(best.meta["categories"]))
 
 
@@ -133,18 +141,30 @@ def read(path: Path) -> Weights:
         found = archive.read(path)
         trained_on = f", trained on {found.best.dataset}" if found.best else ""
         tensors = _find_state_dict(found.load_weights(), path)
-        return Weights(tensors, f"{path} ({found.network}{trained_on})", found.class_names, found.network)
+        return Weights(
+            tensors, f"{path} ({found.network}{trained_on})", found.class_names, found.network
+        )
     try:
         content = torch.load(io.BytesIO(_read_bytes(path)), map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, zipfile.BadZipFile, tarfile.TarError) as error:
+    except (
+        RuntimeError,
+        pickle.UnpicklingError,
+        EOFError,
+        KeyError,
+        zipfile.BadZipFile,
+        tarfile.TarError,
+    ) as error:
         raise ValueError(f"{path} is damaged or holds no weights: {error}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}, not the weights of a model by name.")
+        raise ValueError(
+            f"{path} holds a {type(content).__name__}, not the weights of a model by name."
+        )
 
     meta = _find_meta(content)
     if meta is None:
         return Weights(_find_state_dict(content, path), str(path))
     origin = f"{path} ({meta.network}, trained on {meta.dataset})"
+
     return Weights(_find_state_dict(content, path), origin, meta.class_names, meta.network)
 
 
@@ -193,7 +213,9 @@ def _find_state_dict(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
         content = inner if isinstance(inner, dict) else content
     tensors = {key: tensor for key, tensor in content.items() if isinstance(tensor, Tensor)}
     if not tensors:
-        raise ValueError(f"{path} holds no tensors by name, but: {_list_some([str(key) for key in content])}.")
+        raise ValueError(
+            f"{path} holds no tensors by name, but: {_list_some([str(key) for key in content])}."
+        )
     for prefix in _PREFIXES:
         tensors = {key.removeprefix(prefix): tensor for key, tensor in tensors.items()}
     return tensors

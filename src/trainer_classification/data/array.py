@@ -45,7 +45,8 @@ def open_array(folder: Path, manifest: Manifest, split: str) -> ArrayStore:
     """Memory-map a split.
 
     Raises:
-        ValueError: the split or the format is missing, or a file does not have the size that the manifest gives.
+        ValueError: the split or the format is missing, or a file does not have
+            the size that the manifest gives.
     """
     table = open_table(folder, manifest, split)
     check_format(folder, manifest, "array")
@@ -54,6 +55,7 @@ def open_array(folder: Path, manifest: Manifest, split: str) -> ArrayStore:
     side = manifest.image_size
     shape = (manifest.splits[split].count, side, side, manifest.channels)
     images = np.memmap(folder / path(split), np.uint8, "r", shape=shape)
+
     return ArrayStore(images, table.labels, table.sizes, manifest.layout)
 
 

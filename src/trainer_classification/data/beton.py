@@ -6,8 +6,9 @@
     pages                the data; an image lies within one page
     allocation table     one entry per sample: id u8, offset u8, bytes u8
 
-All numbers are little endian, structures are padded as C does. Source: `ffcv/types.py`, `writer.py`,
-`fields/rgb_image.py`, `fields/basics.py` and `memory_allocator.py` of FFCV 1.0.2.
+All numbers are little endian, structures are padded as C does. Source:
+`ffcv/types.py`, `writer.py`, `fields/rgb_image.py`, `fields/basics.py` and
+`memory_allocator.py` of FFCV 1.0.2.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ _HEADER = np.dtype(
     ],
     align=True,
 )
-_FIELD = np.dtype([("type_id", "<u1"), ("name", "<u1", 16), ("arguments", "<u1", (1024,))], align=True)
+_FIELD = np.dtype(
+    [("type_id", "<u1"), ("name", "<u1", 16), ("arguments", "<u1", (1024,))], align=True
+)
 _IMAGE = np.dtype([("mode", "<u1"), ("width", "<u2"), ("height", "<u2"), ("data_ptr", "<u8")])
 _SAMPLE = np.dtype([("image", _IMAGE), ("label", "<i8")], align=True)
 _ALLOCATION = np.dtype([("sample_id", "<u8"), ("ptr", "<u8"), ("size", "<u8")])
@@ -106,6 +109,7 @@ def layout(images: npt.NDArray[np.signedinteger[Any]], sizes: Int64, labels: Int
 
     header = np.array((VERSION, len(fields), page, len(labels), end), _HEADER)
     head = header.tobytes() + fields.tobytes() + samples.tobytes()
+
     return BetonLayout(head, offsets, end, table.tobytes())
 
 
@@ -134,7 +138,9 @@ def _offsets(sizes: Int64, start: int, page: int) -> tuple[Int64, int]:
 
 def _fields() -> np.ndarray[tuple[int], np.dtype[np.void]]:
     fields = np.zeros(2, _FIELD)
-    for field, kind, name in zip(fields, (_IMAGE_TYPE, _INT_TYPE), (b"image", b"label"), strict=True):
+    for field, kind, name in zip(
+        fields, (_IMAGE_TYPE, _INT_TYPE), (b"image", b"label"), strict=True
+    ):
         field["type_id"] = kind
         field["name"][: len(name)] = np.frombuffer(name, np.uint8)
     return fields
@@ -179,9 +185,15 @@ def open_beton(path: Path) -> BetonStore:
     """
     data = np.memmap(path, np.uint8, "r")
     header = np.frombuffer(data, _HEADER, 1)[0]
-    fields = np.frombuffer(data, _FIELD, 2, _HEADER.itemsize) if len(data) > 4096 else np.zeros(2, _FIELD)
+    fields = (
+        np.frombuffer(data, _FIELD, 2, _HEADER.itemsize)
+        if len(data) > 4096
+        else np.zeros(2, _FIELD)
+    )
     if header["version"] != VERSION or fields["type_id"].tolist() != [_IMAGE_TYPE, _INT_TYPE]:
-        raise ValueError(f"{path} is no beton of version {VERSION} with an image and a label: prepare it again.")
+        raise ValueError(
+            f"{path} is no beton of version {VERSION} with an image and a label: prepare it again."
+        )
 
     count = int(header["num_samples"])
     table_offset = int(header["alloc_table_ptr"])
@@ -195,6 +207,7 @@ def open_beton(path: Path) -> BetonStore:
 
     # Copied out of the structures, in which they are not aligned.
     image = samples["image"]
+
     return BetonStore(
         data=data,
         modes=np.ascontiguousarray(image["mode"]),

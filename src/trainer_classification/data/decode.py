@@ -1,4 +1,7 @@
-"""Decode image files to checked pixels. Every file is decoded to its last row; if that fails, the reason is given."""
+"""Decode image files to checked pixels.
+
+Every file is decoded to its last row; if that fails, the reason is given.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,9 @@ if TYPE_CHECKING:
 
 Uint8 = npt.NDArray[np.uint8]
 
-MAX_PIXELS = 89_478_485  # Pillow's own limit for a decompression bomb: a quarter of a gigabyte as RGB
+MAX_PIXELS = (
+    89_478_485  # Pillow's own limit for a decompression bomb: a quarter of a gigabyte as RGB
+)
 _FORMATS_WITH_ORIENTATION = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "AVIF")
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -43,8 +48,9 @@ _PNG_ANIMATION = b"acTL"
 
 _MIN_SIDE = 32  # px: the vector width of the kernel that sharpens
 _MAX_SHRINK = 4  # beyond this Pillow resizes: the 8-bit weights of the kernels get coarse
-# Width of the filter, of Pillow's, for images that are resized again when they are cropped: with the whole width these
-# would be blurred twice, and crops of caltech-101 differ a tenth more from those of the originals (docs/engines.md).
+# Width of the filter, of Pillow's, for images that are resized again when they
+# are cropped: with the whole width these would be blurred twice, and crops of
+# caltech-101 differ a tenth more from those of the originals (docs/engines.md).
 _FILTER_WIDTH = 0.75
 
 
@@ -58,8 +64,9 @@ class ImageInfo(NamedTuple):
     Attributes:
         width, height: in px, upright.
         channels: 1 (gray) or 3.
-        kind: "jpeg" or "png" if every decoder shows the same pixels: no palette, transparency, CMYK, 16 bits,
-            animation, unusual note of the orientation or damage; else "".
+        kind: "jpeg" or "png" if every decoder shows the same pixels: no palette,
+            transparency, CMYK, 16 bits, animation, unusual note of the
+            orientation or damage; else "".
         upright: the image was not turned.
         content: name of the file's format, as Pillow's.
         subsampled: a JPEG that stores its chroma with fewer pixels than its luma.
@@ -145,15 +152,18 @@ def decode(data: bytes, gray_shift: int = GRAY_SHIFT) -> Uint8:
 def decode_checked(data: bytes, gray_shift: int = GRAY_SHIFT) -> DecodedImage:
     """Decode an image as a viewer shows it, by its content, whatever its name.
 
-    It is turned upright, transparency is laid over white, 16 bits are cut to the upper 8, and an animation is shown by
-    its first frame. Palette, CMYK and other colors become RGB.
+    It is turned upright, transparency is laid over white, 16 bits are cut to the
+    upper 8, and an animation is shown by its first frame. Palette, CMYK and other
+    colors become RGB.
 
     Args:
         data: the file.
-        gray_shift: bits that gray images of 16 and 32 bits lose; less than 8 for a dataset that uses few of them.
+        gray_shift: bits that gray images of 16 and 32 bits lose; less than 8 for
+            a dataset that uses few of them.
 
     Returns:
-        The image with one channel if it is gray (modes 1, L, LA and 16-bit), else three.
+        The image with one channel if it is gray (modes 1, L, LA and 16-bit), else
+        three.
 
     Raises:
         BadImageError: empty, truncated, not an image, or larger than MAX_PIXELS.
@@ -161,13 +171,17 @@ def decode_checked(data: bytes, gray_shift: int = GRAY_SHIFT) -> DecodedImage:
     return decode_with_info(plain_jpeg(data), data, gray_shift)
 
 
-def decode_with_info(info: ImageInfo | None, data: bytes, gray_shift: int = GRAY_SHIFT) -> DecodedImage:
+def decode_with_info(
+    info: ImageInfo | None, data: bytes, gray_shift: int = GRAY_SHIFT
+) -> DecodedImage:
     """Decode as `decode_checked`, given what `plain_jpeg` has returned."""
     decoded = _decode_by_turbo(data, info) if info else None
     return decoded or _decode_by_pillow(data, gray_shift)
 
 
-def decode_for_resize(info: ImageInfo | None, data: bytes, gray_shift: int = GRAY_SHIFT) -> DecodedImage | YCbCrImage:
+def decode_for_resize(
+    info: ImageInfo | None, data: bytes, gray_shift: int = GRAY_SHIFT
+) -> DecodedImage | YCbCrImage:
     """Decode as `decode_with_info`, where the image is mainly wanted at other sizes."""
     decode_rgb = partial(decode_with_info, info, data, gray_shift)
     if info is None:
@@ -182,7 +196,8 @@ def plain_jpeg(data: bytes) -> ImageInfo | None:
     """Read the header of a JPEG without peculiarities, as nearly all are.
 
     Returns:
-        None for anything else: Pillow has to look at it, and will say what is wrong.
+        None for anything else: Pillow has to look at it, and will say what is
+        wrong.
     """
     info = _read_jpeg_header(data)
     return None if info is None or _is_turned(data) else info
@@ -191,8 +206,8 @@ def plain_jpeg(data: bytes) -> ImageInfo | None:
 def is_sound(data: bytes) -> bool:
     """Return whether all of a JPEG of the DCT can be decoded, at a third of the cost of decoding it.
 
-    Every code of every plane is read, because only that can fail. But pixels are made of luma only, at an eighth of
-    the size.
+    Every code of every plane is read, because only that can fail. But pixels are
+    made of luma only, at an eighth of the size.
     """
     if not is_dct(data):
         return False
@@ -200,12 +215,15 @@ def is_sound(data: bytes) -> bool:
         simplejpeg.decode_jpeg(data, "GRAY", min_height=1, min_width=1)
     except Exception:  # simplejpeg raises several types
         return False
+
     return True
 
 
 def _decode_by_turbo(data: bytes, info: ImageInfo) -> DecodedImage | None:
     try:
-        return DecodedImage(info, simplejpeg.decode_jpeg(data, "GRAY" if info.channels == 1 else "RGB"))
+        return DecodedImage(
+            info, simplejpeg.decode_jpeg(data, "GRAY" if info.channels == 1 else "RGB")
+        )
     except Exception:  # simplejpeg raises several types; Pillow decides
         return None
 
@@ -220,7 +238,13 @@ def _read_jpeg_header(data: bytes) -> ImageInfo | None:
         return None
     if colors not in ("YCbCr", "Gray") or height * width > MAX_PIXELS:
         return None
-    return ImageInfo(width, height, 1 if colors == "Gray" else 3, "jpeg", subsampled=sampling not in ("444", "Gray"))
+    return ImageInfo(
+        width,
+        height,
+        1 if colors == "Gray" else 3,
+        "jpeg",
+        subsampled=sampling not in ("444", "Gray"),
+    )
 
 
 def _is_turned(data: bytes) -> bool:
@@ -272,21 +296,31 @@ def _read_opened(image: Image.Image, data: bytes, gray_shift: int) -> DecodedIma
 
     kind: Literal["jpeg", "png", ""] = ""
     if orientation.is_plain and content in ("JPEG", "MPO"):
-        # Pillow tolerates damage that libjpeg-turbo warns about, and the ffcv loader takes a warning for an error.
+        # Pillow tolerates damage that libjpeg-turbo warns about, and the ffcv
+        # loader takes a warning for an error.
         kind = "jpeg" if jpeg and is_sound(data) else ""
     elif orientation.is_plain and content == "PNG":
         kind = "png" if _is_plain_png(image, data) else ""
     peak = int(np.asarray(image).max()) if image.mode.startswith("I") else 0
 
-    pixels = pixels_of_image(image if upright else image.transpose(_TURNS[orientation.turn]), gray_shift)
+    pixels = pixels_of_image(
+        image if upright else image.transpose(_TURNS[orientation.turn]), gray_shift
+    )
     height, width, channels = pixels.shape
     subsampled = jpeg is not None and jpeg.subsampled
-    return DecodedImage(ImageInfo(width, height, channels, kind, upright, content, subsampled, peak), pixels)
+
+    return DecodedImage(
+        ImageInfo(width, height, channels, kind, upright, content, subsampled, peak), pixels
+    )
 
 
 def _is_plain_png(image: Image.Image, data: bytes) -> bool:
     """Return whether every decoder shows the same of a PNG."""
-    plain = image.mode in ("L", "RGB") and "transparency" not in image.info and data[_PNG_DEPTH_OFFSET] <= 8
+    plain = (
+        image.mode in ("L", "RGB")
+        and "transparency" not in image.info
+        and data[_PNG_DEPTH_OFFSET] <= 8
+    )
     return plain and _PNG_END in data and _PNG_ANIMATION not in data
 
 
@@ -295,7 +329,9 @@ def is_gray(path: str) -> bool:
     try:
         with Image.open(path) as image:
             return image.mode[0] in "1LI"
-    except Exception:  # Pillow raises whatever its parsers raise; the job of this image will say why
+    except (
+        Exception
+    ):  # Pillow raises whatever its parsers raise; the job of this image will say why
         return False
 
 
@@ -361,7 +397,9 @@ def resize(pixels: Uint8, width: int, height: int) -> Uint8:
 def resize_x_first(pixels: Uint8, side: int) -> Uint8:
     """Resize a whole image to a square, sharper, and transpose it: uint8 [H, W, C] -> [side, side, C] as [x, y, c]."""
     if _shrinks_much(pixels.shape[1], pixels.shape[0], side, side):
-        resized = _resize_by_pillow(pixels, side, side, Image.Resampling.HAMMING)  # sharper than bilinear
+        resized = _resize_by_pillow(
+            pixels, side, side, Image.Resampling.HAMMING
+        )  # sharper than bilinear
         return np.ascontiguousarray(resized.swapaxes(0, 1))
     from trainer_classification.kernels import resize as kernels
 
@@ -396,4 +434,5 @@ def pad(pixels: Uint8, side: int) -> Uint8:
     top = (side - height) // 2
     left = (side - width) // 2
     out[top : top + height, left : left + width] = pixels
+
     return out

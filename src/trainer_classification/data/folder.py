@@ -10,7 +10,12 @@ from typing import Literal
 
 import numpy as np
 
-from trainer_classification.data.folder_notes import check_found, note_layout, note_left_out, note_splits
+from trainer_classification.data.folder_notes import (
+    check_found,
+    note_layout,
+    note_left_out,
+    note_splits,
+)
 from trainer_classification.data.folder_scan import (
     ClassFolder,
     FolderScan,
@@ -22,7 +27,12 @@ from trainer_classification.data.folder_scan import (
     scan_class,
 )
 from trainer_classification.data.image_suffixes import image_suffixes, suffix_of
-from trainer_classification.data.labeled_files import LabeledFiles, list_names, note_labels, printable
+from trainer_classification.data.labeled_files import (
+    LabeledFiles,
+    list_names,
+    note_labels,
+    printable,
+)
 from trainer_classification.data.split_names import EVALUATION, SPLITS, find_split
 
 
@@ -31,8 +41,10 @@ class FolderOptions:
     """How to read what is not plain in a folder.
 
     Attributes:
-        nested: folders within a class folder: "take" their images for the class, or "refuse" them.
-        unknown_folders: folders beside split folders: "fail", "skip" them, or take them as "train".
+        nested: folders within a class folder: "take" their images for the class,
+            or "refuse" them.
+        unknown_folders: folders beside split folders: "fail", "skip" them, or
+            take them as "train".
     """
 
     nested: Literal["take", "refuse"] = "take"
@@ -42,17 +54,20 @@ class FolderOptions:
 def scan_folder(folder: Path, options: FolderOptions | None = None) -> LabeledFiles:
     """List the images of a folder with their labels.
 
-    Split folders are known by their usual names in any case; without any, each folder is a class of train. The class
-    is the first folder below the split. Hidden and tool files are left out. A file counts as an image by its suffix,
-    one without a suffix by its first bytes; whether it can be decoded is found later.
+    Split folders are known by their usual names in any case; without any, each
+    folder is a class of train. The class is the first folder below the split.
+    Hidden and tool files are left out. A file counts as an image by its suffix,
+    one without a suffix by its first bytes; whether it can be decoded is found
+    later.
 
     Args:
         folder: with <split>/<class>/** or <class>/**.
         options: for what is not plain.
 
     Raises:
-        ValueError: no images in class folders, none to train on, an unknown folder beside splits, a nested one under
-            "refuse", or a folder that cannot be read.
+        ValueError: no images in class folders, none to train on, an unknown
+            folder beside splits, a nested one under "refuse", or a folder that
+            cannot be read.
     """
     options = options or FolderOptions()
     scan = FolderScan(os.path.abspath(folder), image_suffixes())
@@ -67,9 +82,12 @@ def scan_folder(folder: Path, options: FolderOptions | None = None) -> LabeledFi
         notes += note_splits(found, split_of)
     else:
         found = [scan_class(scan, "train", name, [""]) for name in names]
-        notes.append("There are no split folders: test and validation are cut from the images, by their content.")
+        notes.append(
+            "There are no split folders: test and validation are cut from the images, by their content."
+        )
 
     check_found(scan, found, split_of, options.nested == "refuse")
+
     return _label(scan, found, [*notes, *note_layout(scan, found, split_of), *note_left_out(scan)])
 
 
@@ -88,8 +106,8 @@ def _list_folders(scan: FolderScan) -> list[str]:
 def _find_splits(scan: FolderScan, names: Sequence[str]) -> dict[str, str]:
     """Return the split of each split folder, those of train first; empty where the folders are classes.
 
-    A folder that bears a split's name but holds images and no folders is a class (a train, say) if all of them do and
-    there are others beside them.
+    A folder that bears a split's name but holds images and no folders is a class
+    (a train, say) if all of them do and there are others beside them.
     """
     split_of = {name: find_split(name) for name in names if find_split(name)}
     if len(split_of) < len(names) and all(_is_flat(scan, name) for name in split_of):
@@ -105,7 +123,9 @@ def _find_splits(scan: FolderScan, names: Sequence[str]) -> dict[str, str]:
 
 def _is_flat(scan: FolderScan, name: str) -> bool:
     """Return True for a folder that holds files and no folders."""
-    entries = list_entries(FolderScan(scan.root, scan.suffixes), name)  # what is hidden is counted later
+    entries = list_entries(
+        FolderScan(scan.root, scan.suffixes), name
+    )  # what is hidden is counted later
     return bool(entries) and not any(map(is_folder, entries))
 
 
@@ -115,11 +135,16 @@ def _place_unknown(
     """Return the split folders with unknown ones as `options` say, and notes.
 
     Raises:
-        ValueError: there are some with images, and the options do not say what they are.
+        ValueError: there are some with images, and the options do not say what
+            they are.
     """
     with_images = [name for name in unknown if _holds_images(scan, name)]
     without = [name for name in unknown if name not in with_images]
-    notes = [f"Folders without images beside the split folders are left out: {list_names(without)}."] if without else []
+    notes = (
+        [f"Folders without images beside the split folders are left out: {list_names(without)}."]
+        if without
+        else []
+    )
     if not with_images:
         return split_of, notes
 
@@ -131,16 +156,24 @@ def _place_unknown(
             "class folders in it for training."
         )
     if options.unknown_folders == "skip":
-        return split_of, [*notes, f"Folders beside the split folders are left out (--unknown-folders skip): {listed}."]
+        return split_of, [
+            *notes,
+            f"Folders beside the split folders are left out (--unknown-folders skip): {listed}.",
+        ]
 
     taken = dict.fromkeys(with_images, "train") | split_of
+
     return taken, [*notes, f"Folders beside the split folders are taken for training: {listed}."]
 
 
 def _holds_images(scan: FolderScan, name: str) -> bool:
     """Return True if there is an image by its suffix anywhere below."""
     walk = os.walk(os.path.join(scan.root, name))
-    return any(suffix_of(file) in scan.suffixes and not is_hidden(file) for _, _, files in walk for file in files)
+    return any(
+        suffix_of(file) in scan.suffixes and not is_hidden(file)
+        for _, _, files in walk
+        for file in files
+    )
 
 
 def _scan_split(scan: FolderScan, name: str, split: str) -> list[ClassFolder]:
@@ -164,10 +197,14 @@ def _label(scan: FolderScan, found: Iterable[ClassFolder], notes: list[str]) -> 
     """Return the files of all class folders with splits and labels; a class is known by its cleaned name."""
     with_images = [one for one in found if one.files]
     counts = [len(one.files) for one in with_images]
-    class_names = sorted({class_name_of(one) for one in with_images})  # the order of the SDK and of torchvision
+    class_names = sorted(
+        {class_name_of(one) for one in with_images}
+    )  # the order of the SDK and of torchvision
     index = {name: label for label, name in enumerate(class_names)}
     splits = np.repeat([one.split for one in with_images], counts)
-    labels = np.repeat(np.array([index[class_name_of(one)] for one in with_images], np.int64), counts)
+    labels = np.repeat(
+        np.array([index[class_name_of(one)] for one in with_images], np.int64), counts
+    )
 
     return LabeledFiles(
         name=printable(os.path.basename(scan.root)) or "photos",

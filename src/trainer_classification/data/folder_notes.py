@@ -11,7 +11,8 @@ from trainer_classification.data.labeled_files import list_names, note_cleaned, 
 from trainer_classification.data.split_names import SPLITS, find_split
 
 NO_DATASET = (
-    "{folder} is no dataset: neither dataset_info.json nor folders of images as train/<class>/*.jpg or <class>/*.jpg."
+    "{folder} is no dataset: neither dataset_info.json nor folders of images as train/<class>/*.jpg "
+    "or <class>/*.jpg."
 )
 _TABLES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
 
@@ -37,7 +38,9 @@ def check_found(
     inner = next(iter(scan.nested), "")
     if not split_of and len(with_images) == 1 and find_split(os.path.basename(inner)):
         only = printable(with_images[0].path)
-        raise ValueError(f"{root} holds only {only}, whose folders are splits: give --dataset {root}/{only}.")
+        raise ValueError(
+            f"{root} holds only {only}, whose folders are splits: give --dataset {root}/{only}."
+        )
     if inner and refuse_nested:
         raise ValueError(
             f"{sum(scan.nested.values())} images lie in folders within class folders, the first in "
@@ -50,7 +53,11 @@ def _check_readable(root: str, found: Sequence[ClassFolder]) -> None:
     """Check that no class vanishes because all its photos are of a kind that cannot be read here."""
     readable = {class_name_of(one) for one in found if one.files}
     for one in found:
-        photos = {suffix: n for suffix, n in one.left_out.items() if suffix in PLUGINS or suffix in CAMERA_SUFFIXES}
+        photos = {
+            suffix: n
+            for suffix, n in one.left_out.items()
+            if suffix in PLUGINS or suffix in CAMERA_SUFFIXES
+        }
         if photos and class_name_of(one) not in readable:
             raise ValueError(
                 f"No image of {root}/{printable(one.path)} can be read here: it holds {_count_suffixes(photos)}. "
@@ -60,11 +67,15 @@ def _check_readable(root: str, found: Sequence[ClassFolder]) -> None:
 
 def _advise_layout(scan: FolderScan) -> str:
     """Return what to do with a folder that has no class folders."""
-    tables = sorted(entry.name for entry in os.scandir(scan.root) if suffix_of(entry.name) in _TABLES)
+    tables = sorted(
+        entry.name for entry in os.scandir(scan.root) if suffix_of(entry.name) in _TABLES
+    )
     images = sum(scan.loose.values())
     parts = []
     if images:
-        parts.append(f" It holds {images} images outside class folders: put each in a folder of its class's name.")
+        parts.append(
+            f" It holds {images} images outside class folders: put each in a folder of its class's name."
+        )
     if tables:
         parts.append(
             f" To read its table of paths and labels: --dataset {printable(scan.root)}/{printable(tables[0])}."
@@ -78,13 +89,17 @@ def _advise_layout(scan: FolderScan) -> str:
 def note_splits(found: Sequence[ClassFolder], split_of: dict[str, str]) -> list[str]:
     """Note which folders are taken for which split, where that is not plain, and which are empty."""
     notes = []
-    renamed = [f"{name} as {split}" for name, split in split_of.items() if name not in (*SPLITS, "val")]
+    renamed = [
+        f"{name} as {split}" for name, split in split_of.items() if name not in (*SPLITS, "val")
+    ]
     if renamed:
         notes.append(f"Folders are taken as splits: {list_names(renamed)}.")
 
     empty = [name for name in split_of if not _has_images(found, name)]
     if empty:
-        notes.append(f"Split folders without images in class folders are as if not there: {list_names(empty)}.")
+        notes.append(
+            f"Split folders without images in class folders are as if not there: {list_names(empty)}."
+        )
 
     return notes
 
@@ -93,28 +108,42 @@ def _has_images(found: Sequence[ClassFolder], split_folder: str) -> bool:
     return any(one.files for one in found if one.path.startswith(f"{split_folder}/"))
 
 
-def note_layout(scan: FolderScan, found: Sequence[ClassFolder], split_of: dict[str, str]) -> list[str]:
+def note_layout(
+    scan: FolderScan, found: Sequence[ClassFolder], split_of: dict[str, str]
+) -> list[str]:
     """Note what lies outside the plain <split>/<class>/x.jpg."""
     notes = note_cleaned({os.path.basename(one.path): class_name_of(one) for one in found}.items())
     empty = [
-        one.path for one in found if not one.files and (not split_of or _has_images(found, one.path.split("/")[0]))
+        one.path
+        for one in found
+        if not one.files and (not split_of or _has_images(found, one.path.split("/")[0]))
     ]
     if empty:
         notes.append(f"Folders without images count as no class there: {list_names(empty)}.")
 
     if scan.loose:
-        where = list_names(f"{count:,} in {name or 'the folder itself'}" for name, count in scan.loose.items())
+        where = list_names(
+            f"{count:,} in {name or 'the folder itself'}" for name, count in scan.loose.items()
+        )
         notes.append(f"Images outside class folders have no label and are left out: {where}.")
 
     if scan.nested:
         where = list_names(f"{count:,} in {path}" for path, count in scan.nested.items())
-        notes.append(f"Images in folders within a class folder are of its class (else --nested refuse): {where}.")
+        notes.append(
+            f"Images in folders within a class folder are of its class (else --nested refuse): {where}."
+        )
 
-    inner_splits = [path for path in scan.nested if find_split(os.path.basename(path)) and not split_of]
+    inner_splits = [
+        path for path in scan.nested if find_split(os.path.basename(path)) and not split_of
+    ]
     if inner_splits:
-        notes.append(f"Splits are read as <split>/<class>, so {printable(inner_splits[0])} is no split.")
+        notes.append(
+            f"Splits are read as <split>/<class>, so {printable(inner_splits[0])} is no split."
+        )
     if scan.loops:
-        notes.append(f"Links that lead back to a folder they lie in are left out: {list_names(scan.loops)}.")
+        notes.append(
+            f"Links that lead back to a folder they lie in are left out: {list_names(scan.loops)}."
+        )
 
     return notes
 

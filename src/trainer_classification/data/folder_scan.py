@@ -101,7 +101,9 @@ def list_entries(scan: FolderScan, path: str) -> list[os.DirEntry[str]]:
                     kept.append(entry)
     except OSError as error:
         where = printable(os.path.join(scan.root, path))
-        raise ValueError(f"The folder {where} cannot be read ({error.strerror}): mend it or move it away.") from error
+        raise ValueError(
+            f"The folder {where} cannot be read ({error.strerror}): mend it or move it away."
+        ) from error
 
     return kept
 
@@ -143,6 +145,7 @@ def scan_class(scan: FolderScan, split: str, path: str, above: list[str]) -> Cla
     ancestors = frozenset(_identify(scan, one) for one in above)
     _collect(scan, found, path, ancestors)
     scan.left_out += found.left_out
+
     return found
 
 
@@ -152,7 +155,9 @@ def _identify(scan: FolderScan, path: str) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _collect(scan: FolderScan, found: ClassFolder, path: str, ancestors: frozenset[tuple[int, int]]) -> None:
+def _collect(
+    scan: FolderScan, found: ClassFolder, path: str, ancestors: frozenset[tuple[int, int]]
+) -> None:
     """Add the images of a folder to a class, in order, then those of the folders within it."""
     identity = _identify(scan, path)
     if identity in ancestors or len(ancestors) > _DEEPEST:

@@ -19,8 +19,8 @@ class ArrayLayout:
 
     Attributes:
         side: of the square image, in px.
-        resized: True: each image is resized whole and stored as [x, y, c]. False: each keeps its size, is padded
-            with zeros and stored as [y, x, c].
+        resized: True: each image is resized whole and stored as [x, y, c]. False:
+            each keeps its size, is padded with zeros and stored as [y, x, c].
         channels: 1 if every image is gray, else 3.
     """
 

@@ -29,11 +29,14 @@ def read_info(path: Path) -> dict[str, Any]:
     """Read dataset_info.json.
 
     Raises:
-        ValueError: it is no JSON, begins with a byte-order mark, or lacks what every Hafnia dataset has.
+        ValueError: it is no JSON, begins with a byte-order mark, or lacks what
+            every Hafnia dataset has.
     """
     data = path.read_bytes()
     if data.startswith(b"\xef\xbb\xbf"):
-        raise ValueError(f"{path}, line 1 begins with a byte-order mark (BOM): save it as UTF-8 without one.")
+        raise ValueError(
+            f"{path}, line 1 begins with a byte-order mark (BOM): save it as UTF-8 without one."
+        )
     try:
         info = json.loads(data)
     except json.JSONDecodeError as error:
@@ -45,17 +48,25 @@ def read_info(path: Path) -> dict[str, Any]:
 
     for key, kind in (("dataset_name", str), ("tasks", list)):
         if not isinstance(info, dict) or not isinstance(info.get(key), kind):
-            raise ValueError(f"{path} has no {key!r}, as the file of a Hafnia dataset has: {_AGAIN}.")
+            raise ValueError(
+                f"{path} has no {key!r}, as the file of a Hafnia dataset has: {_AGAIN}."
+            )
     for number, task in enumerate(info["tasks"], 1):
         if not _is_task(task):
-            raise ValueError(f"{path}: task {number} lacks its name, its primitive or the name of a class: {_AGAIN}.")
+            raise ValueError(
+                f"{path}: task {number} lacks its name, its primitive or the name of a class: {_AGAIN}."
+            )
 
     return info
 
 
 def _is_task(task: Any) -> bool:
     """Return True for a task with a name, a primitive and, where it has classes, a name of each."""
-    if not isinstance(task, dict) or not isinstance(task.get("name"), str) or "primitive" not in task:
+    if (
+        not isinstance(task, dict)
+        or not isinstance(task.get("name"), str)
+        or "primitive" not in task
+    ):
         return False
 
     classes = task.get("classes") or []
@@ -93,7 +104,9 @@ def _read_json_lines(path: Path) -> pl.DataFrame:
             try:
                 json.loads(line or b"{}")
             except ValueError as error:
-                raise ValueError(f"{path}, line {number} is not JSON ({error}): {_AGAIN}.") from None
+                raise ValueError(
+                    f"{path}, line {number} is not JSON ({error}): {_AGAIN}."
+                ) from None
         raise
 
 
@@ -175,10 +188,23 @@ def check_rows(rows: pl.DataFrame, where: str, root: Path) -> None:
         ValueError: one has no path or no split, or the path is of Windows.
     """
     _refuse(rows, rows["file_path"].is_null(), where, "no path", "write one, or delete the row")
-    _refuse(rows, rows["split"].is_null(), where, "no split", f"write {', '.join(SPLITS[:2])} or {SPLITS[2]} there")
+    _refuse(
+        rows,
+        rows["split"].is_null(),
+        where,
+        "no split",
+        f"write {', '.join(SPLITS[:2])} or {SPLITS[2]} there",
+    )
 
     windows = rows.filter(rows["file_path"].str.contains("\\", literal=True))
-    missing = next((row for row in windows.iter_rows(named=True) if not os.path.exists(root / row["file_path"])), None)
+    missing = next(
+        (
+            row
+            for row in windows.iter_rows(named=True)
+            if not os.path.exists(root / row["file_path"])
+        ),
+        None,
+    )
     if missing is not None:
         path = missing["file_path"]
         slashed = path.replace("\\", "/")
@@ -203,7 +229,8 @@ def check_single_labels(rows: pl.DataFrame, where: str, task: str) -> None:
     """Check that no image has several labels of the task.
 
     Args:
-        rows: columns row (1-based), file_path and names, the distinct labels of each.
+        rows: columns row (1-based), file_path and names, the distinct labels of
+            each.
         where: the file they are from.
         task: name of the task.
 
@@ -233,6 +260,7 @@ def match_labels(labels: Sequence[str], names: Sequence[str]) -> dict[str, str]:
         by_clean.setdefault(clean_label(name), []).append(name)
 
     means = {label: by_clean.get(clean_label(label), []) for label in labels if label not in known}
+
     return {label: classes[0] for label, classes in means.items() if len(classes) == 1}
 
 
@@ -241,15 +269,19 @@ def find_splits(written: Sequence[str]) -> Mapping[str, str]:
     return {name: find_split(name) for name in written if find_split(name)}
 
 
-def differing_sizes(paths: Sequence[str], sizes: npt.NDArray[np.int64]) -> list[tuple[int, tuple[int, int]]]:
+def differing_sizes(
+    paths: Sequence[str], sizes: npt.NDArray[np.int64]
+) -> list[tuple[int, tuple[int, int]]]:
     """Compare the table's sizes with the heads of a sample of the files.
 
     Args:
         paths: n images.
-        sizes: int64 [n, 2], width and height as the table says; 0 where it does not.
+        sizes: int64 [n, 2], width and height as the table says; 0 where it does
+            not.
 
     Returns:
-        (number, (width, height) of the file) of those that differ, other than by a turn of 90 degrees.
+        (number, (width, height) of the file) of those that differ, other than by
+        a turn of 90 degrees.
     """
     differing = []
     for number in np.unique(np.linspace(0, len(paths) - 1, _SAMPLED, dtype=np.int64)).tolist():

@@ -7,8 +7,9 @@ from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 
-# What Pillow decodes without a program or a plug-in beside it. Left out are formats that it only identifies (.mpg, .h5)
-# and text, vector or floating-point formats.
+# What Pillow decodes without a program or a plug-in beside it. Left out are
+# formats that it only identifies (.mpg, .h5) and text, vector or floating-point
+# formats.
 _PILLOW = (
     "jpg jpeg jpe jfif jif jfi pjpeg pjp mpo png apng webp avif avifs gif bmp dib tif tiff jp2 j2k j2c jpc jpf jpx "
     "ppm pgm pbm pnm tga icb vda vst ico icns cur pcx dcx qoi dds sgi rgb rgba bw ras psd im msp xbm xpm"
@@ -28,7 +29,8 @@ PLUGINS = {
 }
 _PACKAGES = {"pillow_heif": "pillow-heif", "pillow_jxl": "pillow-jxl-plugin"}
 
-# Photos that neither Pillow nor a plug-in reads: a class of nothing else must not vanish without a word.
+# Photos that neither Pillow nor a plug-in reads: a class of nothing else must not
+# vanish without a word.
 _CAMERA = "cr2 cr3 nef nrw arw sr2 dng orf rw2 raf pef srw raw"
 CAMERA_SUFFIXES = frozenset(f".{name}" for name in _CAMERA.split())
 
@@ -43,7 +45,9 @@ _NAMED_AS = {
     "TIFF": "tif tiff",
     "JPEG2000": "jp2 j2k j2c jpc jpf jpx",
 }
-_CONTENT_OF_SUFFIX = {f".{name}": content for content, names in _NAMED_AS.items() for name in names.split()}
+_CONTENT_OF_SUFFIX = {
+    f".{name}": content for content, names in _NAMED_AS.items() for name in names.split()
+}
 _SAME_CONTENT = {"MPO": "JPEG", "DIB": "BMP"}
 
 SNIFFED_BYTES = 32
@@ -59,14 +63,21 @@ _STARTS = (
     b"qoif",
     b"8BPS",
 )
-_BRANDS = {b"avif": ".avif", b"avis": ".avif"}  # of ISO files; all other images in this container are HEIF
-_BRANDS |= dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), ".heic")
+_BRANDS = {
+    b"avif": ".avif",
+    b"avis": ".avif",
+}  # of ISO files; all other images in this container are HEIF
+_BRANDS |= dict.fromkeys(
+    (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), ".heic"
+)
 
 
 @cache
 def image_suffixes() -> frozenset[str]:
     """Return the lower-case suffixes, with their dot, of the files that can be decoded here."""
-    return PILLOW_SUFFIXES | {suffix for suffix, (module, _) in PLUGINS.items() if find_spec(module) is not None}
+    return PILLOW_SUFFIXES | {
+        suffix for suffix, (module, _) in PLUGINS.items() if find_spec(module) is not None
+    }
 
 
 def suffix_of(name: str) -> str:
@@ -95,7 +106,8 @@ def sniff(data: bytes) -> str:
         data: the first SNIFFED_BYTES bytes of a file without a suffix.
 
     Returns:
-        ".avif", ".heic" or ".jxl" where the bytes say so, ".png" for any other image, "" for what is no image.
+        ".avif", ".heic" or ".jxl" where the bytes say so, ".png" for any other
+        image, "" for what is no image.
     """
     if data[4:8] == b"ftyp":
         return _BRANDS.get(data[8:12], "")
@@ -105,6 +117,7 @@ def sniff(data: bytes) -> str:
     is_webp = data.startswith(b"RIFF") and data[8:12] == b"WEBP"
     is_bitmap = data.startswith(b"BM") and data[6:10] == bytes(4)
     is_pnm = data[:1] == b"P" and data[1:2] in b"123456" and data[2:3].isspace()
+
     return ".png" if is_webp or is_bitmap or is_pnm or data.startswith(_STARTS) else ""
 
 

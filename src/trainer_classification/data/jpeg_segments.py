@@ -10,11 +10,15 @@ _START = b"\xff\xd8"
 _LENGTH = struct.Struct(">H")
 _START_OF_SCAN = 0xDA
 _END_OF_IMAGE = 0xD9
-_WITHOUT_LENGTH = frozenset((0x00, 0x01, *range(0xD0, 0xD9)))  # stuffed bytes, TEM, restarts, the start of the image
+_WITHOUT_LENGTH = frozenset(
+    (0x00, 0x01, *range(0xD0, 0xD9))
+)  # stuffed bytes, TEM, restarts, the start of the image
 
-# Frames: all from 0xC0 on but DHT, JPG and DAC; DHP begins the frames of a hierarchical process.
+# Frames: all from 0xC0 on but DHT, JPG and DAC; DHP begins the frames of a
+# hierarchical process.
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xDE}
-# Baseline, extended and progressive DCT, the latter two also with arithmetic coding.
+# Baseline, extended and progressive DCT, the latter two also with arithmetic
+# coding.
 _DCT_FRAMES = frozenset((0xC0, 0xC1, 0xC2, 0xC9, 0xCA))
 
 APP1 = 0xE1
@@ -25,7 +29,8 @@ class Segment(NamedTuple):
 
     Attributes:
         marker: its second byte.
-        start, end: of its content, without marker and length, in bytes; the end may lie behind the data's.
+        start, end: of its content, without marker and length, in bytes; the end
+            may lie behind the data's.
     """
 
     marker: int
@@ -39,11 +44,16 @@ def is_jpeg(data: bytes) -> bool:
 
 
 def walk_segments(data: bytes) -> Iterator[Segment]:
-    """Yield the segments up to the first scan. Bytes between segments are skipped, as libjpeg does."""
+    """Yield the segments up to the first scan.
+
+    Bytes between segments are skipped, as libjpeg does.
+    """
     position = len(_START)
     while True:
         position = data.find(b"\xff", position)
-        while 0 <= position < len(data) and data[position] == 0xFF:  # any number of these may come before a marker
+        while (
+            0 <= position < len(data) and data[position] == 0xFF
+        ):  # any number of these may come before a marker
             position += 1
         if not 0 < position < len(data):
             return
@@ -62,8 +72,8 @@ def walk_segments(data: bytes) -> Iterator[Segment]:
 def is_dct(data: bytes) -> bool:
     """Return whether scaled decoding is safe for a JPEG: its only frame is of a sequential or progressive DCT.
 
-    Lossless and hierarchical processes are legal and rare. For these, scaled decoding by libjpeg-turbo 3.1 writes
-    beyond its buffer.
+    Lossless and hierarchical processes are legal and rare. For these, scaled
+    decoding by libjpeg-turbo 3.1 writes beyond its buffer.
     """
     if not is_jpeg(data):
         return False

@@ -29,7 +29,8 @@ class LabeledFiles:
         splits: str [n], "train", "validation" or "test".
         labels: int64 [n].
         unlabeled: images left out because they have no label.
-        left_out: suffix -> files left out because they are no image that can be decoded; "" for no suffix.
+        left_out: suffix -> files left out because they are no image that can be
+            decoded; "" for no suffix.
         notes: what the user should know, a sentence each.
     """
 
@@ -96,7 +97,9 @@ def note_unlabeled(splits: npt.NDArray[np.str_]) -> list[str]:
     kept = [f"{name} ({count:,})" for name, count in counts.items() if count]
     notes = []
     if kept:
-        notes.append(f"Images without a label are kept as splits of their own, and predicted: {', '.join(kept)}.")
+        notes.append(
+            f"Images without a label are kept as splits of their own, and predicted: {', '.join(kept)}."
+        )
     if counts["test_unlabeled"] and not (splits == "test").any():
         notes.append(
             "The test split has no labels: no images are cut from train in its place, and there is no test accuracy."
@@ -104,7 +107,9 @@ def note_unlabeled(splits: npt.NDArray[np.str_]) -> list[str]:
     return notes
 
 
-def note_labels(class_names: Sequence[str], labels: npt.NDArray[np.int64], splits: npt.NDArray[np.str_]) -> list[str]:
+def note_labels(
+    class_names: Sequence[str], labels: npt.NDArray[np.int64], splits: npt.NDArray[np.str_]
+) -> list[str]:
     """Return warnings about classes, and what the figures of a training then mean.
 
     Args:
@@ -116,7 +121,9 @@ def note_labels(class_names: Sequence[str], labels: npt.NDArray[np.int64], split
     present = np.flatnonzero(counts)
     if len(present) == 1:
         only = printable(class_names[int(present[0])])
-        return [f"There is only one class, {only}: any model is right on every image, so 100 % accuracy says nothing."]
+        return [
+            f"There is only one class, {only}: any model is right on every image, so 100 % accuracy says nothing."
+        ]
 
     return [
         *_note_lacking(class_names, labels, splits),
@@ -125,7 +132,9 @@ def note_labels(class_names: Sequence[str], labels: npt.NDArray[np.int64], split
     ]
 
 
-def _note_lacking(class_names: Sequence[str], labels: npt.NDArray[np.int64], splits: npt.NDArray[np.str_]) -> list[str]:
+def _note_lacking(
+    class_names: Sequence[str], labels: npt.NDArray[np.int64], splits: npt.NDArray[np.str_]
+) -> list[str]:
     """Warn of classes that validation or test have and train lacks."""
     trained = np.bincount(labels[splits == "train"], minlength=len(class_names)) > 0
     notes = []
@@ -144,7 +153,9 @@ def _note_lacking(class_names: Sequence[str], labels: npt.NDArray[np.int64], spl
     return notes
 
 
-def _note_few(class_names: Sequence[str], labels: npt.NDArray[np.int64], splits: npt.NDArray[np.str_]) -> list[str]:
+def _note_few(
+    class_names: Sequence[str], labels: npt.NDArray[np.int64], splits: npt.NDArray[np.str_]
+) -> list[str]:
     """Warn of classes with one to three training images."""
     counts = np.bincount(labels[splits == "train"], minlength=len(class_names))
     few = np.flatnonzero((counts > 0) & (counts <= _FEW_IMAGES))
@@ -168,4 +179,6 @@ def _note_case(class_names: Sequence[str]) -> list[str]:
     if not pairs:
         return []
 
-    return [f"Classes that differ only in case are kept apart: {list_names(pairs)}. Rename them if they are one class."]
+    return [
+        f"Classes that differ only in case are kept apart: {list_names(pairs)}. Rename them if they are one class."
+    ]

@@ -24,7 +24,8 @@ from trainer_classification.data.labeled_files import (
 from trainer_classification.data.split_names import find_split
 from trainer_classification.data.table_reader import RawTable, read_table
 
-# Usual names of columns, the likelier first; compared in lower case, without blanks, hyphens and underscores.
+# Usual names of columns, the likelier first; compared in lower case, without
+# blanks, hyphens and underscores.
 _PATHS = (
     "path filepath imagepath imgpath relativepath file filename imagefile imagefilename imagename imgname image img "
     "photo imageid id name"
@@ -48,9 +49,10 @@ class ListingOptions:
     """How to read a table.
 
     Attributes:
-        path_column, label_column, split_column: names; empty: guessed from usual ones.
-        unknown_splits: splits of another name than train, validation and test: "fail", "skip" their rows, or take them
-            as "train".
+        path_column, label_column, split_column: names; empty: guessed from usual
+            ones.
+        unknown_splits: splits of another name than train, validation and test:
+            "fail", "skip" their rows, or take them as "train".
     """
 
     path_column: str = ""
@@ -81,9 +83,10 @@ class _Row:
 def read_listing(path: Path, options: ListingOptions | None = None) -> LabeledFiles:
     """Read a CSV, TSV, parquet or JSON-lines file of paths, labels and perhaps splits.
 
-    Relative paths are relative to the table's folder. Labels lose blanks at their ends and are taken in Unicode's
-    composed form. Rows without a label are left out and counted, as are rows that are there twice. Without a split
-    column, or with an empty one, all images are of train.
+    Relative paths are relative to the table's folder. Labels lose blanks at their
+    ends and are taken in Unicode's composed form. Rows without a label are left
+    out and counted, as are rows that are there twice. Without a split column, or
+    with an empty one, all images are of train.
 
     Args:
         path: of the table.
@@ -100,7 +103,9 @@ def read_listing(path: Path, options: ListingOptions | None = None) -> LabeledFi
     labeled = _read_rows(table, columns, options)
     in_splits = [row for row in labeled if row.split]
     if len(in_splits) < len(labeled):
-        notes.append(f"{len(labeled) - len(in_splits)} rows of other splits are left out (--unknown-folders skip).")
+        notes.append(
+            f"{len(labeled) - len(in_splits)} rows of other splits are left out (--unknown-folders skip)."
+        )
 
     rows = _drop_repeated(table, in_splits)
     if len(rows) < len(in_splits):
@@ -108,21 +113,30 @@ def read_listing(path: Path, options: ListingOptions | None = None) -> LabeledFi
 
     root = Path(os.path.abspath(path)).parent
     _check_rows(table, root, rows)
+
     return _label(table, root, rows, len(table.rows) - len(labeled), notes)
 
 
 def _has_header(cells: Sequence[str]) -> bool:
     """Return True unless a cell of the first row is the path of an image."""
-    return not any(suffix_of(cell.strip()) in PILLOW_SUFFIXES or suffix_of(cell.strip()) in PLUGINS for cell in cells)
+    return not any(
+        suffix_of(cell.strip()) in PILLOW_SUFFIXES or suffix_of(cell.strip()) in PLUGINS
+        for cell in cells
+    )
 
 
 def _find_columns(table: RawTable, options: ListingOptions) -> _Columns:
     """Find the columns by the names in `options`, by usual names, or without a header by their order.
 
     Raises:
-        ValueError: there is no column of paths or of labels; lists those there are.
+        ValueError: there is no column of paths or of labels; lists those there
+            are.
     """
-    given = {"path": options.path_column, "label": options.label_column, "split": options.split_column}
+    given = {
+        "path": options.path_column,
+        "label": options.label_column,
+        "split": options.split_column,
+    }
     if not any(table.columns):
         return _columns_in_order(table, given)
 
@@ -154,7 +168,8 @@ def _columns_in_order(table: RawTable, given: dict[str, str]) -> _Columns:
     """Return path, label and split in this order, for a table without a header.
 
     Raises:
-        ValueError: it has one column or more than three, or columns are asked for by name.
+        ValueError: it has one column or more than three, or columns are asked for
+            by name.
     """
     asked = next((f"--{kind}-column {name}" for kind, name in given.items() if name), "")
     count = len(table.columns)
@@ -170,14 +185,18 @@ def _columns_in_order(table: RawTable, given: dict[str, str]) -> _Columns:
 def _note_columns(table: RawTable, columns: _Columns) -> str:
     """Say which columns are read, and that splits are cut where there is none."""
     names = {kind: number for kind in _KINDS if (number := getattr(columns, kind)) >= 0}
-    shown = {kind: table.columns[number] or f"number {number + 1}" for kind, number in names.items()}
+    shown = {
+        kind: table.columns[number] or f"number {number + 1}" for kind, number in names.items()
+    }
     listed = ", ".join(f"{kind}s from column {name}" for kind, name in shown.items())
     return f"{table.path.name}: {listed}."
 
 
 def _read_rows(table: RawTable, columns: _Columns, options: ListingOptions) -> list[_Row]:
     """Return the rows that have a label."""
-    has_splits = columns.split >= 0 and any(not _is_blank(cells[columns.split]) for cells in table.rows)
+    has_splits = columns.split >= 0 and any(
+        not _is_blank(cells[columns.split]) for cells in table.rows
+    )
     rows = []
     for number, cells in enumerate(table.rows):
         if _is_blank(cells[columns.label]):
@@ -189,13 +208,17 @@ def _read_rows(table: RawTable, columns: _Columns, options: ListingOptions) -> l
         rows.append(_Row(number, path, label, split))
 
     if not rows:
-        raise ValueError(f"{table.path} has no label in any of its {len(table.rows)} rows: name their column.")
+        raise ValueError(
+            f"{table.path} has no label in any of its {len(table.rows)} rows: name their column."
+        )
 
     return rows
 
 
 def _is_blank(cell: Any) -> bool:
-    return cell is None or cell != cell or (isinstance(cell, str) and not cell.strip())  # NaN is not itself
+    return (
+        cell is None or cell != cell or (isinstance(cell, str) and not cell.strip())
+    )  # NaN is not itself
 
 
 def _read_cell(table: RawTable, number: int, kind: str, cell: Any) -> str:
@@ -211,7 +234,9 @@ def _read_cell(table: RawTable, number: int, kind: str, cell: Any) -> str:
     if isinstance(cell, bool | int | float):
         return str(cell)
 
-    raise ValueError(f"{table.where(number)} has a {type(cell).__name__} as its {kind}: give one text or number a row.")
+    raise ValueError(
+        f"{table.where(number)} has a {type(cell).__name__} as its {kind}: give one text or number a row."
+    )
 
 
 def _read_path(table: RawTable, number: int, cell: Any) -> str:
@@ -225,7 +250,9 @@ def _read_path(table: RawTable, number: int, cell: Any) -> str:
 
     path = _read_cell(table, number, "path", cell).strip()
     if _URL.match(path):
-        raise ValueError(f"{table.where(number)} has the address {path!r}: download the image and give its path.")
+        raise ValueError(
+            f"{table.where(number)} has the address {path!r}: download the image and give its path."
+        )
     if "\0" in path:
         raise ValueError(f"{table.where(number)} has a path with a zero byte: correct it.")
     if _DRIVE.match(path) or ("\\" in path and not os.path.exists(table.path.parent / path)):
@@ -241,7 +268,8 @@ def _read_split(table: RawTable, number: int, cell: Any, options: ListingOptions
     """Return the split of a row, "" for one to leave out.
 
     Raises:
-        ValueError: there is none though other rows have one, or it is not known and `options` do not say what it is.
+        ValueError: there is none though other rows have one, or it is not known
+            and `options` do not say what it is.
     """
     if _is_blank(cell):
         raise ValueError(
@@ -290,7 +318,9 @@ def _check_rows(table: RawTable, root: Path, rows: Sequence[_Row]) -> None:
     """
     counts = Counter(row.split for row in rows)
     if not counts["train"]:
-        raise ValueError(f"{table.path} has no rows to train on, only {list_names(counts) or 'other splits'}.")
+        raise ValueError(
+            f"{table.path} has no rows to train on, only {list_names(counts) or 'other splits'}."
+        )
 
     looked_for = [root / row.path for row in rows[:_LOOKED_FOR]]
     if not any(map(os.path.lexists, looked_for)):
@@ -300,7 +330,9 @@ def _check_rows(table: RawTable, root: Path, rows: Sequence[_Row]) -> None:
         )
 
 
-def _label(table: RawTable, root: Path, rows: Sequence[_Row], unlabeled: int, notes: list[str]) -> LabeledFiles:
+def _label(
+    table: RawTable, root: Path, rows: Sequence[_Row], unlabeled: int, notes: list[str]
+) -> LabeledFiles:
     taken = {label: clean_label(label) for label in dict.fromkeys(row.label for row in rows)}
     class_names = sort_classes(taken.values())
     index = {name: label for label, name in enumerate(class_names)}
@@ -311,7 +343,9 @@ def _label(table: RawTable, root: Path, rows: Sequence[_Row], unlabeled: int, no
     if unlabeled:
         notes.append(f"{unlabeled:,} of {len(table.rows):,} rows have no label and are left out.")
     if set(splits.tolist()) == {"train"}:
-        notes.append("The table has no splits: test and validation are cut from the images, by their content.")
+        notes.append(
+            "The table has no splits: test and validation are cut from the images, by their content."
+        )
 
     return LabeledFiles(
         name=table.path.stem,

@@ -25,8 +25,10 @@ class SplitInfo:
 
     Attributes:
         count: images in the shards.
-        origin: "dataset" (it came with it), or how it was cut: "cut, 20% of train".
-        per_class: images of each class, in the order of `Manifest.class_names`; zeros without labels.
+        origin: "dataset" (it came with it), or how it was cut: "cut, 20% of
+            train".
+        per_class: images of each class, in the order of `Manifest.class_names`;
+            zeros without labels.
     """
 
     count: int
@@ -54,24 +56,32 @@ class Manifest:
     Attributes:
         dataset, version, task: as the source names them.
         root: folder of the original files when they were prepared.
-        formats: the options of each format that is here, by name; each format has all splits.
+        formats: the options of each format that is here, by name; each format has
+            all splits.
         class_names: index = label.
-        splits: "train", "validation", "test" -> SplitInfo, and "test_unlabeled" and its like for the images without a
-            label; only splits that have images.
+        splits: "train", "validation", "test" -> SplitInfo, and "test_unlabeled"
+            and its like for the images without a label; only splits that have
+            images.
         channels: 1 (every image is gray) or 3.
         image_size: side in px of the images in the array.
         train_size: side in px of the images the network is meant to see.
-        resized: False: images keep their size (train_size == image_size) and are padded if sizes differ.
-            True: each is resized whole to image_size x image_size, antialiased.
-        layout: order of an image's bytes in the array: "HWC", or "WHC" (x before y) for resized images.
-        mean, std: per channel, of 0..1, of the train images as the array has them; if resized, of some of them.
+        resized: False: images keep their size (train_size == image_size) and are
+            padded if sizes differ. True: each is resized whole to image_size x
+            image_size, antialiased.
+        layout: order of an image's bytes in the array: "HWC", or "WHC" (x before
+            y) for resized images.
+        mean, std: per channel, of 0..1, of the train images as the array has
+            them; if resized, of some of them.
         files: path relative to the manifest's folder -> FileInfo.
         skipped: {"file", "split", "reason"} of each image that was left out.
         unlabelled: number of rows without a label of this task.
-        duplicates: {"splits", "files"} of each group of equal images in more than one split.
-        conflicts: {"classes", "files"} of each group of equal images with more than one label.
+        duplicates: {"splits", "files"} of each group of equal images in more than
+            one split.
+        conflicts: {"classes", "files"} of each group of equal images with more
+            than one label.
         options: the options that shaped the bytes.
-        fingerprint: hash of source and options; equal fingerprints mean equal bytes.
+        fingerprint: hash of source and options; equal fingerprints mean equal
+            bytes.
     """
 
     dataset: str
@@ -125,7 +135,8 @@ def read(folder: Path) -> Manifest:
     """Read `folder/manifest.json`.
 
     Raises:
-        ValueError: there is none, or it has another format version; gives the command that prepares the dataset again.
+        ValueError: there is none, or it has another format version; gives the
+            command that prepares the dataset again.
     """
     path = folder / FILE_NAME
     again = "prepare the dataset again: python scripts/prepare.py --dataset NAME --force"
@@ -139,6 +150,7 @@ def read(folder: Path) -> Manifest:
         )
     content["splits"] = {name: SplitInfo(**info) for name, info in content["splits"].items()}
     content["files"] = {name: FileInfo(**info) for name, info in content["files"].items()}
+
     return Manifest(**content)
 
 
@@ -146,7 +158,8 @@ def check_files(folder: Path, manifest: Manifest, split: str, names: Iterable[st
     """Check that a split is there and that its files have the sizes that the manifest gives.
 
     Raises:
-        ValueError: they do not; gives the command that prepares the dataset again.
+        ValueError: they do not; gives the command that prepares the dataset
+            again.
     """
     if split not in manifest.splits:
         raise ValueError(f"{folder} has no split {split!r}; it has: {', '.join(manifest.splits)}.")
@@ -195,7 +208,8 @@ def verify(folder: Path, manifest: Manifest) -> None:
     """Compare every file of the manifest with its checksum.
 
     Raises:
-        ValueError: one is missing or differs; names it, and gives the command that prepares the dataset again.
+        ValueError: one is missing or differs; names it, and gives the command
+            that prepares the dataset again.
     """
     for name, expected in manifest.files.items():
         path = folder / name

@@ -27,7 +27,8 @@ class Orientation(NamedTuple):
 
     Attributes:
         turn: 1 (upright) to 8, as the EXIF tag.
-        is_plain: every decoder finds the same: a SHORT in EXIF, or nothing at all.
+        is_plain: every decoder finds the same: a SHORT in EXIF, or nothing at
+            all.
     """
 
     turn: int
@@ -37,8 +38,8 @@ class Orientation(NamedTuple):
 def read_orientation(image: Image) -> Orientation:
     """Return the orientation of an opened image.
 
-    EXIF has the first word, with the tag as an integer of any type and count; then XMP has. What is broken or out of
-    range turns nothing.
+    EXIF has the first word, with the tag as an integer of any type and count;
+    then XMP has. What is broken or out of range turns nothing.
     """
     turn = _read_exif(image)
     if turn == 0:
@@ -49,7 +50,10 @@ def read_orientation(image: Image) -> Orientation:
 
 
 def may_be_turned(data: bytes) -> bool:
-    """Return whether a JPEG has EXIF, or XMP with an orientation. It costs little."""
+    """Return whether a JPEG has EXIF, or XMP with an orientation.
+
+    It costs little.
+    """
     for marker, start, end in walk_segments(data):
         if marker != APP1:
             continue
@@ -93,9 +97,12 @@ def _read_plainly(exif: bytes) -> int:
         (at,) = struct.unpack_from(f"{order}I", block, 4)
         (count,) = struct.unpack_from(f"{order}H", block, at)
         for entry in range(count):
-            tag, kind, values, value = struct.unpack_from(f"{order}HHIH", block, at + 2 + 12 * entry)
+            tag, kind, values, value = struct.unpack_from(
+                f"{order}HHIH", block, at + 2 + 12 * entry
+            )
             if tag == _TAG:
                 return int(value) if kind == _SHORT and values == 1 else 0
     except struct.error:
         return 0
+
     return UPRIGHT

@@ -34,7 +34,13 @@ if TYPE_CHECKING:
     import polars as pl
 
 CLOUD_FOLDER = "/opt/ml/input/data/training"  # the SDK's default where MDI_DATASET_DIR is not set
-PUBLIC = ("mnist", "cifar10", "cifar100", "caltech-101", "caltech-256")  # that the SDK converts without an account
+PUBLIC = (
+    "mnist",
+    "cifar10",
+    "cifar100",
+    "caltech-101",
+    "caltech-256",
+)  # that the SDK converts without an account
 VERSION = "1.0.0"
 _SAMPLES = Path(__file__).parents[3] / "samples"
 
@@ -51,7 +57,9 @@ def read_options(config: PrepareConfig | TrainConfig) -> ReadOptions:
     """Return what a command's options say about reading folders and tables."""
     return ReadOptions(
         FolderOptions(config.nested, config.unknown_folders),
-        ListingOptions(config.path_column, config.label_column, config.split_column, config.unknown_folders),
+        ListingOptions(
+            config.path_column, config.label_column, config.split_column, config.unknown_folders
+        ),
     )
 
 
@@ -64,12 +72,15 @@ class Source:
         class_names: index = label.
         root: folder that `files` are relative to.
         files: path of each image.
-        splits: str [n], "train", "validation" or "test"; of an image without a label with "_unlabeled" behind it.
+        splits: str [n], "train", "validation" or "test"; of an image without a
+            label with "_unlabeled" behind it.
         labels: int64 [n]; -1: none.
-        sizes: int64 [n, 2], width and height in px as the table says; 0 where it does not.
+        sizes: int64 [n, 2], width and height in px as the table says; 0 where it
+            does not.
         unlabelled: rows that have no label of this task.
         notes: what the user should know, a sentence each.
-        left_out: suffix -> files of a folder that are no image that can be decoded; "" for no suffix.
+        left_out: suffix -> files of a folder that are no image that can be
+            decoded; "" for no suffix.
     """
 
     name: str
@@ -99,17 +110,20 @@ class Source:
 def find_dataset(dataset: str, task: str = "", options: ReadOptions | None = None) -> Source:
     """Find a dataset by name, folder or table and read its labels.
 
-    In this order: the dataset mounted by Training-aaS; a folder or a table of paths; `.data/datasets/<name>`; the
-    platform, where a profile or key is configured; the SDK's converter of public datasets; the bundled sample of that
+    In this order: the dataset mounted by Training-aaS; a folder or a table of
+    paths; `.data/datasets/<name>`; the platform, where a profile or key is
+    configured; the SDK's converter of public datasets; the bundled sample of that
     name.
 
     Args:
-        dataset: name, folder or table of paths; empty: mnist, unless one is mounted.
+        dataset: name, folder or table of paths; empty: mnist, unless one is
+            mounted.
         task: which classification task; empty: the only one.
         options: for a folder of images or a table of paths.
 
     Raises:
-        ValueError: not found (says what was tried), or its table is wrong (says where).
+        ValueError: not found (says what was tried), or its table is wrong (says
+            where).
     """
     if in_cloud():
         return read_folder(Path(os.environ.get("MDI_DATASET_DIR", CLOUD_FOLDER)), task, options)
@@ -153,14 +167,19 @@ def read_folder(folder: Path, task: str = "", options: ReadOptions | None = None
         raise ValueError(f"There is no folder {folder}.")
     table = next((name for name in hafnia_table.TABLES if (folder / name).is_file()), "")
     if table:
-        raise ValueError(f"{folder} has {table} but no {hafnia_table.INFO}: download the dataset again.")
+        raise ValueError(
+            f"{folder} has {table} but no {hafnia_table.INFO}: download the dataset again."
+        )
 
     return _from_files(scan_folder(folder, options.folder if options else None), task)
 
 
 def _read_file(path: Path, task: str, options: ReadOptions | None) -> Source:
     """Read a table of paths and labels; one of a Hafnia dataset's own files stands for its folder."""
-    if path.name in (hafnia_table.INFO, *hafnia_table.TABLES) and (path.parent / hafnia_table.INFO).is_file():
+    if (
+        path.name in (hafnia_table.INFO, *hafnia_table.TABLES)
+        and (path.parent / hafnia_table.INFO).is_file()
+    ):
         return read_folder(path.parent, task, options)
 
     return _from_files(read_listing(path, options.listing if options else None), task)
@@ -172,6 +191,7 @@ def _from_files(found: LabeledFiles, task: str) -> Source:
         raise ValueError(f"{found.root} has no classification task {task!r}; it has: {TASK}.")
 
     register_plugins(found.files)
+
     return Source(
         name=found.name,
         version="0.0.0",
@@ -222,7 +242,9 @@ def _from_folder(folder: Path, task: str) -> Source:
         raise _NotThereError("not there")
     source = read_folder(folder, task)
     if folder.parent == _SAMPLES:
-        source.notes.append(f"This is the small bundled sample of {source.name}, not the whole dataset.")
+        source.notes.append(
+            f"This is the small bundled sample of {source.name}, not the whole dataset."
+        )
     return source
 
 
@@ -237,26 +259,41 @@ def _from_table(info: dict[str, Any], table: pl.DataFrame, root: Path, task: str
 
     rows = _labelled(table, chosen["name"])
     hafnia_table.check_single_labels(rows, where, chosen["name"])
-    meant = hafnia_table.match_labels(rows["name"].drop_nulls().unique(maintain_order=True).to_list(), names)
+    meant = hafnia_table.match_labels(
+        rows["name"].drop_nulls().unique(maintain_order=True).to_list(), names
+    )
     rows = rows.with_columns(pl.col("name").replace(meant))
-    labels = rows["name"].replace_strict({n: i for i, n in enumerate(names)}, default=-1, return_dtype=pl.Int64)
+    labels = rows["name"].replace_strict(
+        {n: i for i, n in enumerate(names)}, default=-1, return_dtype=pl.Int64
+    )
     labels_N = labels.to_numpy()
     _check_labels(rows, labels_N, names, where)
-    splits = rows["split"].replace(hafnia_table.find_splits(rows["split"].drop_nulls().unique().to_list()))
+    splits = rows["split"].replace(
+        hafnia_table.find_splits(rows["split"].drop_nulls().unique().to_list())
+    )
     in_split = splits.is_in(list(SPLITS)).fill_null(False)
     known = in_split & rows["file_path"].is_not_null()
     hafnia_table.check_rows(rows.filter((labels >= 0) | known), where, root)
 
     strays = sorted(set(splits.filter(~in_split).drop_nulls().to_list()))
-    notes = [f"Rows of split {', '.join(strays)} are left out: known are {', '.join(SPLITS)}."] if strays else []
+    notes = (
+        [f"Rows of split {', '.join(strays)} are left out: known are {', '.join(SPLITS)}."]
+        if strays
+        else []
+    )
     notes += note_cleaned(meant.items())
     rows, splits, labels_N = rows.filter(known), splits.filter(known), labels_N[known.to_numpy()]
     is_labeled = labels_N >= 0
-    empty = [names[i] for i in np.flatnonzero(np.bincount(labels_N[is_labeled], minlength=len(names)) == 0)]
+    empty = [
+        names[i]
+        for i in np.flatnonzero(np.bincount(labels_N[is_labeled], minlength=len(names)) == 0)
+    ]
     if empty:
         notes.append(f"{len(empty)} of {len(names)} classes have no image: {list_names(empty)}.")
     if not is_labeled.any():
-        raise ValueError(f"The dataset {info['dataset_name']} has no labelled images of task {chosen['name']!r}.")
+        raise ValueError(
+            f"The dataset {info['dataset_name']} has no labelled images of task {chosen['name']!r}."
+        )
     given_N = np.array(splits.to_list())
     splits_N = np.where(is_labeled, given_N, np.char.add(given_N, "_unlabeled"))
     source = Source(
@@ -270,8 +307,13 @@ def _from_table(info: dict[str, Any], table: pl.DataFrame, root: Path, task: str
         labels=labels_N,
         sizes=rows.select(pl.col("width", "height").fill_null(0)).to_numpy(),
         unlabelled=int((labels < 0).sum()),
-        notes=[*notes, *note_labels(names, labels_N[is_labeled], given_N[is_labeled]), *note_unlabeled(splits_N)],
+        notes=[
+            *notes,
+            *note_labels(names, labels_N[is_labeled], given_N[is_labeled]),
+            *note_unlabeled(splits_N),
+        ],
     )
+
     return _with_true_sizes(source)
 
 
@@ -293,6 +335,7 @@ def _with_true_sizes(source: Source) -> Source:
         f"The table says other sizes than the files have, for {source.files[row]} {stated} instead of "
         f"{width}x{height}: those of the files are used."
     )
+
     return dataclasses.replace(source, sizes=np.zeros_like(source.sizes))
 
 
@@ -300,20 +343,35 @@ def choose_task(info: dict[str, Any], task: str) -> dict[str, Any]:
     """The classification task to train on.
 
     Raises:
-        ValueError: there is none, several and none was named, or not that one; lists those there are.
+        ValueError: there is none, several and none was named, or not that one;
+            lists those there are.
     """
-    tasks = {entry["name"]: entry for entry in info["tasks"] if _primitive(entry) == "Classification"}
-    others = [f"{entry['name']} ({_primitive(entry)})" for entry in info["tasks"] if entry["name"] not in tasks]
+    tasks = {
+        entry["name"]: entry for entry in info["tasks"] if _primitive(entry) == "Classification"
+    }
+    others = [
+        f"{entry['name']} ({_primitive(entry)})"
+        for entry in info["tasks"]
+        if entry["name"] not in tasks
+    ]
     name = info["dataset_name"]
     if not tasks:
-        raise ValueError(f"The dataset {name} has no classification task; it has: {', '.join(others) or 'none'}.")
+        raise ValueError(
+            f"The dataset {name} has no classification task; it has: {', '.join(others) or 'none'}."
+        )
     if task and task not in tasks:
-        raise ValueError(f"The dataset {name} has no classification task {task!r}; it has: {', '.join(tasks)}.")
+        raise ValueError(
+            f"The dataset {name} has no classification task {task!r}; it has: {', '.join(tasks)}."
+        )
     if not task and len(tasks) > 1:
-        raise ValueError(f"The dataset {name} has several tasks; choose with --task: {', '.join(tasks)}.")
+        raise ValueError(
+            f"The dataset {name} has several tasks; choose with --task: {', '.join(tasks)}."
+        )
     chosen = tasks[task or next(iter(tasks))]
     if not chosen.get("classes"):
-        raise ValueError(f"The task {chosen['name']!r} of the dataset {name} has no list of classes.")
+        raise ValueError(
+            f"The task {chosen['name']!r} of the dataset {name} has no list of classes."
+        )
     return dict(chosen)
 
 
@@ -325,17 +383,27 @@ def _primitive(task: dict[str, Any]) -> str:
 def _labelled(table: pl.DataFrame, task: str) -> pl.DataFrame:
     """Return columns row (1-based), file_path, split, width, height, name, names and idx.
 
-    `names` are the distinct labels of the task, `name` the first of them; it is null where there is none.
+    `names` are the distinct labels of the task, `name` the first of them; it is
+    null where there is none.
     """
     import polars as pl
 
-    zero = {column: pl.lit(0).alias(column) for column in ("width", "height") if column not in table.columns}
-    columns = [zero.get(column, pl.col(column).cast(pl.Int64, strict=False)) for column in ("width", "height")]
+    zero = {
+        column: pl.lit(0).alias(column)
+        for column in ("width", "height")
+        if column not in table.columns
+    }
+    columns = [
+        zero.get(column, pl.col(column).cast(pl.Int64, strict=False))
+        for column in ("width", "height")
+    ]
     texts = [pl.col(column).cast(pl.String) for column in ("file_path", "split")]
     given = table.with_row_index("row", 1)
     if not hafnia_table.has_labels(table):
         kinds = {"name": pl.String(), "names": pl.List(pl.String), "idx": pl.Int64()}
-        return given.select("row", *texts, *columns, *[pl.lit(None, kinds[name]).alias(name) for name in kinds])
+        return given.select(
+            "row", *texts, *columns, *[pl.lit(None, kinds[name]).alias(name) for name in kinds]
+        )
     fields = set(table["classifications"].explode().struct.fields)
     labels = pl.col("classifications").list
     if "task_name" in fields:
@@ -343,13 +411,22 @@ def _labelled(table: pl.DataFrame, task: str) -> pl.DataFrame:
     if "ground_truth" in fields:  # False: a prediction that some model left in the dataset
         labels = labels.filter(pl.element().struct.field("ground_truth").fill_null(True)).list
     first = labels.first().struct
-    names = labels.eval(pl.element().struct.field("class_name").drop_nulls().unique(maintain_order=True))
-    index = first.field("class_idx").cast(pl.Int64, strict=False) if "class_idx" in fields else pl.lit(None, pl.Int64)
+    names = labels.eval(
+        pl.element().struct.field("class_name").drop_nulls().unique(maintain_order=True)
+    )
+    index = (
+        first.field("class_idx").cast(pl.Int64, strict=False)
+        if "class_idx" in fields
+        else pl.lit(None, pl.Int64)
+    )
     label = [first.field("class_name").alias("name"), names.alias("names"), index.alias("idx")]
+
     return given.select("row", *texts, *columns, *label)
 
 
-def _check_labels(rows: pl.DataFrame, labels: npt.NDArray[np.int64], names: list[str], where: str) -> None:
+def _check_labels(
+    rows: pl.DataFrame, labels: npt.NDArray[np.int64], names: list[str], where: str
+) -> None:
     """Check that each label is of the list of classes, and its index the one of its name.
 
     Raises:

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 SPLITS = ("train", "validation", "test")
-UNLABELED = tuple(f"{split}_unlabeled" for split in SPLITS)  # their images without a label, as splits of their own
+UNLABELED = tuple(
+    f"{split}_unlabeled" for split in SPLITS
+)  # their images without a label, as splits of their own
 EVALUATION = ("eval", "evaluation")  # test, or validation where another one is called test
 
 _NAMES = {
     "train": ("train", "training", "trn", "trainset", "train_set"),
-    "validation": ("validation", "valid", "val", "validate", "dev", "development", "valset", "val_set"),
+    "validation": (
+        "validation",
+        "valid",
+        "val",
+        "validate",
+        "dev",
+        "development",
+        "valset",
+        "val_set",
+    ),
     "test": ("test", "testing", "tst", "testset", "test_set", *EVALUATION),
 }
 _SPLIT_OF = {alias: split for split, aliases in _NAMES.items() for alias in aliases}

@@ -1,4 +1,6 @@
-"""The table of a split: labels, sizes and names of the original files. It belongs to every format.
+"""The table of a split: labels, sizes and names of the original files.
+
+It belongs to every format.
 
 table/<split>.labels.npy    int64 [N], -1 in the splits without labels
 table/<split>.sizes.npy     int32 [N, 2], width and height of the originals in px, upright
@@ -52,7 +54,8 @@ def open_table(folder: Path, manifest: Manifest, split: str) -> Table:
     """Read a split's table.
 
     Raises:
-        ValueError: the split is missing, or a file does not have the size that the manifest gives.
+        ValueError: the split is missing, or a file does not have the size that
+            the manifest gives.
     """
     check_files(folder, manifest, split, paths(split))
     labels, sizes, files = (folder / name for name in paths(split))

@@ -21,7 +21,8 @@ class RawTable:
     Attributes:
         path: of the file.
         columns: their names; those of a CSV file without a header are empty.
-        rows: a list of cells each, as long as `columns`; None where there is none.
+        rows: a list of cells each, as long as `columns`; None where there is
+            none.
         places: where each row lies, 1-based: lines of a text file, else rows.
         unit: "line" or "row".
     """
@@ -45,11 +46,14 @@ def read_table(path: Path, has_header: Callable[[list[str]], bool]) -> RawTable:
         has_header: tells whether the first row of a CSV file names the columns.
 
     Raises:
-        ValueError: it cannot be read, or is of no such kind; names the file, the line and the remedy.
+        ValueError: it cannot be read, or is of no such kind; names the file, the
+            line and the remedy.
     """
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
-        raise ValueError(f"{path} is no table that can be read: give a {', '.join(_READERS)} file, or a folder.")
+        raise ValueError(
+            f"{path} is no table that can be read: give a {', '.join(_READERS)} file, or a folder."
+        )
     if not path.is_file():
         raise ValueError(f"There is no file {path}.")
 
@@ -100,7 +104,9 @@ def _read_csv(path: Path, has_header: Callable[[list[str]], bool]) -> RawTable:
 def _csv_lines(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
     """Yield (line, cells) of each row that is not blank."""
     first = text.partition("\n")[0]
-    delimiter = "\t" if path.suffix.lower() in (".tsv", ".tab") else max(_DELIMITERS, key=first.count)
+    delimiter = (
+        "\t" if path.suffix.lower() in (".tsv", ".tab") else max(_DELIMITERS, key=first.count)
+    )
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     line = 1
     try:
@@ -109,7 +115,9 @@ def _csv_lines(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
                 yield line, cells
             line = reader.line_num + 1
     except csv.Error as error:
-        raise ValueError(f"{path}, line {line} cannot be read ({error}): correct its quotes.") from None
+        raise ValueError(
+            f"{path}, line {line} cannot be read ({error}): correct its quotes."
+        ) from None
 
 
 def _read_json_lines(path: Path) -> RawTable:
@@ -138,7 +146,9 @@ def _load(path: Path, text: str, line: int = 0) -> Any:
 def _from_objects(path: Path, objects: list[tuple[int, Any]], unit: str) -> RawTable:
     for place, value in objects:
         if not isinstance(value, dict):
-            raise ValueError(f'{path}, {unit} {place} is no object such as {{"path": "a.jpg", "label": "cat"}}.')
+            raise ValueError(
+                f'{path}, {unit} {place} is no object such as {{"path": "a.jpg", "label": "cat"}}.'
+            )
 
     columns = list(dict.fromkeys(name for _, value in objects for name in value))
     rows = [[value.get(name) for name in columns] for _, value in objects]
@@ -155,7 +165,9 @@ def _read_parquet(path: Path) -> RawTable:
             f"{path} is no whole parquet file ({' '.join(str(error).split())[:120]}): copy or write it again."
         ) from error
 
-    return RawTable(path, table.columns, list(map(list, table.rows())), list(range(1, len(table) + 1)), "row")
+    return RawTable(
+        path, table.columns, list(map(list, table.rows())), list(range(1, len(table) + 1)), "row"
+    )
 
 
 _READERS: dict[str, Callable[..., RawTable]] = {

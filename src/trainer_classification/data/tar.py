@@ -3,8 +3,9 @@
     tar/<split>-000000.tar      <id>.jpg or .png (the original bytes) and <id>.cls (label in digits)
     tar/<split>-000000.idx      DALI's index, "v1.2": one line per sample, as its wds2idx makes it
 
-<id> is the sample id in nine digits: the row in the split's table, whatever the shuffling. Headers are ustar without
-time, owner or host, so that equal datasets give equal bytes.
+<id> is the sample id in nine digits: the row in the split's table, whatever the
+shuffling. Headers are ustar without time, owner or host, so that equal datasets
+give equal bytes.
 """
 
 from __future__ import annotations
@@ -33,8 +34,10 @@ class TarLayout:
     """Which shard each sample is in, and where.
 
     Attributes:
-        shards: int64, the samples of each shard in the order in which they are written.
-        offsets, sizes: int64 [n], of a sample's blocks in its shard: headers, image, label.
+        shards: int64, the samples of each shard in the order in which they are
+            written.
+        offsets, sizes: int64 [n], of a sample's blocks in its shard: headers,
+            image, label.
     """
 
     shards: list[Int64]
@@ -69,6 +72,7 @@ def layout(sizes: Int64, labels: Int64, shard_bytes: int = SHARD_BYTES) -> TarLa
         shards[-1].append(sample)
         offsets[sample] = end
         end += size
+
     return TarLayout([np.array(shard, np.int64) for shard in shards], offsets, needed)
 
 
@@ -84,8 +88,9 @@ def shard_name(split: str, number: int) -> str:
 def suffix_of(kind: str) -> str:
     """Return the suffix of an image's name in a tar, by the kind of its file.
 
-    There is one suffix per kind, because readers ask for images by it. The original name does not decide: it may have
-    no suffix, or a blank in it. What is neither JPEG nor PNG is converted to PNG.
+    There is one suffix per kind, because readers ask for images by it. The
+    original name does not decide: it may have no suffix, or a blank in it. What
+    is neither JPEG nor PNG is converted to PNG.
     """
     return ".jpg" if kind == "jpeg" else ".png"
 
@@ -93,7 +98,10 @@ def suffix_of(kind: str) -> str:
 def sample_blocks(sample: int, suffix: str, data: bytes, label: int) -> bytes:
     """Return the image and the label of a sample as they lie in the shard."""
     pieces = []
-    for name, content in ((f"{sample:09d}{suffix}", data), (f"{sample:09d}.cls", str(label).encode())):
+    for name, content in (
+        (f"{sample:09d}{suffix}", data),
+        (f"{sample:09d}.cls", str(label).encode()),
+    ):
         pieces += [_header(name, len(content)), content, _ZEROS[: -len(content) % _BLOCK]]
     return b"".join(pieces)
 
@@ -101,18 +109,24 @@ def sample_blocks(sample: int, suffix: str, data: bytes, label: int) -> bytes:
 _AFTER_NAME = b"0000644\0" + b"0000000\0" * 2  # mode, owner and group
 _TIME = b"%011o\0" % 0
 _AFTER_CHECKSUM = b"0".ljust(101, b"\0") + b"ustar\00000".ljust(_BLOCK - 257, b"\0")
-# The part of the checksum that does not depend on name and size; its own field counts as blanks.
+# The part of the checksum that does not depend on name and size; its own field
+# counts as blanks.
 _CHECKSUM = sum(_AFTER_NAME) + sum(_TIME) + 8 * ord(" ") + sum(_AFTER_CHECKSUM)
 
 
 def _header(name: str, size: int) -> bytes:
-    """Return a file's ustar header (POSIX.1-1988) without time and owner. `tarfile` takes ten times as long."""
+    """Return a file's ustar header (POSIX.1-1988) without time and owner.
+
+    `tarfile` takes ten times as long.
+    """
     assert len(name) <= 100
     assert size < 1 << 33
     name_bytes = name.encode()
     size_bytes = b"%011o\0" % size
     checksum = b"%06o\0 " % (_CHECKSUM + sum(name_bytes) + sum(size_bytes))
-    return b"".join((name_bytes.ljust(100, b"\0"), _AFTER_NAME, size_bytes, _TIME, checksum, _AFTER_CHECKSUM))
+    return b"".join(
+        (name_bytes.ljust(100, b"\0"), _AFTER_NAME, size_bytes, _TIME, checksum, _AFTER_CHECKSUM)
+    )
 
 
 def index_line(sample: int, suffix: str, size: int, label: int, offset: int) -> str:
@@ -161,7 +175,8 @@ def open_tars(folder: Path, split: str, count: int) -> TarStore:
         count: number of samples.
 
     Raises:
-        ValueError: samples are missing, or a shard is damaged or shorter than its index says.
+        ValueError: samples are missing, or a shard is damaged or shorter than its
+            index says.
     """
     store = TarStore(
         shards=[],
@@ -176,7 +191,9 @@ def open_tars(folder: Path, split: str, count: int) -> TarStore:
 
     missing = int((store.shard < 0).sum())
     if missing:
-        raise ValueError(f"{folder} lacks {missing} of {count} samples of {split}: prepare the dataset again.")
+        raise ValueError(
+            f"{folder} lacks {missing} of {count} samples of {split}: prepare the dataset again."
+        )
     return store
 
 
@@ -209,7 +226,12 @@ def open_split(folder: Path, manifest: Manifest, split: str) -> TarStore:
         ValueError: the split or the format is missing or damaged.
     """
     check_format(folder, manifest, "tar")
-    check_files(folder, manifest, split, [name for name in manifest.files if name.startswith(f"tar/{split}-")])
+    check_files(
+        folder,
+        manifest,
+        split,
+        [name for name in manifest.files if name.startswith(f"tar/{split}-")],
+    )
     return open_tars(folder / "tar", split, manifest.splits[split].count)
 
 

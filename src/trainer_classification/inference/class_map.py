@@ -17,9 +17,12 @@ class ClassMap:
     """How the classes of a dataset (K) and of a model (M) correspond.
 
     Attributes:
-        output_of: int64 [K], the model's output for each class of the dataset; -1 where it has none.
-        column_of: int64 [M], for each output the class of the dataset, or K and on for those the dataset lacks.
-        column_names: of the dataset's classes, then of those that only the model has.
+        output_of: int64 [K], the model's output for each class of the dataset; -1
+            where it has none.
+        column_of: int64 [M], for each output the class of the dataset, or K and
+            on for those the dataset lacks.
+        column_names: of the dataset's classes, then of those that only the model
+            has.
         notes: what differs, a sentence each.
     """
 

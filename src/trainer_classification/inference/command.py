@@ -42,9 +42,11 @@ def run(config: PredictConfig) -> int:
             count += 1
             failed += bool(prediction.error)
     except BrokenPipeError:
-        # Whoever read has seen enough, as `head` does; else Python would complain when it flushes at its end.
+        # Whoever read has seen enough, as `head` does; else Python would complain
+        # when it flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
     return _NONE_CLASSIFIED if failed == count else 0
 
 
@@ -82,9 +84,13 @@ def _newest_run() -> Path:
     Raises:
         ValueError: there is none.
     """
-    models = sorted(_EXPERIMENTS.glob("*/model/model.pth"), key=lambda path: path.stat().st_mtime_ns)
+    models = sorted(
+        _EXPERIMENTS.glob("*/model/model.pth"), key=lambda path: path.stat().st_mtime_ns
+    )
     if not models:
-        raise ValueError(f"There is no trained model below {_EXPERIMENTS}: train one, or name it with --model.")
+        raise ValueError(
+            f"There is no trained model below {_EXPERIMENTS}: train one, or name it with --model."
+        )
     folder = models[-1].parents[1]
     log(f"Model: {folder}, the newest run.")
     return folder

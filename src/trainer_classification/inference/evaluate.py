@@ -14,7 +14,12 @@ from trainer_classification.arrays import Bool, Int64
 from trainer_classification.checkpoint.load_model import Model, load_model
 from trainer_classification.inference.class_map import ClassMap, map_classes
 from trainer_classification.inference.split_logits import DataOptions, SplitLogits, run_on_split
-from trainer_classification.metrics.calibration import BINS, calibration_error, confidence_of, cross_entropy
+from trainer_classification.metrics.calibration import (
+    BINS,
+    calibration_error,
+    confidence_of,
+    cross_entropy,
+)
 from trainer_classification.metrics.classification import (
     average_classes,
     balanced_accuracy,
@@ -43,13 +48,19 @@ class EvaluationReport:
         eval_crop: what the model saw of each image, as `Recipe.eval_crop`.
         files: N paths of the original files.
         correct: bool [N], True where the prediction is right.
-        class_names: of the columns of `confusion`; the first K are the dataset's classes, the rest the model's alone.
-        confusion: int64 [K, C], how often each class (row) was taken for each (column).
-        averages: accuracy and averages over the classes, by the names of the SDK's `ClassificationMetrics`.
-        top5_accuracy: share of images whose class is among the five with the highest logits.
+        class_names: of the columns of `confusion`; the first K are the dataset's
+            classes, the rest the model's alone.
+        confusion: int64 [K, C], how often each class (row) was taken for each
+            (column).
+        averages: accuracy and averages over the classes, by the names of the
+            SDK's `ClassificationMetrics`.
+        top5_accuracy: share of images whose class is among the five with the
+            highest logits.
         balanced_accuracy: mean recall of the classes with images.
-        loss: mean cross entropy of the images whose class the model knows, without the temperature.
-        temperature: that was fitted when the model was trained; None where it stores none.
+        loss: mean cross entropy of the images whose class the model knows,
+            without the temperature.
+        temperature: that was fitted when the model was trained; None where it
+            stores none.
         calibration_error: expected calibration error of the plain softmax.
         calibration_error_after: the same with the temperature; None without one.
         notes: what the reader should know, a sentence each.
@@ -87,7 +98,10 @@ class EvaluationReport:
         return wilson_interval(int(self.correct.sum()), len(self.correct))
 
     def to_json(self) -> dict[str, Any]:
-        """Return all figures as JSON types; what cannot be measured is null. The N images are not listed."""
+        """Return all figures as JSON types; what cannot be measured is null.
+
+        The N images are not listed.
+        """
         left_out = ("files", "correct", "class_names", "confusion", "averages")
         plain = {
             field.name: _finite_or_none(getattr(self, field.name))
@@ -95,6 +109,7 @@ class EvaluationReport:
             if field.name not in left_out
         }
         rows = class_rows(self.confusion, self.class_names[: len(self.confusion)])
+
         return plain | {
             "images": len(self.correct),
             "metrics": self.averages,
@@ -105,23 +120,29 @@ class EvaluationReport:
         }
 
 
-def evaluate(model: Model | str | Path, dataset: str, split: str = "test", **options: Any) -> EvaluationReport:
+def evaluate(
+    model: Model | str | Path, dataset: str, split: str = "test", **options: Any
+) -> EvaluationReport:
     """Evaluate a model on a split, in fp32 and one view an image; the dataset is prepared first if it is not yet.
 
-    The classes of model and dataset are matched by name. Among equal logits the lowest class index wins.
+    The classes of model and dataset are matched by name. Among equal logits the
+    lowest class index wins.
 
     Args:
         model: a loaded model, or a path for `load_model`.
         dataset: name or folder of a Hafnia dataset.
         split: "train", "validation" or "test".
-        **options: further fields of `DataOptions`, such as `device="cpu"` or `batch_size=64`.
+        **options: further fields of `DataOptions`, such as `device="cpu"` or
+            `batch_size=64`.
 
     Raises:
-        ValueError: there is no such model, dataset or split, the classes have nothing in common, or the images have
-            more channels than the model takes.
+        ValueError: there is no such model, dataset or split, the classes have
+            nothing in common, or the images have more channels than the model
+            takes.
     """
     loaded = model if isinstance(model, Model) else load_model(model)
     found = run_on_split(loaded, DataOptions(dataset=dataset, split=split, **options))
+
     return build_report(loaded, found, split)
 
 
@@ -133,11 +154,15 @@ def build_report(model: Model, found: SplitLogits, split: str) -> EvaluationRepo
     ranks = rank_labels(found.logits, labels)
     predictions = found.logits.argmax(axis=1)
     confusion = count_confusion(
-        found.labels, classes.column_of[predictions], len(manifest.class_names), len(classes.column_names)
+        found.labels,
+        classes.column_of[predictions],
+        len(manifest.class_names),
+        len(classes.column_names),
     )
     correct = ranks == 0
     known = labels >= 0
     temperature = model.temperature
+
     return EvaluationReport(
         model=str(model.source),
         network=model.name,
@@ -158,7 +183,9 @@ def build_report(model: Model, found: SplitLogits, split: str) -> EvaluationRepo
         temperature=temperature,
         calibration_error=calibration_error(confidence_of(found.logits), correct),
         calibration_error_after=(
-            None if temperature is None else calibration_error(confidence_of(found.logits, temperature), correct)
+            None
+            if temperature is None
+            else calibration_error(confidence_of(found.logits, temperature), correct)
         ),
         notes=_notes(classes, found, split, temperature),
     )
@@ -176,10 +203,13 @@ def compare_reports(first: EvaluationReport, second: EvaluationReport) -> Compar
             f"{second.split}): evaluate both on one dataset and split."
         )
     second_correct = second.correct[np.argsort(second.files)]
+
     return compare(first.correct[np.argsort(first.files)], second_correct)
 
 
-def _notes(classes: ClassMap, found: SplitLogits, split: str, temperature: float | None) -> tuple[str, ...]:
+def _notes(
+    classes: ClassMap, found: SplitLogits, split: str, temperature: float | None
+) -> tuple[str, ...]:
     notes = list(classes.notes)
     origin = found.manifest.splits[split].origin
     if origin != "dataset":

@@ -41,7 +41,9 @@ def run_evaluation(config: EvaluateConfig) -> None:
     if config.json_file:
         write_atomically(Path(config.json_file), dump_json(content, indent=1) + "\n")
     if config.csv_file:
-        write_class_table(Path(config.csv_file), report.confusion, report.class_names[: len(report.confusion)])
+        write_class_table(
+            Path(config.csv_file), report.confusion, report.class_names[: len(report.confusion)]
+        )
 
 
 def _evaluate(config: EvaluateConfig, path: str) -> EvaluationReport:
@@ -65,7 +67,9 @@ def _check_folder(path: Path) -> None:
         raise ValueError(f"There is no folder {path.parent} to write {path.name} into: create it.")
 
 
-def _comparison_json(comparison: Comparison, other: EvaluationReport, text: str) -> dict[str, object]:
+def _comparison_json(
+    comparison: Comparison, other: EvaluationReport, text: str
+) -> dict[str, object]:
     return {
         "model": other.model,
         "accuracy": other.accuracy,
@@ -93,7 +97,9 @@ def _table(report: EvaluationReport) -> Iterator[str]:
     yield ""
     yield "           precision   recall       F1"
     for kind in ("macro", "weighted"):
-        values = "".join(f"{_percent(averages[f'{name}_{kind}']):>10}" for name in ("precision", "recall", "f1"))
+        values = "".join(
+            f"{_percent(averages[f'{name}_{kind}']):>10}" for name in ("precision", "recall", "f1")
+        )
         yield f"{kind:10}{values}"
     yield ""
     yield from _class_lines(report)
@@ -110,14 +116,19 @@ def _calibration_line(report: EvaluationReport) -> str:
 
 def _class_lines(report: EvaluationReport) -> Iterator[str]:
     """Yield the classes with images, the worst first."""
-    rows = [row for row in class_rows(report.confusion, report.class_names[: len(report.confusion)]) if row["support"]]
+    rows = [
+        row
+        for row in class_rows(report.confusion, report.class_names[: len(report.confusion)])
+        if row["support"]
+    ]
     rows.sort(key=lambda row: (row["f1"], row["class"]))
     shown = rows[:_LISTED_CLASSES]
     width = max(12, *(len(str(row["class"])) for row in shown))
     yield f"{'class':{width}}  images  precision   recall  95 % interval           F1"
     for row in shown:
         precision, recall, f1, low, high = (
-            _percent(float(row[name])) for name in ("precision", "recall", "f1", "recall_low", "recall_high")
+            _percent(float(row[name]))
+            for name in ("precision", "recall", "f1", "recall_low", "recall_high")
         )
         yield (
             f"{row['class']:{width}}  {row['support']:6}  {precision:>9}  {recall:>7}  {f'{low} to {high}':17}  {f1:>7}"

@@ -15,10 +15,12 @@ def explain(path: Path) -> list[str]:
     """Return the chain of a file, a line for each link, itself first.
 
     Args:
-        path: predictions of a run (JSON lines), what `load_model` takes, or a prepared dataset or its manifest.
+        path: predictions of a run (JSON lines), what `load_model` takes, or a
+            prepared dataset or its manifest.
 
     Raises:
-        ValueError: there is no such file, or it is nothing that this trainer writes.
+        ValueError: there is no such file, or it is nothing that this trainer
+            writes.
     """
     if path.suffix == ".jsonl":
         return _explain_predictions(path)
@@ -31,10 +33,14 @@ def _explain_predictions(path: Path) -> list[str]:
     """Explain predictions, and their model if it lies beside them as a run leaves it."""
     if not path.is_file():
         raise ValueError(f"There is no file {path}.")
-    rows: list[dict[str, Any]] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows: list[dict[str, Any]] = [
+        json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()
+    ]
     models = sorted({str(row.get("model", "")) for row in rows})
     if len(models) != 1 or not models[0]:
-        raise ValueError(f"{path} does not name the one model that made it: give the predictions of a run.")
+        raise ValueError(
+            f"{path} does not name the one model that made it: give the predictions of a run."
+        )
 
     first = f"predictions {path}: {len(rows):,} images, made by model {models[0]}"
     model_path = path.parent.parent / "model/model.pth"
@@ -58,4 +64,6 @@ def _explain_model(path: Path) -> list[str]:
 def _explain_dataset(folder: Path) -> str:
     found = manifest.read(folder)
     splits = ", ".join(f"{name} {split.count:,}" for name, split in found.splits.items())
-    return f"dataset {found.fingerprint}: {found.dataset} {found.version}, {splits}, from {found.root}"
+    return (
+        f"dataset {found.fingerprint}: {found.dataset} {found.version}, {splits}, from {found.root}"
+    )

@@ -15,16 +15,20 @@ def find_images(arguments: Sequence[str], stdin: Iterable[str]) -> Iterator[str]
     """Yield the paths of all images, in the order of the arguments, and by name within a folder or pattern.
 
     Args:
-        arguments: files, folders (searched with all that is below), patterns, or "-" for a list of files on stdin.
+        arguments: files, folders (searched with all that is below), patterns, or
+            "-" for a list of files on stdin.
         stdin: the lines of that list; empty ones are passed over.
 
     Raises:
-        ValueError: there is no such file or folder, a folder has no images, or nothing matches a pattern. Raised
-            before the first path is yielded.
+        ValueError: there is no such file or folder, a folder has no images, or
+            nothing matches a pattern. Raised before the first path is yielded.
     """
     if not arguments:
-        raise ValueError("No images were named: give files, folders, patterns such as 'photos/*.jpg', or - for stdin.")
+        raise ValueError(
+            "No images were named: give files, folders, patterns such as 'photos/*.jpg', or - for stdin."
+        )
     found = [argument if argument == STDIN else _find(argument) for argument in arguments]
+
     return _chain(found, stdin)
 
 
@@ -48,7 +52,9 @@ def _find(argument: str) -> list[str]:
         return [argument]
     if not glob.has_magic(argument):
         raise ValueError(f"There is no file or folder {argument}.")
-    paths = [path for path in sorted(glob.glob(argument, recursive=True)) if not os.path.isdir(path)]
+    paths = [
+        path for path in sorted(glob.glob(argument, recursive=True)) if not os.path.isdir(path)
+    ]
     if not paths:
         raise ValueError(f"Nothing matches {argument}.")
     return paths
@@ -58,4 +64,6 @@ def _images_below(folder: str) -> Iterator[str]:
     suffixes = tuple(image_suffixes())
     for parent, folders, files in os.walk(folder, followlinks=True):
         folders.sort()
-        yield from (os.path.join(parent, name) for name in sorted(files) if name.lower().endswith(suffixes))
+        yield from (
+            os.path.join(parent, name) for name in sorted(files) if name.lower().endswith(suffixes)
+        )

@@ -21,15 +21,19 @@ if TYPE_CHECKING:
 class ClassificationModel(InferenceModel):
     """A trained model behind the SDK's interface.
 
-    The SDK's runner decodes images by Pillow without looking at rotation, palettes, transparency or color space. With
-    `read_files` the file that a sample names is read instead, so that the predictions are those of `predict.py`.
+    The SDK's runner decodes images by Pillow without looking at rotation,
+    palettes, transparency or color space. With `read_files` the file that a
+    sample names is read instead, so that the predictions are those of
+    `predict.py`.
 
     Args:
         model: of `load_model`.
         task: name of the task that it predicts; "": the one it was trained on.
-        class_names: in the dataset's order, which the SDK's metrics want; empty: in the model's.
+        class_names: in the dataset's order, which the SDK's metrics want; empty:
+            in the model's.
         device: "auto", "cpu" or "cuda".
-        read_files: False where images were changed after they were read, and those are to be classified.
+        read_files: False where images were changed after they were read, and
+            those are to be classified.
 
     Raises:
         ValueError: the classes are not those of the model.
@@ -45,14 +49,18 @@ class ClassificationModel(InferenceModel):
     ) -> None:
         if class_names and set(class_names) != set(model.class_names):
             odd = sorted(set(class_names) ^ set(model.class_names))
-            raise ValueError(f"The classes differ from those of {model.source}: {', '.join(odd[:10])}.")
+            raise ValueError(
+                f"The classes differ from those of {model.source}: {', '.join(odd[:10])}."
+            )
         self.model = model
         self.task = task or model.task or Classification.default_task_name()
         self.class_names = list(class_names or model.class_names)
         self._predictor = Predictor(model, device)
         self._read_files = read_files
 
-    def predict(self, image: ImageSource, sample_dict: dict[str, Any] | None = None) -> list[Classification]:
+    def predict(
+        self, image: ImageSource, sample_dict: dict[str, Any] | None = None
+    ) -> list[Classification]:
         """Return the likeliest class of an image; nothing where it cannot be decoded.
 
         Args:
@@ -77,8 +85,11 @@ class ClassificationModel(InferenceModel):
             raise ValueError(
                 f"There are {len(images)} images, but {len(sample_dicts)} sample_dicts: give one for each."
             )
-        rows: Sequence[dict[str, Any]] = [{}] * len(images) if sample_dicts is None else sample_dicts
+        rows: Sequence[dict[str, Any]] = (
+            [{}] * len(images) if sample_dicts is None else sample_dicts
+        )
         sources = [self._source(image, row) for image, row in zip(images, rows, strict=True)]
+
         return [self._primitives(prediction) for prediction in self._predictor.predict(sources)]
 
     def get_model_info(self) -> ModelInfo:

@@ -23,7 +23,9 @@ class PredictionWriter:
         top_k: classes named for each image.
     """
 
-    def __init__(self, stream: TextIO, style: Format, class_names: Sequence[str], top_k: int) -> None:
+    def __init__(
+        self, stream: TextIO, style: Format, class_names: Sequence[str], top_k: int
+    ) -> None:
         self._stream = stream
         self._top_k = min(top_k, len(class_names))
         self._width = max(len("class"), *map(len, class_names))
@@ -43,7 +45,8 @@ class PredictionWriter:
         self._write(self._line(prediction))
 
     def _write(self, line: str) -> None:
-        # A file's name may hold any bytes; one write a line, which the system does as a whole.
+        # A file's name may hold any bytes; one write a line, which the system
+        # does as a whole.
         self._stream.buffer.write((line + "\n").encode("utf-8", "surrogateescape"))
         self._stream.flush()
 
@@ -67,7 +70,9 @@ class PredictionWriter:
             blanks = [""] * (2 * self._top_k - 2)
             return _csv_text([prediction.source, "", "", prediction.error, *blanks])
         cells = [prediction.source, prediction.class_name, _rounded(prediction.confidence), ""]
-        for name, confidence in zip(prediction.classes[1:], prediction.confidences[1:], strict=True):
+        for name, confidence in zip(
+            prediction.classes[1:], prediction.confidences[1:], strict=True
+        ):
             cells += [name, _rounded(confidence)]
         return _csv_text(cells)
 
@@ -92,4 +97,6 @@ def _rounded(confidence: float) -> float:
 
 def _printable(text: str) -> str:
     """Return a name that cannot move a terminal's cursor."""
-    return "".join(letter if letter.isprintable() or "\udc80" <= letter <= "\udcff" else "?" for letter in text)
+    return "".join(
+        letter if letter.isprintable() or "\udc80" <= letter <= "\udcff" else "?" for letter in text
+    )

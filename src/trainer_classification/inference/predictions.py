@@ -37,7 +37,10 @@ def run_benchmark_job(config: PredictConfig) -> int:
     archives = sorted(Path(config.model_dir).glob("*.zip"))
     if len(archives) != 1:
         found = ", ".join(path.name for path in archives) or "none"
-        print(f"Error: {config.model_dir} must hold exactly one *.zip, but holds {found}.", file=sys.stderr)
+        print(
+            f"Error: {config.model_dir} must hold exactly one *.zip, but holds {found}.",
+            file=sys.stderr,
+        )
         return _NO_ARCHIVE
 
     model = load_model(archives[0])
@@ -51,8 +54,8 @@ def run_benchmark_job(config: PredictConfig) -> int:
 def write_predictions(predictor: Predictor, dataset_folder: Path, output_folder: Path) -> None:
     """Write a dataset with a further task of predictions, for the SDK's `HafniaDataset.from_path`.
 
-    Rows without a label are predicted as all others. A row whose image cannot be read has no prediction, which the
-    SDK's metrics count as an error.
+    Rows without a label are predicted as all others. A row whose image cannot be
+    read has no prediction, which the SDK's metrics count as an error.
 
     Args:
         predictor: of the model.
@@ -60,18 +63,23 @@ def write_predictions(predictor: Predictor, dataset_folder: Path, output_folder:
         output_folder: made if it is not there; no images are written to it.
 
     Raises:
-        ValueError: it is no dataset, it has these predictions already, or no task of it is the model's.
+        ValueError: it is no dataset, it has these predictions already, or no task
+            of it is the model's.
     """
     from hafnia.dataset.hafnia_dataset import HafniaDataset
 
     dataset = _read_dataset(dataset_folder)
     task = choose_task_name(dataset.info, predictor.model)
     if any(entry.name == task + POSTFIX for entry in dataset.info.tasks):
-        raise ValueError(f"{dataset_folder} has predictions of {task} already: give the dataset without them.")
+        raise ValueError(
+            f"{dataset_folder} has predictions of {task} already: give the dataset without them."
+        )
 
     class_names = _class_names(dataset.info, task, predictor.model)
     predictions = list(_with_log(predictor.predict(dataset.samples["file_path"].to_list())))
-    samples = dataset.samples.with_columns(_with_predictions(dataset.samples, predictions, task, class_names))
+    samples = dataset.samples.with_columns(
+        _with_predictions(dataset.samples, predictions, task, class_names)
+    )
     info = dataset.info.model_copy(deep=True)
     info.tasks.append(make_task(task + POSTFIX, class_names))
     HafniaDataset(info=info, samples=samples.drop("file_path")).write_annotations(output_folder)
@@ -120,7 +128,9 @@ def _class_names(info: DatasetInfo, task: str, model: Model) -> list[str]:
     names = list(listed[0].get_class_names() or []) if listed else []
     unknown = [name for name in model.class_names if name not in names]
     if names and unknown:
-        log(f"Note: {len(unknown)} classes of the model are not in the dataset: {', '.join(unknown[:10])}.")
+        log(
+            f"Note: {len(unknown)} classes of the model are not in the dataset: {', '.join(unknown[:10])}."
+        )
     return names + unknown
 
 
@@ -143,10 +153,19 @@ def _with_predictions(
     for entries, prediction in zip(there, predictions, strict=True):
         row = [_with_defaults(entry) for entry in entries or []]
         if not prediction.error:
-            values = (prediction.class_name, index[prediction.class_name], prediction.confidence, False, task + POSTFIX)
+            values = (
+                prediction.class_name,
+                index[prediction.class_name],
+                prediction.confidence,
+                False,
+                task + POSTFIX,
+            )
             row.append(dict(zip(_FIELDS, values, strict=True)))
         rows.append(row)
-    types = dict(zip(_FIELDS, (pl.String, pl.Int64, pl.Float64, pl.Boolean, pl.String), strict=True))
+    types = dict(
+        zip(_FIELDS, (pl.String, pl.Int64, pl.Float64, pl.Boolean, pl.String), strict=True)
+    )
+
     return pl.Series(_COLUMN, rows, pl.List(pl.Struct(_fields_of(samples) | types)))
 
 
@@ -156,7 +175,9 @@ def _fields_of(samples: pl.DataFrame) -> dict[str, Any]:
 
     kind = samples.schema.get(_COLUMN)
     inner = kind.inner if isinstance(kind, pl.List) else None
-    return {field.name: field.dtype for field in inner.fields} if isinstance(inner, pl.Struct) else {}
+    return (
+        {field.name: field.dtype for field in inner.fields} if isinstance(inner, pl.Struct) else {}
+    )
 
 
 def _with_defaults(entry: dict[str, Any]) -> dict[str, Any]:

@@ -34,7 +34,8 @@ class Prediction:
 
     Attributes:
         source: path of the image; "" where it was handed over in memory.
-        classes: names of the k likeliest classes, the likeliest first; of equal ones the first in the model's order.
+        classes: names of the k likeliest classes, the likeliest first; of equal
+            ones the first in the model's order.
         confidences: probability of each, in 0..1.
         error: why the image cannot be classified; "" where it is.
     """
@@ -58,8 +59,9 @@ class Prediction:
 class Predictor:
     """Runs a model over images.
 
-    On a CPU each thread decodes a batch and runs the network on it by itself, with one core: no core waits for
-    another. On a GPU the threads decode, and take turns in starting the network's kernels.
+    On a CPU each thread decodes a batch and runs the network on it by itself,
+    with one core: no core waits for another. On a GPU the threads decode, and
+    take turns in starting the network's kernels.
 
     Args:
         model: of `load_model`.
@@ -71,10 +73,14 @@ class Predictor:
         ValueError: the device is not there.
     """
 
-    def __init__(self, model: Model, device: str = "auto", batch_size: int = 0, threads: int = 0) -> None:
+    def __init__(
+        self, model: Model, device: str = "auto", batch_size: int = 0, threads: int = 0
+    ) -> None:
         self.model = model
         self.device = choose_device(device)[0]
-        self.batch_size = batch_size or (_BATCH_ON_CPU if self.device.type == "cpu" else _BATCH_ON_GPU)
+        self.batch_size = batch_size or (
+            _BATCH_ON_CPU if self.device.type == "cpu" else _BATCH_ON_GPU
+        )
         self.threads = threads or cpu_count()
         self._preprocess = Preprocess.of_model(model)
         self._network = model.network.to(self.device)
@@ -83,7 +89,8 @@ class Predictor:
     def predict(self, sources: Iterable[ImageSource], top_k: int = 1) -> Iterator[Prediction]:
         """Yield the prediction of each image, in order.
 
-        Only the batches in work are in memory. An image that cannot be classified has its reason as `error`.
+        Only the batches in work are in memory. An image that cannot be classified
+        has its reason as `error`.
 
         Args:
             sources: as of `Preprocess.load`; read as they are needed.
@@ -125,7 +132,9 @@ class Predictor:
 
     def _classify(self, sources: Sequence[ImageSource], top_k: int) -> list[Prediction]:
         """Return the predictions of one batch."""
-        names = [os.fspath(source) if isinstance(source, str | os.PathLike) else "" for source in sources]
+        names = [
+            os.fspath(source) if isinstance(source, str | os.PathLike) else "" for source in sources
+        ]
         images: list[LoadedImage] = []
         errors: dict[int, str] = {}
         for number, source in enumerate(sources):
@@ -134,12 +143,17 @@ class Predictor:
             except BadImageError as error:
                 errors[number] = str(error)
         ranked = iter(self._rank(self.compute_logits(images), top_k) if images else [])
+
         return [
-            Prediction(name, error=errors[number]) if number in errors else Prediction(name, *next(ranked))
+            Prediction(name, error=errors[number])
+            if number in errors
+            else Prediction(name, *next(ranked))
             for number, name in enumerate(names)
         ]
 
-    def _rank(self, logits: Float32, top_k: int) -> list[tuple[tuple[str, ...], tuple[float, ...], str]]:
+    def _rank(
+        self, logits: Float32, top_k: int
+    ) -> list[tuple[tuple[str, ...], tuple[float, ...], str]]:
         """Return names, probabilities and error of each row of logits [B, K]."""
         order = np.argsort(-logits, axis=1, kind="stable")[:, :top_k]
         scaled = logits.astype(np.float64) / (self.model.temperature or 1.0)
@@ -148,11 +162,14 @@ class Predictor:
 
         names = self.model.class_names
         finite = np.atleast_1d(np.isfinite(logits).all(axis=1)).tolist()
+
         return [
             (tuple(names[k] for k in classes), tuple(row), "")
             if is_finite
             else ((), (), "the network's output is not a finite number")
-            for classes, row, is_finite in zip(order.tolist(), probabilities.tolist(), finite, strict=True)
+            for classes, row, is_finite in zip(
+                order.tolist(), probabilities.tolist(), finite, strict=True
+            )
         ]
 
 
@@ -165,7 +182,8 @@ def predict(model: Model, images: Iterable[ImageSource], top_k: int = 1) -> list
         top_k: classes to name for each image, the likeliest first.
 
     Returns:
-        One prediction an image, in order. An image that cannot be read has an `error`.
+        One prediction an image, in order. An image that cannot be read has an
+        `error`.
     """
     return list(Predictor(model).predict(images, top_k=top_k))
 

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
     from trainer_classification.checkpoint.load_model import Model
 
-    ImageSource: TypeAlias = str | os.PathLike[str] | Image | np.ndarray[tuple[int, ...], np.dtype[np.generic]]
+    ImageSource: TypeAlias = (
+        str | os.PathLike[str] | Image | np.ndarray[tuple[int, ...], np.dtype[np.generic]]
+    )
 
 
 class LoadedImage(NamedTuple):
@@ -55,9 +57,11 @@ class Preprocess:
         image_size: side T of the images the network sees, in px.
         channels: of these, 1 or 3.
         array_size: side S of the prepared images, in px.
-        resized: whether images are resized to S when they are prepared; else they keep their size, and are padded.
-        eval_crop: side of the central square that is seen, as a fraction of the original's short side; 0: the whole
-            image. Images that keep their size are seen whole.
+        resized: whether images are resized to S when they are prepared; else they
+            keep their size, and are padded.
+        eval_crop: side of the central square that is seen, as a fraction of the
+            original's short side; 0: the whole image. Images that keep their size
+            are seen whole.
     """
 
     image_size: int
@@ -69,7 +73,9 @@ class Preprocess:
     @classmethod
     def of_model(cls, model: Model) -> Preprocess:
         """Return that of a model's own evaluation."""
-        return cls(model.image_size, model.channels, model.array_size, model.resized, model.eval_crop)
+        return cls(
+            model.image_size, model.channels, model.array_size, model.resized, model.eval_crop
+        )
 
     @property
     def layout(self) -> Layout:
@@ -79,11 +85,12 @@ class Preprocess:
     def load(self, source: ImageSource) -> LoadedImage:
         """Decode an image as `prepare` does.
 
-        An image that is larger than those of a dataset whose images kept their size is resized whole to their size.
+        An image that is larger than those of a dataset whose images kept their
+        size is resized whole to their size.
 
         Args:
-            source: path of a file, or a PIL image, or an array [H, W] or [H, W, C] with 1 to 4 channels: gray, gray
-                with alpha, RGB or RGBA.
+            source: path of a file, or a PIL image, or an array [H, W] or [H, W,
+                C] with 1 to 4 channels: gray, gray with alpha, RGB or RGBA.
 
         Raises:
             BadImageError: it cannot be read or decoded; the text is the reason.
@@ -93,6 +100,7 @@ class Preprocess:
         pixels = _pixels_of(source)
         height, width = pixels.shape[:2]
         prepared = resize_x_first(pixels, self.array_size) if self.resized else self._fit(pixels)
+
         return LoadedImage(self._with_channels(prepared), width, height)
 
     def make_batch(self, images: Sequence[LoadedImage], device: torch.device) -> Tensor:
@@ -108,9 +116,13 @@ class Preprocess:
         draws = identity(len(images), boxes)
         policy = Policy(crop="resized") if is_cropped else Policy()
         if device.type == "cpu":
-            from trainer_classification.augment import cpu  # numba: not for images that kept their size
+            from trainer_classification.augment import (
+                cpu,
+            )  # numba: not for images that kept their size
 
-            return torch.from_numpy(cpu.augment(stacked, index, draws, policy, self.image_size, self.layout))
+            return torch.from_numpy(
+                cpu.augment(stacked, index, draws, policy, self.image_size, self.layout)
+            )
 
         from trainer_classification.augment import device as on_device
 
@@ -143,7 +155,9 @@ class Preprocess:
             return pad(pixels, self.array_size)
         from PIL import Image
 
-        image = _to_pillow(pixels).resize((self.array_size, self.array_size), Image.Resampling.BILINEAR)
+        image = _to_pillow(pixels).resize(
+            (self.array_size, self.array_size), Image.Resampling.BILINEAR
+        )
         return np.asarray(image).reshape(self.array_size, self.array_size, -1)
 
     def _with_channels(self, pixels: Uint8) -> Uint8:
@@ -166,7 +180,8 @@ def _pixels_of(source: Image | np.ndarray[tuple[int, ...], np.dtype[np.generic]]
     """Return the pixels of a PIL image or an array, upright: uint8 [H, W, 1] or [H, W, 3].
 
     Raises:
-        BadImageError: it is empty, has another shape or type than an image, or cannot be decoded.
+        BadImageError: it is empty, has another shape or type than an image, or
+            cannot be decoded.
     """
     from PIL import Image, ImageOps
 
@@ -179,7 +194,9 @@ def _pixels_of(source: Image | np.ndarray[tuple[int, ...], np.dtype[np.generic]]
         try:
             source = Image.fromarray(np.ascontiguousarray(array))
         except (TypeError, ValueError):
-            raise BadImageError(f"an array of {array.dtype} {list(array.shape)}, which is no image") from None
+            raise BadImageError(
+                f"an array of {array.dtype} {list(array.shape)}, which is no image"
+            ) from None
     try:
         return pixels_of_image(ImageOps.exif_transpose(source))
     except OSError as error:

@@ -27,12 +27,15 @@ class DataOptions:
     """Which images a model is run on, and how.
 
     Attributes:
-        dataset: name or folder of a Hafnia dataset; "": the mounted one, else mnist.
+        dataset: name or folder of a Hafnia dataset; "": the mounted one, else
+            mnist.
         split: "train", "validation" or "test".
-        task: the classification task, where the dataset has several; "": the only one.
+        task: the classification task, where the dataset has several; "": the only
+            one.
         prepared: folder that holds prepared datasets; "": the default.
-        eval_crop: side of the central square the model sees, as a fraction of an image's short side; 0: the whole
-            image; -1: what it was tested on when it was trained.
+        eval_crop: side of the central square the model sees, as a fraction of an
+            image's short side; 0: the whole image; -1: what it was tested on when
+            it was trained.
         batch_size: images a step.
         device: "auto", "cpu" or "cuda".
         threads: that load; 0: one for each CPU.
@@ -71,8 +74,8 @@ def run_on_split(model: Model, options: DataOptions) -> SplitLogits:
     """Run a model over a split in fp32, on images prepared at the size it was trained for.
 
     Raises:
-        ValueError: the dataset or split is not there, its images have more channels than the model takes, or the
-            model's outputs are not finite.
+        ValueError: the dataset or split is not there, its images have more
+            channels than the model takes, or the model's outputs are not finite.
     """
     device = choose_device(options.device)[0]
     prepared, engine = _prepare(model, options, device)
@@ -100,6 +103,7 @@ def run_on_split(model: Model, options: DataOptions) -> SplitLogits:
         logits, labels = collect_logits(model.network.to(device), loader, normalize_channels)
     _check_finite(logits, model)
     files = open_table(prepared.folder, manifest, options.split).files
+
     return SplitLogits(manifest, files, logits, labels, eval_crop)
 
 
@@ -110,7 +114,9 @@ def choose_view(model: Model, options: DataOptions, manifest: Manifest) -> float
     return model.eval_crop if options.eval_crop < 0 else options.eval_crop
 
 
-def _prepare(model: Model, options: DataOptions, device: torch.device) -> tuple[Prepared, EngineChoice]:
+def _prepare(
+    model: Model, options: DataOptions, device: torch.device
+) -> tuple[Prepared, EngineChoice]:
     """Prepare the dataset in the format that the fastest engine reads, or find it prepared."""
     config = PrepareConfig(
         dataset=options.dataset,

@@ -1,7 +1,8 @@
 """Crop and resize the images of a beton: decode, crop, resize and mirror in one compiled pass.
 
-A JPEG stays Y, Cb and Cr until the crop has its final size, with chroma as small as it is stored. That is half the
-bytes to resize, and only the pixels of the result are converted to RGB.
+A JPEG stays Y, Cb and Cr until the crop has its final size, with chroma as small
+as it is stored. That is half the bytes to resize, and only the pixels of the
+result are converted to RGB.
 """
 
 from __future__ import annotations
@@ -33,13 +34,15 @@ def crops(data, modes, widths, heights, offsets, sizes, widest, index, boxes, fl
         offsets: [n], where each image starts in `data`, in bytes.
         sizes: [n], bytes.
         widest: the largest of the widths, 1 or more.
-        index: int64 [B], the images of the batch; -1 is a padding row, which becomes zero.
+        index: int64 [B], the images of the batch; -1 is a padding row, which
+            becomes zero.
         boxes: float32 [B, 4], x, y, w, h as fractions of the image.
         flip: bool [B].
         out: uint8 [B, T, T, C], written; C is 1 (luma) or 3.
 
     Returns:
-        (0, -1), or an error code of this module or of turbojpeg.py and the row at which it occurred.
+        (0, -1), or an error code of this module or of turbojpeg.py and the row at
+        which it occurred.
     """
     size = out.shape[1]
     decoder = open_decoder()
@@ -59,7 +62,9 @@ def crops(data, modes, widths, heights, offsets, sizes, widest, index, boxes, fl
         i = index[b]
         content = data[offsets[i] : offsets[i] + sizes[i]]
         if modes[i] == JPEG:
-            status, buffer = _crop_jpeg(decoder, content, boxes[b], flip[b], buffer, scratch, temporary, out[b])
+            status, buffer = _crop_jpeg(
+                decoder, content, boxes[b], flip[b], buffer, scratch, temporary, out[b]
+            )
         else:
             width = int(widths[i])
             height = int(heights[i])
@@ -72,6 +77,7 @@ def crops(data, modes, widths, heights, offsets, sizes, widest, index, boxes, fl
             break
 
     close_decoder(decoder)
+
     return status, row
 
 
@@ -102,7 +108,8 @@ def _crop_jpeg(decoder, content, box, flip, buffer, scratch, temporary, out):  #
     size = len(out)
     is_gray = out.shape[2] == 1
 
-    # Decode at twice the size or more: reduced decodings are sharper than the triangle filter, which should not show.
+    # Decode at twice the size or more: reduced decodings are sharper than the
+    # triangle filter, which should not show.
     least_width = np.ceil(2 * size / box[2])
     least_height = np.ceil(2 * size / box[3])
     status, planes, buffer = decode(decoder, content, least_width, least_height, buffer)
@@ -130,7 +137,8 @@ def _crop_jpeg(decoder, content, box, flip, buffer, scratch, temporary, out):  #
 def _halve(image, channels, outer, inner, size):  # type: ignore[no-untyped-def]
     """Halve an image in place, each axis as often as it takes until the filter can reduce the crop.
 
-    That is needed for panoramas, and for crops many times as large as their result.
+    That is needed for panoramas, and for crops many times as large as their
+    result.
 
     Returns:
         (image, outer, inner): Pixels and the axes of the crop in it.
@@ -143,6 +151,7 @@ def _halve(image, channels, outer, inner, size):  # type: ignore[no-untyped-def]
         _halve_rows(image, channels)
         image = pixels_at(image.address, image.step, (image.rows + 1) // 2, image.columns)
         outer = axis(outer[0] / 2, outer[1] / 2, outer[2])
+
     return image, outer, inner
 
 
@@ -153,7 +162,9 @@ def _halve_columns(image, channels):  # type: ignore[no-untyped-def]
         for x in range(0, image.columns, 2):
             next_x = min(x + 1, image.columns - 1)
             for channel in range(channels):
-                total = int64(byte_at(row + x * channels + channel)) + byte_at(row + next_x * channels + channel)
+                total = int64(byte_at(row + x * channels + channel)) + byte_at(
+                    row + next_x * channels + channel
+                )
                 put_byte(row + (x // 2) * channels + channel, uint8((total + 1) // 2))
 
 

@@ -1,9 +1,10 @@
 """Decode baseline JPEG to planes of Y, Cb and Cr (ITU-T T.81), for `prepare`: in two thirds of the time of RGB.
 
-The planes are those of libjpeg-turbo bit for bit, because its inverse transform ("islow", by Loeffler, Ligtenberg and
-Moschytz) is defined in integers. Only values that no encoder produces may overflow differently. JPEGs that differ from
-nearly all others (progressive, restart markers, other subsampling, any damage) are refused. Then libjpeg decodes them,
-or says what is wrong.
+The planes are those of libjpeg-turbo bit for bit, because its inverse transform
+("islow", by Loeffler, Ligtenberg and Moschytz) is defined in integers. Only
+values that no encoder produces may overflow differently. JPEGs that differ from
+nearly all others (progressive, restart markers, other subsampling, any damage)
+are refused. Then libjpeg decodes them, or says what is wrong.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from numba.extending import intrinsic
 from trainer_classification.kernels.planes import Planes
 from trainer_classification.kernels.vector import fill_8x8, idct_8x8, put_byte
 
-# Bits of a code that are looked up at once, with the value behind it if that fits too.
+# Bits of a code that are looked up at once, with the value behind it if that fits
+# too.
 _BITS = 10
 
 # Parts of a Huffman table behind the entries that are looked up at once.
@@ -30,7 +32,8 @@ _TABLE = _VALUES + 256  # length of a table
 _END = 200  # run of an end of block: larger than any other
 _LATER = 1 << 7  # flag of an entry that holds the size of the value, not the value
 
-# Bytes behind the codes that a block may read: 64 values of at most 31 bits, and what is read ahead.
+# Bytes behind the codes that a block may read: 64 values of at most 31 bits, and
+# what is read ahead.
 _SLACK = 512
 
 # Markers (T.81, B.1.1.3)
@@ -136,9 +139,12 @@ def decode(data):  # type: ignore[no-untyped-def]
     blue = stride * rows * 8 * down
     chroma = chroma_stride * rows * 8 if count == 3 else 0
     has_chroma = 1 if count == 3 else 0
-    planes = Planes(width, height, stride, chroma_stride, blue, blue + chroma, across, down, has_chroma)
+    planes = Planes(
+        width, height, stride, chroma_stride, blue, blue + chroma, across, down, has_chroma
+    )
     buffer = np.empty(blue + 2 * chroma, np.uint8)
     decoded = _decode_scan(codes, length, tables, quants, components, planes, columns, rows, buffer)
+
     return decoded, planes, buffer
 
 
@@ -147,7 +153,8 @@ def _read_head(data, tables, quants, components):  # type: ignore[no-untyped-def
     """Read all segments before the codes.
 
     Returns:
-        (offset of the codes or 0 if the file is refused, width, height, number of components, across, down).
+        (offset of the codes or 0 if the file is refused, width, height, number of
+        components, across, down).
     """
     known = np.zeros(12, np.bool_)  # tables read so far: four each of DC, AC and quantization
     frame = (0, 0, 0, 1, 1)
@@ -160,7 +167,10 @@ def _read_head(data, tables, quants, components):  # type: ignore[no-untyped-def
             break
 
         if marker == _SOS:
-            return (end if frame[2] and _read_scan(content, frame[2], components, known) else 0, *frame)
+            return (
+                end if frame[2] and _read_scan(content, frame[2], components, known) else 0,
+                *frame,
+            )
         if marker in (_SOF0, _SOF1):
             frame = _read_frame(content, components) if frame[2] == 0 else (0, 0, 0, 1, 1)
             accepted = frame[2] != 0
@@ -175,6 +185,7 @@ def _read_head(data, tables, quants, components):  # type: ignore[no-untyped-def
         if not accepted:
             break
         position = end
+
     return 0, 0, 0, 0, 1, 1
 
 
@@ -214,9 +225,14 @@ def _read_codes(content, tables, known):  # type: ignore[no-untyped-def]
         symbols = content[position + 17 : position + 17 + total]
         position = position + 17 + total
         index = kind * 4 + number
-        if total > 256 or len(symbols) < total or not _build_table(counts, symbols, kind == 0, tables[index]):
+        if (
+            total > 256
+            or len(symbols) < total
+            or not _build_table(counts, symbols, kind == 0, tables[index])
+        ):
             return False
         known[index] = True
+
     return True
 
 
@@ -237,7 +253,8 @@ def _read_frame(content, components):  # type: ignore[no-untyped-def]
     if (count != 1 and count != 3) or len(content) != 6 + 3 * count or width == 0 or height == 0:
         return refused
 
-    # The sampling factors of a single component do not matter: an MCU is one block.
+    # The sampling factors of a single component do not matter: an MCU is one
+    # block.
     across = int64(content[7]) >> 4 if count == 3 else 1
     down = int64(content[7]) & 15 if count == 3 else 1
     if not (1 <= across <= 2 and 1 <= down <= 2):
@@ -248,6 +265,7 @@ def _read_frame(content, components):  # type: ignore[no-untyped-def]
         components[c, 1] = content[8 + 3 * c]
         if components[c, 1] > 3 or (c > 0 and content[7 + 3 * c] != 0x11):
             return refused
+
     return width, height, count, across, down
 
 
@@ -256,7 +274,8 @@ def _read_scan(content, count, components, known):  # type: ignore[no-untyped-de
     """Read an SOS segment (B.2.3).
 
     Returns:
-        True if it has all components at full precision, and their tables are known.
+        True if it has all components at full precision, and their tables are
+        known.
     """
     if len(content) != 4 + 2 * count or content[0] != count:
         return False
@@ -270,7 +289,10 @@ def _read_scan(content, count, components, known):  # type: ignore[no-untyped-de
             return False
         components[c, 2] = dc
         components[c, 3] = 4 + ac
-    return content[1 + 2 * count] == 0 and content[2 + 2 * count] == 63 and content[3 + 2 * count] == 0
+
+    return (
+        content[1 + 2 * count] == 0 and content[2 + 2 * count] == 63 and content[3 + 2 * count] == 0
+    )
 
 
 @njit(nogil=True, cache=True)
@@ -285,8 +307,8 @@ def _is_unusual(content, marker):  # type: ignore[no-untyped-def]
 def _build_table(counts, symbols, direct, table):  # type: ignore[no-untyped-def]
     """Write the table of a Huffman code (T.81, C and F.2.2.3), and return True if there is such a code.
 
-    From its top an entry has 16 bits of value (or its size, with _LATER), 8 of run, and the number of bits that it
-    took.
+    From its top an entry has 16 bits of value (or its size, with _LATER), 8 of
+    run, and the number of bits that it took.
 
     Args:
         counts: uint8 [16], number of codes of each length.
@@ -312,6 +334,7 @@ def _build_table(counts, symbols, direct, table):  # type: ignore[no-untyped-def
             return False
         table[_LIMIT + length] = code << (16 - length)
         code <<= 1
+
     return True
 
 
@@ -351,7 +374,8 @@ def _unstuff(data, start, codes):  # type: ignore[no-untyped-def]
     """Copy the codes without the zero that follows each 0xFF.
 
     Returns:
-        The number of bytes, or -1 if the codes do not end with the end of the image.
+        The number of bytes, or -1 if the codes do not end with the end of the
+        image.
     """
     n = len(data)
     source = data.ctypes.data
@@ -386,6 +410,7 @@ def _unstuff(data, start, codes):  # type: ignore[no-untyped-def]
             codes[to] = value
             to += 1
             at += 1
+
     return -1
 
 
@@ -426,6 +451,7 @@ def _decode_scan(codes, length, tables, quants, components, planes, columns, row
                             fill_8x8(address, stride, _flat_value(_load_i16(block)))
                         else:
                             idct_8x8(address, stride, block)
+
     return at - first - count // 8 == length  # no bytes are left over or missing
 
 

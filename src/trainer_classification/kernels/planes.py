@@ -10,11 +10,19 @@ from collections import namedtuple
 import numpy as np
 from numba import int64, njit
 
-from trainer_classification.kernels.resize import axis, pixels_at, pixels_of, resize, scratch_for, transpose
+from trainer_classification.kernels.resize import (
+    axis,
+    pixels_at,
+    pixels_of,
+    resize,
+    scratch_for,
+    transpose,
+)
 from trainer_classification.kernels.vector import RGB, rgb_vector, sharp_row_of
 
-# A decoded image: planes in one buffer, luma first. `blue` and `red` are the offsets of Cb and Cr in bytes, which are
-# smaller by the factors `across` and `down`. `has_chroma` is 0 if there is only Y, else 1.
+# A decoded image: planes in one buffer, luma first. `blue` and `red` are the
+# offsets of Cb and Cr in bytes, which are smaller by the factors `across` and
+# `down`. `has_chroma` is 0 if there is only Y, else 1.
 Planes = namedtuple("Planes", "width height stride chroma_stride blue red across down has_chroma")
 
 NEUTRAL = np.uint8(128)  # chroma of gray
@@ -41,12 +49,14 @@ def whole(planes, buffer, width, height):  # type: ignore[no-untyped-def]
 def whole_x_first(planes, buffer, side):  # type: ignore[no-untyped-def]
     """Resize the whole image to a square with x before y.
 
-    Luma is resized by a cubic. It keeps detail for later crops, which are resized again; a triangle filter blurs.
+    Luma is resized by a cubic. It keeps detail for later crops, which are resized
+    again; a triangle filter blurs.
 
     Args:
         planes: from a decoder.
         buffer: uint8, from the same decoder.
-        side: of the result in px. It and the image's width are SUM px or more; the image is at most 4 times as large.
+        side: of the result in px. It and the image's width are SUM px or more;
+            the image is at most 4 times as large.
 
     Returns:
         uint8 [side, side, C] with as many channels as the image.
@@ -77,6 +87,7 @@ def _resize_planes(planes, buffer, width, height, x_first):  # type: ignore[no-u
         return resized.reshape(height, width, 1)
     out = np.empty((height, width, count), np.uint8)
     convert_to_rgb(resized, out)
+
     return out
 
 
@@ -108,7 +119,8 @@ def _sum_rows(source, first_rows, weights, taps, count, target):  # type: ignore
 def _cubic_weights(length, side, first, weights):  # type: ignore[no-untyped-def]
     """Write the taps of a whole axis, and return how many there are.
 
-    They are those of `resize.triangle_weights`, but by Keys' cubic (a = -0.5): signed weights that sum to 128.
+    They are those of `resize.triangle_weights`, but by Keys' cubic (a = -0.5):
+    signed weights that sum to 128.
 
     Args:
         length: of the box in px.
@@ -146,6 +158,7 @@ def _cubic_weights(length, side, first, weights):  # type: ignore[no-untyped-def
                 largest = k
         weights[o, largest] += np.uint16(remainder & 0xFFFF)
         first[o] = start
+
     return taps
 
 
@@ -153,12 +166,20 @@ def _cubic_weights(length, side, first, weights):  # type: ignore[no-untyped-def
 def plane_at(address, planes, number):  # type: ignore[no-untyped-def]
     """Return the Pixels of Y, Cb or Cr, and how many columns and rows of the image one of its pixels covers."""
     if number == 0:
-        return pixels_at(address, planes.stride, planes.height, planes.width), np.int64(1), np.int64(1)
+        return (
+            pixels_at(address, planes.stride, planes.height, planes.width),
+            np.int64(1),
+            np.int64(1),
+        )
 
     width = -(-planes.width // planes.across)
     height = -(-planes.height // planes.down)
     offset = planes.blue if number == 1 else planes.red
-    return pixels_at(address + offset, planes.chroma_stride, height, width), planes.across, planes.down
+    return (
+        pixels_at(address + offset, planes.chroma_stride, height, width),
+        planes.across,
+        planes.down,
+    )
 
 
 @njit(nogil=True, cache=True)

@@ -1,8 +1,10 @@
 """Resize a box of an image with antialiased bilinear interpolation: Pillow's `resize(box=...)` in 16-bit integers.
 
-There are two passes of weighted sums over contiguous bytes, with a transpose by pixel between them, so that both passes
-are the same vector code. Images are 2-D here: rows along the outer axis, each with the pixels of the inner axis, of
-`channels` bytes each. The result has its axes swapped, as images stored with x first need it.
+There are two passes of weighted sums over contiguous bytes, with a transpose by
+pixel between them, so that both passes are the same vector code. Images are 2-D
+here: rows along the outer axis, each with the pixels of the inner axis, of
+`channels` bytes each. The result has its axes swapped, as images stored with x
+first need it.
 """
 
 from __future__ import annotations
@@ -29,12 +31,14 @@ from trainer_classification.kernels.vector import (
 TAPS = 17  # most taps of a pass: boxes of up to 8 times the output
 _ONE = 256  # weights are 8-bit fixed point: a sum of 255 * weights, rounded, just fits 16 bits
 
-# Where an image lies: address, bytes from row to row, number of rows, and pixels of a row. These numbers have fixed
-# types, as all arguments here do: numba compiles a function again, with all that it calls, for a slice, a constant or
-# an axis of another type.
+# Where an image lies: address, bytes from row to row, number of rows, and pixels
+# of a row. These numbers have fixed types, as all arguments here do: numba
+# compiles a function again, with all that it calls, for a slice, a constant or an
+# axis of another type.
 Pixels = namedtuple("Pixels", "address step rows columns")
 
-# Work memory of `resize`: taps of both axes, images between the passes, and the box that `look_ahead` announces.
+# Work memory of `resize`: taps of both axes, images between the passes, and the
+# box that `look_ahead` announces.
 Scratch = namedtuple("Scratch", "outer_at outer_weights inner_at inner_weights rows columns ahead")
 
 
@@ -64,6 +68,7 @@ def scratch_for(inner_side, outer_size, inner_size, channels):  # type: ignore[n
     """Allocate Scratch for images of up to `inner_side` pixels a row, and results of up to inner_size x outer_size."""
     size = max(outer_size, inner_size)
     longest = max(inner_side, outer_size, inner_size)
+
     return Scratch(
         np.empty(outer_size, np.int64),
         np.empty((outer_size, TAPS), np.uint16),
@@ -79,8 +84,9 @@ def scratch_for(inner_side, outer_size, inner_size, channels):  # type: ignore[n
 def look_ahead(image, channels, outer, inner, scratch):  # type: ignore[no-untyped-def]
     """Announce the next box, so that the current `resize` prefetches it.
 
-    A few rows are fetched with each row of the result. For images in random order, waiting for memory would otherwise
-    take half the time of a crop. Fetching all rows at once would be no faster than memory is.
+    A few rows are fetched with each row of the result. For images in random
+    order, waiting for memory would otherwise take half the time of a crop.
+    Fetching all rows at once would be no faster than memory is.
 
     Args:
         image: Pixels of the next image; address 0 if there is none.
@@ -106,11 +112,13 @@ def resize(image, channels, outer, inner, scratch, out, upright, width):  # type
     Args:
         image: Pixels.
         channels: bytes of a pixel.
-        outer: axis of the rows, see `axis`; at most 8 times as long as the result.
+        outer: axis of the rows, see `axis`; at most 8 times as long as the
+            result.
         inner: axis within the rows; at most 8 times as long as the result.
         scratch: from `scratch_for`.
         out: Pixels of the result.
-        upright: True for a result with the image's axes, which takes one more transpose; False for swapped axes.
+        upright: True for a result with the image's axes, which takes one more
+            transpose; False for swapped axes.
         width: of the filter, see `triangle_weights`.
     """
     _resize(image, int64(channels), outer, inner, scratch, out, boolean(upright), float64(width))
@@ -150,7 +158,9 @@ def _resize(image, channels, outer, inner, scratch, out, upright, width):  # typ
 
     swapped = rows if upright else out
     end = outer_size * channels
-    _sum_rows(columns, inner_at, scratch.inner_weights, inner_taps, int64(0), end, swapped, second_half)
+    _sum_rows(
+        columns, inner_at, scratch.inner_weights, inner_taps, int64(0), end, swapped, second_half
+    )
     if upright:
         transpose(swapped, out, int64(0), outer_size, inner_size, channels)
 
@@ -204,6 +214,7 @@ def sums(image):  # type: ignore[no-untyped-def]
     for i in range(width * channels):
         out[0, i % channels] += totals[i]
         out[1, i % channels] += squares[i]
+
     return out
 
 
@@ -219,15 +230,17 @@ def _add_row(row, totals, squares):  # type: ignore[no-untyped-def]
 def triangle_weights(box, side, first, weights, width=1.0):  # type: ignore[no-untyped-def]
     """Write the taps of an axis, as Pillow's `precompute_coeffs` for its bilinear (triangle) filter.
 
-    There are 2 taps if the box, times the width, is no larger than the output, and 3 if it is at most 1.5 times as
-    large. The weights of an output pixel sum to 256.
+    There are 2 taps if the box, times the width, is no larger than the output,
+    and 3 if it is at most 1.5 times as large. The weights of an output pixel sum
+    to 256.
 
     Args:
         box: (start, length, mirrored) in px.
         side: of this axis in px.
         first: int64 [size], written: the first input pixel of each output pixel.
         weights: uint16 [size, TAPS], written: weights in 8-bit fixed point.
-        width: of the filter as a multiple of Pillow's, if it reduces. A smaller one is sharper, with a little aliasing.
+        width: of the filter as a multiple of Pillow's, if it reduces. A smaller
+            one is sharper, with a little aliasing.
 
     Returns:
         The number of taps.
@@ -240,7 +253,9 @@ def triangle_weights(box, side, first, weights, width=1.0):  # type: ignore[no-u
     taps = 3 if support <= 1.5 else int(np.ceil(2 * support)) + 1
     taps = min(taps, side, weights.shape[1])
     if taps == 3:
-        _write_taps(box, side, support, 3, first, weights)  # a constant, so that its loops are unrolled
+        _write_taps(
+            box, side, support, 3, first, weights
+        )  # a constant, so that its loops are unrolled
     else:
         _write_taps(box, side, support, taps, first, weights)
     return taps
@@ -294,7 +309,8 @@ def _write_two_taps(box, side, first, weights):  # type: ignore[no-untyped-def]
         pixel = min(int(position), side - 2)
         share = position - pixel
 
-        # Round the smaller weight, so that a mirrored image gets the mirrored weights.
+        # Round the smaller weight, so that a mirrored image gets the mirrored
+        # weights.
         smaller = int(min(share, 1.0 - share) * _ONE + 0.5)
         weight = smaller if share <= 0.5 else _ONE - smaller
         target = size - 1 - o if mirrored else o
@@ -307,7 +323,8 @@ def _write_two_taps(box, side, first, weights):  # type: ignore[no-untyped-def]
 def _sum_rows(source, first, weights, taps, low, high, target, ahead):  # type: ignore[no-untyped-def]
     """Set bytes low to high of each target row o to the weighted, rounded sum of `taps` source rows from first[o].
 
-    Meanwhile fetch the rows `ahead`: (address of the first, bytes to the next, bytes of each, number of rows).
+    Meanwhile fetch the rows `ahead`: (address of the first, bytes to the next,
+    bytes of each, number of rows).
     """
     if high - low < SUM:
         _sum_bytes(source, first, weights, taps, low, high, target)

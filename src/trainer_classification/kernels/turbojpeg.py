@@ -1,8 +1,9 @@
 """Decode JPEG to planes of Y, Cb and Cr with libjpeg-turbo, called from compiled code.
 
-The library is the one that FFCV's C extension is linked with. LLVM looks its functions up by name, not by address, so
-that compiled code can be cached on disk. FFCV itself is not imported: that takes seconds, and sets torch to one thread.
-The interface is that of turbojpeg.h in libjpeg-turbo 2.1.
+The library is the one that FFCV's C extension is linked with. LLVM looks its
+functions up by name, not by address, so that compiled code can be cached on disk.
+FFCV itself is not imported: that takes seconds, and sets torch to one thread. The
+interface is that of turbojpeg.h in libjpeg-turbo 2.1.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ _address = types.uintp
 _long = types.uint64
 _open = types.ExternalFunction("tjInitDecompress", _address())
 _close = types.ExternalFunction("tjDestroy", _int(_address))
-_read_header = types.ExternalFunction("tjDecompressHeader3", _int(_address, _address, _long, *[_address] * 4))
+_read_header = types.ExternalFunction(
+    "tjDecompressHeader3", _int(_address, _address, _long, *[_address] * 4)
+)
 _read_planes = types.ExternalFunction(
     "tjDecompressToYUVPlanes", _int(_address, _address, _long, _address, _int, _address, _int, _int)
 )
@@ -75,8 +78,8 @@ def decode(decoder, data, least_width, least_height, buffer):  # type: ignore[no
         buffer: uint8; a larger one is allocated if it is too small.
 
     Returns:
-        (status, planes, buffer). The status is 0, UNREADABLE, or OTHER_COLOURS for images that are neither YCbCr nor
-        gray. Y starts at 0 in the buffer.
+        (status, planes, buffer). The status is 0, UNREADABLE, or OTHER_COLOURS
+        for images that are neither YCbCr nor gray. Y starts at 0 in the buffer.
     """
     header = np.zeros(4, np.int32)  # width, height, TJSAMP, TJCS
     base = header.ctypes.data
@@ -99,7 +102,10 @@ def decode(decoder, data, least_width, least_height, buffer):  # type: ignore[no
 
     first = buffer.ctypes.data
     addresses = np.array([first, first + planes.blue, first + planes.red], np.uint64)
-    status = _read_planes(decoder, data.ctypes.data, len(data), addresses.ctypes.data, width, np.uint64(0), height, 0)
+    status = _read_planes(
+        decoder, data.ctypes.data, len(data), addresses.ctypes.data, width, np.uint64(0), height, 0
+    )
+
     return (0 if status == 0 else UNREADABLE), planes, buffer
 
 
@@ -128,4 +134,5 @@ def _lay_out_planes(width, height, sampling):  # type: ignore[no-untyped-def]
     blue = stride * rows
     red = blue + chroma_width * chroma_height
     has_chroma = 0 if sampling == _GRAY else 1
+
     return Planes(width, height, stride, chroma_width, blue, red, across, down, has_chroma)

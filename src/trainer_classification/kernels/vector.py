@@ -1,7 +1,8 @@
 """Process short runs of bytes with vector instructions, which numba's own loops do not compile to.
 
-Addresses are integers (`array.ctypes.data` plus bytes), and nothing here checks a bound. LLVM compiles each function to
-the widest instructions of the machine (AVX-512, AVX2, NEON).
+Addresses are integers (`array.ctypes.data` plus bytes), and nothing here checks a
+bound. LLVM compiles each function to the widest instructions of the machine
+(AVX-512, AVX2, NEON).
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ def _pointer(builder: Any, address: Any, bits: int, lanes: int) -> Any:
     return builder.inttoptr(address, kind.as_pointer())
 
 
-def _move(builder: Any, target: Any, source: Any, bits: int, lanes: int, order: list[int] | None = None) -> None:
+def _move(
+    builder: Any, target: Any, source: Any, bits: int, lanes: int, order: list[int] | None = None
+) -> None:
     """Load a vector and store it, aligned or not, with its lanes in another order if one is given."""
     value = builder.load(_pointer(builder, source, bits, lanes), align=1)
     if order is not None:
@@ -40,7 +43,9 @@ def _move(builder: Any, target: Any, source: Any, bits: int, lanes: int, order: 
 
 def _shuffle(builder: Any, a: Any, b: Any, order: list[int]) -> Any:
     """Pick lanes by number from those of a, followed by those of b."""
-    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(order)), order))
+    return builder.shuffle_vector(
+        a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(order)), order)
+    )
 
 
 def _broadcast(builder: Any, value: Any, lanes: Any) -> Any:
@@ -140,14 +145,19 @@ def _upper_bytes(builder: Any, values: Any) -> Any:
 def _store_rounded(builder: Any, address: Any, even: Any, odd: Any) -> None:
     """Store the upper bytes of the sums, those of even and odd bytes alternating."""
     upper = builder.and_(odd, ir.Constant(odd.type, [0xFF00] * odd.type.count))
-    builder.store(builder.or_(_upper_bytes(builder, even), upper), _pointer(builder, address, 16, SUM // 2), align=1)
+    builder.store(
+        builder.or_(_upper_bytes(builder, even), upper),
+        _pointer(builder, address, 16, SUM // 2),
+        align=1,
+    )
 
 
 @intrinsic
 def sum_vector(typing_context: Any, target: Any, source: Any, step: Any, weights: Any) -> Any:
     """Store (sum of row * weight + 128) >> 8 for SUM bytes of rows that lie `step` bytes apart.
 
-    The weights, a tuple of unsigned integers, sum to 256, so that the largest sum, 255 * 256 + 128, fits 16 bits.
+    The weights, a tuple of unsigned integers, sum to 256, so that the largest
+    sum, 255 * 256 + 128, fits 16 bits.
     """
     half = ir.Constant(ir.VectorType(ir.IntType(16), SUM // 2), [128] * (SUM // 2))
 
@@ -155,7 +165,9 @@ def sum_vector(typing_context: Any, target: Any, source: Any, step: Any, weights
         target, source, step, weights = args
         even = odd = half
         for weight in cgutils.unpack_tuple(builder, weights):
-            more_even, more_odd = _multiply_bytes(builder, source, builder.trunc(weight, ir.IntType(16)))
+            more_even, more_odd = _multiply_bytes(
+                builder, source, builder.trunc(weight, ir.IntType(16))
+            )
             even = builder.add(even, more_even)
             odd = builder.add(odd, more_odd)
             source = builder.add(source, step)
@@ -165,7 +177,9 @@ def sum_vector(typing_context: Any, target: Any, source: Any, step: Any, weights
     return types.void(*[_ADDRESS] * 3, types.UniTuple(types.uintp, len(weights))), codegen
 
 
-def _sum_rows(builder: Any, start: Any, source: Any, step: Any, weights: Any, taps: Any) -> list[Any]:
+def _sum_rows(
+    builder: Any, start: Any, source: Any, step: Any, weights: Any, taps: Any
+) -> list[Any]:
     """Sum SUM bytes over `taps` rows with weights; return the sums of the even and of the odd bytes."""
     totals = [cgutils.alloca_once_value(builder, start) for _ in range(2)]
     with cgutils.for_range(builder, taps) as loop:
@@ -178,7 +192,9 @@ def _sum_rows(builder: Any, start: Any, source: Any, step: Any, weights: Any, ta
 
 
 @intrinsic
-def sum_vector_of(typing_context: Any, target: Any, source: Any, step: Any, weights: Any, taps: Any) -> Any:
+def sum_vector_of(
+    typing_context: Any, target: Any, source: Any, step: Any, weights: Any, taps: Any
+) -> Any:
     """Sum as `sum_vector` does over `taps` rows, with uint16 weights at the address `weights`."""
     half = ir.Constant(ir.VectorType(ir.IntType(16), SUM // 2), [128] * (SUM // 2))
 
@@ -190,10 +206,13 @@ def sum_vector_of(typing_context: Any, target: Any, source: Any, step: Any, weig
 
 
 @intrinsic
-def sharp_vector_of(typing_context: Any, target: Any, source: Any, step: Any, weights: Any, taps: Any) -> Any:
+def sharp_vector_of(
+    typing_context: Any, target: Any, source: Any, step: Any, weights: Any, taps: Any
+) -> Any:
     """Sum as `sum_vector_of` does, with signed weights that sum to 128, and clip to 0 and 255.
 
-    The negative weights may sum to -64. Sums start at SHARP_FLOOR, so that none of them overflows unsigned 16 bits.
+    The negative weights may sum to -64. Sums start at SHARP_FLOOR, so that none
+    of them overflows unsigned 16 bits.
     """
     half = ir.Constant(ir.VectorType(ir.IntType(16), SUM // 2), [SHARP_FLOOR + 64] * (SUM // 2))
 
@@ -222,27 +241,34 @@ def _clip(builder: Any, total: Any) -> Any:
 def _transpose(builder: Any, rows: list[Any]) -> list[Any]:
     """Transpose a square of vectors, whose side is a power of two.
 
-    For each bit of the side, rows i and i + half are interleaved to rows 2 i and 2 i + 1. This perfect shuffle rotates
-    the address (row, column) by one bit.
+    For each bit of the side, rows i and i + half are interleaved to rows 2 i and
+    2 i + 1. This perfect shuffle rotates the address (row, column) by one bit.
     """
     side = len(rows)
     half = side // 2
-    orders = [[lane // 2 + start + side * (lane % 2) for lane in range(side)] for start in (0, half)]
+    orders = [
+        [lane // 2 + start + side * (lane % 2) for lane in range(side)] for start in (0, half)
+    ]
     for _ in range(half.bit_length()):
         pairs = zip(rows[:half], rows[half:], strict=True)
         rows = [_shuffle(builder, a, b, order) for a, b in pairs for order in orders]
+
     return rows
 
 
 @intrinsic
-def transpose_tile(typing_context: Any, target: Any, target_step: Any, source: Any, source_step: Any) -> Any:
+def transpose_tile(
+    typing_context: Any, target: Any, target_step: Any, source: Any, source_step: Any
+) -> Any:
     """Transpose TILE x TILE bytes; the steps are bytes from row to row."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         target, target_step, source, source_step = args
 
         def row_at(base: Any, step: Any, row: int) -> Any:
-            return _pointer(builder, builder.add(base, builder.mul(step, ir.Constant(step.type, row))), 8, TILE)
+            return _pointer(
+                builder, builder.add(base, builder.mul(step, ir.Constant(step.type, row))), 8, TILE
+            )
 
         rows = [builder.load(row_at(source, source_step, row), align=1) for row in range(TILE)]
         for row, value in enumerate(_transpose(builder, rows)):
@@ -253,11 +279,14 @@ def transpose_tile(typing_context: Any, target: Any, target_step: Any, source: A
 
 
 @intrinsic
-def transpose_pixels(typing_context: Any, target: Any, target_step: Any, source: Any, source_step: Any) -> Any:
+def transpose_pixels(
+    typing_context: Any, target: Any, target_step: Any, source: Any, source_step: Any
+) -> Any:
     """Transpose TILE rows of PIXELS pixels of three bytes; nothing outside is read or written.
 
-    Four pixels of four rows become four columns of 12 bytes. Pixels are spread to 32 bits. Then the 32-bit words of the
-    result are joined for all columns at once, and squares of 4 x 4 words are transposed.
+    Four pixels of four rows become four columns of 12 bytes. Pixels are spread to
+    32 bits. Then the 32-bit words of the result are joined for all columns at
+    once, and squares of 4 x 4 words are transposed.
     """
     quad = ir.VectorType(ir.IntType(32), 4)
 
@@ -265,14 +294,18 @@ def transpose_pixels(typing_context: Any, target: Any, target_step: Any, source:
         target, target_step, source, source_step = args
 
         def at(base: Any, step: Any, row: int, start: int) -> Any:
-            offset = builder.add(builder.mul(step, ir.Constant(step.type, row)), ir.Constant(step.type, start))
+            offset = builder.add(
+                builder.mul(step, ir.Constant(step.type, row)), ir.Constant(step.type, start)
+            )
             return _pointer(builder, builder.add(base, offset), 8, 16)
 
         def load_pixels(row: int, start: int, skip: int) -> Any:
             """Load four pixels of a row, `skip` bytes behind the start of a vector, each in 32 bits."""
             value = builder.load(at(source, source_step, row, start), align=1)
             order = [16 if c == 3 else skip + 3 * pixel + c for pixel in range(4) for c in range(4)]
-            return builder.bitcast(_shuffle(builder, value, ir.Constant(value.type, None), order), quad)
+            return builder.bitcast(
+                _shuffle(builder, value, ir.Constant(value.type, None), order), quad
+            )
 
         def join(low: Any, right: int, high: Any, left: int) -> Any:
             low = builder.lshr(low, ir.Constant(quad, [right] * 4)) if right else low
@@ -291,7 +324,10 @@ def transpose_pixels(typing_context: Any, target: Any, target_step: Any, source:
                     block = [_shuffle(builder, a, b, order) for a, b in pairs for order in orders]
                 for column, value in enumerate(block):
                     value = builder.bitcast(value, ir.VectorType(ir.IntType(8), 16))
-                    builder.store(value, at(target, target_step, first + column, 16 * part), align=1)
+                    builder.store(
+                        value, at(target, target_step, first + column, 16 * part), align=1
+                    )
+
         return context.get_dummy_value()
 
     return types.void(*[_ADDRESS] * 4), codegen
@@ -301,8 +337,9 @@ def transpose_pixels(typing_context: Any, target: Any, target_step: Any, source:
 def rgb_vector(typing_context: Any, target: Any, luma: Any, blue: Any, red: Any) -> Any:
     """Convert RGB pixels from Y, Cb and Cr by JFIF's full-range BT.601 (ITU-T T.871), in 16-bit integers.
 
-    R = Y + 1.402 r, G = Y - 0.344136 b - 0.714136 r, B = Y + 1.772 b, with b = Cb - 128 and r = Cr - 128. The integer
-    parts of the factors are added separately, so that 8-bit fractions of the rest fit.
+    R = Y + 1.402 r, G = Y - 0.344136 b - 0.714136 r, B = Y + 1.772 b, with b = Cb
+    - 128 and r = Cr - 128. The integer parts of the factors are added separately,
+    so that 8-bit fractions of the rest fit.
     """
     bytes_ = ir.VectorType(ir.IntType(8), RGB)
     lanes = ir.VectorType(ir.IntType(16), RGB)
@@ -320,11 +357,14 @@ def rgb_vector(typing_context: Any, target: Any, luma: Any, blue: Any, red: Any)
 
         def clip(value: Any) -> Any:
             value = builder.select(builder.icmp_signed("<", value, constant(0)), constant(0), value)
-            value = builder.select(builder.icmp_signed(">", value, constant(255)), constant(255), value)
+            value = builder.select(
+                builder.icmp_signed(">", value, constant(255)), constant(255), value
+            )
             return builder.trunc(value, bytes_)
 
         y, b, r = (
-            builder.zext(builder.load(_pointer(builder, address, 8, RGB), align=1), lanes) for address in args[1:]
+            builder.zext(builder.load(_pointer(builder, address, 8, RGB), align=1), lanes)
+            for address in args[1:]
         )
         b = builder.sub(b, constant(128))
         r = builder.sub(r, constant(128))
@@ -334,7 +374,10 @@ def rgb_vector(typing_context: Any, target: Any, luma: Any, blue: Any, red: Any)
         first = _shuffle(builder, red, green, list(range(2 * RGB)))
         second = _shuffle(builder, blue, blue, list(range(2 * RGB)))
         order = [pixel + RGB * channel for pixel in range(RGB) for channel in range(3)]
-        builder.store(_shuffle(builder, first, second, order), _pointer(builder, args[0], 8, 3 * RGB), align=1)
+        builder.store(
+            _shuffle(builder, first, second, order), _pointer(builder, args[0], 8, 3 * RGB), align=1
+        )
+
         return context.get_dummy_value()
 
     return types.void(*[_ADDRESS] * 4), codegen
@@ -372,7 +415,10 @@ def mirror_row(target, source, count, channels):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, inline="always")
 def sum_row(target, source, step, weights, count):  # type: ignore[no-untyped-def]
-    """Sum `count` bytes, SUM or more, by `sum_vector`. The last vector overlaps the one before."""
+    """Sum `count` bytes, SUM or more, by `sum_vector`.
+
+    The last vector overlaps the one before.
+    """
     for at in range(0, count - SUM, SUM):
         sum_vector(target + at, source + at, step, weights)
     sum_vector(target + count - SUM, source + count - SUM, step, weights)
@@ -380,7 +426,10 @@ def sum_row(target, source, step, weights, count):  # type: ignore[no-untyped-de
 
 @njit(nogil=True, inline="always")
 def sum_row_of(target, source, step, weights, taps, count):  # type: ignore[no-untyped-def]
-    """Sum `count` bytes, SUM or more, by `sum_vector_of`. The last vector overlaps the one before."""
+    """Sum `count` bytes, SUM or more, by `sum_vector_of`.
+
+    The last vector overlaps the one before.
+    """
     for at in range(0, count - SUM, SUM):
         sum_vector_of(target + at, source + at, step, weights, taps)
     sum_vector_of(target + count - SUM, source + count - SUM, step, weights, taps)
@@ -388,7 +437,10 @@ def sum_row_of(target, source, step, weights, taps, count):  # type: ignore[no-u
 
 @njit(nogil=True, inline="always")
 def sharp_row_of(target, source, step, weights, taps, count):  # type: ignore[no-untyped-def]
-    """Sum `count` bytes, SUM or more, by `sharp_vector_of`. The last vector overlaps the one before."""
+    """Sum `count` bytes, SUM or more, by `sharp_vector_of`.
+
+    The last vector overlaps the one before.
+    """
     for at in range(0, count - SUM, SUM):
         sharp_vector_of(target + at, source + at, step, weights, taps)
     sharp_vector_of(target + count - SUM, source + count - SUM, step, weights, taps)
@@ -440,6 +492,7 @@ def _idct_1d(builder: Any, x: list[Any], bits: int) -> list[Any]:
     half = constant(1 << (bits - 1))
     pairs = [(add(a, half), b) for a, b in zip(even, odd, strict=True)]
     out = [add(a, b) for a, b in pairs] + [sub(a, b) for a, b in reversed(pairs)]
+
     return [builder.ashr(value, constant(bits)) for value in out]
 
 
@@ -466,6 +519,7 @@ def idct_8x8(typing_context: Any, target: Any, step: Any, source: Any) -> Any:
         for row, value in enumerate(_transpose(builder, narrow)):
             at = builder.add(target, builder.mul(step, ir.Constant(step.type, row)))
             builder.store(value, _pointer(builder, at, 8, 8), align=1)
+
         return context.get_dummy_value()
 
     return types.void(*[_ADDRESS] * 3), codegen

@@ -20,12 +20,16 @@ from trainer_classification.plan import Draws, Plan, Policy
 
 @dataclass
 class Batch:
-    """One rank's part of a global batch. It is valid until the next one is requested: loaders reuse their buffers.
+    """One rank's part of a global batch.
+
+    It is valid until the next one is requested: loaders reuse their buffers.
 
     Attributes:
-        images: uint8 [B, H, W, C], contiguous, on the training device; `images.permute(0, 3, 1, 2)` is channels-last.
+        images: uint8 [B, H, W, C], contiguous, on the training device;
+            `images.permute(0, 3, 1, 2)` is channels-last.
         labels: int64 [B], on the same device.
-        index: int64 [B], sample ids on the same device; -1 in padding rows, whose images and labels are undefined.
+        index: int64 [B], sample ids on the same device; -1 in padding rows, whose
+            images and labels are undefined.
         count: number of real rows; they come first.
     """
 
@@ -40,12 +44,14 @@ class BatchSchedule:
     """Which samples a rank sees in which step, and how they are augmented; the same for every engine.
 
     Attributes:
-        plan: order and draws for training. None for evaluation: each sample once, in order, not augmented.
+        plan: order and draws for training. None for evaluation: each sample once,
+            in order, not augmented.
         count: samples of the split, n.
         batch_size: of the global batch.
         rank: which part of each global batch.
         world_size: number of parts.
-        view: float32 [n, 4], the box of each image that evaluation shows, as fractions of it; None: the whole image.
+        view: float32 [n, 4], the box of each image that evaluation shows, as
+            fractions of it; None: the whole image.
     """
 
     plan: Plan | None
@@ -76,20 +82,29 @@ class BatchSchedule:
 
     def draws(self, epoch: int) -> Draws:
         """Return the draws of all n samples in an epoch."""
-        return self.plan.draws(epoch) if self.plan is not None else planning.identity(self.count, self.view)
+        return (
+            self.plan.draws(epoch)
+            if self.plan is not None
+            else planning.identity(self.count, self.view)
+        )
 
     def batches(self, epoch: int, start_step: int = 0) -> Iterator[tuple[Int64, int]]:
         """Yield (index, count) of each batch from `start_step` on.
 
-        `index` is int64 [B], -1 in padding rows; `count` is the number of real rows.
+        `index` is int64 [B], -1 in padding rows; `count` is the number of real
+        rows.
         """
         if self.plan is None:
-            batches = planning.evaluation_batches(self.count, self.batch_size, self.rank, self.world_size)
+            batches = planning.evaluation_batches(
+                self.count, self.batch_size, self.rank, self.world_size
+            )
             yield from (batch for step, batch in enumerate(batches) if step >= start_step)
             return
 
         order = self.plan.order(epoch)
-        for index in planning.training_batches(order, self.batch_size, self.rank, self.world_size, start_step):
+        for index in planning.training_batches(
+            order, self.batch_size, self.rank, self.world_size, start_step
+        ):
             yield index, len(index)
 
 
@@ -108,8 +123,9 @@ class LoaderRequest:
         threads: that load; 0: one for each CPU.
         rank: which part of each global batch.
         world_size: number of parts.
-        eval_crop: side of the central square that evaluation shows, as a fraction of each image's short side; 0: the
-            whole image. Images that are stored at their own size are always shown whole.
+        eval_crop: side of the central square that evaluation shows, as a fraction
+            of each image's short side; 0: the whole image. Images that are stored
+            at their own size are always shown whole.
     """
 
     folder: Path
@@ -128,13 +144,17 @@ class LoaderRequest:
     def schedule(self) -> BatchSchedule:
         """Which samples this rank sees in which step."""
         count = self.manifest.splits[self.split].count
-        return BatchSchedule(self.plan, count, self.batch_size, self.rank, self.world_size, self._view())
+        return BatchSchedule(
+            self.plan, count, self.batch_size, self.rank, self.world_size, self._view()
+        )
 
     def _view(self) -> Float32 | None:
         """Return the boxes that evaluation shows; None for the whole images."""
         if self.plan is not None or self.eval_crop == 0 or not self.manifest.resized:
             return None
-        return planning.central_boxes(open_table(self.folder, self.manifest, self.split).sizes, self.eval_crop)
+        return planning.central_boxes(
+            open_table(self.folder, self.manifest, self.split).sizes, self.eval_crop
+        )
 
 
 class Loader(ABC):

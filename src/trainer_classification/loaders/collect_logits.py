@@ -12,12 +12,15 @@ from trainer_classification.loaders.base import Loader
 
 
 @torch.inference_mode()
-def collect_logits(network: nn.Module, loader: Loader, normalize: Callable[[Tensor], Tensor]) -> tuple[Float32, Int64]:
+def collect_logits(
+    network: nn.Module, loader: Loader, normalize: Callable[[Tensor], Tensor]
+) -> tuple[Float32, Int64]:
     """Compute the logits of every sample in fp32, by the running statistics; the network's mode is restored.
 
     Args:
         network: on the loader's device; float [B, C, H, W] to logits [B, K].
-        loader: opened for evaluation, with all samples of the split on this one rank.
+        loader: opened for evaluation, with all samples of the split on this one
+            rank.
         normalize: uint8 [B, H, W, C] to what the network takes.
 
     Returns:
@@ -36,4 +39,5 @@ def collect_logits(network: nn.Module, loader: Loader, normalize: Callable[[Tens
     network.train(was_training)
 
     order = torch.cat(indices).argsort()
+
     return torch.cat(logits)[order].cpu().numpy(), torch.cat(labels)[order].cpu().numpy()

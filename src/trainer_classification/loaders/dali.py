@@ -1,7 +1,8 @@
 """The dali loader: NVIDIA's library decodes, crops, resizes and mirrors, in our order and with our draws.
 
-Large images are the original files in memory-mapped tars, and only the drawn box of each is decoded. Small ones are
-rows of the array. On a GPU, `mixed` decodes (nvJPEG), the rest runs there too, and DLPack passes the batch on.
+Large images are the original files in memory-mapped tars, and only the drawn box
+of each is decoded. Small ones are rows of the array. On a GPU, `mixed` decodes
+(nvJPEG), the rest runs there too, and DLPack passes the batch on.
 
 https://docs.nvidia.com/deeplearning/dali/user-guide/docs/
 """
@@ -73,13 +74,22 @@ class DaliLoader(Loader):
         self._running_jobs: deque[_Job] = deque()
 
         encoded = isinstance(store, TarStore)
-        crops = isinstance(store, TarStore) or resizes(schedule.policy, store.images.shape[1], image_size)
-        self.graph = Graph(encoded, crops, channels, image_size, schedule.policy, device.type == "cuda")
-        self._pipeline = build(self.graph, self._next_inputs, schedule.rows, threads or cpu_count(), _gpu_id(device))
+        crops = isinstance(store, TarStore) or resizes(
+            schedule.policy, store.images.shape[1], image_size
+        )
+        self.graph = Graph(
+            encoded, crops, channels, image_size, schedule.policy, device.type == "cuda"
+        )
+        self._pipeline = build(
+            self.graph, self._next_inputs, schedule.rows, threads or cpu_count(), _gpu_id(device)
+        )
         self._pipeline.build()
 
     def _next_inputs(self) -> list[Any]:
-        """Return the inputs of the next batch to DALI. StopIteration ends the epoch."""
+        """Return the inputs of the next batch to DALI.
+
+        StopIteration ends the epoch.
+        """
         job = next(self._jobs)
         self._running_jobs.append(job)
         return job.inputs
@@ -97,14 +107,17 @@ class DaliLoader(Loader):
             return
 
         # One copy per epoch: the loop below never waits for the host.
-        indices = torch.from_numpy(np.stack([index for index, _ in batches])).to(self.device, non_blocking=True)
+        indices = torch.from_numpy(np.stack([index for index, _ in batches])).to(
+            self.device, non_blocking=True
+        )
         self._jobs = self._make_jobs(self.schedule.draws(epoch), batches)
         try:
             self._pipeline.schedule_run()
             for index in indices:
                 images = self._take_output()
                 count = self._running_jobs.popleft().count
-                # The tensor owns what DALI exports by DLPack: later batches never write there.
+                # The tensor owns what DALI exports by DLPack: later batches never
+                # write there.
                 self._pipeline.release_outputs()
                 self._pipeline.schedule_run()
                 yield Batch(images, self.labels[index], index, count)
@@ -123,7 +136,10 @@ class DaliLoader(Loader):
         return from_dlpack(images.as_tensor())
 
     def _explain_error(self, error: RuntimeError) -> str:
-        """Find the image that DALI could not decode. DALI does not name it, so decode the images of its jobs again."""
+        """Find the image that DALI could not decode.
+
+        DALI does not name it, so decode the images of its jobs again.
+        """
         from trainer_classification.data.decode import BadImageError, decode
 
         for job in self._running_jobs if self.graph.encoded else ():
@@ -133,6 +149,7 @@ class DaliLoader(Loader):
                 except BadImageError as bad:
                     name = self.table.files[sample]
                     return f"Image {sample} ({name}) is damaged in its tar: {bad}. Prepare again with --force."
+
         return f"DALI cannot make a batch of images {self._running_jobs[0].index.tolist()}: {error}"
 
     def _drain(self) -> None:
@@ -165,7 +182,8 @@ def _gpu_id(device: torch.device) -> int | None:
 def _image_reader(store: TarStore | ArrayStore) -> Callable[[int], npt.NDArray[np.uint8]]:
     """Return a function from a sample id to the bytes of its file, or to its pixels.
 
-    It returns views of plain arrays, which are quicker to make than views of np.memmap.
+    It returns views of plain arrays, which are quicker to make than views of
+    np.memmap.
     """
     if isinstance(store, ArrayStore):
         return np.asarray(store.images).__getitem__
@@ -195,7 +213,12 @@ def open_dali(request: LoaderRequest) -> DaliLoader:
     store: TarStore | ArrayStore
     if manifest.resized:
         check_format(folder, manifest, "tar")
-        check_files(folder, manifest, split, [name for name in manifest.files if name.startswith(f"tar/{split}-")])
+        check_files(
+            folder,
+            manifest,
+            split,
+            [name for name in manifest.files if name.startswith(f"tar/{split}-")],
+        )
         store = open_tars(folder / "tar", split, manifest.splits[split].count)
     else:
         store = open_array(folder, manifest, split)

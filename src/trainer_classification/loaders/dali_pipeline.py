@@ -1,7 +1,8 @@
 """Define the DALI pipeline of the dali loader, once for CPU and GPU.
 
-On a CPU, decoded pixels equal Pillow's to the bit. Resizing uses the same triangular filter with other rounding.
-Copies, mirroring and blanked squares are exact.
+On a CPU, decoded pixels equal Pillow's to the bit. Resizing uses the same
+triangular filter with other rounding. Copies, mirroring and blanked squares are
+exact.
 """
 
 from __future__ import annotations
@@ -44,7 +45,10 @@ class Graph:
 
     @property
     def inputs(self) -> list[str]:
-        """Return the names of the source's inputs for each batch, in order. See `make_inputs`."""
+        """Return the names of the source's inputs for each batch, in order.
+
+        See `make_inputs`.
+        """
         used = {
             "image": True,
             "start": self.encoded or self.resizes,
@@ -57,8 +61,12 @@ class Graph:
         return [name for name, wanted in used.items() if wanted]
 
 
-def build(graph: Graph, source: Source, batch_size: int, threads: int, device_id: int | None) -> Any:
-    """Define the pipeline, without building it yet. Its output is uint8 [B, T, T, C].
+def build(
+    graph: Graph, source: Source, batch_size: int, threads: int, device_id: int | None
+) -> Any:
+    """Define the pipeline, without building it yet.
+
+    Its output is uint8 [B, T, T, C].
 
     Args:
         graph: what the pipeline does.
@@ -69,17 +77,26 @@ def build(graph: Graph, source: Source, batch_size: int, threads: int, device_id
     """
     from nvidia.dali import Pipeline, fn
 
-    pipeline = Pipeline(batch_size, threads, device_id, prefetch_queue_depth=_PREFETCH, set_affinity=False)
+    pipeline = Pipeline(
+        batch_size, threads, device_id, prefetch_queue_depth=_PREFETCH, set_affinity=False
+    )
     names = graph.inputs
     layouts = ["HWC" if name == "image" and not graph.encoded else "" for name in names]
     with pipeline:
-        # Nothing is copied: the files are views of the memory map, and `DaliLoader` keeps the other inputs alive.
+        # Nothing is copied: the files are views of the memory map, and
+        # `DaliLoader` keeps the other inputs alive.
         nodes = fn.external_source(
-            source=source, num_outputs=len(names), batch=True, no_copy=True, parallel=False, layout=layouts
+            source=source,
+            num_outputs=len(names),
+            batch=True,
+            no_copy=True,
+            parallel=False,
+            layout=layouts,
         )
         inputs = dict(zip(names, nodes, strict=True))
         images = _augment(graph, _crop(graph, inputs), inputs)
         pipeline.set_outputs(images)
+
     return pipeline
 
 
@@ -102,7 +119,13 @@ def _crop(graph: Graph, inputs: dict[str, Any]) -> Any:
         return fn.resize(images, **filters)
     images = images.gpu() if graph.gpu else images
     if graph.resizes:
-        return fn.resize(images, roi_start=inputs["start"], roi_end=inputs["extent"], roi_relative=True, **filters)
+        return fn.resize(
+            images,
+            roi_start=inputs["start"],
+            roi_end=inputs["extent"],
+            roi_relative=True,
+            **filters,
+        )
     return images
 
 
@@ -129,18 +152,27 @@ def _augment(graph: Graph, images: Any, inputs: dict[str, Any]) -> Any:
 def _shift(images: Any, shift: Any, side: int, policy: Policy) -> Any:
     """Shift images so that output pixel (y, x) is input pixel (y + dy, x + dx).
 
-    `shift` includes `policy.shift` where the padding is "reflect", since the padded image starts that much earlier.
+    `shift` includes `policy.shift` where the padding is "reflect", since the
+    padded image starts that much earlier.
     """
     from nvidia.dali import fn
 
     if policy.pad == "zero":
-        return fn.slice(images, start=shift, shape=[side] * 2, axes=[0, 1], out_of_bounds_policy="pad", fill_values=0)
+        return fn.slice(
+            images,
+            start=shift,
+            shape=[side] * 2,
+            axes=[0, 1],
+            out_of_bounds_policy="pad",
+            fill_values=0,
+        )
     for axis in (0, 1) if policy.shift else ():
         before = fn.slice(images, start=[1], shape=[policy.shift], axes=[axis])
         after = fn.slice(images, start=[side - 1 - policy.shift], shape=[policy.shift], axes=[axis])
         before = fn.flip(before, vertical=axis == 0, horizontal=axis == 1)
         after = fn.flip(after, vertical=axis == 0, horizontal=axis == 1)
         images = fn.cat(before, images, after, axis=axis)
+
     return fn.slice(images, start=shift, shape=[side] * 2, axes=[0, 1])
 
 
@@ -153,8 +185,9 @@ def make_inputs(graph: Graph, draws: Draws, sizes: npt.NDArray[np.int32]) -> dic
         sizes: int32 [B, 2], width and height of the originals in px.
 
     Returns:
-        start, extent: for encoded images int32 [B, 2], x, y and w, h of the box in px of the original. For pixels
-            float32 [B, 2], the first and last corner of the box, y, x, as fractions.
+        start, extent: for encoded images int32 [B, 2], x, y and w, h of the box
+            in px of the original. For pixels float32 [B, 2], the first and last
+            corner of the box, y, x, as fractions.
         shift: int32 [B, 2], y, x.
         flip: int32 [B].
         blank_start, blank_extent: float32 [B, 2], y, x in px.
@@ -168,7 +201,9 @@ def make_inputs(graph: Graph, draws: Draws, sizes: npt.NDArray[np.int32]) -> dic
         start = draws.box[:, 1::-1]
         inputs |= {"start": start, "extent": np.minimum(start + draws.box[:, :1:-1], np.float32(1))}
     if policy.crop == "shift":
-        inputs["shift"] = draws.shift.astype(np.int32) + (policy.shift if policy.pad == "reflect" else 0)
+        inputs["shift"] = draws.shift.astype(np.int32) + (
+            policy.shift if policy.pad == "reflect" else 0
+        )
     if policy.cutout:
         blank = cutout_boxes(draws.cutout, graph.size, policy.cutout).astype(np.float32)
         inputs |= {"blank_start": blank[:, :2], "blank_extent": blank[:, 2:]}

@@ -1,6 +1,7 @@
 """The ffcv loader: betons through one compiled pass of our own, in our order and with our draws.
 
-The file format and the JPEG library are FFCV's. Its Loader is not used, and `ffcv` is never imported. Memory is
+The file format and the JPEG library are FFCV's. Its Loader is not used, and
+`ffcv` is never imported. Memory is
 bounded: each thread holds one decoded image, not a batch of the largest.
 """
 
@@ -38,8 +39,10 @@ class BetonSplit:
         store: the memory-mapped beton.
         files: the original file of each sample, for error messages.
         channels: 1 or 3.
-        fixed_size: all images are raw squares of one size, and are shifted instead of resized.
-        remedy: the advice at the end of an error message: how to make the beton again.
+        fixed_size: all images are raw squares of one size, and are shifted
+            instead of resized.
+        remedy: the advice at the end of an error message: how to make the beton
+            again.
     """
 
     store: BetonStore
@@ -66,8 +69,11 @@ def open_ffcv(request: LoaderRequest) -> Loader:
         files=open_table(folder, manifest, request.split).files,
         channels=manifest.channels,
         fixed_size=not manifest.resized,
-        remedy=(f"Prepare again: python scripts/prepare.py --dataset {manifest.dataset} --formats beton --force"),
+        remedy=(
+            f"Prepare again: python scripts/prepare.py --dataset {manifest.dataset} --formats beton --force"
+        ),
     )
+
     return FfcvLoader(split, request.schedule, request.image_size, request.device, request.threads)
 
 
@@ -83,13 +89,20 @@ class FfcvLoader(RingBufferLoader):
     """
 
     def __init__(
-        self, split: BetonSplit, schedule: BatchSchedule, image_size: int, device: torch.device, threads: int = 0
+        self,
+        split: BetonSplit,
+        schedule: BatchSchedule,
+        image_size: int,
+        device: torch.device,
+        threads: int = 0,
     ) -> None:
         self.split = split
         self.store = split.store
         self._side = int(split.store.widths[0])
         self._widest = max(1, int(split.store.widths.max()))
-        super().__init__(schedule, split.store.labels, image_size, split.channels, device=device, threads=threads)
+        super().__init__(
+            schedule, split.store.labels, image_size, split.channels, device=device, threads=threads
+        )
 
     def _make(self, index: Int64, draws: Draws, out: npt.NDArray[np.uint8]) -> None:
         if self.split.fixed_size:
@@ -98,19 +111,28 @@ class FfcvLoader(RingBufferLoader):
 
         store = self.store
         images = store.modes, store.widths, store.heights, store.places, store.sizes
-        status, row = crops.crops(store.data, *images, self._widest, index, draws.box, draws.flip, out)
+        status, row = crops.crops(
+            store.data, *images, self._widest, index, draws.box, draws.flip, out
+        )
         if status != 0:
             sample = int(index[row])
             file = self.split.files[sample]
-            raise ValueError(f"Sample {sample} ({file}) cannot be used: {_REASONS[status]}. {self.split.remedy}")
+            raise ValueError(
+                f"Sample {sample} ({file}) cannot be used: {_REASONS[status]}. {self.split.remedy}"
+            )
         cpu.cut_out(out, draws, self.schedule.policy)
 
     def _make_fixed_size(self, index: Int64, draws: Draws, out: npt.NDArray[np.uint8]) -> None:
-        """Write a batch of raw images. They are stored as RGB, so a gray dataset keeps one channel of three."""
+        """Write a batch of raw images.
+
+        They are stored as RGB, so a gray dataset keeps one channel of three.
+        """
         starts = np.where(index < 0, -1, self.store.places[index].astype(np.int64))
         gray = out.shape[3] == 1
         images = np.empty((*out.shape[:3], 3), np.uint8) if gray else out
-        cpu.augment_at(self.store.data, starts, self._side, draws, self.schedule.policy, "HWC", images)
+        cpu.augment_at(
+            self.store.data, starts, self._side, draws, self.schedule.policy, "HWC", images
+        )
         if gray:
             out[:] = images[..., :1]
 

@@ -11,18 +11,22 @@ Int32 = npt.NDArray[np.int32]
 
 
 def pixel_boxes(box: npt.NDArray[np.float32], sizes: npt.NDArray[np.integer[Any]]) -> Int32:
-    """Round boxes to whole pixels. Those of `plan.resized_crop_boxes` are whole already.
+    """Round boxes to whole pixels.
+
+    Those of `plan.resized_crop_boxes` are whole already.
 
     Args:
         box: float32 [n, 4], x, y, w, h as fractions of the image.
         sizes: int [n, 2], width and height of the images in px.
 
     Returns:
-        int32 [n, 4]: x, y, w, h in px, within the image, at least one pixel wide and high.
+        int32 [n, 4]: x, y, w, h in px, within the image, at least one pixel wide
+        and high.
     """
     scaled = box.astype(np.float64) * np.tile(sizes, 2)
     start = np.clip(np.rint(scaled[:, :2]), 0, sizes - 1)
     end = np.clip(np.rint(scaled[:, :2] + scaled[:, 2:]), start + 1, sizes)
+
     return np.concatenate([start, end - start], axis=1).astype(np.int32)
 
 
@@ -40,4 +44,5 @@ def cutout_boxes(center: npt.NDArray[np.float32], size: int, side: int) -> Int32
     first = np.floor(center * np.float32(size)).astype(np.int32) - side // 2
     start = np.maximum(first, 0)
     end = np.minimum(first + side, size)
+
     return np.concatenate([start, end - start], axis=1)

@@ -15,10 +15,11 @@ from trainer_classification.loaders.base import Loader, LoaderRequest
 
 Placement = Literal["", "device", "host"]
 
-# Fraction of free GPU memory the dataset may use; the rest is for training. A ResNet-50 with AMP and a batch of 128
-# takes most of the 16 GB of a T4.
+# Fraction of free GPU memory the dataset may use; the rest is for training. A
+# ResNet-50 with AMP and a batch of 128 takes most of the 16 GB of a T4.
 _DEVICE_FRACTION = 0.4
-# Fraction of free host memory. The array is memory-mapped: what exceeds the memory is read from disk in each epoch.
+# Fraction of free host memory. The array is memory-mapped: what exceeds the
+# memory is read from disk in each epoch.
 _HOST_FRACTION = 0.7
 
 _PACKAGE = "trainer_classification.loaders"
@@ -33,7 +34,8 @@ class EngineSpec:
         module: must be importable; "": nothing beside torch and numpy.
         install: how to install that module, for messages.
         formats: (images are resized) -> formats the engine reads.
-        openers: placement -> "module:function", imported when it is needed; "" for an engine without placement.
+        openers: placement -> "module:function", imported when it is needed; ""
+            for an engine without placement.
     """
 
     name: str
@@ -87,7 +89,8 @@ class EngineChoice:
 
     Attributes:
         name: of the engine.
-        placement: "device" or "host" where the resident engine keeps the array; "" for the others.
+        placement: "device" or "host" where the resident engine keeps the array;
+            "" for the others.
         reason: one line for the user, with the engine's name.
     """
 
@@ -114,11 +117,12 @@ def choose_engine(
         array_bytes: of all splits together, as the array format stores them.
         device: that trains.
         resized: True if the images are stored resized.
-        prepared: the only formats that can be had. None: what is missing will be prepared.
+        prepared: the only formats that can be had. None: what is missing will be
+            prepared.
 
     Raises:
-        ValueError: the engine is not installed, no installed engine reads the prepared formats, or the array fits
-            nowhere.
+        ValueError: the engine is not installed, no installed engine reads the
+            prepared formats, or the array fits nowhere.
     """
     if loader != "auto":
         require_installed(loader)
@@ -132,6 +136,7 @@ def choose_engine(
     if name != "resident":
         return EngineChoice(name, "", f"{name}: {reason}")
     placement, where = _place_array(array_bytes, device)
+
     return EngineChoice(name, placement, f"{where} ({reason})")
 
 
@@ -178,7 +183,10 @@ def _fastest(array_bytes: int, device: torch.device) -> tuple[str, str]:
     too_large = f"the array, {size}, exceeds {_megabytes(free)} of free memory"
     if installed(streaming):
         return streaming, f"auto: {too_large}"
-    return "resident", f"auto: {too_large} and is read from disk, because {streaming} is not installed"
+    return (
+        "resident",
+        f"auto: {too_large} and is read from disk, because {streaming} is not installed",
+    )
 
 
 def _fastest_prepared(
@@ -202,8 +210,9 @@ def _fastest_prepared(
 def _place_array(array_bytes: int, device: torch.device) -> tuple[Placement, str]:
     """Choose where the resident engine keeps the array, and say so.
 
-    On the GPU if it fits beside the model, else on the host. Augmentation on the host needs numba; without it, the
-    array is used through torch only, on the device that trains.
+    On the GPU if it fits beside the model, else on the host. Augmentation on the
+    host needs numba; without it, the array is used through torch only, on the
+    device that trains.
 
     Raises:
         ValueError: it fits nowhere.
@@ -219,7 +228,10 @@ def _place_array(array_bytes: int, device: torch.device) -> tuple[Placement, str
     if array_bytes <= _DEVICE_FRACTION * free:
         return "device", f"resident on the GPU: {size} of {_megabytes(free)} free"
     if has_numba:
-        return "host", f"resident on the host: {size} do not fit beside the model in {_megabytes(free)} free"
+        return (
+            "host",
+            f"resident on the host: {size} do not fit beside the model in {_megabytes(free)} free",
+        )
     if array_bytes <= free:
         return "device", f"resident, {size}, with torch only: numba is not installed"
     raise ValueError(

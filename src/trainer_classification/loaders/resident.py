@@ -1,7 +1,7 @@
 """The resident loader: the whole array within reach, on the training device or memory-mapped on the host.
 
-On the device, a batch is a few torch operations. On the host, the threads of `ring_buffer.py` run the kernels of
-`augment/cpu.py` over the memory-mapped array.
+On the device, a batch is a few torch operations. On the host, the threads of
+`ring_buffer.py` run the kernels of `augment/cpu.py` over the memory-mapped array.
 """
 
 from __future__ import annotations
@@ -23,12 +23,15 @@ from trainer_classification.plan import Draws
 Uint8 = npt.NDArray[np.uint8]
 
 _UPLOAD_BYTES = 64 << 20
-# Bytes of batches augmented in one go. On a GPU, a batch of small images costs its kernel launches, not its pixels.
+# Bytes of batches augmented in one go. On a GPU, a batch of small images costs
+# its kernel launches, not its pixels.
 _GROUP_BYTES = 8 << 20
 
 
 class DeviceResident(Loader):
-    """Deliver batches from a split that is held on the training device. Needs torch and numpy only.
+    """Deliver batches from a split that is held on the training device.
+
+    Needs torch and numpy only.
 
     Args:
         store: the split.
@@ -37,7 +40,9 @@ class DeviceResident(Loader):
         device: where the split is held.
     """
 
-    def __init__(self, store: ArrayStore, schedule: BatchSchedule, image_size: int, device: torch.device) -> None:
+    def __init__(
+        self, store: ArrayStore, schedule: BatchSchedule, image_size: int, device: torch.device
+    ) -> None:
         super().__init__(schedule)
         self.image_size = image_size
         self.device = device
@@ -52,7 +57,9 @@ class DeviceResident(Loader):
             return
 
         # One copy per epoch: the loop below never waits for the host.
-        indices = torch.from_numpy(np.stack([index for index, _ in batches])).to(self.device, non_blocking=True)
+        indices = torch.from_numpy(np.stack([index for index, _ in batches])).to(
+            self.device, non_blocking=True
+        )
         labels = self.labels[indices]
         counts = iter([count for _, count in batches])
         batch_bytes = self.schedule.rows * self.image_size**2 * self.images.shape[3]
@@ -65,7 +72,9 @@ class DeviceResident(Loader):
             images = device_augment.augment(
                 self.images, index, draws[index], self.schedule.policy, self.image_size, self.layout
             )
-            for batch in zip(images.chunk(len(group_indices)), group_labels, group_indices, strict=True):
+            for batch in zip(
+                images.chunk(len(group_indices)), group_labels, group_indices, strict=True
+            ):
                 yield Batch(*batch, next(counts))
 
     def close(self) -> None:
@@ -75,7 +84,9 @@ class DeviceResident(Loader):
         self.labels = torch.empty(0)
 
 
-def _upload(images: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], device: torch.device) -> Tensor:
+def _upload(
+    images: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], device: torch.device
+) -> Tensor:
     """Copy images to the device in pieces, so that the host holds one piece at a time."""
     uploaded = torch.empty(images.shape, dtype=torch.uint8, device=device)
     rows = max(1, _UPLOAD_BYTES // max(1, images[:1].nbytes))
@@ -86,7 +97,9 @@ def _upload(images: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], device: tor
 
 
 class HostResident(RingBufferLoader):
-    """Deliver batches from a memory-mapped split. Threads make them ahead of the training step.
+    """Deliver batches from a memory-mapped split.
+
+    Threads make them ahead of the training step.
 
     Args:
         store: the split.
@@ -97,22 +110,39 @@ class HostResident(RingBufferLoader):
     """
 
     def __init__(
-        self, store: ArrayStore, schedule: BatchSchedule, image_size: int, device: torch.device, threads: int = 0
+        self,
+        store: ArrayStore,
+        schedule: BatchSchedule,
+        image_size: int,
+        device: torch.device,
+        threads: int = 0,
     ) -> None:
         from trainer_classification.augment import cpu  # needs numba, which a bare machine lacks
 
         self.store = store
         self._augment = cpu.augment
         channels = store.images.shape[3]
-        super().__init__(schedule, store.labels, image_size, channels, device=device, threads=threads)
+        super().__init__(
+            schedule, store.labels, image_size, channels, device=device, threads=threads
+        )
 
     def _make(self, index: Int64, draws: Draws, out: Uint8) -> None:
-        self._augment(self.store.images, index, draws, self.schedule.policy, out.shape[1], self.store.layout, out)
+        self._augment(
+            self.store.images,
+            index,
+            draws,
+            self.schedule.policy,
+            out.shape[1],
+            self.store.layout,
+            out,
+        )
 
     def close(self) -> None:
         """End the threads and release the buffers and the memory map."""
         super().close()
-        self.store = ArrayStore(np.empty((0, 0, 0, 0), np.uint8), np.empty(0, np.int64), np.empty((0, 2), np.int32))
+        self.store = ArrayStore(
+            np.empty((0, 0, 0, 0), np.uint8), np.empty(0, np.int64), np.empty((0, 2), np.int32)
+        )
 
 
 def open_device_resident(request: LoaderRequest) -> DeviceResident:
@@ -132,4 +162,6 @@ def open_host_resident(request: LoaderRequest) -> HostResident:
         ValueError: the split or its array is missing or damaged.
     """
     store = open_array(request.folder, request.manifest, request.split)
-    return HostResident(store, request.schedule, request.image_size, request.device, request.threads)
+    return HostResident(
+        store, request.schedule, request.image_size, request.device, request.threads
+    )

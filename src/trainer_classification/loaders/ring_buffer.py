@@ -25,7 +25,9 @@ from trainer_classification.loaders.base import Batch, BatchSchedule, Loader
 from trainer_classification.plan import Draws
 
 Uint8 = npt.NDArray[np.uint8]
-EpochPlan = tuple[Draws, list[tuple[Int64, int]]]  # the draws of all samples, and (index, count) of each batch
+EpochPlan = tuple[
+    Draws, list[tuple[Int64, int]]
+]  # the draws of all samples, and (index, count) of each batch
 
 cuda: Any = torch.cuda  # its streams and events are untyped
 
@@ -44,7 +46,8 @@ class _Slot:
 class RingBufferLoader(Loader):
     """Deliver batches that threads make on the host.
 
-    An engine implements `_make`, which must release the GIL while it works, and extends `close`.
+    An engine implements `_make`, which must release the GIL while it works, and
+    extends `close`.
 
     Args:
         schedule: the samples of each batch and their augmentation.
@@ -77,8 +80,14 @@ class RingBufferLoader(Loader):
         self._ahead: dict[int, Future[EpochPlan]] = {}
 
         try:
-            # Load the kernels now (or compile them, the first time), not within the first training step.
-            self._fill(self._ring[0], planning.identity(schedule.count), np.zeros(schedule.rows, np.int64), 0)
+            # Load the kernels now (or compile them, the first time), not within
+            # the first training step.
+            self._fill(
+                self._ring[0],
+                planning.identity(schedule.count),
+                np.zeros(schedule.rows, np.int64),
+                0,
+            )
         except BaseException:
             self.close()
             raise
@@ -93,10 +102,14 @@ class RingBufferLoader(Loader):
     def _batches(self, epoch: int, start_step: int) -> Iterator[Batch]:
         draws, batches = self._plan_epoch(epoch)
         jobs = zip(cycle(self._ring), batches[start_step:])
-        pending = deque(self._pool.submit(self._fill, slot, draws, *job) for slot, job in islice(jobs, len(self._ring)))
+        pending = deque(
+            self._pool.submit(self._fill, slot, draws, *job)
+            for slot, job in islice(jobs, len(self._ring))
+        )
         try:
             while pending:
-                # Until here the consumer used the batch yielded last, so its buffers are free again only now.
+                # Until here the consumer used the batch yielded last, so its
+                # buffers are free again only now.
                 yield self._deliver(pending.popleft().result())
                 for slot, job in islice(jobs, 1):
                     pending.append(self._pool.submit(self._fill, slot, draws, *job))
@@ -131,13 +144,16 @@ class RingBufferLoader(Loader):
 
         tensors = slot.images, slot.labels, slot.index
         with torch.cuda.stream(self._stream):
-            images, labels, index = (tensor.to(self.device, non_blocking=True) for tensor in tensors)
+            images, labels, index = (
+                tensor.to(self.device, non_blocking=True) for tensor in tensors
+            )
             cast(Any, slot.copied).record(self._stream)
 
         training = torch.cuda.current_stream(self.device)
         training.wait_stream(self._stream)
         for tensor in (images, labels, index):
             tensor.record_stream(training)
+
         return Batch(images, labels, index, slot.count)
 
     @abstractmethod

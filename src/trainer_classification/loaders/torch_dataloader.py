@@ -1,6 +1,7 @@
 """The torch loader: DataLoader and torchvision over the original files, as most people write it. The baseline.
 
-Only the order and the draws are ours. They are sent to the workers with the indices, so the workers keep no state.
+Only the order and the draws are ours. They are sent to the workers with the
+indices, so the workers keep no state.
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ class Item(NamedTuple):
 class PlannedBatches(Sampler[list[Item]]):
     """Sample the planned batches of the current epoch, from `start_step` on."""
 
-    def __init__(self, schedule: BatchSchedule, sizes: npt.NDArray[np.int32], image_size: int) -> None:
+    def __init__(
+        self, schedule: BatchSchedule, sizes: npt.NDArray[np.int32], image_size: int
+    ) -> None:
         self.schedule = schedule
         self.sizes = sizes
         self.image_size = image_size
@@ -67,7 +70,9 @@ class PlannedBatches(Sampler[list[Item]]):
             drawn = draws[index]
             boxes = pixel_boxes(drawn.box, self.sizes[index])
             blanks = cutout_boxes(drawn.cutout, self.image_size, policy.cutout)
-            columns = (values.tolist() for values in (index, boxes, drawn.flip, drawn.shift, blanks))
+            columns = (
+                values.tolist() for values in (index, boxes, drawn.flip, drawn.shift, blanks)
+            )
             yield [Item(*values) for values in zip(*columns, strict=True)]
 
     def __len__(self) -> int:
@@ -78,7 +83,8 @@ class Originals(Dataset[tuple[npt.NDArray[np.uint8], int, int]]):
     """Decode and augment the original files of a split.
 
     Args:
-        manifest: manifest of the prepared dataset. It says how images of unequal size are padded.
+        manifest: manifest of the prepared dataset. It says how images of unequal
+            size are padded.
         table: the split's table.
         policy: the augmentation that the draws are for.
         image_size: side T of the returned images in px.
@@ -125,8 +131,14 @@ class Originals(Dataset[tuple[npt.NDArray[np.uint8], int, int]]):
             x, y, w, h = item.box
             image = F.resized_crop(image, y, x, h, w, [size, size], antialias=True)
         if policy.crop == "shift" and policy.shift:
-            image = F.pad(image, [policy.shift], padding_mode="reflect" if policy.pad == "reflect" else "constant")
-            image = F.crop(image, policy.shift + item.shift[0], policy.shift + item.shift[1], size, size)
+            image = F.pad(
+                image,
+                [policy.shift],
+                padding_mode="reflect" if policy.pad == "reflect" else "constant",
+            )
+            image = F.crop(
+                image, policy.shift + item.shift[0], policy.shift + item.shift[1], size, size
+            )
         image = F.horizontal_flip(image) if item.flip else image
         if policy.cutout:
             image = F.erase(image, *item.blank, v=torch.tensor(policy.fill, dtype=torch.uint8))
@@ -134,7 +146,9 @@ class Originals(Dataset[tuple[npt.NDArray[np.uint8], int, int]]):
 
 
 def open_image(path: Path, channels: int, side: int = 0, gray_shift: int = GRAY_SHIFT) -> Image:
-    """Decode an image to the pixels of `data.decode.decode`. Plain JPEG and PNG files need Pillow only.
+    """Decode an image to the pixels of `data.decode.decode`.
+
+    Plain JPEG and PNG files need Pillow only.
 
     Args:
         path: the file.
@@ -155,7 +169,9 @@ def open_image(path: Path, channels: int, side: int = 0, gray_shift: int = GRAY_
         picture = Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
     picture = picture.convert("L" if channels == 1 else "RGB")
     if side and picture.size != (side, side):
-        pixels = decoding.pad(np.asarray(picture).reshape(picture.height, picture.width, channels), side)
+        pixels = decoding.pad(
+            np.asarray(picture).reshape(picture.height, picture.width, channels), side
+        )
         picture = Image.fromarray(pixels.squeeze(2) if channels == 1 else pixels)
     return picture
 
@@ -172,7 +188,11 @@ def _open_plain(path: Path) -> Image | None:
 
     try:
         with Image.open(path) as image:
-            plain = image.format in ("JPEG", "PNG") and image.mode in ("L", "RGB") and "transparency" not in image.info
+            plain = (
+                image.format in ("JPEG", "PNG")
+                and image.mode in ("L", "RGB")
+                and "transparency" not in image.info
+            )
             if not plain or read_orientation(image).turn != UPRIGHT:
                 return None
             image.load()
@@ -190,8 +210,13 @@ def _missing_original(root: Path, file: str) -> str:
     )
 
 
-def collate_numpy(samples: list[tuple[npt.NDArray[np.uint8], int, int]]) -> tuple[npt.NDArray[Any], ...]:
-    """Collate samples to numpy arrays. A worker sends these through a pipe: slower, but without shared memory."""
+def collate_numpy(
+    samples: list[tuple[npt.NDArray[np.uint8], int, int]],
+) -> tuple[npt.NDArray[Any], ...]:
+    """Collate samples to numpy arrays.
+
+    A worker sends these through a pipe: slower, but without shared memory.
+    """
     images, labels, index = zip(*samples, strict=True)
     return np.stack(images), np.array(labels, np.int64), np.array(index, np.int64)
 
@@ -213,7 +238,8 @@ class TorchLoader(Loader):
 
     Args:
         dataset: the split.
-        sizes: int32 [n, 2], width and height in px of the images that boxes are cropped from.
+        sizes: int32 [n, 2], width and height in px of the images that boxes are
+            cropped from.
         schedule: the samples of each batch and their augmentation.
         device: where the batches are delivered.
         workers: worker processes. 0: one per CPU.
@@ -253,13 +279,16 @@ class TorchLoader(Loader):
 
         before = set(threading.enumerate())
         batches = iter(self._loader)
-        # These threads send the workers their work. DataLoader ends them but does not wait for that.
+        # These threads send the workers their work. DataLoader ends them but does
+        # not wait for that.
         started = set(threading.enumerate()) - before
         self._feeders |= {thread for thread in started if thread.name == "QueueFeederThread"}
 
         for images, labels, index in batches:
             count = int((index >= 0).sum())
-            yield Batch(self._to_device(images), self._to_device(labels), self._to_device(index), count)
+            yield Batch(
+                self._to_device(images), self._to_device(labels), self._to_device(index), count
+            )
 
     def _to_device(self, values: Any) -> Tensor:
         return torch.as_tensor(values).to(self.device, non_blocking=True)
@@ -267,7 +296,8 @@ class TorchLoader(Loader):
     def close(self) -> None:
         """End the workers and the threads that feed them."""
         self._end_epoch()
-        # Dropping the DataLoader is not enough, since the traceback of an error may hold its iterator.
+        # Dropping the DataLoader is not enough, since the traceback of an error
+        # may hold its iterator.
         iterator: Any = getattr(self._loader, "_iterator", None)
         if iterator is not None:
             iterator._shutdown_workers()
@@ -296,4 +326,5 @@ def open_torch(request: LoaderRequest) -> TorchLoader:
     dataset = Originals(manifest, table, schedule.policy, request.image_size)
     # Small images are cropped as the array holds them, padded to one size.
     sizes = table.sizes if manifest.resized else np.full_like(table.sizes, manifest.image_size)
+
     return TorchLoader(dataset, sizes, schedule, request.device, request.threads)

@@ -1,6 +1,7 @@
 """Measure how far confidences can be believed, and correct them by a temperature, with numpy only.
 
-Source of both: Guo, Pleiss, Sun, Weinberger, "On Calibration of Modern Neural Networks", arXiv 1706.04599.
+Source of both: Guo, Pleiss, Sun, Weinberger, "On Calibration of Modern Neural
+Networks", arXiv 1706.04599.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from trainer_classification.arrays import Bool, Float32, Float64, Int64
 _Number = TypeVar("_Number", bound=np.generic)
 
 BINS = 15
-# A network trained with label smoothing is corrected by some 0.3 to 0.9, one trained without by some 1 to 5.
+# A network trained with label smoothing is corrected by some 0.3 to 0.9, one
+# trained without by some 1 to 5.
 MINIMUM_TEMPERATURE = 0.2
 MAXIMUM_TEMPERATURE = 20.0
 
@@ -35,7 +37,8 @@ class TemperatureFit:
         temperature: logits are divided by it; 1.0 where there is nothing to fit.
         loss_before: mean cross entropy at temperature 1; NaN without images.
         loss_after: mean cross entropy at `temperature`; NaN without images.
-        note: why the temperature is a bound or 1.0, in a sentence; "" where it is the best one.
+        note: why the temperature is a bound or 1.0, in a sentence; "" where it is
+            the best one.
     """
 
     temperature: float
@@ -56,6 +59,7 @@ def softmax(logits: Float32, temperature: float = 1.0) -> Float64:
     """
     scaled = logits.astype(np.float64) / temperature
     exponentials = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+
     return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
@@ -80,13 +84,15 @@ def cross_entropy(logits: Float32, labels: Int64, temperature: float = 1.0) -> f
         scaled = _subtract_own(logits_block, labels_block) / temperature
         highest = scaled.max(axis=1)
         total += float((highest + np.log(np.exp(scaled - highest[:, None]).sum(axis=1))).sum())
+
     return total / len(labels)
 
 
 def calibration_error(confidences: Float64, correct: Bool, bins: int = BINS) -> float:
     """Return the expected calibration error: the mean distance of confidence from accuracy over bins of confidence.
 
-    Bin m of M holds the confidences above (m - 1) / M, up to and including m / M. Each bin weighs as its images do.
+    Bin m of M holds the confidences above (m - 1) / M, up to and including m / M.
+    Each bin weighs as its images do.
 
     Args:
         confidences: float64 [N], of 0 to 1, of the predicted classes.
@@ -100,14 +106,18 @@ def calibration_error(confidences: Float64, correct: Bool, bins: int = BINS) -> 
         return math.nan
     index = np.clip(np.ceil(confidences * bins).astype(np.int64) - 1, 0, bins - 1)
     gaps = np.bincount(index, weights=correct - confidences, minlength=bins)
+
     return float(np.abs(gaps).sum()) / len(confidences)
 
 
 def fit_temperature(logits: Float32, labels: Int64) -> TemperatureFit:
-    """Fit the temperature with the lowest cross entropy. Give it validation images, never those of test.
+    """Fit the temperature with the lowest cross entropy.
 
-    The cross entropy is convex in the inverse of the temperature, so its slope has one root. Newton's method finds it,
-    kept between bounds that close in on the root.
+    Give it validation images, never those of test.
+
+    The cross entropy is convex in the inverse of the temperature, so its slope
+    has one root. Newton's method finds it, kept between bounds that close in on
+    the root.
 
     Args:
         logits: float32 [N, K], finite.
@@ -115,9 +125,13 @@ def fit_temperature(logits: Float32, labels: Int64) -> TemperatureFit:
     """
     loss_before = cross_entropy(logits, labels)
     if not len(labels):
-        return TemperatureFit(1.0, loss_before, loss_before, "There are no validation images to fit a temperature on.")
+        return TemperatureFit(
+            1.0, loss_before, loss_before, "There are no validation images to fit a temperature on."
+        )
     if not np.ptp(logits, axis=1).any():
-        return TemperatureFit(1.0, loss_before, loss_before, "All classes have equal logits: no temperature matters.")
+        return TemperatureFit(
+            1.0, loss_before, loss_before, "All classes have equal logits: no temperature matters."
+        )
 
     temperature = 1 / _root_of_slope(logits, labels)
     note = ""
@@ -131,14 +145,17 @@ def fit_temperature(logits: Float32, labels: Int64) -> TemperatureFit:
             f"The temperature is the upper bound, {MAXIMUM_TEMPERATURE:g}: on validation the model's confidence says "
             f"next to nothing."
         )
-    return TemperatureFit(temperature, loss_before, cross_entropy(logits, labels, temperature), note)
+    return TemperatureFit(
+        temperature, loss_before, cross_entropy(logits, labels, temperature), note
+    )
 
 
 def _root_of_slope(logits: Float32, labels: Int64) -> float:
     """Return the inverse temperature at which the slope of the cross entropy is 0, or the bound nearest to it."""
     low = 1 / MAXIMUM_TEMPERATURE
     high = 1 / MINIMUM_TEMPERATURE
-    # The upper end first: where all images are right by far, the slope underflows to 0 at both.
+    # The upper end first: where all images are right by far, the slope underflows
+    # to 0 at both.
     if _slope_and_curvature(logits, labels, high)[0] <= 0:
         return high
     if _slope_and_curvature(logits, labels, low)[0] >= 0:
@@ -155,6 +172,7 @@ def _root_of_slope(logits: Float32, labels: Int64) -> float:
         if abs(candidate - inverse) <= _TOLERANCE * inverse:
             break
         inverse = candidate
+
     return inverse
 
 
@@ -170,6 +188,7 @@ def _slope_and_curvature(logits: Float32, labels: Int64, inverse: float) -> tupl
         means = (weights * relative).sum(axis=1)
         slope += float(means.sum())
         curvature += float((weights * (relative - means[:, None]) ** 2).sum())
+
     return slope, curvature
 
 

@@ -1,7 +1,8 @@
 """Compute classification metrics from labels and predictions, with numpy only.
 
-The names and definitions of precision, recall and F1 and of their averages are those of `ClassificationMetrics` in
-Hafnia's SDK 0.8.6: macro averages run over all classes of the task, and whatever would divide by zero is 0.
+The names and definitions of precision, recall and F1 and of their averages are
+those of `ClassificationMetrics` in Hafnia's SDK 0.8.6: macro averages run over
+all classes of the task, and whatever would divide by zero is 0.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ class ClassMetrics:
         support: int64 [K], images of the class.
         predicted: int64 [K], images for which the class was predicted.
         correct: int64 [K], images of the class for which it was predicted.
-        accuracy: float64 [K], share of all images on which "this class or not" is right.
+        accuracy: float64 [K], share of all images on which "this class or not" is
+            right.
         precision: float64 [K], correct / predicted.
         recall: float64 [K], correct / support.
         f1: float64 [K], harmonic mean of precision and recall.
@@ -44,11 +46,13 @@ class ClassMetrics:
 def rank_labels(logits: Float32, labels: Int64) -> Int64:
     """Return how many classes are ranked before the true one: 0 where the prediction is right.
 
-    Among equal logits the lowest index comes first, as in a stable sort of `-logits`. `torch.topk` has no fixed order.
+    Among equal logits the lowest index comes first, as in a stable sort of
+    `-logits`. `torch.topk` has no fixed order.
 
     Args:
         logits: float32 [N, K], without NaN.
-        labels: int64 [N]; -1 for a class that is not among the K, which is ranked K.
+        labels: int64 [N]; -1 for a class that is not among the K, which is ranked
+            K.
 
     Returns:
         int64 [N], of 0 to K.
@@ -58,23 +62,28 @@ def rank_labels(logits: Float32, labels: Int64) -> Int64:
     own = np.take_along_axis(logits, np.maximum(labels, 0)[:, None], axis=1)
     tied_before = (logits == own) & (np.arange(num_classes) < labels[:, None])
     ranks = np.count_nonzero((logits > own) | tied_before, axis=1)
+
     return np.where(known, ranks, num_classes).astype(np.int64)
 
 
-def count_confusion(labels: Int64, predictions: Int64, num_classes: int, num_columns: int = 0) -> Int64:
+def count_confusion(
+    labels: Int64, predictions: Int64, num_classes: int, num_columns: int = 0
+) -> Int64:
     """Count how often each class was taken for each.
 
     Args:
         labels: int64 [N], of 0 to K - 1.
         predictions: int64 [N], of 0 to C - 1.
         num_classes: K, classes of the task.
-        num_columns: C, where a model knows classes beyond those of the task, which come last; 0: K.
+        num_columns: C, where a model knows classes beyond those of the task,
+            which come last; 0: K.
 
     Returns:
         int64 [K, C]: rows are the true classes, columns the predicted ones.
     """
     columns = num_columns or num_classes
     counts = np.bincount(labels * columns + predictions, minlength=num_classes * columns)
+
     return counts.reshape(num_classes, columns).astype(np.int64)
 
 
@@ -90,6 +99,7 @@ def measure_classes(confusion: Int64) -> ClassMetrics:
     correct = confusion.diagonal().copy()
     wrong_for_class = support + predicted - 2 * correct
     total = np.full(num_classes, confusion.sum())
+
     return ClassMetrics(
         support=support,
         predicted=predicted,
@@ -104,12 +114,13 @@ def measure_classes(confusion: Int64) -> ClassMetrics:
 def average_classes(confusion: Int64, unlabeled: int = 0) -> dict[str, float]:
     """Return the nine scalars of `ClassificationMetrics` in Hafnia's SDK, under its names.
 
-    Weighted averages weigh each class by its images, so that `recall_weighted` equals `accuracy`. Without images all
-    are 0, as in the SDK.
+    Weighted averages weigh each class by its images, so that `recall_weighted`
+    equals `accuracy`. Without images all are 0, as in the SDK.
 
     Args:
         confusion: int64 [K, C] of `count_confusion`.
-        unlabeled: images without a label, which are left out of the confusion matrix.
+        unlabeled: images without a label, which are left out of the confusion
+            matrix.
     """
     classes = measure_classes(confusion)
     total = int(classes.support.sum())
@@ -121,6 +132,7 @@ def average_classes(confusion: Int64, unlabeled: int = 0) -> dict[str, float]:
         values[f"{name}_weighted"] = weighted_sum / total if total else 0.0
     values["n_gt_missing"] = unlabeled
     values["n_pred_missing"] = 0  # a model gives every image a class
+
     return values
 
 
@@ -137,7 +149,8 @@ def balanced_accuracy(confusion: Int64) -> float:
 def wilson_interval(correct: int, count: int) -> tuple[float, float]:
     """Return the 95 % interval of a share (Wilson, "Probable inference", JASA 22, 1927).
 
-    The ends are exact: 0 where nothing is right, 1 where everything is, and 0 to 1 without images.
+    The ends are exact: 0 where nothing is right, 1 where everything is, and 0 to
+    1 without images.
     """
     if count == 0:
         return 0.0, 1.0
@@ -148,14 +161,16 @@ def wilson_interval(correct: int, count: int) -> tuple[float, float]:
     reach = _Z * math.sqrt(share * (1 - share) / count + _Z**2 / (4 * count**2)) / scale
     low = center - reach if correct > 0 else 0.0
     high = center + reach if correct < count else 1.0
+
     return low, high
 
 
 def platform_scalars(confusion: Int64, loss: float, task: str) -> dict[str, float]:
     """Return what a run logs once at its end, of the kept model on test, by the names that Hafnia's platform compares.
 
-    These are the nine scalars of the SDK's metrics as `<task>/<name>`, `test/accuracy` and `test/loss`. What cannot be
-    measured is left out: everything without images, and a loss that is not finite.
+    These are the nine scalars of the SDK's metrics as `<task>/<name>`,
+    `test/accuracy` and `test/loss`. What cannot be measured is left out:
+    everything without images, and a loss that is not finite.
 
     Args:
         confusion: int64 [K, K].

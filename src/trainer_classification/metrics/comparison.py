@@ -9,7 +9,8 @@ import numpy as np
 
 from trainer_classification.arrays import Bool
 
-# Below this many images on which exactly one model is right, the binomial distribution itself is summed.
+# Below this many images on which exactly one model is right, the binomial
+# distribution itself is summed.
 _EXACT_BELOW = 25
 _SIGNIFICANCE = 0.05
 
@@ -22,7 +23,8 @@ class Comparison:
         only_first: images that only the first model gets right.
         only_second: images that only the second model gets right.
         images: all images, N.
-        p_value: probability of such a difference or a larger one if neither model were better.
+        p_value: probability of such a difference or a larger one if neither model
+            were better.
         method: "exact" (binomial), or "chi-square" with continuity correction.
     """
 
@@ -49,18 +51,21 @@ class Comparison:
         if not self.significant:
             return f"The difference is within noise: {counts}."
         better = first if difference > 0 else second
+
         return f"{better} is better, by more than noise: {counts}."
 
 
 def compare(first_correct: Bool, second_correct: Bool) -> Comparison:
     """Test whether one of two models is right more often, by the images on which they disagree.
 
-    Sources: McNemar, "Note on the sampling error of the difference between correlated proportions or percentages",
-    Psychometrika 12, 1947; the continuity correction is Edwards', Psychometrika 13, 1948.
+    Sources: McNemar, "Note on the sampling error of the difference between
+    correlated proportions or percentages", Psychometrika 12, 1947; the continuity
+    correction is Edwards', Psychometrika 13, 1948.
 
     Args:
         first_correct: bool [N], True where the first model is right.
-        second_correct: bool [N], of the second model on the same images in the same order.
+        second_correct: bool [N], of the second model on the same images in the
+            same order.
 
     Raises:
         ValueError: the two have different lengths.
@@ -75,6 +80,7 @@ def compare(first_correct: Bool, second_correct: Bool) -> Comparison:
     exact = only_first + only_second < _EXACT_BELOW
     p_value = _exact_p(only_first, only_second) if exact else _chi_square_p(only_first, only_second)
     method = "exact" if exact else "chi-square"
+
     return Comparison(only_first, only_second, len(first_correct), p_value, method)
 
 

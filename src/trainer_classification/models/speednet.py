@@ -1,13 +1,16 @@
 """A small fast network of the airbench family.
 
-It follows Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", arXiv 2404.00498, which builds on Page, "How to
-train your ResNet" (2018). A frozen 2x2 convolution whitens patches of the training images. Three groups of two 3x3
-convolutions follow, each at half the size of the one before. Convolutions start as the identity on their first channels
-(Zagoruyko and Komodakis, "DiracNets", arXiv 1706.00388). Norms have only a bias, and short running averages.
+It follows Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", arXiv
+2404.00498, which builds on Page, "How to train your ResNet" (2018). A frozen 2x2
+convolution whitens patches of the training images. Three groups of two 3x3
+convolutions follow, each at half the size of the one before. Convolutions start
+as the identity on their first channels (Zagoruyko and Komodakis, "DiracNets",
+arXiv 1706.00388). Norms have only a bias, and short running averages.
 
-Airbench's network sees 32 px. For larger images ours whitens larger patches that do not overlap, as the stem of a
-vision transformer does (Dosovitskiy et al., arXiv 2010.11929). There are about 32 x 32 of them, so that the later
-layers cost about the same.
+Airbench's network sees 32 px. For larger images ours whitens larger patches that
+do not overlap, as the stem of a vision transformer does (Dosovitskiy et al.,
+arXiv 2010.11929). There are about 32 x 32 of them, so that the later layers cost
+about the same.
 """
 
 from __future__ import annotations
@@ -23,7 +26,9 @@ WHITENED = 5000 * 32 * 32  # pixels that are enough to estimate the covariance o
 _PATCH = 2  # px
 _PATCHES = 32  # patches along a side of a large image
 _LARGEST_PATCH = 8  # px; above it there are more patches instead
-_BATCH_SHARE = 0.4  # share of a batch in a norm's running statistics: they follow weights that change quickly
+_BATCH_SHARE = (
+    0.4  # share of a batch in a norm's running statistics: they follow weights that change quickly
+)
 _NOISE = 5e-4  # added to the variance of each direction, so that the weakest ones are not blown up
 
 
@@ -33,7 +38,8 @@ class SpeedNet(nn.Module):
     Args:
         num_classes: number of logits, K.
         channels: of the images, 1 or 3.
-        width: channels of the first group; the others have 2.5 and 6 times as many.
+        width: channels of the first group; the others have 2.5 and 6 times as
+            many.
         stride: px from one whitened patch to the next.
     """
 
@@ -92,8 +98,9 @@ def _build_norm(channels: int) -> nn.BatchNorm2d:
 def whiten(model: SpeedNet, images: Tensor) -> None:
     """Set the first layer so that its outputs over patches of these images are uncorrelated and have variance one.
 
-    The filters are the eigenvectors of the patches' covariance, each divided by the square root of its eigenvalue.
-    Their opposites are filters too, so that no direction is lost in the GELU.
+    The filters are the eigenvectors of the patches' covariance, each divided by
+    the square root of its eigenvalue. Their opposites are filters too, so that no
+    direction is lost in the GELU.
 
     Args:
         model: the network to change.
@@ -140,4 +147,5 @@ def build(num_classes: int, channels: int, image_size: int, width: int = 0) -> S
             f"width is {width}, but speednet needs a multiple of 16: then all its channels come in eights."
         )
     model = SpeedNet(num_classes, channels, width or 64, stride_for(image_size))
+
     return cast(Any, model).to(memory_format=torch.channels_last)  # missing in torch's type stubs

@@ -1,7 +1,7 @@
 """Average the weights of a model over the steps, exponentially.
 
-The running statistics of norms are averaged with the same decay, because they belong to the weights that produced them.
-Their counts of batches are copied.
+The running statistics of norms are averaged with the same decay, because they
+belong to the weights that produced them. Their counts of batches are copied.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from torch import Tensor, nn
 def decay_at(step: int, decay: float) -> float:
     """Return the decay of the update after a step (0 for the first).
 
-    It starts below the final decay, so that the average forgets the initial weights early.
+    It starts below the final decay, so that the average forgets the initial
+    weights early.
     """
     return min(decay, (1 + step) / (10 + step))
 
@@ -42,7 +43,9 @@ class ModelEma:
             torch._foreach_copy_(*self._counters)
 
 
-def _pair_tensors(average: nn.Module, model: nn.Module, floating: bool) -> tuple[list[Tensor], list[Tensor]]:
+def _pair_tensors(
+    average: nn.Module, model: nn.Module, floating: bool
+) -> tuple[list[Tensor], list[Tensor]]:
     """Return the tensors of the average and those of the model, in the same order."""
     targets = average.state_dict(keep_vars=True)
     sources = model.state_dict(keep_vars=True)

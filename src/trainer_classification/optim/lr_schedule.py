@@ -11,8 +11,9 @@ Schedule = Literal["cosine", "triangular", "constant"]
 def factor(step: int, total: int, schedule: Schedule, warmup_fraction: float) -> float:
     """Return the learning rate of a step as a fraction of its peak, in (0, 1].
 
-    The rate rises linearly over the first `warmup_fraction` of the steps, but never in the last step. Then it falls
-    linearly ("triangular", as in Smith, arXiv 1506.01186), falls along half a cosine (Loshchilov and Hutter, arXiv
+    The rate rises linearly over the first `warmup_fraction` of the steps, but
+    never in the last step. Then it falls linearly ("triangular", as in Smith,
+    arXiv 1506.01186), falls along half a cosine (Loshchilov and Hutter, arXiv
     1608.03983), or stays ("constant").
 
     Args:

@@ -1,9 +1,10 @@
 """Muon: SGD with momentum, whose updates of matrices are made orthogonal.
 
-After Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024, as the airbench records use it for
-the filters of convolutions. The gradient of a filter bank, as a matrix [outputs, inputs * kernel], has a few large
-singular values; an orthogonal update moves all directions by the same amount. `torch.optim.Muon` takes only matrices,
-hence this implementation.
+After Jordan et al., "Muon: an optimizer for hidden layers in neural networks",
+2024, as the airbench records use it for the filters of convolutions. The gradient
+of a filter bank, as a matrix [outputs, inputs * kernel], has a few large singular
+values; an orthogonal update moves all directions by the same amount.
+`torch.optim.Muon` takes only matrices, hence this implementation.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-# Coefficients of x, x^3 and x^5. This quintic lifts small singular values steeply. After three rounds most are between
-# 0.5 and 1.5, which trains as well as exact ones, and costs less.
+# Coefficients of x, x^3 and x^5. This quintic lifts small singular values
+# steeply. After three rounds most are between 0.5 and 1.5, which trains as well
+# as exact ones, and costs less.
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 _ROUNDS = 3
 
-# Learning rates as multiples of that of the filters, for a loss that is a mean. Norms have no scales, so their biases
-# decide how much of each channel passes the GELU, and take steps 440 times as large.
+# Learning rates as multiples of that of the filters, for a loss that is a mean.
+# Norms have no scales, so their biases decide how much of each channel passes the
+# GELU, and take steps 440 times as large.
 _BIAS_RATE = 440.0
 _HEAD_RATE = 0.085
 _BIAS_MOMENTUM = 0.85  # also of the head
@@ -33,7 +36,8 @@ def orthogonalize(matrix: Tensor, rounds: int = _ROUNDS) -> Tensor:
 
     Args:
         matrix: float [m, n].
-        rounds: number of iterations; more of them also bring the smallest singular values near one.
+        rounds: number of iterations; more of them also bring the smallest
+            singular values near one.
 
     Returns:
         float [m, n].
@@ -45,13 +49,17 @@ def orthogonalize(matrix: Tensor, rounds: int = _ROUNDS) -> Tensor:
     for _ in range(rounds):
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x
+
     return x.T if is_tall else x
 
 
-def parameter_groups(model: nn.Module, momentum: float, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: nn.Module, momentum: float, weight_decay: float
+) -> list[dict[str, Any]]:
     """Return the groups of filters, of heads, and of biases.
 
-    Filters get orthogonal updates and keep their norm. Heads and biases get SGD updates with one effective decay.
+    Filters get orthogonal updates and keep their norm. Heads and biases get SGD
+    updates with one effective decay.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     filters = [parameter for parameter in trained if parameter.ndim == 4]
@@ -65,6 +73,7 @@ def parameter_groups(model: nn.Module, momentum: float, weight_decay: float) -> 
         "momentum": momentum,
         "weight_decay": 0.0,
     }
+
     return [
         filter_group,
         _sgd_group(heads, _HEAD_RATE, weight_decay),
@@ -85,18 +94,21 @@ def _sgd_group(parameters: list[nn.Parameter], rate: float, weight_decay: float)
 class Muon(Optimizer):
     """Update filters by orthogonal steps, and all else by SGD with Nesterov momentum.
 
-    Before each step a filter bank is scaled so that its norm is the square root of its number of outputs. The norms
-    that follow make its scale meaningless, so only the learning rate decides how far a step turns it.
+    Before each step a filter bank is scaled so that its norm is the square root
+    of its number of outputs. The norms that follow make its scale meaningless, so
+    only the learning rate decides how far a step turns it.
 
-    With GradScaler, the optimizer itself unscales the gradients and skips a step that overflowed. It does not wait for
-    the device.
+    With GradScaler, the optimizer itself unscales the gradients and skips a step
+    that overflowed. It does not wait for the device.
 
     Args:
-        groups: from `parameter_groups`; the "rate" of a group is a multiple of the learning rate.
+        groups: from `parameter_groups`; the "rate" of a group is a multiple of
+            the learning rate.
         lr: learning rate of the filters.
     """
 
-    # GradScaler then sets `grad_scale` and `found_inf` and reads nothing from the device.
+    # GradScaler then sets `grad_scale` and `found_inf` and reads nothing from the
+    # device.
     _step_supports_amp_scaling = True
 
     def __init__(self, groups: list[dict[str, Any]], lr: float) -> None:
@@ -121,7 +133,8 @@ class Muon(Optimizer):
             previous = [] if overflow is None else [tensor.clone() for tensor in changed]
             _update_group(parameters, grads, buffers, group)
 
-            # Undo the update of a step that overflowed. Branching on `overflow` would wait for the device.
+            # Undo the update of a step that overflowed. Branching on `overflow`
+            # would wait for the device.
             if overflow is not None:
                 for tensor, old in zip(changed, previous, strict=True):
                     tensor.copy_(torch.where(overflow > 0, old, tensor))
@@ -133,7 +146,9 @@ class Muon(Optimizer):
         return state["momentum_buffer"]
 
 
-def _update_group(parameters: list[Tensor], grads: list[Tensor], buffers: list[Tensor], group: dict[str, Any]) -> None:
+def _update_group(
+    parameters: list[Tensor], grads: list[Tensor], buffers: list[Tensor], group: dict[str, Any]
+) -> None:
     """Update the parameters and the momentum buffers of a group in place."""
     momentum = group["momentum"]
     grads = list(torch._foreach_add(grads, parameters, alpha=group["weight_decay"]))

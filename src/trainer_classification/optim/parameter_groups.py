@@ -1,6 +1,7 @@
 """Build the optimizer of a recipe, and set its learning rate.
 
-SGD with Nesterov momentum and AdamW are fused, and decay only weights, not norms and biases. Muon is in muon.py.
+SGD with Nesterov momentum and AdamW are fused, and decay only weights, not norms
+and biases. Muon is in muon.py.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from trainer_classification.recipes import Recipe
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Return the group of weights, which decay, and the group of norms and biases, which do not.
 
-    Decay of a norm's scale or of a bias would only change the effective learning rate (He et al., "Bag of tricks for
-    image classification", arXiv 1812.01187).
+    Decay of a norm's scale or of a bias would only change the effective learning
+    rate (He et al., "Bag of tricks for image classification", arXiv 1812.01187).
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     weights = [parameter for parameter in parameters if parameter.ndim > 1]
     norms_and_biases = [parameter for parameter in parameters if parameter.ndim <= 1]
+
     return [
         {"params": weights, "weight_decay": weight_decay},
         {"params": norms_and_biases, "weight_decay": 0.0},
@@ -35,7 +37,8 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
     """Return the recipe's optimizer for a model that is on its device already.
 
     Raises:
-        ValueError: the optimizer is Muon, and the recipe's network cannot be trained by it.
+        ValueError: the optimizer is Muon, and the recipe's network cannot be
+            trained by it.
     """
     if recipe.optimizer == "muon":
         return _build_muon(model, recipe)

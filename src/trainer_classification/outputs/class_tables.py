@@ -21,11 +21,13 @@ def class_rows(confusion: Int64, class_names: Sequence[str]) -> list[dict[str, s
     """Return the metrics of each class by the names of `CLASS_COLUMNS`, in the order of the classes.
 
     Args:
-        confusion: int64 [K, C], rows are the true classes; columns beyond K belong to classes of the model alone.
+        confusion: int64 [K, C], rows are the true classes; columns beyond K
+            belong to classes of the model alone.
         class_names: K names.
 
     Returns:
-        K rows; recall_low and recall_high are the ends of the 95 % Wilson interval of the recall.
+        K rows; recall_low and recall_high are the ends of the 95 % Wilson
+        interval of the recall.
     """
     classes = measure_classes(confusion)
     rows: list[dict[str, str | int | float]] = []
@@ -44,6 +46,7 @@ def class_rows(confusion: Int64, class_names: Sequence[str]) -> list[dict[str, s
                 "recall_high": high,
             }
         )
+
     return rows
 
 

@@ -76,7 +76,9 @@ def write_outputs(
     )
 
 
-def _write_card(tracker: Tracker, manifest: Manifest, configuration: dict[str, Any], summary: dict[str, Any]) -> None:
+def _write_card(
+    tracker: Tracker, manifest: Manifest, configuration: dict[str, Any], summary: dict[str, Any]
+) -> None:
     """Write README.md beside the model."""
     values = summary | {
         "model": configuration["recipe_model"],
@@ -95,5 +97,7 @@ def _write_report(tracker: Tracker, *content: Any) -> None:
     try:
         path = write_report(tracker.artifact_dir, *content)
         log(f"Report: {path}")
-    except Exception as error:  # matplotlib or jinja2 may be missing, or unable to show a class name
+    except (
+        Exception
+    ) as error:  # matplotlib or jinja2 may be missing, or unable to show a class name
         log(f"No report ({type(error).__name__}: {error}).")

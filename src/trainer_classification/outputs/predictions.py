@@ -34,7 +34,13 @@ def write_predictions(
     """
     confidences = confidence_of(logits, temperature or 1.0).tolist()
     lines = [
-        json.dumps({"path": file, "class": class_names[index], "confidence": confidence, "model": model}) + "\n"
-        for file, index, confidence in zip(files, logits.argmax(axis=1).tolist(), confidences, strict=True)
+        json.dumps(
+            {"path": file, "class": class_names[index], "confidence": confidence, "model": model}
+        )
+        + "\n"
+        for file, index, confidence in zip(
+            files, logits.argmax(axis=1).tolist(), confidences, strict=True
+        )
     ]
+
     return write_atomically(path, "".join(lines))

@@ -1,4 +1,7 @@
-"""Write `report.html`: one self-contained page that explains a run. It shows no image of the dataset."""
+"""Write `report.html`: one self-contained page that explains a run.
+
+It shows no image of the dataset.
+"""
 
 from __future__ import annotations
 
@@ -58,6 +61,7 @@ def class_rows(manifest: Manifest, confusion: Int64) -> list[ClassRow]:
         if count > 0:
             low, high = wilson_interval(right, count)
             rows.append(ClassRow(name, train_counts[index], count, right / count, low, high))
+
     return sorted(rows, key=lambda row: (row.accuracy, -row.test))
 
 
@@ -76,6 +80,7 @@ def confused_pairs(manifest: Manifest, confusion: Int64) -> list[tuple[str, str,
         count = int(mistakes[row, column])
         if count > 0:
             pairs.append((names[row], names[column], count))
+
     return pairs
 
 
@@ -95,7 +100,8 @@ def write_report(
         configuration: options and recipe.
         history: one row for each epoch, as in metrics.jsonl.
         summary: as in summary.json.
-        confusion: int64 [K, K], rows are the true classes; None without a test split.
+        confusion: int64 [K, K], rows are the true classes; None without a test
+            split.
 
     Returns:
         Path of report.html.
@@ -123,6 +129,7 @@ def write_report(
     )
     path = folder / "report.html"
     path.write_text(page, encoding="utf-8")
+
     return path
 
 
@@ -154,6 +161,7 @@ def _plot_curves(history: list[dict[str, Any]]) -> Figure:
         axes.set(title=kind, xlabel="epoch")
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
+
     return figure
 
 

@@ -29,7 +29,10 @@ REQUIRED = (
 
 
 def write_summary(folder: Path, values: dict[str, Any]) -> Path:
-    """Write `folder/summary.json` atomically. Values that were not measured, or are not finite, are null."""
+    """Write `folder/summary.json` atomically.
+
+    Values that were not measured, or are not finite, are null.
+    """
     missing = [name for name in REQUIRED if name not in values]
     assert not missing, f"summary lacks {missing}"
     return write_atomically(folder / "summary.json", dump_json(values, indent=1) + "\n")
@@ -37,4 +40,6 @@ def write_summary(folder: Path, values: dict[str, Any]) -> Path:
 
 def write_metrics(folder: Path, history: list[dict[str, Any]]) -> Path:
     """Write `folder/metrics.jsonl` atomically: one line for each epoch, also for those before a resume."""
-    return write_atomically(folder / "metrics.jsonl", "".join(dump_json(row) + "\n" for row in history))
+    return write_atomically(
+        folder / "metrics.jsonl", "".join(dump_json(row) + "\n" for row in history)
+    )

@@ -1,8 +1,9 @@
 """Report to the experiment tracker through HafniaLogger, from the main thread of rank 0 only.
 
-A failing tracker never ends a training. The logger is not thread-safe, and each call rewrites a file and in the cloud
-sends a request. So it is called once an epoch and a few hundred times a run, outside the timed steps. The lines that
-the logger prints on stdout are the platform's protocol.
+A failing tracker never ends a training. The logger is not thread-safe, and each
+call rewrites a file and in the cloud sends a request. So it is called once an
+epoch and a few hundred times a run, outside the timed steps. The lines that the
+logger prints on stdout are the platform's protocol.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from typing import Any
 from trainer_classification.console import log
 from trainer_classification.environment import in_cloud
 
-# By default MLflow's client retries a failing request for four minutes, and each metric is a request.
+# By default MLflow's client retries a failing request for four minutes, and each
+# metric is a request.
 _MLFLOW_DEFAULTS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 _LOOK_SECONDS = 0.02
 _MAX_WAIT = 60.0  # seconds a run waits for the tracker in total; the first second of each call does not count
@@ -36,8 +38,10 @@ class Tracker:
 
     Args:
         project_name: name of the project in the tracker.
-        log_dir: folder that gets `experiments/<time>/`. In the cloud the platform's folders are used.
-        name: of the run, which the tracker shows and the folder's name ends with; empty: none.
+        log_dir: folder that gets `experiments/<time>/`. In the cloud the
+            platform's folders are used.
+        name: of the run, which the tracker shows and the folder's name ends with;
+            empty: none.
     """
 
     def __init__(self, project_name: str, log_dir: Path, name: str = "") -> None:
@@ -56,7 +60,9 @@ class Tracker:
         else:
             self.model_dir = Path(self._logger.path_model())
             self.checkpoint_dir = Path(self._logger.path_model_checkpoints())
-            self.artifact_dir = Path(self._logger._path_artifacts())  # the SDK has no public name for it
+            self.artifact_dir = Path(
+                self._logger._path_artifacts()
+            )  # the SDK has no public name for it
         for path in (self.model_dir, self.checkpoint_dir, self.artifact_dir):
             path.mkdir(parents=True, exist_ok=True)
 
@@ -81,7 +87,8 @@ class Tracker:
     def close(self) -> None:
         """End the run in the tracker.
 
-        While an exception propagates, the run is marked as failed or killed, which the SDK does not do.
+        While an exception propagates, the run is marked as failed or killed,
+        which the SDK does not do.
         """
         status = _status(sys.exception())
         self._call(lambda logger: _end(logger, status))
@@ -95,10 +102,14 @@ class Tracker:
         try:
             call(self._logger)
             sys.stdout.flush()  # the platform reads the lines as they come
-        except Exception as error:  # MLflow, HTTP and parquet raise many kinds; none may end a training
+        except (
+            Exception
+        ) as error:  # MLflow, HTTP and parquet raise many kinds; none may end a training
             self.failures += 1
             if self.failures == 1:
-                log(f"The tracker failed ({type(error).__name__}: {error}); the training continues.")
+                log(
+                    f"The tracker failed ({type(error).__name__}: {error}); the training continues."
+                )
         self._waited += max(0.0, time.monotonic() - started - 1)
         if self._waited > _MAX_WAIT and getattr(self._logger, "_mlflow_initialized", False):
             self._logger._mlflow_initialized = False
@@ -145,7 +156,8 @@ def _name_by_time() -> str:
 def _wait_for_unused_name(experiments: Path) -> Iterator[None]:
     """Let one run at a time create its folder, in a second in which no other has.
 
-    The SDK names the folder by the second and takes one that is there already. In the cloud each run has its own disk.
+    The SDK names the folder by the second and takes one that is there already. In
+    the cloud each run has its own disk.
     """
     if in_cloud():
         yield

@@ -32,7 +32,8 @@ class FormatOutputs:
         name: of the format.
         stems: of the part files, in order.
         images_per_job: images of a part; the last part may have fewer.
-        result: of all jobs, one row per image in the order of the source, m of them.
+        result: of all jobs, one row per image in the order of the source, m of
+            them.
         originals: path of each original file, m of them.
         regions: m preallocated regions; None if there are none.
     """
@@ -86,7 +87,9 @@ def map_in_threads(function: Callable[[Any], Any], inputs: Iterable[Any]) -> lis
 
 
 def gather(outputs: FormatOutputs, rows: Int64, target: Path, offsets: Int64) -> None:
-    """Make a shard of images. If jobs have written all of them where they belong, nothing is copied.
+    """Make a shard of images.
+
+    If jobs have written all of them where they belong, nothing is copied.
 
     Args:
         outputs: of the jobs.
@@ -151,7 +154,8 @@ def read_back(folder: Path, extents: Extents, rows: Int64, outputs: FormatOutput
         outputs: of the jobs.
 
     Raises:
-        OSError: an image differs: the disk, the memory or this program is at fault.
+        OSError: an image differs: the disk, the memory or this program is at
+            fault.
     """
     import xxhash
 
@@ -177,4 +181,5 @@ def read_back(folder: Path, extents: Extents, rows: Int64, outputs: FormatOutput
                     )
             position += len(block)
         position += hash_rest(file, state)
+
     return FileInfo(position, state.hexdigest())

@@ -1,8 +1,10 @@
 """Build the shards of a dataset, the part of prepare that takes time.
 
-Jobs write into `<target>.partial`, in as many processes as there are CPUs. Each image is decoded once for all formats.
-Images go to preallocated regions of the future shards, or to part files from which the shards are then assembled. The
-shards are read back and checked, and the folder is renamed: a folder with the target's name is always complete.
+Jobs write into `<target>.partial`, in as many processes as there are CPUs. Each
+image is decoded once for all formats. Images go to preallocated regions of the
+future shards, or to part files from which the shards are then assembled. The
+shards are read back and checked, and the folder is renamed: a folder with the
+target's name is always complete.
 """
 
 from __future__ import annotations
@@ -117,7 +119,8 @@ def build_dataset(build: Build) -> Manifest:
     """Make the formats of a build, and publish them beside those that are kept.
 
     Raises:
-        ValueError: too many images are bad, there is no room, or a run reads what would be replaced.
+        ValueError: too many images are bad, there is no room, or a run reads what
+            would be replaced.
         OSError: the disk is full, or what was written is not what is read back.
     """
     if build.replaces:
@@ -128,9 +131,13 @@ def build_dataset(build: Build) -> Manifest:
     good = np.flatnonzero(decoded.result.reasons == "")
     channels = 1 if decoded.result.gray[good].all() else 3
     layout = dataclasses.replace(build.spec.layout, channels=channels)
-    if layout != build.spec.layout and any(FORMATS[name].has_array_channels for name in build.spec.formats):
+    if layout != build.spec.layout and any(
+        FORMATS[name].has_array_channels for name in build.spec.formats
+    ):
         log(f"Note: not all images are {'gray' if channels == 3 else 'colored'}: starting again.")
-        return build_dataset(dataclasses.replace(build, spec=dataclasses.replace(build.spec, layout=layout)))
+        return build_dataset(
+            dataclasses.replace(build, spec=dataclasses.replace(build.spec, layout=layout))
+        )
 
     gray_shift = fit_gray_shift(decoded.result)
     if gray_shift != build.spec.gray_shift:
@@ -138,9 +145,14 @@ def build_dataset(build: Build) -> Manifest:
             f"Note: all images are gray of 16 or 32 bits with values up to {decoded.result.peaks.max()}: starting "
             f"again, to show them by {8 + gray_shift} bits instead of 16."
         )
-        return build_dataset(dataclasses.replace(build, spec=dataclasses.replace(build.spec, gray_shift=gray_shift)))
+        return build_dataset(
+            dataclasses.replace(build, spec=dataclasses.replace(build.spec, gray_shift=gray_shift))
+        )
 
-    for note in (*note_contents(build.info.source, decoded.result), *note_peaks(build.info.source, decoded.result)):
+    for note in (
+        *note_contents(build.info.source, decoded.result),
+        *note_peaks(build.info.source, decoded.result),
+    ):
         log(f"Note: {note}")
 
     parts = _cut_splits(build, decoded, good)
@@ -161,6 +173,7 @@ def build_dataset(build: Build) -> Manifest:
     if build.replaces:
         check_unused(build.info.folder)
     partial.publish(build.folder, build.info.folder)
+
     return content
 
 
@@ -184,6 +197,7 @@ def _decode(build: Build) -> _Decoded:
     jobs = _make_jobs(build, plan, measured)
     _run_all(build, jobs)
     result = job_result.concatenate([job_result.load(one.stem) for one in jobs])
+
     return _Decoded([one.stem for one in jobs], result, plan, measured)
 
 
@@ -203,6 +217,7 @@ def _make_jobs(build: Build, plan: RegionPlan, measured: npt.NDArray[np.bool_]) 
                 regions={name: regions.select(rows) for name, regions in plan.regions.items()},
             )
         )
+
     return jobs
 
 
@@ -213,7 +228,9 @@ def _run_all(build: Build, jobs: list[job.Job]) -> None:
         ValueError: a process was killed, and bad images are not accepted.
     """
     deadly: set[str] = set()
-    job.find_deadly(jobs)  # those of a run before, which may have been killed as a whole, are not to blame
+    job.find_deadly(
+        jobs
+    )  # those of a run before, which may have been killed as a whole, are not to blame
     while True:
         try:
             pending = [dataclasses.replace(one, deadly=frozenset(deadly)) for one in jobs]
@@ -229,7 +246,9 @@ def _run_all(build: Build, jobs: list[job.Job]) -> None:
                     f"A worker process was killed while it decoded {', '.join(sorted(found))}. Finished work is kept: "
                     f"repair or remove the file, or leave it out with --on-bad-image skip, and run the command again."
                 ) from None
-            log(f"Note: a worker process was killed while it decoded {', '.join(sorted(found))}, which is left out.")
+            log(
+                f"Note: a worker process was killed while it decoded {', '.join(sorted(found))}, which is left out."
+            )
             deadly |= found
 
 
@@ -237,7 +256,9 @@ def _run(jobs: list[job.Job], sizes: Int64, workers: Workers) -> None:
     """Run the jobs that are not done, the largest first, so that all processes are busy until the end."""
     bytes_of_jobs = np.add.reduceat(sizes, np.arange(0, len(sizes), job.IMAGES_PER_JOB))
     largest_first = np.argsort(-bytes_of_jobs, kind="stable").tolist()
-    pending = [jobs[number] for number in largest_first if not job_result.is_done(jobs[number].stem)]
+    pending = [
+        jobs[number] for number in largest_first if not job_result.is_done(jobs[number].stem)
+    ]
     done = sum(map(len, jobs)) - sum(map(len, pending))
     workers.run("decoding", job.run_job, pending, done)
 
@@ -251,16 +272,21 @@ def _cut_splits(build: Build, decoded: _Decoded, good: Int64) -> _Splits:
     return _Splits(origin, rows, good, split_of)
 
 
-def _write_files(build: Build, decoded: _Decoded, parts: _Splits, layout: ArrayLayout) -> dict[str, FileInfo]:
+def _write_files(
+    build: Build, decoded: _Decoded, parts: _Splits, layout: ArrayLayout
+) -> dict[str, FileInfo]:
     """Write tables and shards of every split, read them back, and return size and checksum of each file."""
     source = build.info.source
     names: list[str] = []
     for split, rows in parts.rows.items():
         files = [source.files[row] for row in rows.tolist()]
-        table.save_table(build.folder, split, Table(source.labels[rows], decoded.result.sizes[rows], files))
+        table.save_table(
+            build.folder, split, Table(source.labels[rows], decoded.result.sizes[rows], files)
+        )
         names += table.paths(split)
 
-    # The checks run together at the end, on all CPUs. Files without images in known places are only hashed.
+    # The checks run together at the end, on all CPUs. Files without images in
+    # known places are only hashed.
     checks: dict[str, Callable[[], FileInfo]] = {}
     for name in build.spec.formats:
         outputs = FormatOutputs(
@@ -275,9 +301,12 @@ def _write_files(build: Build, decoded: _Decoded, parts: _Splits, layout: ArrayL
             shards = SplitShards(build.folder, split, len(rows), layout)
             names += FORMATS[name].write(shards, outputs, rows, source.labels[rows])
             for extents in FORMATS[name].extents(shards):
-                checks[extents.path] = functools.partial(read_back, build.folder, extents, rows, outputs)
+                checks[extents.path] = functools.partial(
+                    read_back, build.folder, extents, rows, outputs
+                )
     for name in names:
         checks.setdefault(name, functools.partial(manifest.file_info, build.folder / name))
+
     return dict(zip(checks, map_in_threads(operator.call, checks.values()), strict=True))
 
 
@@ -290,6 +319,7 @@ def _describe(build: Build, decoded: _Decoded, parts: _Splits, layout: ArrayLayo
     hashes = decoded.result.hashes[parts.good]
     class_of = np.array(source.class_names)[source.labels[parts.good]]
     mean, std = statistics.mean_and_std(decoded.result, train[decoded.measured[train]], layout)
+
     return Manifest(
         dataset=source.name,
         version=source.version,

@@ -15,14 +15,21 @@ _MEMORY_FILE_SYSTEMS = ("tmpfs", "ramfs")  # as fast as /dev/shm, but training n
 
 def candidates() -> list[Path]:
     """Return folders of a container that may be on disks of their own, and that the platform does not keep."""
-    return [Path(tempfile.gettempdir()), Path("/var/tmp"), Path.home(), Path("/opt/ml"), Path(".data").absolute()]
+    return [
+        Path(tempfile.gettempdir()),
+        Path("/var/tmp"),
+        Path.home(),
+        Path("/opt/ml"),
+        Path(".data").absolute(),
+    ]
 
 
 def choose_disk(folders: Sequence[Path], name: str, needed: int) -> tuple[Path, str]:
     """Choose the folder to keep a prepared dataset in.
 
-    A folder that holds the dataset, or what an interrupted run has left of it, comes first. Else it is the fastest
-    disk that can be written to, has room and is no memory. Of several folders on one disk the first counts.
+    A folder that holds the dataset, or what an interrupted run has left of it,
+    comes first. Else it is the fastest disk that can be written to, has room and
+    is no memory. Of several folders on one disk the first counts.
 
     Args:
         folders: to choose from.
@@ -70,7 +77,10 @@ def _file_system(folder: Path) -> str:
     """Return the kernel's name of a file system (ext4, overlay, tmpfs, nfs4 ...), or "" where there is no /proc."""
     try:
         mounts = [
-            line.split() for line in Path("/proc/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
+            line.split()
+            for line in Path("/proc/mounts")
+            .read_text(encoding="utf-8", errors="replace")
+            .splitlines()
         ]
     except OSError:
         return ""

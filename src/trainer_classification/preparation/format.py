@@ -1,7 +1,7 @@
 """What a format of prepared images consists of, and what prepare hands to it.
 
-`formats.py` lists the formats. A format names its own files, encodes one image at a time in the jobs, and writes its
-shards from what the jobs have left.
+`formats.py` lists the formats. A format names its own files, encodes one image at
+a time in the jobs, and writes its shards from what the jobs have left.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class PrepareSpec:
 
     Attributes:
         layout: of the array.
-        formats: those to write, in the order of the registry, each with its options as the manifest keeps them.
+        formats: those to write, in the order of the registry, each with its
+            options as the manifest keeps them.
         gray_shift: bits that gray images of 16 and 32 bits lose.
     """
 
@@ -50,7 +51,8 @@ class SourceImage:
         info: what the file holds.
         layout: of the array.
         label: index of its class.
-        sample: its sample id if every image is good; None if the job has no preallocated regions.
+        sample: its sample id if every image is good; None if the job has no
+            preallocated regions.
         decoded: the image; None if every wanted format keeps the file as it is.
     """
 
@@ -92,10 +94,12 @@ class EncodedImage:
     """An image as a format stores it.
 
     Attributes:
-        data: the bytes that a reader of the format finds, of which the checksum is taken.
+        data: the bytes that a reader of the format finds, of which the checksum
+            is taken.
         fields: the values of `Format.fields`.
         region: what goes into its preallocated region; None if nothing does.
-        is_original: `data` are the bytes of the original file, which need no second copy in a part file.
+        is_original: `data` are the bytes of the original file, which need no
+            second copy in a part file.
     """
 
     data: bytes | Uint8
@@ -136,18 +140,24 @@ class Format:
 
     Attributes:
         open: (folder, manifest, split) -> the images of a split, for loaders.
-        extents: where the reader finds the images of a split: each is compared with what the jobs made.
+        extents: where the reader finds the images of a split: each is compared
+            with what the jobs made.
         encode: an image -> how it is stored; None if the format does not hold it.
-        write: (split, outputs of the jobs, rows of the split, labels) -> paths of the files written, relative to the
-            split's folder.
+        write: (split, outputs of the jobs, rows of the split, labels) -> paths of
+            the files written, relative to the split's folder.
         room: (source, spec) -> bytes of the shards, about.
         layout: (source, spec, rows of a split) -> where its images will lie.
-        sizes_known: (spec) -> whether `layout` can be asked before images are decoded.
-        keeps_file: (info, spec) -> whether the bytes of such a file are all that the format needs of it.
-        options: (config, layout, training size) -> the options that the manifest keeps.
+        sizes_known: (spec) -> whether `layout` can be asked before images are
+            decoded.
+        keeps_file: (info, spec) -> whether the bytes of such a file are all that
+            the format needs of it.
+        options: (config, layout, training size) -> the options that the manifest
+            keeps.
         fields: what the format notes about each image, a structured dtype.
-        reads_originals: its shards are made of the original files, so that regions save reading these twice.
-        has_array_channels: its images have the channels of the array, which are only certain after all are decoded.
+        reads_originals: its shards are made of the original files, so that
+            regions save reading these twice.
+        has_array_channels: its images have the channels of the array, which are
+            only certain after all are decoded.
     """
 
     open: Callable[[Path, Manifest, str], Any]

@@ -1,4 +1,7 @@
-"""The formats that prepare can write, by name. This is the only list of them beside the option in `config.py`."""
+"""The formats that prepare can write, by name.
+
+This is the only list of them beside the option in `config.py`.
+"""
 
 from __future__ import annotations
 

@@ -27,7 +27,9 @@ from trainer_classification.preparation import disk
 Int64 = npt.NDArray[np.int64]
 
 _KEEP_SIZE = 64  # px: images up to here are stored as they are
-_SIDE_PER_TRAIN_SIZE = 1.25  # larger ones are stored at this many training sizes: a crop is seldom enlarged
+_SIDE_PER_TRAIN_SIZE = (
+    1.25  # larger ones are stored at this many training sizes: a crop is seldom enlarged
+)
 _CHECKED_FOR_COLOR = 64  # images that say whether the dataset is gray, until all are decoded
 
 
@@ -47,7 +49,8 @@ class DatasetInfo:
         resized: whether images are resized to `image_size`, or keep their size.
         fingerprint: hash of everything that shapes the bytes.
         folder: where it is or will be prepared.
-        manifest: of `folder`, if it was prepared with the same fingerprint; else None.
+        manifest: of `folder`, if it was prepared with the same fingerprint; else
+            None.
         source: the dataset's table.
     """
 
@@ -83,7 +86,8 @@ def inspect(config: PrepareConfig) -> DatasetInfo:
         config: what the user asked for.
 
     Raises:
-        ValueError: the dataset is not found or its table is wrong, or no disk has room for it.
+        ValueError: the dataset is not found or its table is wrong, or no disk has
+            room for it.
     """
     source = find_dataset(config.dataset, config.task, read_options(config))
     for note in source.notes:
@@ -100,6 +104,7 @@ def inspect(config: PrepareConfig) -> DatasetInfo:
 
     fingerprint = _fingerprint(config, source, side, resized, train_size)
     folder = _target_folder(config, source, fingerprint, train_size, side)
+
     return DatasetInfo(
         name=source.name,
         class_names=source.class_names,
@@ -141,27 +146,42 @@ def _guess_channels(source: Source) -> int:
     return 1 if all(is_gray(source.paths[row]) for row in rows) else 3
 
 
-def _fingerprint(config: PrepareConfig, source: Source, side: int, resized: bool, train_size: int) -> str:
+def _fingerprint(
+    config: PrepareConfig, source: Source, side: int, resized: bool, train_size: int
+) -> str:
     """Hash everything that shapes the bytes: the table, the files' sizes, the options, the format version.
 
-    The content of the files is left out: reading it would cost as much as preparing.
+    The content of the files is left out: reading it would cost as much as
+    preparing.
     """
     head = (manifest.FORMAT_VERSION, source.name, source.version, source.task, source.class_names)
     options: tuple[object, ...] = (side, resized, train_size, config.validation_fraction)
-    if config.test_fraction != PrepareConfig.test_fraction:  # what was prepared before this option existed stays valid
+    if (
+        config.test_fraction != PrepareConfig.test_fraction
+    ):  # what was prepared before this option existed stays valid
         options = (*options, config.test_fraction)
-    rows = zip(source.files, source.splits.tolist(), source.labels.tolist(), source.bytes.tolist(), strict=True)
+    rows = zip(
+        source.files,
+        source.splits.tolist(),
+        source.labels.tolist(),
+        source.bytes.tolist(),
+        strict=True,
+    )
 
     state = xxhash.xxh3_128(json.dumps([head, options]).encode())
     state.update("\n".join(map(str, rows)).encode())
+
     return state.hexdigest()
 
 
-def _target_folder(config: PrepareConfig, source: Source, fingerprint: str, train_size: int, side: int) -> Path:
+def _target_folder(
+    config: PrepareConfig, source: Source, fingerprint: str, train_size: int, side: int
+) -> Path:
     """Return the folder of the prepared dataset: below --prepared, else .data, or in the cloud the best disk.
 
-    Its name has a hash of the fingerprint and of the dataset's place, so that two datasets of one name are kept apart,
-    even if their files have the same names and sizes.
+    Its name has a hash of the fingerprint and of the dataset's place, so that two
+    datasets of one name are kept apart, even if their files have the same names
+    and sizes.
     """
     stem = f"{safe_component(source.name)}-{train_size}px"
     place = f"{fingerprint} {os.path.realpath(source.root)}"
@@ -173,13 +193,16 @@ def _target_folder(config: PrepareConfig, source: Source, fingerprint: str, trai
     needed = 2 * len(source.files) * side**2 * 3  # the parts and the shards of the array
     folder, reason = disk.choose_disk(disk.candidates(), name, needed)
     log(f"Prepared datasets go to {folder}: {reason}.")
+
     return folder / name
 
 
 def _find_same(parent: Path, stem: str, source: Source, fingerprint: str) -> Path | None:
     """Return the folder of a dataset that was prepared under an older name, or before it was moved; None if none is."""
     for folder in sorted(parent.iterdir()) if parent.is_dir() else []:
-        is_candidate = folder.name.startswith(stem) and not folder.name.endswith((".partial", ".old"))
+        is_candidate = folder.name.startswith(stem) and not folder.name.endswith(
+            (".partial", ".old")
+        )
         found = read_prepared(folder, fingerprint) if is_candidate else None
         if found is not None and _is_same_place(found.root, source.root):
             return folder

@@ -1,7 +1,8 @@
 """A job of prepare: some hundred images, each read and decoded once, and encoded for every wanted format.
 
-What a job writes is a pure function of its images and options. So the shards do not depend on the number of workers,
-and a killed run continues with the jobs that are not done. Every worker process imports this file: it imports little.
+What a job writes is a pure function of its images and options. So the shards do
+not depend on the number of workers, and a killed run continues with the jobs that
+are not done. Every worker process imports this file: it imports little.
 
     <stem>.<format>    encoded images that have no preallocated region (`preallocated.py`) and are no original files
     <stem>.at          the row of the image at work; a worker that is killed leaves it, so that the image can be named
@@ -37,11 +38,19 @@ from trainer_classification.data.decode import (
 from trainer_classification.files import read_file
 from trainer_classification.preparation.format import EncodedImage, PrepareSpec, SourceImage
 from trainer_classification.preparation.formats import FORMATS
-from trainer_classification.preparation.job_result import ORIGINAL, PART, REGION, FormatResult, JobResult
+from trainer_classification.preparation.job_result import (
+    ORIGINAL,
+    PART,
+    REGION,
+    FormatResult,
+    JobResult,
+)
 from trainer_classification.preparation.preallocated import PreallocatedRegions, RegionWriter
 
 IMAGES_PER_JOB = 500
-VERSION = 5  # of the part files and of how images are decoded: parts of another version are not continued
+VERSION = (
+    5  # of the part files and of how images are decoded: parts of another version are not continued
+)
 
 _AT_SUFFIX = ".at"
 _ROW = struct.Struct("<q")
@@ -57,9 +66,12 @@ class Job:
         spec: what to make of them.
         stem: path of the part files without their suffix.
         measured: bool [n], whose pixels count for the statistics.
-        deadly: paths of images that have ended a worker process; they count as bad.
-        samples: int64 [n], the sample ids if every image is good; None if there are no regions.
-        regions: by the name of the format, for those that have preallocated regions.
+        deadly: paths of images that have ended a worker process; they count as
+            bad.
+        samples: int64 [n], the sample ids if every image is good; None if there
+            are no regions.
+        regions: by the name of the format, for those that have preallocated
+            regions.
     """
 
     files: Sequence[str]
@@ -118,7 +130,10 @@ def _leave(*_: object) -> None:
 
 
 class _ImageAtWork:
-    """Keep the row of the image at work in a file, for `find_deadly`. A context manager."""
+    """Keep the row of the image at work in a file, for `find_deadly`.
+
+    A context manager.
+    """
 
     paths: ClassVar[set[Path]] = set()  # those of this process
 
@@ -194,7 +209,10 @@ def _empty_result(count: int) -> JobResult:
 
 
 def _process(job: Job, number: int, writers: dict[str, _FormatWriter], result: JobResult) -> str:
-    """Read, decode, encode and write an image. Return why it is bad, or "" if it is good."""
+    """Read, decode, encode and write an image.
+
+    Return why it is bad, or "" if it is good.
+    """
     if job.files[number] in job.deadly:
         return "ends the process that decodes it"
     try:
@@ -203,7 +221,8 @@ def _process(job: Job, number: int, writers: dict[str, _FormatWriter], result: J
         return f"cannot be read: {error.strerror or error}"
     result.hashes[number] = xxhash.xxh3_128_hexdigest(data)
 
-    # Everything is encoded before anything is written: a bad image leaves no trace.
+    # Everything is encoded before anything is written: a bad image leaves no
+    # trace.
     try:
         image = _open_image(job, number, data)
         pixels = image.array_pixels if job.measured[number] or not job.spec.layout.resized else None
@@ -222,6 +241,7 @@ def _process(job: Job, number: int, writers: dict[str, _FormatWriter], result: J
     for name, stored in encoded.items():
         if stored is not None:
             writers[name].add(number, stored)
+
     return ""
 
 
@@ -240,16 +260,24 @@ def _open_image(job: Job, number: int, data: bytes) -> SourceImage:
 
     decode = decode_for_resize if job.spec.layout.resized else decode_with_info
     decoded = decode(info, data, job.spec.gray_shift)
+
     return SourceImage(data, decoded.info, job.spec.layout, label, sample, decoded)
 
 
 def _file_suffices(info: ImageInfo, spec: PrepareSpec) -> bool:
-    """Return whether no wanted format needs the pixels. Small images are always checked against the table's size."""
-    return spec.layout.resized and all(FORMATS[name].keeps_file(info, spec) for name in spec.formats)
+    """Return whether no wanted format needs the pixels.
+
+    Small images are always checked against the table's size.
+    """
+    return spec.layout.resized and all(
+        FORMATS[name].keeps_file(info, spec) for name in spec.formats
+    )
 
 
 def _sum_pixels(pixels: Uint8) -> npt.NDArray[np.int64]:
     """Return the sums of the values and of their squares, per channel: int64 [2, C]."""
-    from trainer_classification.kernels import resize  # numba: a job that only keeps files does not need it
+    from trainer_classification.kernels import (
+        resize,
+    )  # numba: a job that only keeps files does not need it
 
     return np.asarray(resize.sums(pixels))

@@ -25,7 +25,8 @@ class FormatResult:
         bytes: int64 [n], length of each image.
         checksums: uint64 [n], xxh3-64 of these bytes.
         location: uint8 [n], NOWHERE, PART, REGION or ORIGINAL.
-        fields: structured [n], what the format notes about an image; its dtype is `Format.fields`.
+        fields: structured [n], what the format notes about an image; its dtype is
+            `Format.fields`.
     """
 
     bytes: npt.NDArray[np.int64]
@@ -37,7 +38,10 @@ class FormatResult:
     def empty(cls, count: int, dtype: np.dtype[np.void]) -> FormatResult:
         """Return the result of a job that has not begun."""
         return cls(
-            np.zeros(count, np.int64), np.zeros(count, np.uint64), np.zeros(count, np.uint8), np.zeros(count, dtype)
+            np.zeros(count, np.int64),
+            np.zeros(count, np.uint64),
+            np.zeros(count, np.uint8),
+            np.zeros(count, dtype),
         )
 
 
@@ -51,8 +55,10 @@ class JobResult:
         gray: bool [n].
         sizes: int32 [n, 2], width and height as decoded, upright.
         contents: str [n], name of the format that the file holds.
-        peaks: int64 [n], largest value of a gray image of 16 or 32 bits; 0 for others.
-        sums, squares: int64 [n, 3], of the pixel values in the array, per channel; 0 for images that are not measured.
+        peaks: int64 [n], largest value of a gray image of 16 or 32 bits; 0 for
+            others.
+        sums, squares: int64 [n, 3], of the pixel values in the array, per
+            channel; 0 for images that are not measured.
         formats: by the name of the format.
     """
 
@@ -69,8 +75,9 @@ class JobResult:
     def save(self, stem: Path) -> None:
         """Write `<stem>.part`, which marks the job as done.
 
-        The file is not flushed to the disk: a killed process loses nothing that it wrote, and after a power failure
-        the shards are compared with their checksums.
+        The file is not flushed to the disk: a killed process loses nothing that
+        it wrote, and after a power failure the shards are compared with their
+        checksums.
         """
         temporary = stem.with_suffix(".tmp")
         temporary.write_bytes(pickle.dumps(self))
@@ -95,12 +102,18 @@ def concatenate(results: Sequence[JobResult]) -> JobResult:
         for field in fields(JobResult)
         if field.name != "formats"
     }
-    formats = {name: _concatenate_format(result.formats[name] for result in results) for name in results[0].formats}
+    formats = {
+        name: _concatenate_format(result.formats[name] for result in results)
+        for name in results[0].formats
+    }
     return JobResult(**columns, formats=formats)
 
 
 def _concatenate_format(results: Iterable[FormatResult]) -> FormatResult:
     rows = list(results)
     return FormatResult(
-        **{field.name: np.concatenate([getattr(row, field.name) for row in rows]) for field in fields(FormatResult)}
+        **{
+            field.name: np.concatenate([getattr(row, field.name) for row in rows])
+            for field in fields(FormatResult)
+        }
     )

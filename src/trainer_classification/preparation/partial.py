@@ -18,7 +18,10 @@ _MARKER = "fingerprint"  # file in a working folder
 
 @contextmanager
 def lock(target: Path) -> Iterator[None]:
-    """Let only one process at a time prepare a target. The lock ends with the process."""
+    """Let only one process at a time prepare a target.
+
+    The lock ends with the process.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     with (target.parent / f".{target.name}.lock").open("w", encoding="utf-8") as file:
         try:
@@ -81,12 +84,17 @@ def check_room(partial: Path, needed: int) -> None:
 
 
 def used_bytes(folders: Iterable[Path]) -> int:
-    """Return the bytes that the content of some folders takes on the disk. A file with two names counts once."""
+    """Return the bytes that the content of some folders takes on the disk.
+
+    A file with two names counts once.
+    """
     stats = (path.stat() for folder in folders for path in folder.rglob("*"))
     return sum({stat.st_ino: 512 * stat.st_blocks for stat in stats}.values())
 
 
-def keep_formats(target: Path, partial: Path, before: Manifest, rewritten: Collection[str]) -> dict[str, FileInfo]:
+def keep_formats(
+    target: Path, partial: Path, before: Manifest, rewritten: Collection[str]
+) -> dict[str, FileInfo]:
     """Take over the formats that were prepared before, as second names of their files.
 
     Args:
@@ -107,6 +115,7 @@ def keep_formats(target: Path, partial: Path, before: Manifest, rewritten: Colle
         (partial / name).unlink(missing_ok=True)
         os.link(target / name, partial / name)
         kept[name] = info
+
     return kept
 
 

@@ -31,13 +31,16 @@ class Prepared:
 
 
 def prepare(config: PrepareConfig) -> Prepared:
-    """Prepare a dataset, or find it prepared already. Formats that were prepared before are kept.
+    """Prepare a dataset, or find it prepared already.
+
+    Formats that were prepared before are kept.
 
     Args:
         config: what the user asked for.
 
     Raises:
-        ValueError: the dataset is not found or wrong, too many images are bad, there is no room, shards are damaged.
+        ValueError: the dataset is not found or wrong, too many images are bad,
+            there is no room, shards are damaged.
         OSError: the disk is full, or what was written is not what is read back.
     """
     info = inspect(config)
@@ -55,7 +58,9 @@ def _note_idle_beton_options(config: PrepareConfig) -> None:
     for name in ("beton_mode", "beton_side"):
         value = getattr(config, name)
         if value != getattr(PrepareConfig, name):
-            log(f"Note: {flag(name)} {value} has no effect: --formats {config.formats} writes no beton.")
+            log(
+                f"Note: {flag(name)} {value} has no effect: --formats {config.formats} writes no beton."
+            )
 
 
 def verify(info: DatasetInfo) -> Prepared:
@@ -72,18 +77,25 @@ def verify(info: DatasetInfo) -> Prepared:
 
 
 def write(
-    info: DatasetInfo, formats: Collection[str], config: PrepareConfig, *, accept_existing: bool = False
+    info: DatasetInfo,
+    formats: Collection[str],
+    config: PrepareConfig,
+    *,
+    accept_existing: bool = False,
 ) -> Prepared:
     """Write a dataset in some formats, where that is not done yet.
 
     Args:
         info: of `inspect`.
         formats: names in `formats.FORMATS`.
-        config: the options of the formats, of the validation split, of bad images and of the processes.
-        accept_existing: a format that is there is not made again if the options ask for another kind of it.
+        config: the options of the formats, of the validation split, of bad images
+            and of the processes.
+        accept_existing: a format that is there is not made again if the options
+            ask for another kind of it.
 
     Raises:
-        ValueError: a format is unknown, too many images are bad, or there is no room.
+        ValueError: a format is unknown, too many images are bad, or there is no
+            room.
         OSError: the disk is full, or what was written is not what is read back.
     """
     started = time.perf_counter()
@@ -102,15 +114,24 @@ def write(
         with Workers(config.workers, info.resized) as workers:
             made = build_dataset(Build(info, config, spec, before, workers))
     print_summary(info.folder, made, info.count, time.perf_counter() - started)
+
     return Prepared(info.folder, made)
 
 
-def _options_of(info: DatasetInfo, formats: Collection[str], config: PrepareConfig) -> dict[str, dict[str, Any]]:
+def _options_of(
+    info: DatasetInfo, formats: Collection[str], config: PrepareConfig
+) -> dict[str, dict[str, Any]]:
     """Return the wanted formats in the order of the registry, each with its options."""
     unknown = [name for name in formats if name not in FORMATS]
     if unknown:
-        raise ValueError(f"There is no format {', '.join(map(repr, unknown))}, only {', '.join(FORMATS)}.")
-    return {name: FORMATS[name].options(config, info.layout, info.train_size) for name in FORMATS if name in formats}
+        raise ValueError(
+            f"There is no format {', '.join(map(repr, unknown))}, only {', '.join(FORMATS)}."
+        )
+    return {
+        name: FORMATS[name].options(config, info.layout, info.train_size)
+        for name in FORMATS
+        if name in formats
+    }
 
 
 def _missing(

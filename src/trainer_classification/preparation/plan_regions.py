@@ -23,7 +23,8 @@ class RegionPlan:
     """The preallocated regions of all images.
 
     Attributes:
-        samples: int64 [n], the sample ids if every image is good; None if there are no regions.
+        samples: int64 [n], the sample ids if every image is good; None if there
+            are no regions.
         regions: by the name of the format.
     """
 
@@ -32,7 +33,11 @@ class RegionPlan:
 
 
 def plan_regions(
-    source: Source, spec: PrepareSpec, fractions: tuple[float, float], folder: Path, workers: Workers
+    source: Source,
+    spec: PrepareSpec,
+    fractions: tuple[float, float],
+    folder: Path,
+    workers: Workers,
 ) -> RegionPlan:
     """Lay out all formats whose image sizes are known, and make the files of their future shards.
 
@@ -43,7 +48,8 @@ def plan_regions(
         folder: gets the files.
         workers: read the images where splits have to be cut by their hashes.
     """
-    # Copying small images costs less than reading all files for their hashes, unless a format reads them twice anyway.
+    # Copying small images costs less than reading all files for their hashes,
+    # unless a format reads them twice anyway.
     if not spec.layout.resized and not any(FORMATS[name].reads_originals for name in spec.formats):
         return RegionPlan(None, {})
     names = [name for name in spec.formats if FORMATS[name].sizes_known(spec)]
@@ -62,6 +68,7 @@ def plan_regions(
     regions = {name: _lay_out(name, source, spec, rows_of, folder) for name in names}
     for format_regions in regions.values():
         format_regions.make_files()
+
     return RegionPlan(samples, regions)
 
 
@@ -84,5 +91,9 @@ def _lay_out(
         file[rows] = planned.shard + len(files)
         offsets[rows] = planned.offsets
         sizes[rows] = planned.sizes
-        files += [folder / f"{name}-{split}-{number:06d}" for number in range(int(planned.shard.max()) + 1)]
+        files += [
+            folder / f"{name}-{split}-{number:06d}"
+            for number in range(int(planned.shard.max()) + 1)
+        ]
+
     return PreallocatedRegions(files, file, offsets, sizes)

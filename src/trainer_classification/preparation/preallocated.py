@@ -1,7 +1,8 @@
 """Preallocated regions: the bytes of a shard that belong to one image, known before it is decoded.
 
-Jobs write images straight into them. Only where an image turns out to be bad, or of another size than the table says,
-is what was written copied into a shard of its own.
+Jobs write images straight into them. Only where an image turns out to be bad, or
+of another size than the table says, is what was written copied into a shard of
+its own.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ import numpy.typing as npt
 
 Int64 = npt.NDArray[np.int64]
 
-# Bytes of one write. More is a hundredth faster at best, and needs larger pieces of page cache: where the kernel has to
-# make room for these first, the whole of prepare sometimes takes half as long again.
+# Bytes of one write. More is a hundredth faster at best, and needs larger pieces
+# of page cache: where the kernel has to make room for these first, the whole of
+# prepare sometimes takes half as long again.
 _BYTES_AT_ONCE = 1 << 18
 _BYTES_WAITING = 1 << 22  # limit over all shards of a format, as a tar has many
 _BUFFERS_AT_ONCE = 1024  # IOV_MAX of Linux
@@ -43,10 +45,14 @@ class PreallocatedRegions:
 
     def select(self, rows: slice) -> PreallocatedRegions:
         """Return the regions of some of the images."""
-        return PreallocatedRegions(self.files, self.file[rows], self.offsets[rows], self.sizes[rows])
+        return PreallocatedRegions(
+            self.files, self.file[rows], self.offsets[rows], self.sizes[rows]
+        )
 
     def make_files(self) -> None:
-        """Make the files at their full size. Files that an interrupted run has made keep their content.
+        """Make the files at their full size.
+
+        Files that an interrupted run has made keep their content.
 
         Raises:
             OSError: the disk is full.
@@ -60,7 +66,10 @@ class PreallocatedRegions:
 
 
 class RegionWriter:
-    """Write images to their regions, neighbors together. A context manager: at its end all are written."""
+    """Write images to their regions, neighbors together.
+
+    A context manager: at its end all are written.
+    """
 
     def __init__(self, regions: PreallocatedRegions | None) -> None:
         self._regions = regions
@@ -142,7 +151,8 @@ def _allocate(path: Path, descriptor: int, size: int) -> None:
 def _fallocate(descriptor: int, size: int) -> int:
     """Call Linux's fallocate(2) and return 0 or the errno.
 
-    `os.posix_fallocate` will not do: it writes to every block where the file system (NFS, for one) has no fallocate.
+    `os.posix_fallocate` will not do: it writes to every block where the file
+    system (NFS, for one) has no fallocate.
     """
     call = getattr(ctypes.CDLL(None, use_errno=True), "fallocate", None)  # macOS has none
     if call is None or call(descriptor, 0, ctypes.c_int64(0), ctypes.c_int64(size)) == 0:

@@ -25,7 +25,11 @@ def list_bad_images(source: Source, result: JobResult, policy: str) -> list[dict
         ValueError: there are more than `policy` accepts.
     """
     bad = [
-        {"file": source.files[row], "split": str(source.splits[row]), "reason": str(result.reasons[row])}
+        {
+            "file": source.files[row],
+            "split": str(source.splits[row]),
+            "reason": str(result.reasons[row]),
+        }
         for row in np.flatnonzero(result.reasons != "")
     ]
     count = len(source.files)
@@ -46,7 +50,11 @@ def list_bad_images(source: Source, result: JobResult, policy: str) -> list[dict
 def note_contents(source: Source, result: JobResult) -> list[str]:
     """Return a note about files that hold another format than their names say, if there are any."""
     contents = result.contents.tolist()
-    rows = [row for row, file in enumerate(source.files) if contents[row] and is_misnamed(file, contents[row])]
+    rows = [
+        row
+        for row, file in enumerate(source.files)
+        if contents[row] and is_misnamed(file, contents[row])
+    ]
     if not rows:
         return []
     counts = Counter(contents[row] for row in rows)
@@ -94,7 +102,10 @@ def find_conflicts(
 
 
 def _find_disagreements(
-    key: str, files: npt.NDArray[np.str_], hashes: npt.NDArray[np.str_], value_of: npt.NDArray[np.str_]
+    key: str,
+    files: npt.NDArray[np.str_],
+    hashes: npt.NDArray[np.str_],
+    value_of: npt.NDArray[np.str_],
 ) -> list[dict[str, list[str]]]:
     """Return {key, "files"} of each group of equal files with more than one value."""
     groups: dict[str, list[int]] = {}

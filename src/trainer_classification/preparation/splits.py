@@ -25,20 +25,24 @@ def cut_missing(
 ) -> tuple[npt.NDArray[np.str_], dict[str, str]]:
     """Cut test (`test_fraction` of train) and validation (`validation_fraction` of the rest) where they are missing.
 
-    Images without a label are neither cut nor replaced: where test has no labels, no test is cut.
+    Images without a label are neither cut nor replaced: where test has no labels,
+    no test is cut.
 
-    Only a hash of its content decides about an image, so equal images stay together. Each class keeps its share on
-    average. A class with three images or more gives at least one, and every class keeps at least one.
+    Only a hash of its content decides about an image, so equal images stay
+    together. Each class keeps its share on average. A class with three images or
+    more gives at least one, and every class keeps at least one.
 
     Args:
         splits: str [n], of SPLITS and UNLABELED.
         labels: int64 [n]; -1: none.
         hashes: str [n], content hash of each image.
-        validation_fraction: 0: there is no validation split, and the dataset's own joins train.
+        validation_fraction: 0: there is no validation split, and the dataset's
+            own joins train.
         test_fraction: more than 0, because every training ends with a test.
 
     Returns:
-        (splits, origin): str [n], and split -> whether it came with the dataset or how it was cut.
+        (splits, origin): str [n], and split -> whether it came with the dataset
+        or how it was cut.
 
     Raises:
         ValueError: there is no train split.
@@ -47,7 +51,9 @@ def cut_missing(
     origin = {name: "dataset" for name in SPLITS if (splits == name).any()}
     origin |= {name: "dataset, without labels" for name in UNLABELED if (splits == name).any()}
     if "train" not in origin:
-        raise ValueError(f"The dataset has no train split, only {', '.join(origin)}: there is nothing to train on.")
+        raise ValueError(
+            f"The dataset has no train split, only {', '.join(origin)}: there is nothing to train on."
+        )
 
     if _lacks_test(origin):
         _cut(splits, labels, hashes, "test", test_fraction)
@@ -85,7 +91,10 @@ def _cut(
     """Move a fraction of train to the split `name`, in place."""
     train = np.flatnonzero(splits == "train")
     seed = _HASH_SEEDS[name]
-    position = np.array([xxhash.xxh3_64_intdigest(text.encode(), seed) for text in hashes[train].tolist()], np.uint64)
+    position = np.array(
+        [xxhash.xxh3_64_intdigest(text.encode(), seed) for text in hashes[train].tolist()],
+        np.uint64,
+    )
 
     chosen = position < np.uint64(fraction * 2.0**64)
     for label in np.unique(labels[train]):

@@ -9,15 +9,16 @@ from trainer_classification.data.formats import ArrayLayout
 from trainer_classification.data.source import Source
 from trainer_classification.preparation.job_result import JobResult
 
-# Number of resized images, about, that stand for all of them: right to a hundredth.
+# Number of resized images, about, that stand for all of them: right to a
+# hundredth.
 SAMPLE_SIZE = 1024
 
 
 def choose_measured(source: Source, layout: ArrayLayout) -> npt.NDArray[np.bool_]:
     """Choose the images to measure: all of train, or some of them if they are resized.
 
-    The choice does not depend on the formats. An image that is not measured need not be resized for a format that
-    keeps its file.
+    The choice does not depend on the formats. An image that is not measured need
+    not be resized for a format that keeps its file.
 
     Returns:
         bool [n].
@@ -26,6 +27,7 @@ def choose_measured(source: Source, layout: ArrayLayout) -> npt.NDArray[np.bool_
     step = max(1, len(train) // SAMPLE_SIZE) if layout.resized else 1
     measured = np.zeros(len(source.files), bool)
     measured[train[::step]] = True
+
     return measured
 
 
@@ -47,4 +49,5 @@ def mean_and_std(
     # Integer sums up to here, so that the order of the images does not matter.
     count = len(rows) * layout.side**2
     mean = sums / count
+
     return (mean / 255).tolist(), (np.sqrt(squares / count - mean**2) / 255).tolist()

@@ -24,12 +24,22 @@ def print_summary(folder: Path, manifest: Manifest, images: int, seconds: float)
         images: that were read.
         seconds: that this took.
     """
-    table = Table(title=f"{manifest.dataset} {manifest.version}, {manifest.task}", title_justify="left")
-    for column in ("split", "images", "classes", "origin", "original size in px (least, median, largest)"):
+    table = Table(
+        title=f"{manifest.dataset} {manifest.version}, {manifest.task}", title_justify="left"
+    )
+    for column in (
+        "split",
+        "images",
+        "classes",
+        "origin",
+        "original size in px (least, median, largest)",
+    ):
         table.add_column(column, justify="right" if column in ("images", "classes") else "left")
     for name, split in manifest.splits.items():
         classes = f"{np.count_nonzero(split.per_class)} of {len(manifest.class_names)}"
-        table.add_row(name, f"{split.count:,}", classes, split.origin, _sizes(folder, manifest, name))
+        table.add_row(
+            name, f"{split.count:,}", classes, split.origin, _sizes(folder, manifest, name)
+        )
     Console(stderr=True).print(table)
 
     for line in _lines(manifest):
@@ -44,10 +54,13 @@ def warn_of_conflicts(manifest: Manifest) -> None:
     if not manifest.conflicts:
         return
     listed = [
-        f"{', '.join(entry['files'][:4])} ({' and '.join(entry['classes'])})" for entry in manifest.conflicts[:_LISTED]
+        f"{', '.join(entry['files'][:4])} ({' and '.join(entry['classes'])})"
+        for entry in manifest.conflicts[:_LISTED]
     ]
     more = (
-        f"; and {len(manifest.conflicts) - _LISTED} more in the manifest" if len(manifest.conflicts) > _LISTED else ""
+        f"; and {len(manifest.conflicts) - _LISTED} more in the manifest"
+        if len(manifest.conflicts) > _LISTED
+        else ""
     )
     log(
         f"Warning: equal images have different labels ({len(manifest.conflicts)} found), so no model can be right on "
@@ -71,10 +84,12 @@ def _lines(manifest: Manifest) -> list[str]:
         f"duplicates across splits {len(manifest.duplicates)}.",
     ]
     lines += [
-        f"  skipped {entry['file']} ({entry['split']}): {entry['reason']}" for entry in manifest.skipped[:_LISTED]
+        f"  skipped {entry['file']} ({entry['split']}): {entry['reason']}"
+        for entry in manifest.skipped[:_LISTED]
     ]
     lines += [
         f"  same image in {' and '.join(entry['splits'])}: {', '.join(entry['files'][:4])}"
         for entry in manifest.duplicates[:_LISTED]
     ]
+
     return lines

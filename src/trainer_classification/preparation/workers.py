@@ -29,10 +29,12 @@ Result = TypeVar("Result")
 def start_fork_server(resized: bool) -> BaseContext:
     """Start the process that workers are forked from, which has imported what they need.
 
-    Workers are not forked from this process, because the threads of torch, polars and numba do not survive a fork.
+    Workers are not forked from this process, because the threads of torch, polars
+    and numba do not survive a fork.
 
     Args:
-        resized: of the images: only these need the resize kernels, which take seconds to compile once a machine.
+        resized: of the images: only these need the resize kernels, which take
+            seconds to compile once a machine.
     """
     if "forkserver" not in get_all_start_methods():
         return get_context("spawn")
@@ -42,11 +44,14 @@ def start_fork_server(resized: bool) -> BaseContext:
     context = get_context("forkserver")
     context.set_forkserver_preload([f"trainer_classification.preparation.{preload}"])
     forkserver.ensure_running()
+
     return context
 
 
 class Workers:
-    """The processes that do the work of prepare. They start with the first work; a context manager.
+    """The processes that do the work of prepare.
+
+    They start with the first work; a context manager.
 
     With one process, or for a single piece of work, this process does it.
 
@@ -78,14 +83,19 @@ class Workers:
             self._executor = None
 
     def run(
-        self, title: str, function: Callable[[Piece], Result], pieces: Sequence[Piece], done: int = 0
+        self,
+        title: str,
+        function: Callable[[Piece], Result],
+        pieces: Sequence[Piece],
+        done: int = 0,
     ) -> list[Result]:
         """Call a function for each piece of work, and return the results in order.
 
         Args:
             title: of the progress bar.
             function: of a module, so that it can be sent to a process.
-            pieces: started in this order; the length of each is its number of images.
+            pieces: started in this order; the length of each is its number of
+                images.
             done: images that were done before.
 
         Raises:
@@ -97,9 +107,12 @@ class Workers:
             for piece, result in zip(pieces, self._map(function, pieces), strict=True):
                 results.append(result)
                 advance(len(piece))
+
         return results
 
-    def _map(self, function: Callable[[Piece], Result], pieces: Sequence[Piece]) -> Iterator[Result]:
+    def _map(
+        self, function: Callable[[Piece], Result], pieces: Sequence[Piece]
+    ) -> Iterator[Result]:
         if min(self._count, len(pieces)) <= 1:
             return map(function, pieces)
         if self._executor is None:
@@ -145,7 +158,8 @@ def _progress(title: str, total: int, done: int) -> Iterator[Callable[[int], Non
 def _hide_main_module() -> Iterator[None]:
     """Hide the program's main module from the workers, which would import it: slow, or a second start of the program.
 
-    They do not need it, because every function they call is in a module of its own.
+    They do not need it, because every function they call is in a module of its
+    own.
     """
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")

@@ -11,7 +11,13 @@ from trainer_classification.data import array
 from trainer_classification.data.formats import SplitShards
 from trainer_classification.data.source import Source
 from trainer_classification.preparation.assemble import FormatOutputs, gather
-from trainer_classification.preparation.format import EncodedImage, Format, PrepareSpec, Regions, SourceImage
+from trainer_classification.preparation.format import (
+    EncodedImage,
+    Format,
+    PrepareSpec,
+    Regions,
+    SourceImage,
+)
 
 Int64 = npt.NDArray[np.int64]
 
@@ -19,7 +25,8 @@ Int64 = npt.NDArray[np.int64]
 def encode(image: SourceImage, spec: PrepareSpec) -> EncodedImage | None:
     """Return the pixels; None for an image in color where the array is gray.
 
-    Such an array is of no use: once all images are known, prepare starts again with three channels.
+    Such an array is of no use: once all images are known, prepare starts again
+    with three channels.
     """
     pixels = image.array_pixels
     channels = pixels.shape[2]
@@ -56,6 +63,7 @@ def write(shards: SplitShards, outputs: FormatOutputs, rows: Int64, labels: Int6
     image_bytes = shards.layout.image_bytes
     gather(outputs, rows, shards.folder / path, array.offsets(len(rows), image_bytes))
     os.truncate(shards.folder / path, len(rows) * image_bytes)
+
     return [path]
 
 

@@ -18,14 +18,22 @@ from trainer_classification.data.decode import ImageInfo, Uint8
 from trainer_classification.data.formats import ArrayLayout, SplitShards
 from trainer_classification.data.source import Source
 from trainer_classification.preparation.assemble import FormatOutputs, gather
-from trainer_classification.preparation.format import EncodedImage, Format, PrepareSpec, Regions, SourceImage
+from trainer_classification.preparation.format import (
+    EncodedImage,
+    Format,
+    PrepareSpec,
+    Regions,
+    SourceImage,
+)
 
 Int64 = npt.NDArray[np.int64]
 
-# Bound of the longer side, in training sizes: even small crops are not enlarged much.
+# Bound of the longer side, in training sizes: even small crops are not enlarged
+# much.
 _SIDE_PER_TRAIN_SIZE = 2.5
-# Images longer than this many times their shorter side are bounded as if they were no longer, because crops are cut
-# from the shorter side: it keeps 5/6 of the training size.
+# Images longer than this many times their shorter side are bounded as if they
+# were no longer, because crops are cut from the shorter side: it keeps 5/6 of the
+# training size.
 _PANORAMA = 3
 
 
@@ -35,8 +43,9 @@ class BetonOptions:
 
     Attributes:
         mode: "jpg" or "raw".
-        side: bound in px of the longer side; larger images are resized, antialiased. 0: none. Of panoramas it
-            bounds three times the shorter side.
+        side: bound in px of the longer side; larger images are resized,
+            antialiased. 0: none. Of panoramas it bounds three times the shorter
+            side.
         quality: of JPEGs that have to be encoded again.
     """
 
@@ -98,15 +107,25 @@ def payload_of(image: SourceImage, options: BetonOptions) -> Payload:
 
     import simplejpeg  # not needed where every image keeps its bytes or is stored raw
 
-    # Full chroma costs a fifth more bytes, and loses a third as much of what never was subsampled.
+    # Full chroma costs a fifth more bytes, and loses a third as much of what
+    # never was subsampled.
     sampling = "420" if info.subsampled or info.channels == 1 else "444"
-    return Payload(JPEG, width, height, simplejpeg.encode_jpeg(raw.data, options.quality, "RGB", sampling))
+
+    return Payload(
+        JPEG, width, height, simplejpeg.encode_jpeg(raw.data, options.quality, "RGB", sampling)
+    )
 
 
 def keeps_bytes(info: ImageInfo, options: BetonOptions) -> bool:
     """Return whether a beton holds the file itself."""
     fits = bounded_size(info.width, info.height, options) == (info.width, info.height)
-    return options.mode == "jpg" and fits and info.kind == "jpeg" and info.upright and info.channels == 3
+    return (
+        options.mode == "jpg"
+        and fits
+        and info.kind == "jpeg"
+        and info.upright
+        and info.channels == 3
+    )
 
 
 def bounded_size(width: int, height: int, options: BetonOptions) -> tuple[int, int]:
@@ -119,8 +138,14 @@ def bounded_size(width: int, height: int, options: BetonOptions) -> tuple[int, i
 
 def encode(image: SourceImage, spec: PrepareSpec) -> EncodedImage:
     """Return an image as the options say; small ones raw as in the array, so that all engines shift alike."""
-    payload = payload_of(image, _options_of(spec)) if spec.layout.resized else raw_payload(image.array_pixels)
-    return EncodedImage(payload.data, (payload.mode, payload.width, payload.height), region=payload.data)
+    payload = (
+        payload_of(image, _options_of(spec))
+        if spec.layout.resized
+        else raw_payload(image.array_pixels)
+    )
+    return EncodedImage(
+        payload.data, (payload.mode, payload.width, payload.height), region=payload.data
+    )
 
 
 def keeps_file(info: ImageInfo, spec: PrepareSpec) -> bool:
@@ -137,7 +162,9 @@ def layout(source: Source, spec: PrepareSpec, rows: Int64) -> Regions:
     """Return where the raw images of a split will lie."""
     options = _options_of(spec)
     shown = source.sizes[rows] if spec.layout.resized else np.full((len(rows), 2), spec.layout.side)
-    images = np.array([(RAW, *bounded_size(width, height, options)) for width, height in shown.tolist()])
+    images = np.array(
+        [(RAW, *bounded_size(width, height, options)) for width, height in shown.tolist()]
+    )
     sizes = images[:, 1] * images[:, 2] * 3
     offsets = beton.layout(images, sizes, source.labels[rows]).offsets
     return Regions(np.zeros_like(rows), offsets, sizes)
@@ -156,6 +183,7 @@ def write(shards: SplitShards, outputs: FormatOutputs, rows: Int64, labels: Int6
         file.seek(layout.table_offset)
         file.write(layout.table)
         file.truncate()
+
     return [path]
 
 
@@ -163,7 +191,9 @@ def write_beton(path: Path, payloads: Sequence[Payload], labels: Int64) -> None:
     """Write a beton from payloads in memory, one for each label."""
     contents = [bytes(payload.data) for payload in payloads]
     images = np.array([(payload.mode, payload.width, payload.height) for payload in payloads])
-    layout = beton.layout(images, np.array([len(content) for content in contents], np.int64), labels)
+    layout = beton.layout(
+        images, np.array([len(content) for content in contents], np.int64), labels
+    )
 
     with path.open("wb") as file:
         file.write(layout.head)

@@ -16,8 +16,19 @@ from trainer_classification.data.decode import ImageInfo, Uint8
 from trainer_classification.data.formats import SplitShards
 from trainer_classification.data.source import Source
 from trainer_classification.files import read_file
-from trainer_classification.preparation.assemble import FormatOutputs, complete_file, link, map_in_threads
-from trainer_classification.preparation.format import EncodedImage, Format, PrepareSpec, Regions, SourceImage
+from trainer_classification.preparation.assemble import (
+    FormatOutputs,
+    complete_file,
+    link,
+    map_in_threads,
+)
+from trainer_classification.preparation.format import (
+    EncodedImage,
+    Format,
+    PrepareSpec,
+    Regions,
+    SourceImage,
+)
 from trainer_classification.preparation.job_result import PART
 
 Int64 = npt.NDArray[np.int64]
@@ -41,7 +52,9 @@ def _encode_png(pixels: Uint8) -> bytes:
     from PIL import Image  # most datasets need no conversion
 
     file = io.BytesIO()
-    Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0]).save(file, "PNG", compress_level=1)
+    Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0]).save(
+        file, "PNG", compress_level=1
+    )
     return file.getvalue()
 
 
@@ -75,7 +88,9 @@ class TarContent:
 
     def index_line(self, sample: int, offset: int) -> str:
         """Return the line of a sample in DALI's index."""
-        return tar.index_line(sample, self.suffixes[sample], int(self.sizes[sample]), int(self.labels[sample]), offset)
+        return tar.index_line(
+            sample, self.suffixes[sample], int(self.sizes[sample]), int(self.labels[sample]), offset
+        )
 
 
 def write(shards: SplitShards, outputs: FormatOutputs, rows: Int64, labels: Int64) -> list[str]:
@@ -84,9 +99,13 @@ def write(shards: SplitShards, outputs: FormatOutputs, rows: Int64, labels: Int6
     Raises:
         ValueError: a file has changed since it was decoded.
     """
-    content = TarContent(outputs.result.bytes[rows], outputs.result.fields["suffix"][rows].tolist(), labels)
+    content = TarContent(
+        outputs.result.bytes[rows], outputs.result.fields["suffix"][rows].tolist(), labels
+    )
     plan = tar.layout(content.sizes, labels)
-    complete = [complete_file(outputs, rows[samples], plan.offsets[samples]) for samples in plan.shards]
+    complete = [
+        complete_file(outputs, rows[samples], plan.offsets[samples]) for samples in plan.shards
+    ]
 
     def read(sample: int) -> bytes:
         row = int(rows[sample])
@@ -118,17 +137,25 @@ def _finish_shards(
         shard = stem.with_suffix(".tar")
         link(file, shard)
         end = int((plan.offsets + plan.sizes)[samples[-1]])
-        # First cut off images that later turned out to be bad, then add the zeros that end an archive.
+        # First cut off images that later turned out to be bad, then add the zeros
+        # that end an archive.
         os.truncate(shard, end)
         os.truncate(shard, end + tar.END_BYTES)
 
-        lines = [content.index_line(sample, int(plan.offsets[sample])) for sample in samples.tolist()]
+        lines = [
+            content.index_line(sample, int(plan.offsets[sample])) for sample in samples.tolist()
+        ]
         stem.with_suffix(".idx").write_text(tar.index_text(lines), encoding="utf-8")
+
     return _files(stems)
 
 
 def write_tars(
-    folder: Path, split: str, read: Callable[[int], bytes], content: TarContent, shard_bytes: int = tar.SHARD_BYTES
+    folder: Path,
+    split: str,
+    read: Callable[[int], bytes],
+    content: TarContent,
+    shard_bytes: int = tar.SHARD_BYTES,
 ) -> list[Path]:
     """Write the shards of a split and their indices, one thread per CPU; each holds one file in memory.
 
@@ -151,12 +178,17 @@ def write_tars(
         with stem.with_suffix(".tar").open("wb") as file:
             for sample in samples.tolist():
                 data = read(sample)
-                file.write(tar.sample_blocks(sample, content.suffixes[sample], data, int(content.labels[sample])))
+                file.write(
+                    tar.sample_blocks(
+                        sample, content.suffixes[sample], data, int(content.labels[sample])
+                    )
+                )
                 lines.append(content.index_line(sample, int(plan.offsets[sample])))
             file.write(bytes(tar.END_BYTES))
         stem.with_suffix(".idx").write_text(tar.index_text(lines), encoding="utf-8")
 
     map_in_threads(write_shard, zip(stems, plan.shards, strict=True))
+
     return _files(stems)
 
 

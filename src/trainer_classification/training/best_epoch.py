@@ -1,7 +1,8 @@
 """Choose the epoch whose weights are kept: the latest of those that are equally good on validation.
 
-With few validation images many epochs are equal, and the later ones are better on other images: the learning rate is
-lower there, and an average of the weights is over more steps.
+With few validation images many epochs are equal, and the later ones are better on
+other images: the learning rate is lower there, and an average of the weights is
+over more steps.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ def score_epoch(row: dict[str, Any], best_by: BestBy) -> float:
         best_by: what is compared.
 
     Returns:
-        0 or more, higher is better; without validation the number of the epoch; -inf if its loss is not finite.
+        0 or more, higher is better; without validation the number of the epoch;
+        -inf if its loss is not finite.
     """
     if "loss_validation" not in row:
         return float(row["epoch"])
@@ -67,6 +69,11 @@ def describe_choice(history: Sequence[dict[str, Any]], best_epoch: int, best_by:
 
     score = score_epoch(row, best_by)
     equal = sum(score_epoch(other, best_by) == score for other in history)
-    reason = f"the latest of {equal} epochs with this value" if equal > 1 else "no other epoch is as good"
+    reason = (
+        f"the latest of {equal} epochs with this value"
+        if equal > 1
+        else "no other epoch is as good"
+    )
     name = _COLUMNS[best_by].removesuffix("_validation").replace("_", " ")
+
     return f"Kept: epoch {best_epoch}, validation {name} {row[_COLUMNS[best_by]]:.4f}, {reason}."

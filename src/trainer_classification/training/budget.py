@@ -1,7 +1,8 @@
 """`--budget 10min`: plan a training that ends after the given time, and keep it to the plan.
 
-After each epoch, what is left is planned again if clock and plan have drifted apart. A last epoch that is too slow
-cannot be made up for, so epochs are cut short where a whole one would take more than a tenth of the time.
+After each epoch, what is left is planned again if clock and plan have drifted
+apart. A last epoch that is too slow cannot be made up for, so epochs are cut
+short where a whole one would take more than a tenth of the time.
 """
 
 from __future__ import annotations
@@ -115,7 +116,9 @@ def size_schedule(recipe: Recipe) -> SizeSchedule:
     return lambda epoch, epochs: image_size(epoch, epochs, recipe.progressive, recipe.image_size)
 
 
-def plan_epochs(seconds_left: float, times: Times, shape: EpochShape, epochs_done: int = 0) -> EpochPlan:
+def plan_epochs(
+    seconds_left: float, times: Times, shape: EpochShape, epochs_done: int = 0
+) -> EpochPlan:
     """Plan as many whole epochs as fit, each shortened equally so that the last step falls on the end.
 
     Args:
@@ -125,7 +128,9 @@ def plan_epochs(seconds_left: float, times: Times, shape: EpochShape, epochs_don
         epochs_done: epochs that are complete.
     """
     available = max(0.0, seconds_left - times.finish)
-    seconds_per_epoch = _sum_step_times(20, times, shape.sizes) / 20 * shape.steps + times.evaluation
+    seconds_per_epoch = (
+        _sum_step_times(20, times, shape.sizes) / 20 * shape.steps + times.evaluation
+    )
     affordable = _EVALUATION_FRACTION * available / max(times.evaluation, 1e-9)
     at_least = math.floor(min(_MIN_EPOCHS, max(1.0, affordable)))
 
@@ -133,6 +138,7 @@ def plan_epochs(seconds_left: float, times: Times, shape: EpochShape, epochs_don
     epochs = epochs_done + epochs_left
     seconds_for_steps = available - epochs_left * times.evaluation
     steps = math.floor(seconds_for_steps / _sum_step_times(epochs, times, shape.sizes, epochs_done))
+
     return EpochPlan(epochs, min(shape.steps, max(1, steps)))
 
 
@@ -141,7 +147,9 @@ def _sum_step_times(epochs: int, times: Times, sizes: SizeSchedule, epochs_done:
     return sum(times.step(sizes(epoch, epochs)) for epoch in range(epochs_done, epochs))
 
 
-def update_times(times: Times, planned: EpochPlan, measured: MeasuredEpoch, sizes: SizeSchedule) -> Times:
+def update_times(
+    times: Times, planned: EpochPlan, measured: MeasuredEpoch, sizes: SizeSchedule
+) -> Times:
     """Correct the times by an epoch: fully after the first one, by half after later ones, as one epoch is noisy.
 
     Args:
@@ -158,7 +166,9 @@ def update_times(times: Times, planned: EpochPlan, measured: MeasuredEpoch, size
     return Times(scale * times.fixed, scale * times.per_pixel, evaluation, times.finish)
 
 
-def replan(planned: EpochPlan, epochs_done: int, clock: BudgetClock, times: Times, shape: EpochShape) -> EpochPlan:
+def replan(
+    planned: EpochPlan, epochs_done: int, clock: BudgetClock, times: Times, shape: EpochShape
+) -> EpochPlan:
     """Plan what is left again; the plan stays the same while it fits to a hundredth of the budget.
 
     Args:
@@ -171,7 +181,9 @@ def replan(planned: EpochPlan, epochs_done: int, clock: BudgetClock, times: Time
     epochs_left = planned.epochs - epochs_done
     if epochs_left == 0:
         return planned
-    seconds_of_steps = planned.steps * _sum_step_times(planned.epochs, times, shape.sizes, epochs_done)
+    seconds_of_steps = planned.steps * _sum_step_times(
+        planned.epochs, times, shape.sizes, epochs_done
+    )
     needed = seconds_of_steps + epochs_left * times.evaluation + times.finish
     if abs(needed - clock.left) <= _DRIFT * clock.budget:
         return planned
@@ -215,4 +227,6 @@ class BudgetController:
         state.step_limit = plan.steps
         state.times = dataclasses.astuple(times)
         if plan != planned:
-            log(f"Budget: planned again, {plan.epochs - state.epoch} more epochs of {plan.steps} steps.")
+            log(
+                f"Budget: planned again, {plan.epochs - state.epoch} more epochs of {plan.steps} steps."
+            )

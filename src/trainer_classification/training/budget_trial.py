@@ -13,11 +13,22 @@ from trainer_classification.config import TrainConfig
 from trainer_classification.console import duration, log
 from trainer_classification.outputs.tracking import NullTracker
 from trainer_classification.recipes import Recipe
-from trainer_classification.training.budget import EpochShape, has_budget, parse_seconds, plan_epochs, size_schedule
+from trainer_classification.training.budget import (
+    EpochShape,
+    has_budget,
+    parse_seconds,
+    plan_epochs,
+    size_schedule,
+)
 from trainer_classification.training.resolve import complete_recipe
 from trainer_classification.training.setup import Inputs, Setup, build_setup
 from trainer_classification.training.state import State, create_state
-from trainer_classification.training.step_times import CLOSING_SECONDS, Times, estimate_evaluation, measure
+from trainer_classification.training.step_times import (
+    CLOSING_SECONDS,
+    Times,
+    estimate_evaluation,
+    measure,
+)
 
 _SAVING_SECONDS = 0.2  # of a checkpoint and an epoch's lines, until one was measured
 _MIN_STEPS = 200  # with fewer, half a batch twice as often learns more
@@ -44,10 +55,12 @@ def apply_budget(inputs: Inputs) -> tuple[Inputs, Progress]:
         inputs: of the run.
 
     Returns:
-        The inputs with the planned values in their config, and the progress that holds the plan.
+        The inputs with the planned values in their config, and the progress that
+        holds the plan.
 
     Raises:
-        ValueError: the budget is not a time, epochs are given as well, or the run to resume had no budget.
+        ValueError: the budget is not a time, epochs are given as well, or the run
+            to resume had no budget.
     """
     if not has_budget(inputs.config):
         return inputs, Progress()
@@ -55,6 +68,7 @@ def apply_budget(inputs: Inputs) -> tuple[Inputs, Progress]:
     if meta is None:
         return _plan_run(inputs)
     config = _restore_plan(inputs.config, meta)
+
     return dataclasses.replace(inputs, config=config), Progress()
 
 
@@ -68,14 +82,19 @@ def _find_planned_run(inputs: Inputs) -> CheckpointMeta | None:
     meta = start.meta
     if start.kind == "resume" and meta is not None:
         if not meta.has_budget:
-            raise ValueError(f"{start.path} is of a run without --budget: resume it without --budget, too.")
+            raise ValueError(
+                f"{start.path} is of a run without --budget: resume it without --budget, too."
+            )
         return meta
 
     if start.kind != "archive" or meta is None or meta.progress.finished or not meta.has_budget:
         return None
     manifest = inputs.manifest
     recipe, _ = complete_recipe(_restore_plan(inputs.config, meta), inputs.resolved, manifest)
-    differs = meta.find_difference(manifest.dataset, manifest.class_names, manifest.fingerprint, recipe, inputs.config)
+    differs = meta.find_difference(
+        manifest.dataset, manifest.class_names, manifest.fingerprint, recipe, inputs.config
+    )
+
     return None if differs else meta
 
 
@@ -102,7 +121,9 @@ def _plan_run(inputs: Inputs) -> tuple[Inputs, Progress]:
 
     trial = _run_trial(inputs, trial_seconds)
     seconds_left = budget - (time.time() - inputs.started)
-    batch_size = _choose_batch_size(trial.recipe, seconds_left / trial.times.step(trial.recipe.image_size))
+    batch_size = _choose_batch_size(
+        trial.recipe, seconds_left / trial.times.step(trial.recipe.image_size)
+    )
     if batch_size < trial.recipe.batch_size:
         smaller = _set_batch_size(trial.config, trial.recipe, batch_size)
         trial = _run_trial(dataclasses.replace(inputs, config=smaller), trial_seconds)
@@ -111,15 +132,22 @@ def _plan_run(inputs: Inputs) -> tuple[Inputs, Progress]:
     trial = _choose_first_size(trial, seconds_left)
     recipe = trial.recipe
     plan = inputs.world.broadcast_object(
-        lambda: plan_epochs(seconds_left, trial.times, EpochShape(trial.full_steps, size_schedule(recipe)))
+        lambda: plan_epochs(
+            seconds_left, trial.times, EpochShape(trial.full_steps, size_schedule(recipe))
+        )
     )
-    growing = f", {recipe.progressive} px growing to {recipe.image_size}" if recipe.progressive else ""
+    growing = (
+        f", {recipe.progressive} px growing to {recipe.image_size}" if recipe.progressive else ""
+    )
     log(
         f"Budget: {plan.epochs} epochs of {plan.steps} steps (a whole one has {trial.full_steps}) of "
         f"{recipe.batch_size} images{growing}, in the {duration(max(0.0, seconds_left))} left of {config.budget}."
     )
     planned = dataclasses.replace(trial.config, epochs=plan.epochs)
-    progress = Progress(epochs=plan.epochs, step_limit=plan.steps, times=dataclasses.astuple(trial.times))
+    progress = Progress(
+        epochs=plan.epochs, step_limit=plan.steps, times=dataclasses.astuple(trial.times)
+    )
+
     return dataclasses.replace(inputs, config=planned), progress
 
 
@@ -143,9 +171,14 @@ def _choose_first_size(trial: _Trial, seconds_left: float) -> _Trial:
     recipe = trial.recipe
     shape = EpochShape(trial.full_steps, lambda *_: recipe.image_size)
     full = plan_epochs(seconds_left, trial.times, shape)
-    if recipe.policy.crop != "resized" or trial.config.progressive >= 0 or full.epochs >= recipe.epochs:
+    if (
+        recipe.policy.crop != "resized"
+        or trial.config.progressive >= 0
+        or full.epochs >= recipe.epochs
+    ):
         return trial
     first = max(16, round(_FIRST_SIZE * recipe.image_size / 16) * 16)
+
     return dataclasses.replace(
         trial,
         config=dataclasses.replace(trial.config, progressive=first),
@@ -160,7 +193,9 @@ def _run_trial(inputs: Inputs, seconds: float) -> _Trial:
         state = create_state(setup)
         recipe = setup.recipe
         try:
-            return _Trial(inputs.config, recipe, setup.full_steps, _measure_times(setup, state, seconds))
+            return _Trial(
+                inputs.config, recipe, setup.full_steps, _measure_times(setup, state, seconds)
+            )
         except torch.OutOfMemoryError:
             if inputs.world.size > 1:  # the other ranks wait in the step for this one
                 raise ValueError(
@@ -171,7 +206,9 @@ def _run_trial(inputs: Inputs, seconds: float) -> _Trial:
                 raise
             smaller = _set_batch_size(inputs.config, recipe, recipe.batch_size // 2)
             inputs = dataclasses.replace(inputs, config=smaller)
-            log(f"A batch of {recipe.batch_size} does not fit the memory: trying {smaller.batch_size}.")
+            log(
+                f"A batch of {recipe.batch_size} does not fit the memory: trying {smaller.batch_size}."
+            )
         finally:
             state.close()
             setup.close()
@@ -187,7 +224,8 @@ def _measure_times(setup: Setup, state: State, seconds: float) -> Times:
     first_size = state.loader_size
     first, batch = measure(setup, state, seconds)
     if first_size == full_size:
-        # Without a second size, a step is assumed to be all pixels, as convolutions are.
+        # Without a second size, a step is assumed to be all pixels, as
+        # convolutions are.
         full = first
         per_pixel = full / full_size**2
     else:
@@ -202,4 +240,5 @@ def _measure_times(setup: Setup, state: State, seconds: float) -> Times:
         evaluation=_SAVING_SECONDS + validation,
         finish=CLOSING_SECONDS + final,
     )
+
     return setup.world.broadcast_object(lambda: times)

@@ -1,8 +1,10 @@
 """Record a training step as a CUDA graph: the host launches some hundred operations at once.
 
-With a network for small images, the GPU finishes an operation before Python has requested the next one. Recorded and
-replayed (Gray, "Getting started with CUDA graphs", NVIDIA 2019), a step costs the host a few launches, whatever it
-contains. What changes from step to step is read from memory on the device: the batch, and the learning rate.
+With a network for small images, the GPU finishes an operation before Python has
+requested the next one. Recorded and replayed (Gray, "Getting started with CUDA
+graphs", NVIDIA 2019), a step costs the host a few launches, whatever it contains.
+What changes from step to step is read from memory on the device: the batch, and
+the learning rate.
 
 https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
 """
@@ -21,7 +23,8 @@ from trainer_classification.training.metrics import Metrics
 from trainer_classification.training.step import Step
 
 cuda: Any = torch.cuda  # its streams and graphs have no types
-# Steps before one is recorded: cuDNN tries its algorithms, and optimizer and scaler create their state.
+# Steps before one is recorded: cuDNN tries its algorithms, and optimizer and
+# scaler create their state.
 WARMUP_STEPS = 3
 
 
@@ -63,9 +66,12 @@ class CudaGraphStep(Step):
         self._images.copy_(images, non_blocking=True)
         self._labels.copy_(labels, non_blocking=True)
         self._graph.replay()
+
         return self._loss.clone()
 
-    def _train_unrecorded(self, images: Tensor, labels: Tensor, step: int, metrics: Metrics) -> Tensor:
+    def _train_unrecorded(
+        self, images: Tensor, labels: Tensor, step: int, metrics: Metrics
+    ) -> Tensor:
         """Take an ordinary step outside the default stream, where nothing can be recorded."""
         stream = _get_stream(images.device)
         stream.wait_stream(cuda.current_stream())
@@ -81,14 +87,19 @@ class CudaGraphStep(Step):
         self._labels = labels.clone()
         graph = cuda.CUDAGraph()
         try:
-            # "thread_local" lets other threads, of loaders and DALI, allocate and synchronize meanwhile.
-            with cuda.graph(graph, stream=_get_stream(images.device), capture_error_mode="thread_local"):
+            # "thread_local" lets other threads, of loaders and DALI, allocate and
+            # synchronize meanwhile.
+            with cuda.graph(
+                graph, stream=_get_stream(images.device), capture_error_mode="thread_local"
+            ):
                 self._loss = super()._train(self._images, self._labels, step, metrics)
         except RuntimeError as error:
             self._failed = True
             self._reset_scaler()
             reason = str(error).splitlines()[0]
-            log(f"The step could not be recorded as a CUDA graph; the training continues without: {reason}")
+            log(
+                f"The step could not be recorded as a CUDA graph; the training continues without: {reason}"
+            )
             return
         self._graph = graph
 

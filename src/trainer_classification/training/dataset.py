@@ -22,7 +22,8 @@ def prepare_dataset(config: TrainConfig, world: World) -> tuple[Path, Resolved]:
     Raises:
         ValueError: the dataset or an option is wrong.
     """
-    # Decoders and polars: a machine that trains on a prepared array may lack them.
+    # Decoders and polars: a machine that trains on a prepared array may lack
+    # them.
     from trainer_classification.preparation.inspect import inspect
     from trainer_classification.preparation.pipeline import write
 
@@ -30,6 +31,7 @@ def prepare_dataset(config: TrainConfig, world: World) -> tuple[Path, Resolved]:
     info = inspect(options)
     resolved = resolve(config, info, world)
     prepared = write(info, resolved.formats, options, accept_existing=True)
+
     return prepared.folder, resolved
 
 

@@ -1,10 +1,13 @@
 """Train in several processes, one for each GPU, that stay in step with each other.
 
-DistributedDataParallel averages the gradients. A global batch is split into equal parts, so the mean of the ranks'
-gradients is the gradient of the global batch, and the learning rate depends on the global batch only. The curve does
-not depend on the number of processes, with one exception: BatchNorm normalizes by the statistics of a rank's own part.
-Parts of 32 images or more cost no accuracy, and synchronizing them would cost a wait in every layer of every step. The
-running statistics are those of rank 0, so a checkpoint of rank 0 has all that any number of processes needs to resume.
+DistributedDataParallel averages the gradients. A global batch is split into equal
+parts, so the mean of the ranks' gradients is the gradient of the global batch,
+and the learning rate depends on the global batch only. The curve does not depend
+on the number of processes, with one exception: BatchNorm normalizes by the
+statistics of a rank's own part. Parts of 32 images or more cost no accuracy, and
+synchronizing them would cost a wait in every layer of every step. The running
+statistics are those of rank 0, so a checkpoint of rank 0 has all that any number
+of processes needs to resume.
 
 No tensor goes through /dev/shm, which has 64 MB in a plain `docker run`.
 """
@@ -105,14 +108,16 @@ class World:
             gradient_as_bucket_view=True,
             static_graph=static,
         )
+
         return cast(nn.Module, parallel)
 
 
 class StopConsensus:
     """Agree on stop and save requests across ranks with an asynchronous all-reduce on the CPU.
 
-    The highest request of a step is found while the next step runs, and returned then, on every rank in the same step.
-    A rank whose peer has died gets an error here at the latest.
+    The highest request of a step is found while the next step runs, and returned
+    then, on every rank in the same step. A rank whose peer has died gets an error
+    here at the latest.
     """
 
     def __init__(self, world: World) -> None:
@@ -128,12 +133,15 @@ class StopConsensus:
         """
         if self.world.size == 1:
             return request
-        if os.getppid() != self._parent:  # the launcher died, so nobody else would stop this process
+        if (
+            os.getppid() != self._parent
+        ):  # the launcher died, so nobody else would stop this process
             request = 128 + signal.SIGTERM
         agreed = self.settle()
         tensor = torch.tensor(request)
         work = dist.all_reduce(tensor, dist.ReduceOp.MAX, async_op=True)
         self._pending = work, tensor
+
         return agreed
 
     def settle(self) -> int:
@@ -147,14 +155,18 @@ class StopConsensus:
 
 
 @contextmanager
-def join_processes(config: TrainConfig, prepare: Callable[[World], Prepared]) -> Iterator[tuple[World, Prepared]]:
+def join_processes(
+    config: TrainConfig, prepare: Callable[[World], Prepared]
+) -> Iterator[tuple[World, Prepared]]:
     """Join the process group, and share what the first process of each machine prepares.
 
-    The other processes poll for the result, so that a signal ends them while they wait.
+    The other processes poll for the result, so that a signal ends them while they
+    wait.
 
     Args:
         config: what the user asked for.
-        prepare: called in the first process of each machine; its result must be picklable.
+        prepare: called in the first process of each machine; its result must be
+            picklable.
 
     Yields:
         The place of this process, and the result of `prepare`.
@@ -163,7 +175,12 @@ def join_processes(config: TrainConfig, prepare: Callable[[World], Prepared]) ->
         yield World(), prepare(World())
         return
 
-    world = World(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")))
+    world = World(
+        *(
+            int(os.environ[name])
+            for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+        )
+    )
     on_gpu = config.device != "cpu" and torch.cuda.is_available()
     if on_gpu:
         torch.cuda.set_device(world.local_rank)
@@ -178,7 +195,9 @@ def join_processes(config: TrainConfig, prepare: Callable[[World], Prepared]) ->
         time.sleep(_POLL_SECONDS)
 
     backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
-    dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.size, timeout=_TIMEOUT)
+    dist.init_process_group(
+        backend, store=store, rank=world.rank, world_size=world.size, timeout=_TIMEOUT
+    )
     yield world, pickle.loads(store.get(key))
     dist.destroy_process_group()  # not after an error: it would wait for the other processes
 

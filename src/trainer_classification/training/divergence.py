@@ -13,7 +13,8 @@ from trainer_classification.training.setup import Setup
 def advise_on_divergence(setup: Setup) -> str:
     """Return what to try after a training that diverged."""
     return (
-        f"Try a lower --learning-rate (it is {setup.recipe.learning_rate:g}), a longer --warmup-fraction, or --amp off."
+        f"Try a lower --learning-rate (it is {setup.recipe.learning_rate:g}), a longer "
+        f"--warmup-fraction, or --amp off."
     )
 
 
@@ -23,6 +24,10 @@ def check_weights(setup: Setup, weights: Mapping[str, Tensor]) -> None:
     Raises:
         ValueError: one is not.
     """
-    are_finite = [tensor.isfinite().all() for tensor in weights.values() if tensor.is_floating_point()]
+    are_finite = [
+        tensor.isfinite().all() for tensor in weights.values() if tensor.is_floating_point()
+    ]
     if not torch.stack(are_finite).all():
-        raise ValueError(f"The weights are not finite: the training diverged. {advise_on_divergence(setup)}")
+        raise ValueError(
+            f"The weights are not finite: the training diverged. {advise_on_divergence(setup)}"
+        )

@@ -27,7 +27,8 @@ class EpochStart:
         seconds_waiting: of the run.
         images: of the run.
         step: in the epoch.
-        tracked: (step of the run, loss on the device) of the steps to track; filled while the epoch runs.
+        tracked: (step of the run, loss on the device) of the steps to track;
+            filled while the epoch runs.
     """
 
     seconds_training: float
@@ -73,7 +74,11 @@ def measure_epoch(setup: Setup, state: State, start: EpochStart) -> dict[str, An
 
 
 def close_epoch(
-    setup: Setup, state: State, row: dict[str, Any], start: EpochStart, controller: BudgetController | None
+    setup: Setup,
+    state: State,
+    row: dict[str, Any],
+    start: EpochStart,
+    controller: BudgetController | None,
 ) -> None:
     """Print and track the epoch, keep the best weights, and save.
 
@@ -132,4 +137,5 @@ def _format_row(setup: Setup, state: State, row: dict[str, Any]) -> str:
     seconds_left = (epochs - row["epoch"]) * row["seconds"]
     left = f", {duration(seconds_left)} left" if seconds_left else ""
     parts.append(duration(row["seconds"]) + left)
+
     return "  ".join(parts)

@@ -23,7 +23,8 @@ class Evaluation:
     Attributes:
         loss: mean cross entropy.
         accuracy: in 0..1.
-        confusion: int64 [K, K], images by true class (row) and predicted class (column).
+        confusion: int64 [K, K], images by true class (row) and predicted class
+            (column).
     """
 
     loss: float
@@ -51,7 +52,8 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate a model on a split; afterwards the model is in the mode it was in before.
 
-    Every rank evaluates its part with the running statistics of rank 0. All return the same result, over all images.
+    Every rank evaluates its part with the running statistics of rank 0. All
+    return the same result, over all images.
 
     Args:
         model: on its device.
@@ -79,9 +81,12 @@ def evaluate(
             logits = logits_over(model, normalize(images), views)
         loss += F.cross_entropy(logits.float(), labels, reduction="sum")
         cells = labels * num_classes + logits.argmax(1)
-        confusion.scatter_add_(0, cells, torch.ones_like(cells))  # bincount would wait for the device
+        confusion.scatter_add_(
+            0, cells, torch.ones_like(cells)
+        )  # bincount would wait for the device
     model.train(was_training)
 
     world.sum(loss, confusion)
     matrix = confusion.view(num_classes, num_classes).cpu().numpy()
+
     return Evaluation(float(loss) / loader.samples, float(matrix.trace()) / loader.samples, matrix)

@@ -23,7 +23,11 @@ from trainer_classification.training.evaluate import Evaluation, evaluate
 from trainer_classification.training.save import save_final, save_model
 from trainer_classification.training.setup import Setup, describe_configuration
 from trainer_classification.training.state import State
-from trainer_classification.training.temperature import collect_split, fit_on_validation, measure_calibration
+from trainer_classification.training.temperature import (
+    collect_split,
+    fit_on_validation,
+    measure_calibration,
+)
 from trainer_classification.training.torch_compile import TORCH_COMPILE_MODES
 from trainer_classification.training.tta import Views
 
@@ -31,7 +35,9 @@ from trainer_classification.training.tta import Views
 def finish_run(setup: Setup, state: State) -> dict[str, Any]:
     """Test the best weights once, on all ranks, write model, summary, metrics and report, and return the summary."""
     best = setup.tracker.checkpoint_dir / "best.pth"
-    if not best.is_file():  # the last checkpoint of a finished training was copied without its best weights
+    if (
+        not best.is_file()
+    ):  # the last checkpoint of a finished training was copied without its best weights
         _check_last_loss(setup, state)
         save_model(setup, state, best)
     tensors, meta = setup.world.broadcast_object(lambda: checkpoint.load(best))
@@ -51,7 +57,10 @@ def finish_run(setup: Setup, state: State) -> dict[str, Any]:
         summary |= _test_views(setup, views)
     if setup.world.main:
         summary |= measure_calibration(setup, temperature)
-        summary |= {"archive_readers": readers, "model_id": model_id(setup.step.kept_model.state_dict())}
+        summary |= {
+            "archive_readers": readers,
+            "model_id": model_id(setup.step.kept_model.state_dict()),
+        }
         configuration = describe_configuration(setup)
         write_outputs(setup.tracker, setup.manifest, configuration, state.history, summary, tested)
         if tested is not None:
@@ -100,7 +109,9 @@ def _predict_unlabeled(setup: Setup, temperature: float | None, model: str) -> N
             continue
         files = open_table(setup.inputs.folder, setup.manifest, split).files
         path = setup.tracker.artifact_dir / f"predictions-{split}.jsonl"
-        write_predictions(path, files, logits, setup.manifest.class_names, temperature=temperature, model=model)
+        write_predictions(
+            path, files, logits, setup.manifest.class_names, temperature=temperature, model=model
+        )
         log(f"Predictions of {split}: {path}")
 
 
@@ -119,11 +130,13 @@ def _final_step_mode(setup: Setup) -> str:
     return setup.step_mode if setup.step_mode in TORCH_COMPILE_MODES else "off"
 
 
-def build_summary(setup: Setup, state: State, best_epoch: int, tested: Evaluation | None) -> dict[str, Any]:
+def build_summary(
+    setup: Setup, state: State, best_epoch: int, tested: Evaluation | None
+) -> dict[str, Any]:
     """Return the content of `summary.json`; None where there was nothing to measure.
 
-    seconds_training is the time of the steps and of waiting for their batches. Evaluation, checkpoints and tracking
-    are only part of seconds_total.
+    seconds_training is the time of the steps and of waiting for their batches.
+    Evaluation, checkpoints and tracking are only part of seconds_total.
 
     Args:
         setup: of the run.
@@ -133,6 +146,7 @@ def build_summary(setup: Setup, state: State, best_epoch: int, tested: Evaluatio
     """
     best_row = state.history[best_epoch - 1]
     not_finite, overflowed = state.metrics.failed_steps.tolist()
+
     return {
         "dataset": setup.manifest.dataset,
         "loader": setup.inputs.resolved.engine.reason,

@@ -20,7 +20,9 @@ from trainer_classification.plan import Plan
 from trainer_classification.recipes import Recipe
 
 
-def build_initial_model(config: TrainConfig, recipe: Recipe, folder: Path, manifest: Manifest, plan: Plan) -> nn.Module:
+def build_initial_model(
+    config: TrainConfig, recipe: Recipe, folder: Path, manifest: Manifest, plan: Plan
+) -> nn.Module:
     """Build the recipe's network on the CPU, with the weights of `--weights` if it is given.
 
     Args:
@@ -34,7 +36,9 @@ def build_initial_model(config: TrainConfig, recipe: Recipe, folder: Path, manif
         ValueError: the weights cannot be read, or are of another network.
     """
     torch.manual_seed(config.seed)
-    model = build(recipe.model, len(manifest.class_names), manifest.channels, recipe.image_size, recipe.width)
+    model = build(
+        recipe.model, len(manifest.class_names), manifest.channels, recipe.image_size, recipe.width
+    )
     if isinstance(model, SpeedNet):
         whiten_first_layer(model, open_array(folder, manifest, "train"), manifest, plan)
     if config.weights:

@@ -24,7 +24,9 @@ def count_processes(config: TrainConfig) -> tuple[int, str]:
     """
     gpus = 0 if config.device == "cpu" else torch.cuda.device_count()
     if config.processes and gpus and config.processes > gpus:
-        raise ValueError(f"--processes is {config.processes}, but there are {gpus} GPUs: use {gpus} or fewer.")
+        raise ValueError(
+            f"--processes is {config.processes}, but there are {gpus} GPUs: use {gpus} or fewer."
+        )
     if config.processes:
         return config.processes, "--processes"
     return max(1, gpus), "one for each visible GPU"
@@ -42,7 +44,8 @@ def launch(count: int, arguments: list[str], started: float, quiet: bool = False
     Returns:
         The exit code.
     """
-    # The launcher's own log takes 60 lines for what `_explain_failure` says in one.
+    # The launcher's own log takes 60 lines for what `_explain_failure` says in
+    # one.
     os.environ.setdefault("LOGLEVEL", "CRITICAL")
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -67,6 +70,7 @@ def launch(count: int, arguments: list[str], started: float, quiet: bool = False
             return 128 + int(stopped.sigval)
         except ChildFailedError as failed:
             return _explain_failure(failed, count, quiet)
+
     return 0
 
 

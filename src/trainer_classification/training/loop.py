@@ -28,7 +28,9 @@ class Stopped(Exception):  # noqa: N818  (a request, not an error)
     """SIGTERM or SIGINT arrived, and the checkpoint is written."""
 
     def __init__(self, code: int, path: Path) -> None:
-        super().__init__(f"Stopped; everything is saved. Continue with the same command and --resume {path}")
+        super().__init__(
+            f"Stopped; everything is saved. Continue with the same command and --resume {path}"
+        )
         self.code = code
 
 
@@ -40,7 +42,9 @@ def fit(setup: Setup, state: State, received: list[int]) -> None:
         state: of the run.
         received: signals, as `catch_signals` yields them.
     """
-    controller = BudgetController(parse_seconds(setup.config.budget)) if has_budget(setup.config) else None
+    controller = (
+        BudgetController(parse_seconds(setup.config.budget)) if has_budget(setup.config) else None
+    )
     while state.epoch < setup.epochs(state):
         _open_epoch_size(setup, state)
         start = EpochStart.of(state)
@@ -121,7 +125,9 @@ def _measure_first_step(setup: Setup, state: State, loss: torch.Tensor) -> None:
     state.seconds_first_step = time.time() - setup.inputs.started
     state.seconds_in_first_step = state.timer.elapsed - state.timer.waiting
     if setup.step_mode in TORCH_COMPILE_MODES:
-        log(f"The first step took {state.seconds_in_first_step:.1f} s with --compile {setup.step_mode}.")
+        log(
+            f"The first step took {state.seconds_in_first_step:.1f} s with --compile {setup.step_mode}."
+        )
 
 
 def _is_look_due(setup: Setup, state: State, looked: float) -> bool:
@@ -151,7 +157,9 @@ def _check_finite(setup: Setup, state: State) -> None:
     """Raise ValueError if the loss was not finite for many steps."""
     steps = int(state.metrics.not_finite)
     if steps >= _MAX_NOT_FINITE:
-        raise ValueError(f"The loss was not finite in {steps} steps in a row. {advise_on_divergence(setup)}")
+        raise ValueError(
+            f"The loss was not finite in {steps} steps in a row. {advise_on_divergence(setup)}"
+        )
 
 
 def _check_epoch(setup: Setup, state: State) -> None:
@@ -159,6 +167,8 @@ def _check_epoch(setup: Setup, state: State) -> None:
     _check_finite(setup, state)
     steps = int(state.metrics.not_finite)
     if steps >= state.step > 0:
-        raise ValueError(f"The loss was not finite in the {steps} steps of the epoch. {advise_on_divergence(setup)}")
+        raise ValueError(
+            f"The loss was not finite in the {steps} steps of the epoch. {advise_on_divergence(setup)}"
+        )
     for model in (setup.step.model, setup.step.kept_model):
         check_weights(setup, model.state_dict())

@@ -10,10 +10,12 @@ class Metrics:
     """Sum loss, correct predictions and images on the device, and count the steps that failed.
 
     Attributes:
-        sums: float64 [3]: loss, correct predictions and images since the last reset.
-        not_finite: int64 []: consecutive steps, up to the last one, whose loss was not finite.
-        failed_steps: int64 [2], of the whole run: steps whose loss was not finite, and steps that were skipped because
-            fp16 overflowed.
+        sums: float64 [3]: loss, correct predictions and images since the last
+            reset.
+        not_finite: int64 []: consecutive steps, up to the last one, whose loss
+            was not finite.
+        failed_steps: int64 [2], of the whole run: steps whose loss was not
+            finite, and steps that were skipped because fp16 overflowed.
     """
 
     def __init__(self, device: torch.device) -> None:

@@ -41,7 +41,8 @@ _CHECKPOINTS = 3  # that must fit on the disk
 def would_work(config: TrainConfig, started: float) -> bool:
     """Return True if a run of this config would work; the dataset is prepared if necessary, and kept.
 
-    Each of several processes returns its own answer, because the others may wait for one that ran out of memory.
+    Each of several processes returns its own answer, because the others may wait
+    for one that ran out of memory.
     """
     try:
         with join_run(config, started, _check_sample_and_prepare) as inputs:
@@ -83,7 +84,10 @@ def decode_sample(config: TrainConfig) -> str:
         except (ValueError, OSError) as error:
             raise ValueError(f"{path} cannot be read: {error}") from error
     milliseconds = 1000 * (time.perf_counter() - started) / len(rows)
-    return f"{len(rows)} of {len(source.files):,} images of {source.name}, {milliseconds:.1f} ms each"
+
+    return (
+        f"{len(rows)} of {len(source.files):,} images of {source.name}, {milliseconds:.1f} ms each"
+    )
 
 
 def preflight(inputs: Inputs) -> bool:
@@ -142,7 +146,9 @@ def _check_steps(setup: Setup, state: State, times: list[float]) -> str:
     times.extend((seconds, seconds_evaluated))
     loss, _, images, _ = state.metrics.read()
     if not np.isfinite(loss):
-        raise ValueError(f"the loss is {loss} after {images} images: try --amp off or a lower --learning-rate")
+        raise ValueError(
+            f"the loss is {loss} after {images} images: try --amp off or a lower --learning-rate"
+        )
     return f"{1000 * seconds:.1f} ms, {setup.recipe.batch_size / seconds:,.0f} img/s"
 
 
@@ -173,9 +179,12 @@ def _check_checkpoint(setup: Setup, state: State) -> str:
     """Save, load and compare a checkpoint where the run would save it.
 
     Raises:
-        ValueError: what was loaded is not what was saved, or there is no room for three checkpoints.
+        ValueError: what was loaded is not what was saved, or there is no room for
+            three checkpoints.
     """
-    tensors = collect_tensors(setup, state, state.metrics.sums[None], state.metrics.not_finite[None])
+    tensors = collect_tensors(
+        setup, state, state.metrics.sums[None], state.metrics.not_finite[None]
+    )
     if not setup.world.main:
         return ""
     outputs = output_folder(setup.config)
@@ -199,7 +208,9 @@ def _check_checkpoint(setup: Setup, state: State) -> str:
 def are_equal(one: Any, other: Any) -> bool:
     """Compare nested dicts and lists of tensors and numbers; NaN equals NaN."""
     if isinstance(one, torch.Tensor):
-        return isinstance(other, torch.Tensor) and torch.equal(one.nan_to_num(1e30), other.nan_to_num(1e30))
+        return isinstance(other, torch.Tensor) and torch.equal(
+            one.nan_to_num(1e30), other.nan_to_num(1e30)
+        )
     if isinstance(one, dict):
         same_keys = isinstance(other, dict) and one.keys() == other.keys()
         return same_keys and all(are_equal(one[key], other[key]) for key in one)
@@ -221,6 +232,7 @@ def _estimate_time(setup: Setup, state: State, times: list[float], seconds_befor
     training = step * steps * sum(areas)
     validation, final = estimate_evaluation(setup, batch)
     rest = validation * len(areas) + final + CLOSING_SECONDS + seconds_before
+
     return (
         f"about {duration(training + rest)} for {len(areas)} epochs of {steps} steps, "
         f"{duration(training)} of them training"

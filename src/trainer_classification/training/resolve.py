@@ -1,7 +1,8 @@
 """Decide device, precision, recipe, engine and start checkpoint of a run: once, each with its reason.
 
-Everything after this reads the decisions from `Resolved`. What also depends on the number of training images, known
-only after preparing, is completed from the manifest by `complete_recipe`.
+Everything after this reads the decisions from `Resolved`. What also depends on
+the number of training images, known only after preparing, is completed from the
+manifest by `complete_recipe`.
 """
 
 from __future__ import annotations
@@ -95,7 +96,10 @@ class Resolved:
 
 
 def resolve(
-    config: TrainConfig, dataset: Dataset, world: World | None = None, prepared: Collection[str] | None = None
+    config: TrainConfig,
+    dataset: Dataset,
+    world: World | None = None,
+    prepared: Collection[str] | None = None,
 ) -> Resolved:
     """Decide, and log the decisions.
 
@@ -103,7 +107,8 @@ def resolve(
         config: what the user asked for.
         dataset: what is known of the dataset.
         world: the processes that train; None: only this one.
-        prepared: the only formats that can be had. None: what is missing will be prepared.
+        prepared: the only formats that can be had. None: what is missing will be
+            prepared.
 
     Raises:
         ValueError: what the user asked for is not possible here; says what to do.
@@ -126,10 +131,13 @@ def resolve(
         start=start,
     )
     _log_decisions(resolved, world or World())
+
     return resolved
 
 
-def complete_recipe(config: TrainConfig, resolved: Resolved, manifest: Manifest) -> tuple[Recipe, str]:
+def complete_recipe(
+    config: TrainConfig, resolved: Resolved, manifest: Manifest
+) -> tuple[Recipe, str]:
     """Return the recipe with no value left open, and the reason.
 
     Args:
@@ -149,20 +157,30 @@ def complete_recipe(config: TrainConfig, resolved: Resolved, manifest: Manifest)
         kind=resolved.recipe_kind,
     )
     recipe = recipes.apply_options(_with_network(config, resolved.network), recipe)
-    recipe = dataclasses.replace(recipe, eval_crop=_choose_view(config, recipe, resolved.start, manifest))
+    recipe = dataclasses.replace(
+        recipe, eval_crop=_choose_view(config, recipe, resolved.start, manifest)
+    )
     _check_recipe(recipe, manifest)
     check_views(config.tta, recipe.policy)
+
     return recipe, reason
 
 
-def _choose_view(config: TrainConfig, recipe: Recipe, start: StartCheckpoint, manifest: Manifest) -> float:
+def _choose_view(
+    config: TrainConfig, recipe: Recipe, start: StartCheckpoint, manifest: Manifest
+) -> float:
     """Return what evaluation sees, as `Recipe.eval_crop`.
 
-    A run that continues keeps the view it was started with, so that its epochs can be compared.
+    A run that continues keeps the view it was started with, so that its epochs
+    can be compared.
     """
     if not manifest.resized:
         return 0.0
-    if config.eval_crop < 0 and start.meta is not None and start.meta.fingerprint == manifest.fingerprint:
+    if (
+        config.eval_crop < 0
+        and start.meta is not None
+        and start.meta.fingerprint == manifest.fingerprint
+    ):
         return start.meta.recipe.eval_crop
     return recipe.eval_crop
 
@@ -178,7 +196,9 @@ def _with_network(config: TrainConfig, network: str) -> TrainConfig:
     return dataclasses.replace(config, model=network)  # type: ignore[arg-type]  # one of the option's values
 
 
-def _needed_formats(engine: EngineChoice, resized: bool, network: str, kind: RecipeKind) -> tuple[str, ...]:
+def _needed_formats(
+    engine: EngineChoice, resized: bool, network: str, kind: RecipeKind
+) -> tuple[str, ...]:
     """Return the engine's formats, and the array if a speednet whitens its first layer with it."""
     formats = engine.formats(resized)
     uses_speednet = network == "speednet" or (network == "auto" and kind == "speed")
@@ -189,7 +209,9 @@ def _needed_formats(engine: EngineChoice, resized: bool, network: str, kind: Rec
 
 def _log_decisions(resolved: Resolved, world: World) -> None:
     processes = f"{world.size} processes, each on " if world.size > 1 else ""
-    log(f"Device: {processes}{resolved.device} ({resolved.device_reason}); {resolved.dtype_reason}.")
+    log(
+        f"Device: {processes}{resolved.device} ({resolved.device_reason}); {resolved.dtype_reason}."
+    )
     log(f"Loader: {resolved.engine.reason}.")
     log(f"Start: {resolved.start.reason}.")
 

@@ -28,7 +28,8 @@ def start_state(setup: Setup, progress: Progress) -> State:
         progress: with the epochs that a budget planned.
 
     Raises:
-        ValueError: the checkpoint is of another dataset or recipe, or the archive's weights fit nowhere.
+        ValueError: the checkpoint is of another dataset or recipe, or the
+            archive's weights fit nowhere.
     """
     state = create_state(setup, progress)
     start = setup.inputs.resolved.start
@@ -43,7 +44,8 @@ def restore(setup: Setup, state: State, path: Path) -> None:
     """Continue from a checkpoint, which rank 0 reads for all ranks.
 
     Raises:
-        ValueError: it is of another dataset, of other classes or of another recipe.
+        ValueError: it is of another dataset, of other classes or of another
+            recipe.
     """
     tensors, meta = setup.world.broadcast_object(lambda: _load_matching(setup, path))
     step = setup.step
@@ -67,7 +69,8 @@ def _load_matching(setup: Setup, path: Path) -> tuple[dict[str, Any], Checkpoint
             f"new training without --resume."
         )
     if not path.with_name("best.pth").is_file():
-        # Only this file was copied, so the best weights will be those of a later epoch.
+        # Only this file was copied, so the best weights will be those of a later
+        # epoch.
         progress = dataclasses.replace(meta.progress, best_score=Progress.best_score)
         meta = dataclasses.replace(meta, progress=progress)
     return tensors, meta
@@ -115,6 +118,7 @@ def _use_archive(setup: Setup, state: State, found: Archive, meta: CheckpointMet
         if setup.world.main and found.best is not None:
             checkpoint.save(path.with_name("best.pth"), {"model": found.load_weights()}, found.best)
         restore(setup, state, path)
+
     return f"Resuming {found.path.name} at epoch {state.epoch + 1}, step {state.step}."
 
 
@@ -141,7 +145,9 @@ def _load_fitting_weights(setup: Setup, found: Archive) -> str:
     fitting = {
         name: tensor
         for name, tensor in found.load_weights().items()
-        if name in wanted and tensor.shape == wanted[name].shape and (same_classes or not name.startswith(head))
+        if name in wanted
+        and tensor.shape == wanted[name].shape
+        and (same_classes or not name.startswith(head))
     }
     if not fitting:
         raise ValueError(
@@ -155,6 +161,7 @@ def _load_fitting_weights(setup: Setup, found: Archive) -> str:
     new = [name for name in wanted if name not in fitting]
     more = ", ..." if len(new) > 4 else ""
     listed = f"; new are {', '.join(new[:4])}{more}" if new else ""
+
     return f"Fine-tuning {found.path.name}: {len(fitting)} of {len(wanted)} tensors loaded{listed}"
 
 

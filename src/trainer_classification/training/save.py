@@ -64,7 +64,9 @@ def save_checkpoint(setup: Setup, state: State, name: str) -> None:
         _write_archive(setup, state, path)
 
 
-def collect_tensors(setup: Setup, state: State, sums: torch.Tensor, not_finite: torch.Tensor) -> dict[str, Any]:
+def collect_tensors(
+    setup: Setup, state: State, sums: torch.Tensor, not_finite: torch.Tensor
+) -> dict[str, Any]:
     """Return the tensors of a checkpoint.
 
     Args:
@@ -88,7 +90,8 @@ def collect_tensors(setup: Setup, state: State, sums: torch.Tensor, not_finite: 
 def save_final(setup: Setup, state: State, temperature: float | None) -> CheckpointMeta:
     """Write the kept weights with their temperature to all places where a finished run has them; rank 0 calls this.
 
-    These are model.pth and model.zip for the model, best.pth among the checkpoints, and in the cloud its archive.
+    These are model.pth and model.zip for the model, best.pth among the
+    checkpoints, and in the cloud its archive.
 
     Returns:
         The description of the model.

@@ -60,7 +60,9 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Setup:
-    """All parts of a training. What changes while it runs is in `state.State`, and in model and optimizer.
+    """All parts of a training.
+
+    What changes while it runs is in `state.State`, and in model and optimizer.
 
     Attributes:
         inputs: what it was put together from.
@@ -88,7 +90,10 @@ class Setup:
 
     @cached_property
     def tracker(self) -> Tracker:
-        """Gets the metrics; has the folders for the outputs. It is opened late: a refused start leaves no folder."""
+        """Gets the metrics; has the folders for the outputs.
+
+        It is opened late: a refused start leaves no folder.
+        """
         return self.open_tracker()
 
     @property
@@ -147,7 +152,9 @@ class Setup:
     def image_size(self, progress: Progress) -> int:
         """Return the side of this epoch's images in px."""
         recipe = self.recipe
-        return progressive.image_size(progress.epoch, self.epochs(progress), recipe.progressive, recipe.image_size)
+        return progressive.image_size(
+            progress.epoch, self.epochs(progress), recipe.progressive, recipe.image_size
+        )
 
     def open_train_loader(self, image_size: int) -> Loader:
         """Open the loader of the training split."""
@@ -224,11 +231,20 @@ def describe_configuration(setup: Setup) -> dict[str, Any]:
     recipe = dataclasses.asdict(setup.recipe)
     policy = {f"augment_{name}": value for name, value in recipe.pop("policy").items()}
     resolved = {f"recipe_{name}": value for name, value in (recipe | policy).items()}
-    return dataclasses.asdict(setup.config) | resolved | {"manifest_fingerprint": setup.manifest.fingerprint}
+    return (
+        dataclasses.asdict(setup.config)
+        | resolved
+        | {"manifest_fingerprint": setup.manifest.fingerprint}
+    )
 
 
 def _open(
-    inputs: Inputs, recipe: Recipe, split: str, image_size: int, plan: Plan | None, among: World | None = None
+    inputs: Inputs,
+    recipe: Recipe,
+    split: str,
+    image_size: int,
+    plan: Plan | None,
+    among: World | None = None,
 ) -> Loader:
     """Open the loader of a split, whose images are divided among some processes; by default those that train."""
     world = among or inputs.world
@@ -245,22 +261,28 @@ def _open(
         world_size=world.size,
         eval_crop=recipe.eval_crop,
     )
+
     return open_loader(inputs.resolved.engine, request)
 
 
-def _build_step(inputs: Inputs, recipe: Recipe, plan: Plan, mode: StepMode, normalize: Normalize) -> Step:
+def _build_step(
+    inputs: Inputs, recipe: Recipe, plan: Plan, mode: StepMode, normalize: Normalize
+) -> Step:
     """Build model, average and optimizer, equal on every rank, and the step that uses them."""
     config = inputs.config
     world = inputs.world
     device = inputs.resolved.device
     torch.backends.cudnn.benchmark = True
     if device.type == "cuda":
-        torch.set_float32_matmul_precision("high")  # TF32 from sm_80 on, which cuDNN's convolutions use by default
+        torch.set_float32_matmul_precision(
+            "high"
+        )  # TF32 from sm_80 on, which cuDNN's convolutions use by default
 
     model = build_initial_model(config, recipe, inputs.folder, inputs.manifest, plan).to(device)
     world.broadcast_state(model)
     forward = compile_model(model, mode)
     kind = CudaGraphStep if mode == "graph" else Step
+
     return kind(
         model,
         build_optimizer(model, recipe),

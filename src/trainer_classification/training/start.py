@@ -19,7 +19,9 @@ from trainer_classification.training.preflight import would_work
 from trainer_classification.training.train import train
 
 _LOST_PEER = 1
-_NOTICE_SECONDS = 2.0  # the launcher notices the rank that died first in this time, and so names the right one
+_NOTICE_SECONDS = (
+    2.0  # the launcher notices the rank that died first in this time, and so names the right one
+)
 _EXIT_SECONDS = 5.0
 
 
@@ -51,7 +53,8 @@ def start(config: TrainConfig, started: float) -> int:
 def _exit_soon() -> None:
     """End this process in some seconds even if it hangs.
 
-    NCCL's threads may wait for peers forever when Python shuts down, and the other ranks wait for this one.
+    NCCL's threads may wait for peers forever when Python shuts down, and the
+    other ranks wait for this one.
     """
     faulthandler.dump_traceback_later(_EXIT_SECONDS, exit=True)
 

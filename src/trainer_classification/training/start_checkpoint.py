@@ -20,12 +20,15 @@ class StartCheckpoint:
     """What a training starts from.
 
     Attributes:
-        kind: "new": random weights; "weights": those of `--weights`; "resume": a checkpoint; "archive": an archive
-            that is resumed if its training fits this one and is not finished, and fine-tuned otherwise.
+        kind: "new": random weights; "weights": those of `--weights`; "resume": a
+            checkpoint; "archive": an archive that is resumed if its training fits
+            this one and is not finished, and fine-tuned otherwise.
         reason: for the user.
         path: of the checkpoint or archive; None for the other kinds.
-        meta: description of the checkpoint that would be resumed; None if there is none.
-        network: of the archive or the weights, if it is known and the catalogue has it; else "auto".
+        meta: description of the checkpoint that would be resumed; None if there
+            is none.
+        network: of the archive or the weights, if it is known and the catalogue
+            has it; else "auto".
     """
 
     kind: Literal["new", "weights", "resume", "archive"]
@@ -39,8 +42,8 @@ def choose_start(config: TrainConfig) -> StartCheckpoint:
     """Choose what to start from, before this run writes anything.
 
     Raises:
-        ValueError: the requested checkpoint or weights do not exist or are damaged, or the picked file is not an
-            archive.
+        ValueError: the requested checkpoint or weights do not exist or are
+            damaged, or the picked file is not an archive.
     """
     if config.resume == "auto":
         path, reason = checkpoint.find_newest(
@@ -52,7 +55,9 @@ def choose_start(config: TrainConfig) -> StartCheckpoint:
 
     if config.resume:
         path = Path(config.resume)
-        return StartCheckpoint("resume", f"--resume {config.resume}", path, checkpoint.load_resumable_meta(path))
+        return StartCheckpoint(
+            "resume", f"--resume {config.resume}", path, checkpoint.load_resumable_meta(path)
+        )
 
     if in_cloud():
         picked, name = archive.find(_checkpoint_folder())
@@ -60,7 +65,11 @@ def choose_start(config: TrainConfig) -> StartCheckpoint:
             found = archive.read(picked)
             meta = found.load_checkpoint_meta()
             return StartCheckpoint(
-                "archive", f"the picked checkpoint {name}", picked, meta, _known_network(found.network)
+                "archive",
+                f"the picked checkpoint {name}",
+                picked,
+                meta,
+                _known_network(found.network),
             )
     return _without_checkpoint(config, "")
 

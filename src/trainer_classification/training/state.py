@@ -17,7 +17,8 @@ class State(Progress):
     """The progress of a run, which checkpoints keep, and what this process needs to go on.
 
     Attributes:
-        started: `time.time()` at which the command started, moved back by the time of earlier runs that were resumed.
+        started: `time.time()` at which the command started, moved back by the
+            time of earlier runs that were resumed.
         metrics: of the epoch that runs.
         timer: of the epoch that runs.
         train_loader: delivers the batches of the epoch that runs.
@@ -33,7 +34,9 @@ class State(Progress):
     @property
     def progress(self) -> Progress:
         """A copy of what checkpoints keep."""
-        return Progress(**{entry.name: getattr(self, entry.name) for entry in dataclasses.fields(Progress)})
+        return Progress(
+            **{entry.name: getattr(self, entry.name) for entry in dataclasses.fields(Progress)}
+        )
 
     def restore_progress(self, progress: Progress) -> None:
         """Continue where a checkpoint was written."""
@@ -70,6 +73,7 @@ def create_state(setup: Setup, progress: Progress | None = None) -> State:
     """
     progress = progress or Progress()
     image_size = setup.image_size(progress)
+
     return State(
         **dataclasses.asdict(progress),
         started=setup.inputs.started,

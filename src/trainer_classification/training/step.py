@@ -26,7 +26,8 @@ class Step:
         label_smoothing: of the loss.
         dtype: of autocast; None: none.
         ema: average of the weights to update; None: none.
-        forward: how training calls the model, compiled or wrapped in DDP; None: the model itself.
+        forward: how training calls the model, compiled or wrapped in DDP; None:
+            the model itself.
         mixing: mixup and cutmix of the images; None: none.
         accumulate: parts in which a batch is computed.
         clip_norm: largest norm of the gradient; 0: not clipped.
@@ -90,7 +91,9 @@ class Step:
 
     def _backward(self, images: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
         """Compute the gradients of the mean loss; return that loss and the logits, detached."""
-        parts = list(zip(images.chunk(self.accumulate), targets.chunk(self.accumulate), strict=True))
+        parts = list(
+            zip(images.chunk(self.accumulate), targets.chunk(self.accumulate), strict=True)
+        )
         losses = []
         logits = []
         for number, (part, target) in enumerate(parts):
@@ -124,7 +127,8 @@ class Step:
             self.optimizer.step()
             return
 
-        # An overflow lowers the scale. Comparing scales on the device counts it without a host sync.
+        # An overflow lowers the scale. Comparing scales on the device counts it
+        # without a host sync.
         one = torch.ones((), device=metrics.failed_steps.device)
         before = self.scaler.scale(one)
         self.scaler.step(self.optimizer)

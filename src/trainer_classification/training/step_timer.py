@@ -11,8 +11,9 @@ import torch
 class StepTimer:
     """Time the steps of an epoch, and the part in which the device waited for a batch.
 
-    The loop runs ahead of a GPU until its queue is full. Requesting a batch then takes long without costing anything,
-    so waiting only counts while the device has nothing left to do.
+    The loop runs ahead of a GPU until its queue is full. Requesting a batch then
+    takes long without costing anything, so waiting only counts while the device
+    has nothing left to do.
 
     Attributes:
         training: seconds between `start` and `stop`.

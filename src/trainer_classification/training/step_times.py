@@ -16,7 +16,8 @@ from trainer_classification.training.state import State
 
 CLOSING_SECONDS = 3.0  # report, tracker and exit
 
-# Tuning, compilation, first allocations; then recording, and the first step that is replayed.
+# Tuning, compilation, first allocations; then recording, and the first step that
+# is replayed.
 _WARMUP_STEPS = WARMUP_STEPS + 2
 _STEPS_BETWEEN_SYNCS = 8
 _EVALUATED_BATCHES = 3
@@ -28,7 +29,8 @@ class Times:
 
     Attributes:
         fixed: of a step, independent of the size of its images.
-        per_pixel: of a step, for each pixel of an image: it takes `fixed + per_pixel * side ** 2`.
+        per_pixel: of a step, for each pixel of an image: it takes `fixed +
+            per_pixel * side ** 2`.
         evaluation: after each epoch, saving included.
         finish: of test, report and exit.
     """
@@ -52,7 +54,8 @@ def measure(setup: Setup, state: State, seconds: float) -> tuple[float, float]:
         seconds: for timed steps; the steps before them come on top.
 
     Returns:
-        Seconds for a step, loading included, and for an evaluated batch, without loading.
+        Seconds for a step, loading included, and for an evaluated batch, without
+        loading.
     """
     batches = _repeat_epochs(state.train_loader)
     for number in range(_WARMUP_STEPS):
@@ -61,20 +64,24 @@ def measure(setup: Setup, state: State, seconds: float) -> tuple[float, float]:
 
     started = time.perf_counter()
     steps = 0
-    while steps < 2 or setup.world.broadcast_object(lambda: time.perf_counter() - started < seconds):
+    while steps < 2 or setup.world.broadcast_object(
+        lambda: time.perf_counter() - started < seconds
+    ):
         setup.step(next(batches), steps, state.metrics)
         steps += 1
         if steps % _STEPS_BETWEEN_SYNCS == 0:
             _synchronize(setup.device)
     _synchronize(setup.device)
     seconds_per_step = (time.perf_counter() - started) / steps
+
     return seconds_per_step, _time_evaluation(setup, next(batches))
 
 
 def estimate_evaluation(setup: Setup, seconds_per_batch: float) -> tuple[float, float]:
     """Return the seconds of one evaluation on the validation split, and of all those that end a run.
 
-    At the end, all ranks evaluate test, and rank 0 alone collects the logits of every split but train.
+    At the end, all ranks evaluate test, and rank 0 alone collects the logits of
+    every split but train.
     """
     seconds = {
         name: seconds_per_batch * -(-split.count // setup.recipe.batch_size)
@@ -82,6 +89,7 @@ def estimate_evaluation(setup: Setup, seconds_per_batch: float) -> tuple[float, 
         if name != "train"
     }
     alone = setup.world.size * sum(seconds.values())
+
     return seconds.get("validation", 0.0), seconds.get("test", 0.0) + alone
 
 
@@ -103,6 +111,7 @@ def _time_evaluation(setup: Setup, batch: Batch) -> float:
             model(images)
         _synchronize(setup.device)
     setup.step.model.train()
+
     return (time.perf_counter() - started) / _EVALUATED_BATCHES
 
 

@@ -7,7 +7,11 @@ import numpy as np
 from trainer_classification.arrays import Float32, Int64
 from trainer_classification.console import log
 from trainer_classification.loaders.collect_logits import collect_logits
-from trainer_classification.metrics.calibration import calibration_error, confidence_of, fit_temperature
+from trainer_classification.metrics.calibration import (
+    calibration_error,
+    confidence_of,
+    fit_temperature,
+)
 from trainer_classification.training.setup import Setup
 
 
@@ -15,7 +19,8 @@ def fit_on_validation(setup: Setup) -> float | None:
     """Return the temperature with the lowest cross entropy on validation; never on test. Rank 0 calls this alone.
 
     Returns:
-        None without a validation split, or if the network's outputs are not finite.
+        None without a validation split, or if the network's outputs are not
+        finite.
     """
     logits, labels = collect_split(setup, "validation")
     if not len(logits):
@@ -44,17 +49,23 @@ def measure_calibration(setup: Setup, temperature: float | None) -> dict[str, fl
     logits, labels = collect_split(setup, "test")
     correct = logits.argmax(axis=1) == labels
     errors = {
-        name: calibration_error(confidence_of(logits, value), correct) if value and len(labels) else None
+        name: calibration_error(confidence_of(logits, value), correct)
+        if value and len(labels)
+        else None
         for name, value in (("before", 1.0), ("after", temperature))
     }
-    return {"temperature": temperature} | {f"calibration_error_test_{name}": error for name, error in errors.items()}
+
+    return {"temperature": temperature} | {
+        f"calibration_error_test_{name}": error for name, error in errors.items()
+    }
 
 
 def collect_split(setup: Setup, split: str) -> tuple[Float32, Int64]:
     """Compute the logits of the kept weights for all images of a split, on this rank alone.
 
     Returns:
-        (logits, labels): float32 [N, K] and int64 [N]; N is 0 if there is no such split, or if outputs are not finite.
+        (logits, labels): float32 [N, K] and int64 [N]; N is 0 if there is no such
+        split, or if outputs are not finite.
     """
     nothing = np.zeros((0, setup.num_classes), np.float32), np.zeros(0, np.int64)
     if split not in setup.manifest.splits:
@@ -63,6 +74,8 @@ def collect_split(setup: Setup, split: str) -> tuple[Float32, Int64]:
     with setup.open_whole_split(split) as loader:
         logits, labels = collect_logits(setup.step.kept_model, loader, setup.normalize)
     if not np.isfinite(logits).all():
-        log(f"The outputs for the {split} split are not finite: no confidence can be computed from them.")
+        log(
+            f"The outputs for the {split} split are not finite: no confidence can be computed from them."
+        )
         return nothing
     return logits, labels

@@ -8,7 +8,8 @@ from typing import Any, Literal, cast
 import torch
 from torch import nn
 
-# Each image size and each size of a partial batch gets its own kernels. Torch stops compiling at 8 by default.
+# Each image size and each size of a partial batch gets its own kernels. Torch
+# stops compiling at 8 by default.
 _MAX_SIZES = 64
 
 StepMode = Literal["off", "default", "reduce-overhead", "graph"]
@@ -49,8 +50,9 @@ def choose_step_mode(
 def compile_model(model: nn.Module, mode: StepMode) -> nn.Module:
     """Return the model as training calls it; with a mode of torch.compile, the first step compiles it.
 
-    The returned module shares all weights. The model itself stays uncompiled for evaluation, averaging and saving,
-    which saves a compilation for evaluation and another for its last, smaller batch.
+    The returned module shares all weights. The model itself stays uncompiled for
+    evaluation, averaging and saving, which saves a compilation for evaluation and
+    another for its last, smaller batch.
 
     Raises:
         ValueError: there is no C compiler.
@@ -58,6 +60,9 @@ def compile_model(model: nn.Module, mode: StepMode) -> nn.Module:
     if mode not in TORCH_COMPILE_MODES:
         return model
     if not any(shutil.which(name) for name in ("cc", "gcc", "clang")):
-        raise ValueError(f"--compile {mode} needs a C compiler: apt-get install g++, or use --compile off.")
+        raise ValueError(
+            f"--compile {mode} needs a C compiler: apt-get install g++, or use --compile off."
+        )
     cast(Any, torch)._dynamo.config.recompile_limit = _MAX_SIZES
+
     return cast(nn.Module, cast(Any, torch).compile(model, mode=mode, dynamic=False))

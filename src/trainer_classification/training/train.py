@@ -21,7 +21,12 @@ from trainer_classification.training.final_test import finish_run
 from trainer_classification.training.loop import fit
 from trainer_classification.training.resolve import PreparedDataset, Resolved, resolve
 from trainer_classification.training.resume import start_state
-from trainer_classification.training.setup import Inputs, build_setup, describe_configuration, log_setup
+from trainer_classification.training.setup import (
+    Inputs,
+    build_setup,
+    describe_configuration,
+    log_setup,
+)
 from trainer_classification.training.signals import catch_signals
 from trainer_classification.training.start_checkpoint import output_folder
 
@@ -31,7 +36,8 @@ def train(config: TrainConfig, process_started: float | None = None) -> dict[str
 
     Args:
         config: what the user asked for.
-        process_started: `time.time()` at which the process started, for seconds_first_step; None: now.
+        process_started: `time.time()` at which the process started, for
+            seconds_first_step; None: now.
 
     Raises:
         ValueError: something that the user can fix.
@@ -41,7 +47,9 @@ def train(config: TrainConfig, process_started: float | None = None) -> dict[str
         return run_training(inputs)
 
 
-def train_prepared(config: TrainConfig, folder: Path, manifest: Manifest, started: float) -> dict[str, Any]:
+def train_prepared(
+    config: TrainConfig, folder: Path, manifest: Manifest, started: float
+) -> dict[str, Any]:
     """Train on a dataset that is prepared already, in this process; needs torch and numpy only.
 
     Args:
@@ -58,9 +66,16 @@ def train_prepared(config: TrainConfig, folder: Path, manifest: Manifest, starte
 
 
 def prepared_inputs(
-    config: TrainConfig, folder: Path, manifest: Manifest, started: float, world: World | None = None
+    config: TrainConfig,
+    folder: Path,
+    manifest: Manifest,
+    started: float,
+    world: World | None = None,
 ) -> Inputs:
-    """Decide for a dataset that is prepared already. Arguments as `train_prepared`, and the processes that train."""
+    """Decide for a dataset that is prepared already.
+
+    Arguments as `train_prepared`, and the processes that train.
+    """
     world = world or World()
     resolved = resolve(config, PreparedDataset(manifest), world, prepared=manifest.formats)
     return Inputs(config, resolved, folder, manifest, world, started)
@@ -79,15 +94,22 @@ def join_run(
         started: `time.time()` at which the command started.
         prepare: prepares and decides.
     """
-    with join_processes(config, lambda world: prepare(config, world)) as (world, (folder, resolved)):
-        # Machines may not share a disk, and so find different checkpoints; rank 0 decides.
+    with join_processes(config, lambda world: prepare(config, world)) as (
+        world,
+        (folder, resolved),
+    ):
+        # Machines may not share a disk, and so find different checkpoints; rank 0
+        # decides.
         start = world.broadcast_object(lambda: resolved.start)
         resolved = dataclasses.replace(resolved, start=start)
         yield Inputs(config, resolved, folder, manifests.read(folder), world, started)
 
 
 def run_training(inputs: Inputs) -> dict[str, Any]:
-    """Plan, set up, train, test and report; return the summary. No other run replaces the dataset meanwhile."""
+    """Plan, set up, train, test and report; return the summary.
+
+    No other run replaces the dataset meanwhile.
+    """
     with hold(inputs.folder):
         return _run_training(inputs)
 

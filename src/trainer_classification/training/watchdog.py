@@ -16,8 +16,9 @@ _STUCK_SECONDS = 8.0
 def start_watchdog(received: list[int]) -> Callable[[], None]:
     """Start a thread that ends this process if a signal is not handled in time.
 
-    When a peer dies, a rank may wait for its GPU forever, and Python runs no signal handler while its main thread waits
-    in C. The thread learns of the signal through a pipe.
+    When a peer dies, a rank may wait for its GPU forever, and Python runs no
+    signal handler while its main thread waits in C. The thread learns of the
+    signal through a pipe.
 
     Args:
         received: gets an entry when the handler runs.
