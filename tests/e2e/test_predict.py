@@ -20,8 +20,8 @@ import pytest
 import torch
 from PIL import Image
 
-from conftest import ROOT, Runner
 from helpers import TASK, encoded, noise
+from runner import ROOT, Runner
 from trainer_classification import cli
 from trainer_classification.checkpoint.load_model import load_model
 from trainer_classification.config import PredictConfig, PrepareConfig, TrainConfig

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-from conftest import ROOT
+from runner import ROOT
 
 
 def bench(folder, dataset, *options):

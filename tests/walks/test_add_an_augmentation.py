@@ -30,8 +30,8 @@ REFERENCE = [
 ]
 CPU = [
     (
-        "    cut_out(out, draws, policy)\n    return out",
-        "    out[draws.invert] = 255 - out[draws.invert]\n    cut_out(out, draws, policy)\n    return out",
+        "    cut_out(out, draws, policy)\n",
+        "    out[draws.invert] = 255 - out[draws.invert]\n    cut_out(out, draws, policy)\n",
     ),
 ]
 DEVICE = [
