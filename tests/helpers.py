@@ -23,6 +23,20 @@ def noise(seed: int, height: int = 12, width: int = 12, channels: int = 0) -> np
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
+def photograph(seed: int, height: int, width: int, channels: int = 3) -> np.ndarray:
+    """Make what photographs are to a resize and to JPEG: waves of some ten pixels, in each channel of another phase.
+
+    Returns:
+        uint8 [height, width, channels].
+    """
+    random = np.random.default_rng(seed)
+    y = np.arange(height)[:, None, None]
+    x = np.arange(width)[None, :, None]
+    phase = random.uniform(0, 6, (2, channels))
+    waves = np.sin(x / random.uniform(3, 9) + phase[0]) * np.cos(y / random.uniform(3, 9) + phase[1])
+    return (128 + 110 * waves).astype(np.uint8)
+
+
 def write_dataset(root: Path, rows: list[dict], class_names: list[str], name: str = "tiny", tasks=None) -> Path:
     """A Hafnia dataset; a row has data (None: no file), suffix, label (or None), split, and may have idx."""
     (root / "data").mkdir(parents=True)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers import encoded, write_dataset
+from helpers import encoded, photograph, write_dataset
 from trainer_classification.config import PrepareConfig
 from trainer_classification.preparation.pipeline import prepare
 
@@ -14,12 +14,8 @@ ROTATED[0x0112] = 6  # to be turned by a quarter for viewing
 
 
 def smooth(seed: int, height: int, width: int, channels: int = 3) -> np.ndarray:
-    """Waves of some ten pixels, of another phase in each channel: what photographs are to a resize and to JPEG."""
-    random = np.random.default_rng(seed)
-    y, x = np.arange(height)[:, None, None], np.arange(width)[None, :, None]
-    phase = random.uniform(0, 6, (2, channels))
-    waves = np.sin(x / random.uniform(3, 9) + phase[0]) * np.cos(y / random.uniform(3, 9) + phase[1])
-    pixels = (128 + 110 * waves).astype(np.uint8)
+    """Return a photograph, without an axis for one channel."""
+    pixels = photograph(seed, height, width, channels)
     return pixels if channels > 1 else pixels[:, :, 0]
 
 

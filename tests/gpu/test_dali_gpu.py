@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers import photograph
 from trainer_classification.augment import reference as oracle
 from trainer_classification.data.array import ArrayStore
 from trainer_classification.data.table import Table
@@ -44,11 +45,6 @@ def test_small_images_are_exact():
     store = ArrayStore(images, table.labels, table.sizes)
     for ids, got in delivered(DaliLoader(store, table, BatchSchedule(plan, COUNT, 8), 24, 3, device=CUDA, threads=2)):
         assert np.array_equal(got, oracle.augment(images, ids, plan.draws(1)[ids], SHIFT, 24))
-
-
-def photograph(seed, height, width):
-    y, x = np.arange(height)[:, None, None], np.arange(width)[None, :, None]
-    return (128 + 110 * np.sin(x / 9 + seed) * np.cos(y / 7 + np.arange(3))).astype(np.uint8)
 
 
 def test_photographs_are_close_to_those_of_pillow(tmp_path):

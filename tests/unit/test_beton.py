@@ -10,7 +10,7 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from helpers import encoded, noise
+from helpers import encoded, noise, photograph
 from trainer_classification.data.beton import JPEG, RAW, open_beton
 from trainer_classification.data.decode import decode_checked
 from trainer_classification.data.formats import ArrayLayout
@@ -22,11 +22,6 @@ from trainer_classification.preparation.write_beton import (
     raw_payload,
     write_beton,
 )
-
-
-def smooth(height, width):
-    y, x = np.mgrid[:height, :width]
-    return np.stack([y * 255 // height, x * 255 // width, (x + y) % 256], 2).astype(np.uint8)
 
 
 def jpeg_payload(original, side, mode="jpg"):
@@ -51,7 +46,7 @@ def test_raw_images_come_back_byte_for_byte_grey_as_rgb(tmp_path):
 
 
 def test_a_jpeg_that_fits_keeps_its_bytes_and_others_are_made_anew_within_the_bound(tmp_path):
-    small, large = smooth(40, 60), smooth(300, 200)
+    small, large = photograph(0, 40, 60), photograph(0, 300, 200)
     original = encoded(small, "JPEG")
     grey = encoded(small[:, :, 0], "JPEG")
     kept = jpeg_payload(original, 256)
@@ -67,7 +62,7 @@ def test_a_jpeg_that_fits_keeps_its_bytes_and_others_are_made_anew_within_the_bo
 
 
 def test_what_was_no_jpeg_with_small_chroma_keeps_full_chroma():
-    pixels = smooth(300, 200)
+    pixels = photograph(0, 300, 200)
     small, full = encoded(pixels, "JPEG"), encoded(pixels, "JPEG", subsampling=0)
     samplings = {data: simplejpeg.decode_jpeg_header(jpeg_payload(data, 100).data)[3] for data in (small, full)}
     assert samplings == {small: "420", full: "444"}
@@ -85,7 +80,7 @@ def test_the_shorter_side_of_a_panorama_keeps_enough_px_to_crop_from(size):
 
 
 def test_a_rotated_jpeg_is_encoded_anew():
-    image, exif = Image.fromarray(smooth(40, 40)), Image.Exif()
+    image, exif = Image.fromarray(photograph(0, 40, 40)), Image.Exif()
     exif[0x0112] = 3
     file = io.BytesIO()
     image.save(file, "JPEG", exif=exif)
@@ -136,7 +131,7 @@ np.savez(sys.argv[2], images=np.concatenate(images), labels=np.concatenate(label
 
 @pytest.mark.skipif(importlib.util.find_spec("ffcv") is None, reason="FFCV is not installed (the extra `ffcv`)")
 def test_stock_ffcv_reads_raw_and_jpeg(tmp_path):
-    image = smooth(24, 24)
+    image = photograph(0, 24, 24)
     payloads = [raw_payload(image), jpeg_payload(encoded(image, "JPEG", quality=95), 256), raw_payload(image)]
     written(tmp_path / "a.beton", payloads)
     command = [sys.executable, "-c", STOCK, str(tmp_path / "a.beton"), str(tmp_path / "out.npz")]

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from helpers import encoded, noise
+from helpers import encoded, noise, photograph
 from trainer_classification.augment import cpu
 from trainer_classification.checkpoint.load_model import Model
 from trainer_classification.data.decode import BadImageError, decode_for_resize, pad, plain_jpeg
@@ -55,9 +55,7 @@ def model_of(network=None, **changed):
 
 
 def photo(seed, height=60, width=90):
-    """A smooth color image, as JPEG wants it."""
-    small = Image.fromarray(noise(seed, 6, 9, 3))
-    return np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))
+    return photograph(seed, height, width)
 
 
 @pytest.fixture
