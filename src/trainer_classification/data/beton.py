@@ -20,11 +20,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from trainer_classification.arrays import Int64, Uint8
 from trainer_classification.data.formats import Extents, SplitShards
 from trainer_classification.data.manifest import Manifest, check_files, check_format
-
-Uint8 = npt.NDArray[np.uint8]
-Int64 = npt.NDArray[np.int64]
 
 VERSION = 2
 JPEG = 0  # modes of an image

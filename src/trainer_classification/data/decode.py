@@ -13,10 +13,10 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
+from trainer_classification.arrays import Uint8
 from trainer_classification.data.formats import GRAY_SHIFT
 from trainer_classification.data.image_suffixes import SNIFFED_BYTES, register_plugin, sniff
 from trainer_classification.data.jpeg_segments import is_dct
@@ -26,7 +26,6 @@ from trainer_classification.files import read_file
 if TYPE_CHECKING:
     from trainer_classification.kernels.planes import Planes
 
-Uint8 = npt.NDArray[np.uint8]
 
 MAX_PIXELS = (
     89_478_485  # Pillow's own limit for a decompression bomb: a quarter of a gigabyte as RGB

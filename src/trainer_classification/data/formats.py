@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
-Int64 = npt.NDArray[np.int64]
+from trainer_classification.arrays import Int64
 
 GRAY_SHIFT = 8  # bits that gray images of 16 and 32 bits lose: the upper 8 of 16 are kept
 

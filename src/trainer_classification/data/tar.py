@@ -17,10 +17,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from trainer_classification.arrays import Int64
 from trainer_classification.data.formats import Extents, SplitShards
 from trainer_classification.data.manifest import Manifest, check_files, check_format
-
-Int64 = npt.NDArray[np.int64]
 
 SHARD_BYTES = 64 << 20  # a shard is closed when it would grow past this
 END_BYTES = 1024  # two blocks of zeros end an archive

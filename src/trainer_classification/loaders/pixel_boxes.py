@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Int32 = npt.NDArray[np.int32]
+from trainer_classification.arrays import Int32
 
 
 def pixel_boxes(box: npt.NDArray[np.float32], sizes: npt.NDArray[np.integer[Any]]) -> Int32:

@@ -9,18 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from trainer_classification.arrays import Int64
+from trainer_classification.arrays import Int64, Uint8
 from trainer_classification.augment import device as device_augment
 from trainer_classification.data.array import ArrayStore, open_array
 from trainer_classification.loaders.base import Batch, BatchSchedule, Loader, LoaderRequest
 from trainer_classification.loaders.ring_buffer import RingBufferLoader
 from trainer_classification.plan import Draws
-
-Uint8 = npt.NDArray[np.uint8]
 
 _UPLOAD_BYTES = 64 << 20
 # Bytes of batches augmented in one go. On a GPU, a batch of small images costs

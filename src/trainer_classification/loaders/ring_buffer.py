@@ -14,17 +14,15 @@ from itertools import cycle, islice
 from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from trainer_classification import plan as planning
-from trainer_classification.arrays import Int64
+from trainer_classification.arrays import Int64, Uint8
 from trainer_classification.environment import cpu_count
 from trainer_classification.loaders.base import Batch, BatchSchedule, Loader
 from trainer_classification.plan import Draws
 
-Uint8 = npt.NDArray[np.uint8]
 EpochPlan = tuple[
     Draws, list[tuple[Int64, int]]
 ]  # the draws of all samples, and (index, count) of each batch

@@ -11,15 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from trainer_classification.arrays import Int64
 from trainer_classification.data.formats import Extents
 from trainer_classification.data.manifest import FileInfo, hash_rest
 from trainer_classification.environment import cpu_count
 from trainer_classification.preparation.job_result import PART, REGION, FormatResult
 from trainer_classification.preparation.preallocated import PreallocatedRegions, write_at
-
-Int64 = npt.NDArray[np.int64]
 
 _BLOCK = 1 << 20  # bytes that are read at once, about
 

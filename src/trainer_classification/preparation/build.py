@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from trainer_classification.arrays import Int64
 from trainer_classification.config import PrepareConfig
 from trainer_classification.console import log
 from trainer_classification.data import manifest, table
@@ -43,8 +44,6 @@ from trainer_classification.preparation.problems import (
     note_peaks,
 )
 from trainer_classification.preparation.workers import Workers
-
-Int64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -13,16 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from trainer_classification.arrays import Int64, Uint8
 from trainer_classification.config import PrepareConfig
-from trainer_classification.data.decode import DecodedImage, ImageInfo, Uint8, YCbCrImage, pad
+from trainer_classification.data.decode import DecodedImage, ImageInfo, YCbCrImage, pad
 from trainer_classification.data.formats import GRAY_SHIFT, ArrayLayout, Extents, SplitShards
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.data.source import Source
 from trainer_classification.preparation.assemble import FormatOutputs
 
-Int64 = npt.NDArray[np.int64]
 NO_FIELDS: np.dtype[np.void] = np.dtype([])
 
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import xxhash
 
 from trainer_classification import recipes
+from trainer_classification.arrays import Int64
 from trainer_classification.config import PrepareConfig
 from trainer_classification.console import log
 from trainer_classification.data import manifest
@@ -23,8 +23,6 @@ from trainer_classification.data.source import Source, find_dataset, read_option
 from trainer_classification.environment import in_cloud
 from trainer_classification.names import safe_component
 from trainer_classification.preparation import disk
-
-Int64 = npt.NDArray[np.int64]
 
 _KEEP_SIZE = 64  # px: images up to here are stored as they are
 _SIDE_PER_TRAIN_SIZE = (

@@ -26,10 +26,10 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from trainer_classification.arrays import Uint8
 from trainer_classification.data.decode import (
     BadImageError,
     ImageInfo,
-    Uint8,
     decode_for_resize,
     decode_with_info,
     is_sound,

@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from trainer_classification.arrays import Int64
 from trainer_classification.data.source import Source
 from trainer_classification.preparation import job, splits
 from trainer_classification.preparation.format import PrepareSpec
 from trainer_classification.preparation.formats import FORMATS
 from trainer_classification.preparation.preallocated import PreallocatedRegions
 from trainer_classification.preparation.workers import Workers
-
-Int64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-Int64 = npt.NDArray[np.int64]
+from trainer_classification.arrays import Int64
 
 # Bytes of one write. More is a hundredth faster at best, and needs larger pieces
 # of page cache: where the kernel has to make room for these first, the whole of

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 import numpy as np
-import numpy.typing as npt
 
+from trainer_classification.arrays import Int64
 from trainer_classification.data import array
 from trainer_classification.data.formats import SplitShards
 from trainer_classification.data.source import Source
@@ -18,8 +18,6 @@ from trainer_classification.preparation.format import (
     Regions,
     SourceImage,
 )
-
-Int64 = npt.NDArray[np.int64]
 
 
 def encode(image: SourceImage, spec: PrepareSpec) -> EncodedImage | None:

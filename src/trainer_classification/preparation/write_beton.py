@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from trainer_classification.arrays import Int64, Uint8
 from trainer_classification.config import PrepareConfig
 from trainer_classification.data import beton
 from trainer_classification.data.beton import JPEG, RAW
-from trainer_classification.data.decode import ImageInfo, Uint8
+from trainer_classification.data.decode import ImageInfo
 from trainer_classification.data.formats import ArrayLayout, SplitShards
 from trainer_classification.data.source import Source
 from trainer_classification.preparation.assemble import FormatOutputs, gather
@@ -25,8 +25,6 @@ from trainer_classification.preparation.format import (
     Regions,
     SourceImage,
 )
-
-Int64 = npt.NDArray[np.int64]
 
 # Bound of the longer side, in training sizes: even small crops are not enlarged
 # much.

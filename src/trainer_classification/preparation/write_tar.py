@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from trainer_classification.arrays import Int64, Uint8
 from trainer_classification.data import tar
-from trainer_classification.data.decode import ImageInfo, Uint8
+from trainer_classification.data.decode import ImageInfo
 from trainer_classification.data.formats import SplitShards
 from trainer_classification.data.source import Source
 from trainer_classification.files import read_file
@@ -30,8 +30,6 @@ from trainer_classification.preparation.format import (
     SourceImage,
 )
 from trainer_classification.preparation.job_result import PART
-
-Int64 = npt.NDArray[np.int64]
 
 _OVERHEAD = 2048  # bytes of headers, label and padding of a sample, about
 
