@@ -34,6 +34,7 @@ from trainer_classification.preparation import (
 from trainer_classification.preparation.format import PrepareSpec
 from trainer_classification.preparation.formats import FORMATS
 from trainer_classification.preparation.pipeline import prepare, write
+from trainer_classification.preparation.workers import Workers
 
 
 @pytest.fixture(autouse=True)
@@ -223,7 +224,20 @@ def run_deadly_job(one):
         return process_image(work, number, *more)
 
     job._process = process
-    run_job(one)
+    try:
+        run_job(one)
+    finally:
+        job._process = process_image
+
+
+def return_process(_piece):
+    return os.getpid()
+
+
+def test_the_last_job_after_a_kill_does_not_run_in_the_main_process():
+    with Workers(2, resized=False) as workers:
+        assert workers.run("", return_process, ["a"]) == [os.getpid()]
+        assert workers.run("", return_process, ["a"], isolated=True) != [os.getpid()]
 
 
 def test_an_image_that_kills_its_process_is_bad_and_the_run_goes_on(tmp_path, monkeypatch, capsys):

@@ -227,15 +227,16 @@ def _run_all(build: Build, jobs: list[job.Job]) -> None:
         ValueError: a process was killed, and bad images are not accepted.
     """
     deadly: set[str] = set()
-    job.find_deadly(
-        jobs
-    )  # those of a run before, which may have been killed as a whole, are not to blame
+    # Those of a run before are not to blame yet: it may have been killed as a whole. But this process stays away from
+    # them.
+    isolated = bool(job.find_deadly(jobs))
     while True:
         try:
             pending = [dataclasses.replace(one, deadly=frozenset(deadly)) for one in jobs]
-            _run(pending, build.info.source.bytes, build.workers)
+            _run(pending, build.info.source.bytes, build.workers, isolated)
             return
         except BrokenProcessPool:
+            isolated = True
             build.workers.restart()  # first: the other processes take back what they have noted
             found = set(job.find_deadly(jobs)) - deadly
             if not found:
@@ -251,7 +252,7 @@ def _run_all(build: Build, jobs: list[job.Job]) -> None:
             deadly |= found
 
 
-def _run(jobs: list[job.Job], sizes: Int64, workers: Workers) -> None:
+def _run(jobs: list[job.Job], sizes: Int64, workers: Workers, isolated: bool) -> None:
     """Run the jobs that are not done, the largest first, so that all processes are busy until the end."""
     bytes_of_jobs = np.add.reduceat(sizes, np.arange(0, len(sizes), job.IMAGES_PER_JOB))
     largest_first = np.argsort(-bytes_of_jobs, kind="stable").tolist()
@@ -259,7 +260,7 @@ def _run(jobs: list[job.Job], sizes: Int64, workers: Workers) -> None:
         jobs[number] for number in largest_first if not job_result.is_done(jobs[number].stem)
     ]
     done = sum(map(len, jobs)) - sum(map(len, pending))
-    workers.run("decoding", job.run_job, pending, done)
+    workers.run("decoding", job.run_job, pending, done, isolated)
 
 
 def _cut_splits(build: Build, decoded: _Decoded, good: Int64) -> _Splits:

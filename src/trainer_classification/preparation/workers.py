@@ -53,7 +53,8 @@ class Workers:
 
     They start with the first work; a context manager.
 
-    With one process, or for a single piece of work, this process does it.
+    With one process, or for a single piece of work, this process does it, unless it
+    is to be isolated from the work.
 
     Args:
         count: of the processes; 0: one for each CPU.
@@ -88,6 +89,7 @@ class Workers:
         function: Callable[[Piece], Result],
         pieces: Sequence[Piece],
         done: int = 0,
+        isolated: bool = False,
     ) -> list[Result]:
         """Call a function for each piece of work, and return the results in order.
 
@@ -97,6 +99,8 @@ class Workers:
             pieces: started in this order; the length of each is its number of
                 images.
             done: images that were done before.
+            isolated: let no work be done by this process, which a bad image could
+                kill.
 
         Raises:
             Exception: as the function does.
@@ -104,16 +108,16 @@ class Workers:
         total = done + sum(len(piece) for piece in pieces)
         results = []
         with _progress(title, total, done) as advance:
-            for piece, result in zip(pieces, self._map(function, pieces), strict=True):
+            for piece, result in zip(pieces, self._map(function, pieces, isolated), strict=True):
                 results.append(result)
                 advance(len(piece))
 
         return results
 
     def _map(
-        self, function: Callable[[Piece], Result], pieces: Sequence[Piece]
+        self, function: Callable[[Piece], Result], pieces: Sequence[Piece], isolated: bool
     ) -> Iterator[Result]:
-        if min(self._count, len(pieces)) <= 1:
+        if not isolated and min(self._count, len(pieces)) <= 1:
             return map(function, pieces)
         if self._executor is None:
             context = start_fork_server(self._resized)
