@@ -41,7 +41,7 @@ from trainer_classification.data import manifest
 from trainer_classification.data.array import open_array
 from trainer_classification.loaders.base import BatchSchedule
 from trainer_classification.loaders.resident import HostResident
-from trainer_classification.training.loop import Stopped
+from trainer_classification.training.signals import Stopped
 from trainer_classification.training.train import train_prepared
 
 ROOT = Path(__file__).parents[1]

@@ -302,21 +302,60 @@ class TrainConfig:
         Option("Network. auto: the recipe's.", "Model"),
     ] = "auto"
     recipe: Annotated[
-        Literal["auto", "standard", "speed"],
+        Literal["auto", "standard", "speed", "finetune"],
         Option(
-            "Recipe of the dataset. speed: speednet in few epochs, for cifar10, cifar100, caltech-101 and "
-            "caltech-256. auto: speed for these on a CPU, else standard.",
+            "Recipe of the dataset. finetune: an EfficientNet-Lite0 with ImageNet weights; on a CPU only its head is "
+            "trained. speed: speednet in few epochs, for cifar10, cifar100, caltech-101 and caltech-256. standard: "
+            "from random weights. auto: finetune for up to 100,000 color photographs if the weights are installed, "
+            "else speed for these datasets on a CPU, else standard; the log says why.",
             "Model",
         ),
     ] = "auto"
     weights: Annotated[
         str,
         Option(
-            "Trained weights to start from: a model.pth, checkpoint, state dict, zip or tar, or imagenet (downloaded "
-            "by torchvision). A head for other classes is initialized again.",
+            "Trained weights to start from: a model.pth, checkpoint, state dict, zip or tar, or imagenet (installed "
+            "for efficientnet-lite0 to -lite2; for resnet18, 34 and 50 downloaded by torchvision). A head for other "
+            "classes is initialized again.",
             "Model",
         ),
     ] = ""
+    freeze: Annotated[
+        Literal["auto", "none", "backbone"],
+        Option(
+            "backbone: keep the trained weights, compute the features of each image once, and fit the head to them. "
+            "none: train all layers. auto: backbone for the recipe finetune on a CPU, else none.",
+            "Model",
+        ),
+    ] = "auto"
+    feature_views: Annotated[
+        int,
+        Option(
+            "Views of each training image whose features --freeze backbone computes: 1: as evaluation sees it, 2: "
+            "its mirror image too, more: random crops as in training.",
+            "Model",
+            at_least=1,
+            at_most=100,
+        ),
+    ] = 1
+    unfreeze_after: Annotated[
+        int,
+        Option(
+            "Epochs in which only the head is trained, before all layers are. -1: the recipe's.",
+            "Model",
+            at_least=-1,
+            at_most=100000,
+        ),
+    ] = -1
+    backbone_rate: Annotated[
+        float,
+        Option(
+            "Learning rate of all layers but the head, as a multiple of the head's. -1: the recipe's.",
+            "Model",
+            at_least=-1,
+            at_most=1,
+        ),
+    ] = -1.0
 
     # Optimization
     epochs: Annotated[

@@ -9,6 +9,8 @@ from typing import Any, Literal
 from trainer_classification.config import ModelName, TrainConfig
 from trainer_classification.plan import Policy
 
+RecipeKind = Literal["standard", "speed", "finetune"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -39,6 +41,11 @@ class Recipe:
         eval_crop: side of the central square that evaluation sees, as a fraction
             of an image's short side; 0: the whole image, squashed to a square.
             Recipes of older checkpoints lack it and mean the whole image.
+        freeze: "backbone": only the head is fitted, to the features of a trained
+            network.
+        unfreeze_after: epochs in which only the head is trained.
+        backbone_rate: learning rate of all layers but the head, as a multiple of
+            the head's.
         policy: augmentation of the training images.
     """
 
@@ -61,6 +68,9 @@ class Recipe:
     cutmix: float = 0.0
     progressive: int = 0
     eval_crop: float = 0.0
+    freeze: Literal["none", "backbone"] = "none"
+    unfreeze_after: int = 0
+    backbone_rate: float = 1.0
     policy: Policy
 
 
@@ -131,6 +141,25 @@ SPEED_RECIPES: dict[str, Recipe] = {
     "caltech-256": _SPEED_PHOTO,
 }
 
+# Full fine-tuning of trained weights: the head learns first, and the body at a tenth
+# of its rate, so that what it knows is not lost (Kumar et al., "Fine-tuning can
+# distort pretrained features", arXiv 2202.10054).
+_FINETUNE = Recipe(
+    model="efficientnet-lite0",
+    image_size=224,
+    epochs=15,
+    batch_size=64,
+    learning_rate=0.05,
+    weight_decay=1e-4,
+    schedule="cosine",
+    warmup_fraction=0.1,
+    ema=0.99,
+    policy=_PHOTO,
+    eval_crop=_PHOTO_VIEW,
+    unfreeze_after=2,
+    backbone_rate=0.1,
+)
+
 
 def train_size(name: str, longest_side: int) -> tuple[int, str]:
     """Return the side of the images the network sees in px, and the reason.
@@ -145,8 +174,8 @@ def train_size(name: str, longest_side: int) -> tuple[int, str]:
     return 128, "images larger than 64 px"
 
 
-def recipe_kind(config: TrainConfig, name: str, on_cpu: bool) -> Literal["standard", "speed"]:
-    """Return which recipe of a dataset `--recipe` means.
+def recipe_kind(config: TrainConfig, name: str, on_cpu: bool) -> RecipeKind:
+    """Return which recipe of a dataset `--recipe` means, if auto does not mean finetune.
 
     auto means speed on a CPU if the dataset has such a recipe and the options
     allow its network and optimizer.
@@ -175,7 +204,7 @@ def recipe_for(
     count: int,
     resized: bool = False,
     *,
-    kind: Literal["standard", "speed"] = "standard",
+    kind: RecipeKind = "standard",
 ) -> tuple[Recipe, str]:
     """Return the recipe of a dataset, and the reason.
 
@@ -192,6 +221,10 @@ def recipe_for(
             shifted.
         kind: which recipe, if the dataset has several.
     """
+    if kind == "finetune":
+        recipe = _fit(_FINETUNE, image_size, count, resized)
+        batch_size = min(recipe.batch_size, max(8, count // 8))
+        return dataclasses.replace(recipe, batch_size=batch_size), "fine-tuning of ImageNet weights"
     if kind == "speed":
         return _fit(SPEED_RECIPES[name], image_size, count, resized), f"speed recipe of {name}"
     if name in RECIPES:
@@ -252,8 +285,9 @@ _UNSET_AT_ZERO = ("epochs", "batch_size", "learning_rate")
 _UNSET_BELOW_ZERO = (
     *("weight_decay", "warmup_fraction", "label_smoothing", "ema"),
     *("clip_norm", "mixup", "cutmix", "progressive", "eval_crop"),
+    *("unfreeze_after", "backbone_rate"),
 )
-_UNSET_AT_AUTO = ("model", "optimizer", "schedule")
+_UNSET_AT_AUTO = ("model", "optimizer", "schedule", "freeze")
 
 
 def apply_options(config: TrainConfig, recipe: Recipe) -> Recipe:

@@ -83,8 +83,9 @@ class CheckpointMeta:
         class_names: in the order of the model's outputs.
         channels: of the images, 1 or 3.
         image_size: side of the images the network sees, in px.
-        mean: of the training images, for each channel, in 0..1.
-        std: of the training images, for each channel, in 0..1.
+        mean: that images are normalized by, for each channel, in 0..1: of the
+            training images, or what the trained weights expect.
+        std: likewise.
         fingerprint: of the prepared dataset.
         progress: how far the run had come.
         task: of the dataset; "": not known.

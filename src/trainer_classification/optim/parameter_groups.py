@@ -6,7 +6,8 @@ and biases. Muon is in muon.py.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,29 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     Decay of a norm's scale or of a bias would only change the effective learning
     rate (He et al., "Bag of tricks for image classification", arXiv 1812.01187).
     """
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return _split_by_decay(model.parameters(), weight_decay)
+
+
+def finetuning_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """Return the groups of the head, and of the backbone with a learning rate of its own ("rate").
+
+    Those of the backbone are marked with "is_backbone".
+    """
+    head = cast(nn.Module, getattr(model, NETWORKS[recipe.model].head))
+    in_head = {id(parameter) for parameter in head.parameters()}
+    backbone = [parameter for parameter in model.parameters() if id(parameter) not in in_head]
+    slow = {"rate": recipe.backbone_rate, "is_backbone": True}
+
+    return [
+        *_split_by_decay(head.parameters(), recipe.weight_decay),
+        *(group | slow for group in _split_by_decay(backbone, recipe.weight_decay)),
+    ]
+
+
+def _split_by_decay(
+    candidates: Iterable[nn.Parameter], weight_decay: float
+) -> list[dict[str, Any]]:
+    parameters = [parameter for parameter in candidates if parameter.requires_grad]
     weights = [parameter for parameter in parameters if parameter.ndim > 1]
     norms_and_biases = [parameter for parameter in parameters if parameter.ndim <= 1]
 
@@ -40,10 +63,19 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
         ValueError: the optimizer is Muon, and the recipe's network cannot be
             trained by it.
     """
+    is_slower = recipe.backbone_rate != 1 or recipe.unfreeze_after > 0
     if recipe.optimizer == "muon":
+        if is_slower:
+            raise ValueError(
+                "--optimizer muon has a rate for each layer of its own: omit --backbone-rate and --unfreeze-after."
+            )
         return _build_muon(model, recipe)
 
-    groups = parameter_groups(model, recipe.weight_decay)
+    groups = (
+        finetuning_groups(model, recipe)
+        if is_slower
+        else parameter_groups(model, recipe.weight_decay)
+    )
     fused = next(model.parameters()).device.type in ("cpu", "cuda")  # one kernel for all tensors
     if recipe.optimizer == "adamw":
         betas = (recipe.momentum, 0.999)
@@ -68,10 +100,22 @@ def _build_muon(model: nn.Module, recipe: Recipe) -> Optimizer:
     return muon.Muon(groups, recipe.learning_rate)
 
 
-def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
-    """Set the learning rate of the next step in all groups; a group's "rate" is a multiple of it."""
+def set_learning_rate(
+    optimizer: Optimizer, learning_rate: float, freeze_backbone: bool = False
+) -> None:
+    """Set the learning rate of the next step in all groups.
+
+    A group's "rate" is a multiple of it. A rate of zero freezes a layer: recorded
+    and distributed steps stay as they are.
+
+    Args:
+        optimizer: of `build_optimizer`.
+        learning_rate: of the head.
+        freeze_backbone: True: all other layers stay as they are.
+    """
     for group in optimizer.param_groups:
-        rate = learning_rate * group.get("rate", 1.0)
+        is_frozen = freeze_backbone and group.get("is_backbone", False)
+        rate = 0.0 if is_frozen else learning_rate * group.get("rate", 1.0)
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(rate)
         else:

@@ -16,6 +16,7 @@ _CARD = """# {dataset} classifier
 `model.pth` holds the weights of a {model} for {image_size} px images with {channels} channel(s) and {classes} classes,
 trained by trainer-classification on the Hafnia dataset {dataset} {version}.
 
+- started from {origin}
 - validation and test saw {view}
 - accuracy on test: {accuracy_test}; mean over the classes: {balanced_accuracy_test}
 - accuracy on validation: {accuracy_validation}
@@ -83,6 +84,7 @@ def _write_card(
     values = summary | {
         "model": configuration["recipe_model"],
         "image_size": configuration["recipe_image_size"],
+        "origin": configuration["start_weights"],
         "view": describe_view(configuration["recipe_eval_crop"]),
         "channels": manifest.channels,
         "classes": len(manifest.class_names),

@@ -28,6 +28,7 @@ _KEEP_SIZE = 64  # px: images up to here are stored as they are
 _SIDE_PER_TRAIN_SIZE = (
     1.25  # larger ones are stored at this many training sizes: a crop is seldom enlarged
 )
+_SMALL = 96  # px: networks that were trained on photographs make little of smaller images
 _CHECKED_FOR_COLOR = 64  # images that say whether the dataset is gray, until all are decoded
 
 
@@ -67,6 +68,11 @@ class DatasetInfo:
     source: Source
 
     @property
+    def are_photographs(self) -> bool:
+        """Whether the images have colors, and most have more than 96 px."""
+        return self.channels == 3 and float(np.median(self.sizes.max(1))) > _SMALL
+
+    @property
     def array_bytes(self) -> int:
         """Bytes of all images in the array format."""
         return self.count * self.layout.image_bytes
@@ -97,6 +103,29 @@ def inspect(config: PrepareConfig) -> DatasetInfo:
     if config.image_size:
         train_size = config.image_size
         reason = "--image-size"
+
+    return _describe(config, source, train_size, reason)
+
+
+def at_train_size(
+    info: DatasetInfo, config: PrepareConfig, train_size: int, reason: str
+) -> DatasetInfo:
+    """Return what is known of a dataset if the network sees images of another size.
+
+    Args:
+        info: of `inspect`.
+        config: that it was inspected with.
+        train_size: side in px.
+        reason: why this one.
+    """
+    if train_size == info.train_size:
+        return info
+    return _describe(config, info.source, train_size, reason)
+
+
+def _describe(config: PrepareConfig, source: Source, train_size: int, reason: str) -> DatasetInfo:
+    """Work out what follows from the size of the images that the network sees."""
+    longest = int(source.sizes.max())
     resized = longest > _KEEP_SIZE or train_size != longest
     side = round(_SIDE_PER_TRAIN_SIZE * train_size) if resized else longest
 

@@ -20,6 +20,7 @@ from trainer_classification.training.budget import (
     plan_epochs,
     size_schedule,
 )
+from trainer_classification.training.features import time_features
 from trainer_classification.training.resolve import complete_recipe
 from trainer_classification.training.setup import Inputs, Setup, build_setup
 from trainer_classification.training.state import State, create_state
@@ -34,6 +35,7 @@ _SAVING_SECONDS = 0.2  # of a checkpoint and an epoch's lines, until one was mea
 _MIN_STEPS = 200  # with fewer, half a batch twice as often learns more
 _SMALLEST_BATCH = 32
 _FIRST_SIZE = 0.7  # of the full side, if there is no time for the recipe's epochs
+_FEATURE_SIDES = (192, 160, 128, 96)  # px, smaller than what the weights know: see docs/models.md
 _TRIAL_FRACTION = 0.02  # of the budget, for the timed steps
 _TRIAL_SECONDS = (0.5, 10.0)  # at least and at most
 
@@ -64,12 +66,40 @@ def apply_budget(inputs: Inputs) -> tuple[Inputs, Progress]:
     """
     if not has_budget(inputs.config):
         return inputs, Progress()
+    if inputs.resolved.freezes:
+        return _choose_feature_side(inputs), Progress()
     meta = _find_planned_run(inputs)
     if meta is None:
         return _plan_run(inputs)
     config = _restore_plan(inputs.config, meta)
 
     return dataclasses.replace(inputs, config=config), Progress()
+
+
+def _choose_feature_side(inputs: Inputs) -> Inputs:
+    """Return the inputs with the largest images whose features fit the budget of a frozen backbone."""
+    budget = parse_seconds(inputs.config.budget)
+    setup = build_setup(inputs, NullTracker)
+    try:
+        full = setup.recipe.image_size
+        seconds_per_image = time_features(setup, min(_TRIAL_SECONDS[1], 0.05 * budget))
+    finally:
+        setup.close()
+    splits = setup.manifest.splits
+    views = inputs.config.feature_views
+    count = sum(split.count * (views if name == "train" else 1) for name, split in splits.items())
+    seconds_left = budget - (time.time() - inputs.started) - CLOSING_SECONDS
+
+    def estimate(side: int) -> float:
+        return count * seconds_per_image * (side / full) ** 2
+
+    sides = [full, *(side for side in _FEATURE_SIDES if side < full)]
+    side = next((side for side in sides if estimate(side) <= seconds_left), sides[-1])
+    log(
+        f"Budget: features of {count:,} images of {side} px, about {duration(estimate(side))} of the "
+        f"{duration(max(0.0, seconds_left))} left of {inputs.config.budget}."
+    )
+    return dataclasses.replace(inputs, config=dataclasses.replace(inputs.config, image_size=side))
 
 
 def _find_planned_run(inputs: Inputs) -> CheckpointMeta | None:

@@ -5,8 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from trainer_classification.config import PrepareConfig, TrainConfig
+from trainer_classification.device import choose_device
 from trainer_classification.training.distributed import World
-from trainer_classification.training.resolve import Resolved, resolve
+from trainer_classification.training.finetuning import (
+    choose_image_size,
+    choose_kind,
+    choose_start_weights,
+)
+from trainer_classification.training.resolve import Dataset, Resolved, resolve
+from trainer_classification.training.start_checkpoint import StartCheckpoint, choose_start
 
 
 def prepare_dataset(config: TrainConfig, world: World) -> tuple[Path, Resolved]:
@@ -24,15 +31,25 @@ def prepare_dataset(config: TrainConfig, world: World) -> tuple[Path, Resolved]:
     """
     # Decoders and polars: a machine that trains on a prepared array may lack
     # them.
-    from trainer_classification.preparation.inspect import inspect
+    from trainer_classification.preparation.inspect import at_train_size, inspect
     from trainer_classification.preparation.pipeline import write
 
     options = prepare_options(config)
     info = inspect(options)
-    resolved = resolve(config, info, world)
+    start = choose_start(config)
+    if side := _choose_side(config, info, start):
+        info = at_train_size(info, options, side, "the images that the trained weights know")
+    resolved = resolve(config, info, world, start=start)
     prepared = write(info, resolved.formats, options, accept_existing=True)
 
     return prepared.folder, resolved
+
+
+def _choose_side(config: TrainConfig, info: Dataset, start: StartCheckpoint) -> int:
+    """Return the side in px of the images that the run's trained weights know; 0: as without them."""
+    device, _ = choose_device(config.device)
+    kind, _ = choose_kind(config, info, start, device.type == "cpu")
+    return choose_image_size(config, info, choose_start_weights(config, kind, start), kind)
 
 
 def prepare_options(config: TrainConfig) -> PrepareConfig:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from trainer_classification.arrays import Float32, Int64
 from trainer_classification.loaders.base import Loader
 from trainer_classification.models.normalize import Normalize
 from trainer_classification.training.distributed import World
@@ -37,6 +38,21 @@ class Evaluation:
         counts = self.confusion.sum(1)
         present = counts > 0
         return float((self.confusion.diagonal()[present] / counts[present]).mean())
+
+
+def evaluate_logits(logits: Float32, labels: Int64, num_classes: int) -> Evaluation:
+    """Evaluate logits that were computed before.
+
+    Args:
+        logits: float32 [N, K].
+        labels: int64 [N], in 0..K-1.
+        num_classes: K.
+    """
+    confusion = np.zeros((num_classes, num_classes), np.int64)
+    np.add.at(confusion, (labels, logits.argmax(1)), 1)
+    loss = F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(np.array(labels)))
+
+    return Evaluation(float(loss), float(confusion.trace()) / len(labels), confusion)
 
 
 @torch.inference_mode()

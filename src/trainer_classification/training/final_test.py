@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -19,7 +19,7 @@ from trainer_classification.outputs.model_card import write_outputs
 from trainer_classification.outputs.predictions import write_predictions
 from trainer_classification.training.best_epoch import describe_choice
 from trainer_classification.training.divergence import advise_on_divergence, check_weights
-from trainer_classification.training.evaluate import Evaluation, evaluate
+from trainer_classification.training.evaluate import Evaluation, evaluate, evaluate_logits
 from trainer_classification.training.save import save_final, save_model
 from trainer_classification.training.setup import Setup, describe_configuration
 from trainer_classification.training.state import State
@@ -47,7 +47,7 @@ def finish_run(setup: Setup, state: State) -> dict[str, Any]:
     temperature = None
     readers = ""
     if setup.world.main:
-        temperature = fit_on_validation(setup)
+        temperature = _find_temperature(setup, state)
         readers = archive.describe_readers(save_final(setup, state, temperature))
 
     tested = _test(setup, "none")
@@ -69,6 +69,13 @@ def finish_run(setup: Setup, state: State) -> dict[str, Any]:
     return summary
 
 
+def _find_temperature(setup: Setup, state: State) -> float | None:
+    """Return the temperature of validation; a frozen backbone's head may have seen these images since."""
+    if setup.recipe.freeze == "backbone":
+        return state.history[-1].get("temperature")
+    return fit_on_validation(setup)
+
+
 def _check_last_loss(setup: Setup, state: State) -> None:
     """Raise ValueError if the last epoch had no finite validation loss."""
     if state.history[-1].get("loss_validation", 0.0) is None:
@@ -79,6 +86,8 @@ def _test(setup: Setup, views: Views) -> Evaluation | None:
     """Evaluate the kept weights on the test split; None without one."""
     if "test" not in setup.manifest.splits:
         return None
+    if setup.recipe.freeze == "backbone" and views == "none":
+        return cast(Evaluation, setup.world.broadcast_object(lambda: _test_features(setup)))
     with setup.open_test_loader() as loader:
         return evaluate(
             setup.step.kept_model,
@@ -89,6 +98,12 @@ def _test(setup: Setup, views: Views) -> Evaluation | None:
             world=setup.world,
             views=views,
         )
+
+
+def _test_features(setup: Setup) -> Evaluation:
+    """Evaluate the kept head on the features of the test split."""
+    logits, labels = collect_split(setup, "test")
+    return evaluate_logits(logits, labels, setup.num_classes)
 
 
 def _write_test(setup: Setup, tested: Evaluation) -> None:
@@ -135,7 +150,8 @@ def build_summary(
 ) -> dict[str, Any]:
     """Return the content of `summary.json`; None where there was nothing to measure.
 
-    seconds_training is the time of the steps and of waiting for their batches.
+    seconds_training is the time of the steps and of waiting for their batches; with
+    a frozen backbone that of the features, and seconds_head of the head's solver.
     Evaluation, checkpoints and tracking are only part of seconds_total.
 
     Args:
@@ -154,6 +170,7 @@ def build_summary(
         "best_epoch": best_epoch,
         "best_by": setup.config.best_by,
         "seconds_training": state.seconds_training,
+        "seconds_head": best_row.get("seconds_head"),
         "seconds_total": time.time() - setup.inputs.started,
         "seconds_first_step": state.seconds_first_step,
         "seconds_in_first_step": state.seconds_in_first_step,

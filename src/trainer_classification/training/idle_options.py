@@ -8,6 +8,7 @@ from trainer_classification.config import TrainConfig
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.options import flag
 from trainer_classification.recipes import Recipe
+from trainer_classification.training.finetuning import loop_options
 
 _FRACTIONS = (("validation_fraction", "validation"), ("test_fraction", "test"))
 
@@ -27,6 +28,11 @@ def describe_idle_options(config: TrainConfig, recipe: Recipe, manifest: Manifes
         )
     if config.weights and config.resume:
         yield f"--weights {config.weights} has no effect where --resume finds a checkpoint, which has its own."
+    if recipe.freeze == "backbone":
+        for option in loop_options(config):
+            yield f"{option} has no effect: only the head is trained, to features; --freeze none trains all layers."
+    elif config.feature_views > 1:
+        yield f"--feature-views {config.feature_views} has no effect without --freeze backbone."
     for name, split in _FRACTIONS:
         value = getattr(config, name)
         has_own = split in manifest.splits and manifest.splits[split].origin == "dataset"

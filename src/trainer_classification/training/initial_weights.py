@@ -21,12 +21,13 @@ from trainer_classification.recipes import Recipe
 
 
 def build_initial_model(
-    config: TrainConfig, recipe: Recipe, folder: Path, manifest: Manifest, plan: Plan
+    config: TrainConfig, weights: str, recipe: Recipe, folder: Path, manifest: Manifest, plan: Plan
 ) -> nn.Module:
-    """Build the recipe's network on the CPU, with the weights of `--weights` if it is given.
+    """Build the recipe's network on the CPU, with trained weights if there are any.
 
     Args:
         config: what the user asked for.
+        weights: "imagenet", a path, or "" for random weights.
         recipe: of the training.
         folder: of the prepared dataset.
         manifest: of the prepared dataset.
@@ -41,8 +42,8 @@ def build_initial_model(
     )
     if isinstance(model, SpeedNet):
         whiten_first_layer(model, open_array(folder, manifest, "train"), manifest, plan)
-    if config.weights:
-        log(load_weights(model, config.weights, recipe.model, manifest.class_names))
+    if weights:
+        log(load_weights(model, weights, recipe.model, manifest.class_names))
     return model
 
 

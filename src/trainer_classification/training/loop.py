@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 
@@ -16,22 +15,13 @@ from trainer_classification.training.divergence import advise_on_divergence, che
 from trainer_classification.training.epoch import EpochStart, close_epoch, measure_epoch
 from trainer_classification.training.save import save_checkpoint
 from trainer_classification.training.setup import Setup
+from trainer_classification.training.signals import Stopped
 from trainer_classification.training.state import State
 from trainer_classification.training.torch_compile import TORCH_COMPILE_MODES
 
 SAVE_SECONDS = 120.0  # a killed run loses at most this much
 _MAX_NOT_FINITE = 20  # consecutive steps after which a run is given up
 _TRACKED_STEPS = 200  # of a run, about
-
-
-class Stopped(Exception):  # noqa: N818  (a request, not an error)
-    """SIGTERM or SIGINT arrived, and the checkpoint is written."""
-
-    def __init__(self, code: int, path: Path) -> None:
-        super().__init__(
-            f"Stopped; everything is saved. Continue with the same command and --resume {path}"
-        )
-        self.code = code
 
 
 def fit(setup: Setup, state: State, received: list[int]) -> None:
@@ -103,7 +93,11 @@ def run_steps(setup: Setup, state: State) -> Iterator[torch.Tensor]:
         state.timer.receive_batch()
 
         scale = factor(state.steps_done, total_steps, recipe.schedule, recipe.warmup_fraction)
-        set_learning_rate(setup.step.optimizer, recipe.learning_rate * scale)
+        set_learning_rate(
+            setup.step.optimizer,
+            recipe.learning_rate * scale,
+            freeze_backbone=state.epoch < recipe.unfreeze_after,
+        )
         loss = setup.step(batch, state.steps_done, state.metrics)
         state.timer.record_step()
 

@@ -22,6 +22,7 @@ from trainer_classification.outputs.tracking import NullTracker
 from trainer_classification.training.budget_trial import apply_budget
 from trainer_classification.training.dataset import prepare_dataset
 from trainer_classification.training.distributed import World
+from trainer_classification.training.features import time_features
 from trainer_classification.training.progressive import image_size
 from trainer_classification.training.resolve import Resolved
 from trainer_classification.training.resume import start_state
@@ -99,11 +100,16 @@ def preflight(inputs: Inputs) -> bool:
         state = start_state(setup, progress)
     seconds_before = time.time() - inputs.started
     times: list[float] = []
+    freezes = setup.recipe.freeze == "backbone"
     checks: list[tuple[str, Callable[[], str]]] = [
-        ("step", lambda: _check_steps(setup, state, times)),
+        ("features", lambda: _check_features(setup, times))
+        if freezes
+        else ("step", lambda: _check_steps(setup, state, times)),
         ("memory", lambda: _check_memory(setup)),
         ("checkpoint", lambda: _check_checkpoint(setup, state)),
-        ("time", lambda: _estimate_time(setup, state, times, seconds_before)),
+        ("time", lambda: _estimate_features(setup, times, seconds_before))
+        if freezes
+        else ("time", lambda: _estimate_time(setup, state, times, seconds_before)),
     ]
     try:
         return all(run_check(name, check) for name, check in checks)
@@ -150,6 +156,13 @@ def _check_steps(setup: Setup, state: State, times: list[float]) -> str:
             f"the loss is {loss} after {images} images: try --amp off or a lower --learning-rate"
         )
     return f"{1000 * seconds:.1f} ms, {setup.recipe.batch_size / seconds:,.0f} img/s"
+
+
+def _check_features(setup: Setup, times: list[float]) -> str:
+    """Compute the features of some images; `times` gets the seconds of one."""
+    seconds = time_features(setup, _TIMED_SECONDS)
+    times.append(seconds)
+    return f"{1000 * seconds:.1f} ms an image, {1 / seconds:,.0f} img/s"
 
 
 def _check_memory(setup: Setup) -> str:
@@ -217,6 +230,16 @@ def are_equal(one: Any, other: Any) -> bool:
     if isinstance(one, list | tuple):
         return len(one) == len(other) and all(map(are_equal, one, other))
     return bool(one == other)
+
+
+def _estimate_features(setup: Setup, times: list[float], seconds_before: float) -> str:
+    """Estimate the run of a frozen backbone: the features of all splits, and the time so far."""
+    counts = {name: split.count for name, split in setup.manifest.splits.items()}
+    training = times[0] * counts["train"] * setup.config.feature_views
+    rest = times[0] * sum(count for name, count in counts.items() if name != "train")
+    total = training + rest + CLOSING_SECONDS + seconds_before
+
+    return f"about {duration(total)} for the features of all images, {duration(training)} of them training"
 
 
 def _estimate_time(setup: Setup, state: State, times: list[float], seconds_before: float) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 
@@ -21,12 +21,18 @@ from trainer_classification.data.manifest import Manifest
 from trainer_classification.device import choose_device, choose_precision
 from trainer_classification.loaders.registry import EngineChoice, choose_engine
 from trainer_classification.models.speednet import least_side
-from trainer_classification.recipes import Recipe
+from trainer_classification.recipes import Recipe, RecipeKind
 from trainer_classification.training.distributed import World
+from trainer_classification.training.finetuning import (
+    choose_kind,
+    choose_start_weights,
+    complete_freeze,
+    freezes_backbone,
+)
 from trainer_classification.training.start_checkpoint import StartCheckpoint, choose_start
 from trainer_classification.training.tta import check_views
 
-RecipeKind = Literal["standard", "speed"]
+_TOO_SMALL = 128  # px: ImageNet weights pay from larger sides on, see docs/models.md
 
 
 class Dataset(Protocol):
@@ -35,6 +41,14 @@ class Dataset(Protocol):
     @property
     def name(self) -> str:
         """Name of the dataset."""
+
+    @property
+    def count(self) -> int:
+        """Number of images, over all splits."""
+
+    @property
+    def are_photographs(self) -> bool:
+        """Whether most images have colors and are large."""
 
     @property
     def resized(self) -> bool:
@@ -57,6 +71,17 @@ class PreparedDataset:
         return self.manifest.dataset
 
     @property
+    def count(self) -> int:
+        """Number of images, over all splits."""
+        return sum(split.count for split in self.manifest.splits.values())
+
+    @property
+    def are_photographs(self) -> bool:
+        """Whether images have colors and are prepared at a side for which trained weights pay."""
+        manifest = self.manifest
+        return manifest.resized and manifest.channels == 3 and manifest.train_size > _TOO_SMALL
+
+    @property
     def resized(self) -> bool:
         """Whether images are stored resized."""
         return self.manifest.resized
@@ -64,8 +89,7 @@ class PreparedDataset:
     @property
     def array_bytes(self) -> int:
         """Bytes of all splits in the array format."""
-        count = sum(split.count for split in self.manifest.splits.values())
-        return count * self.manifest.image_size**2 * self.manifest.channels
+        return self.count * self.manifest.image_size**2 * self.manifest.channels
 
 
 @dataclass(frozen=True)
@@ -78,6 +102,7 @@ class Resolved:
         dtype: of autocast; None: none, everything in fp32.
         dtype_reason: why, with the name of the precision.
         recipe_kind: which recipe of the dataset.
+        freezes: whether the backbone is frozen, if the user has not decided.
         network: name in the catalogue; "auto": the recipe's.
         engine: that delivers the batches, with its reason.
         formats: that must be prepared.
@@ -89,6 +114,7 @@ class Resolved:
     dtype: torch.dtype | None
     dtype_reason: str
     recipe_kind: RecipeKind
+    freezes: bool
     network: str
     engine: EngineChoice
     formats: tuple[str, ...]
@@ -100,6 +126,7 @@ def resolve(
     dataset: Dataset,
     world: World | None = None,
     prepared: Collection[str] | None = None,
+    start: StartCheckpoint | None = None,
 ) -> Resolved:
     """Decide, and log the decisions.
 
@@ -109,15 +136,17 @@ def resolve(
         world: the processes that train; None: only this one.
         prepared: the only formats that can be had. None: what is missing will be
             prepared.
+        start: of `choose_start`, if it was called before.
 
     Raises:
         ValueError: what the user asked for is not possible here; says what to do.
     """
-    start = choose_start(config)
+    start = start or choose_start(config)
     device, device_reason = choose_device(config.device)
     dtype, dtype_reason = choose_precision(device, config.amp)
     network = _choose_network(config, start)
-    kind = recipes.recipe_kind(_with_network(config, network), dataset.name, device.type == "cpu")
+    kind, note = choose_kind(_with_network(config, network), dataset, start, device.type == "cpu")
+    start = choose_start_weights(config, kind, start)
     engine = choose_engine(config.loader, dataset.array_bytes, device, dataset.resized, prepared)
     resolved = Resolved(
         device=device,
@@ -125,12 +154,15 @@ def resolve(
         dtype=dtype,
         dtype_reason=dtype_reason,
         recipe_kind=kind,
+        freezes=freezes_backbone(config, kind, device.type == "cpu"),
         network=network,
         engine=engine,
         formats=_needed_formats(engine, dataset.resized, network, kind),
         start=start,
     )
     _log_decisions(resolved, world or World())
+    if note:
+        log(note)
 
     return resolved
 
@@ -160,6 +192,7 @@ def complete_recipe(
     recipe = dataclasses.replace(
         recipe, eval_crop=_choose_view(config, recipe, resolved.start, manifest)
     )
+    recipe = complete_freeze(config, resolved.freezes, recipe, resolved.start)
     _check_recipe(recipe, manifest)
     check_views(config.tta, recipe.policy)
 

@@ -28,6 +28,7 @@ from trainer_classification.recipes import Recipe, describe_augmentation
 from trainer_classification.training import progressive
 from trainer_classification.training.cuda_graph import CudaGraphStep
 from trainer_classification.training.distributed import StopConsensus, World
+from trainer_classification.training.finetuning import describe_origin
 from trainer_classification.training.idle_options import describe_idle_options
 from trainer_classification.training.initial_weights import build_initial_model
 from trainer_classification.training.resolve import Resolved, complete_recipe
@@ -71,6 +72,8 @@ class Setup:
         plan: order and draws of the training images.
         step: with model, optimizer and average.
         step_mode: how steps run.
+        mean: that images are normalized by, for each channel, in 0..1.
+        std: likewise.
         normalize: turns a batch into the network's input.
         validation_loader: None if there is no validation split.
         open_tracker: opens the tracker, which makes the folders for the outputs.
@@ -83,6 +86,8 @@ class Setup:
     plan: Plan
     step: Step
     step_mode: StepMode
+    mean: list[float]
+    std: list[float]
     normalize: Normalize
     validation_loader: Loader | None
     open_tracker: Callable[[], Tracker]
@@ -164,9 +169,15 @@ class Setup:
         """Open the loader of the test split."""
         return _open(self.inputs, self.recipe, "test", self.recipe.image_size, None)
 
-    def open_whole_split(self, split: str) -> Loader:
+    def open_whole_split(self, split: str, batch_size: int = 0) -> Loader:
         """Open a loader that delivers all images of a split to this rank, in their order."""
-        return _open(self.inputs, self.recipe, split, self.recipe.image_size, None, World())
+        recipe = dataclasses.replace(self.recipe, batch_size=batch_size or self.recipe.batch_size)
+        return _open(self.inputs, recipe, split, recipe.image_size, None, World())
+
+    def open_whole_training(self, batch_size: int) -> Loader:
+        """Open a loader that delivers the augmented training images to this rank alone."""
+        recipe = dataclasses.replace(self.recipe, batch_size=batch_size)
+        return _open(self.inputs, recipe, "train", recipe.image_size, self.plan, World())
 
     def close(self) -> None:
         """Close the validation loader."""
@@ -192,7 +203,8 @@ def build_setup(inputs: Inputs, open_tracker: Callable[[], Tracker]) -> Setup:
     plan = Plan(manifest.splits["train"].count, config.seed, recipe.policy, sizes)
     mixes = recipe.mixup > 0 or recipe.cutmix > 0
     mode = choose_step_mode(config.compile, device, inputs.world.size, mixes)
-    normalize = Normalize(manifest.mean, manifest.std, device)
+    mean, std = _choose_normalization(inputs)
+    normalize = Normalize(mean, std, device)
     validation_loader = None
     if "validation" in manifest.splits:
         validation_loader = _open(inputs, recipe, "validation", recipe.image_size, None)
@@ -203,11 +215,22 @@ def build_setup(inputs: Inputs, open_tracker: Callable[[], Tracker]) -> Setup:
         plan=plan,
         step=_build_step(inputs, recipe, plan, mode, normalize),
         step_mode=mode,
+        mean=mean,
+        std=std,
         normalize=normalize,
         validation_loader=validation_loader,
         open_tracker=open_tracker,
         consensus=StopConsensus(inputs.world),
     )
+
+
+def _choose_normalization(inputs: Inputs) -> tuple[list[float], list[float]]:
+    """Return mean and std that trained weights know images by, else those of the training images."""
+    start = inputs.resolved.start
+    manifest = inputs.manifest
+    if len(start.mean) < manifest.channels:
+        return manifest.mean, manifest.std
+    return list(start.mean[: manifest.channels]), list(start.std[: manifest.channels])
 
 
 def log_setup(setup: Setup) -> None:
@@ -235,6 +258,7 @@ def describe_configuration(setup: Setup) -> dict[str, Any]:
         dataclasses.asdict(setup.config)
         | resolved
         | {"manifest_fingerprint": setup.manifest.fingerprint}
+        | {"start_weights": describe_origin(setup.recipe.model, setup.inputs.resolved.start)}
     )
 
 
@@ -278,7 +302,9 @@ def _build_step(
             "high"
         )  # TF32 from sm_80 on, which cuDNN's convolutions use by default
 
-    model = build_initial_model(config, recipe, inputs.folder, inputs.manifest, plan).to(device)
+    weights = inputs.resolved.start.weights
+    model = build_initial_model(config, weights, recipe, inputs.folder, inputs.manifest, plan)
+    model = model.to(device)
     world.broadcast_state(model)
     forward = compile_model(model, mode)
     kind = CudaGraphStep if mode == "graph" else Step

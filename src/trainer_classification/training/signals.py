@@ -5,9 +5,24 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from trainer_classification.environment import launched
 from trainer_classification.training.watchdog import start_watchdog
+
+
+class Stopped(Exception):  # noqa: N818  (a request, not an error)
+    """SIGTERM or SIGINT arrived, and everything is saved.
+
+    Args:
+        code: of the process.
+        path: of the checkpoint; None: the same command continues without one.
+    """
+
+    def __init__(self, code: int, path: Path | None) -> None:
+        resume = f" and --resume {path}" if path else ""
+        super().__init__(f"Stopped; everything is saved. Continue with the same command{resume}")
+        self.code = code
 
 
 @contextmanager

@@ -14,8 +14,8 @@ from trainer_classification.console import log
 from trainer_classification.environment import launched
 from trainer_classification.training.distributed import is_lost_peer
 from trainer_classification.training.launcher import count_processes, launch
-from trainer_classification.training.loop import Stopped
 from trainer_classification.training.preflight import would_work
+from trainer_classification.training.signals import Stopped
 from trainer_classification.training.train import train
 
 _LOST_PEER = 1

@@ -29,6 +29,10 @@ class StartCheckpoint:
             is none.
         network: of the archive or the weights, if it is known and the catalogue
             has it; else "auto".
+        weights: value of `--weights` that the network is filled with; "": none.
+        mean: that the weights expect images to be normalized by, for each
+            channel, in 0..1; (): the dataset's.
+        std: likewise.
     """
 
     kind: Literal["new", "weights", "resume", "archive"]
@@ -36,6 +40,9 @@ class StartCheckpoint:
     path: Path | None = None
     meta: CheckpointMeta | None = None
     network: str = "auto"
+    weights: str = ""
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
 
 
 def choose_start(config: TrainConfig) -> StartCheckpoint:
@@ -50,26 +57,26 @@ def choose_start(config: TrainConfig) -> StartCheckpoint:
             [output_folder(config) / "experiments", _checkpoint_folder()], config.project_name
         )
         if path is not None:
-            return StartCheckpoint("resume", reason, path, checkpoint.load_meta(path))
+            return _resume(path, reason, checkpoint.load_meta(path))
         return _without_checkpoint(config, reason)
 
     if config.resume:
         path = Path(config.resume)
-        return StartCheckpoint(
-            "resume", f"--resume {config.resume}", path, checkpoint.load_resumable_meta(path)
-        )
+        return _resume(path, f"--resume {config.resume}", checkpoint.load_resumable_meta(path))
 
     if in_cloud():
         picked, name = archive.find(_checkpoint_folder())
         if picked is not None:
             found = archive.read(picked)
-            meta = found.load_checkpoint_meta()
+            described = found.best or found.load_checkpoint_meta()
             return StartCheckpoint(
                 "archive",
                 f"the picked checkpoint {name}",
                 picked,
-                meta,
+                found.load_checkpoint_meta(),
                 _known_network(found.network),
+                mean=tuple(described.mean) if described else (),
+                std=tuple(described.std) if described else (),
             )
     return _without_checkpoint(config, "")
 
@@ -84,6 +91,10 @@ def _checkpoint_folder() -> Path:
     return Path(os.environ.get("MDI_CHECKPOINT_DIR", "/opt/ml/checkpoints"))
 
 
+def _resume(path: Path, reason: str, meta: CheckpointMeta) -> StartCheckpoint:
+    return StartCheckpoint("resume", reason, path, meta, mean=tuple(meta.mean), std=tuple(meta.std))
+
+
 def _without_checkpoint(config: TrainConfig, reason: str) -> StartCheckpoint:
     if not config.weights:
         return StartCheckpoint("new", reason or "random weights")
@@ -91,9 +102,16 @@ def _without_checkpoint(config: TrainConfig, reason: str) -> StartCheckpoint:
     if config.weights == "imagenet":
         if config.model != "auto":
             weights.check_imagenet(config.model)
-        return StartCheckpoint("weights", reason)
+        return StartCheckpoint("weights", reason, weights="imagenet")
     found = weights.read(Path(config.weights))
-    return StartCheckpoint("weights", reason, network=_known_network(found.network))
+    return StartCheckpoint(
+        "weights",
+        reason,
+        network=_known_network(found.network),
+        weights=config.weights,
+        mean=tuple(found.mean),
+        std=tuple(found.std),
+    )
 
 
 def _known_network(name: str) -> str:

@@ -12,6 +12,7 @@ from trainer_classification.metrics.calibration import (
     confidence_of,
     fit_temperature,
 )
+from trainer_classification.training.linear_head import collect_frozen_split
 from trainer_classification.training.setup import Setup
 
 
@@ -67,6 +68,8 @@ def collect_split(setup: Setup, split: str) -> tuple[Float32, Int64]:
         (logits, labels): float32 [N, K] and int64 [N]; N is 0 if there is no such
         split, or if outputs are not finite.
     """
+    if split in setup.manifest.splits and setup.recipe.freeze == "backbone":
+        return collect_frozen_split(setup, split)
     nothing = np.zeros((0, setup.num_classes), np.float32), np.zeros(0, np.int64)
     if split not in setup.manifest.splits:
         return nothing

@@ -18,6 +18,7 @@ from trainer_classification.training.budget_trial import apply_budget
 from trainer_classification.training.dataset import prepare_dataset
 from trainer_classification.training.distributed import World, join_processes
 from trainer_classification.training.final_test import finish_run
+from trainer_classification.training.linear_head import train_head
 from trainer_classification.training.loop import fit
 from trainer_classification.training.resolve import PreparedDataset, Resolved, resolve
 from trainer_classification.training.resume import start_state
@@ -130,7 +131,10 @@ def _run_training(inputs: Inputs) -> dict[str, Any]:
     tracker.configuration(describe_configuration(setup))
     with catch_signals() as received:
         try:
-            fit(setup, state, received)
+            if setup.recipe.freeze == "backbone":
+                train_head(setup, state, received)
+            else:
+                fit(setup, state, received)
             return finish_run(setup, state)
         finally:
             state.close()

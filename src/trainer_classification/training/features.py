@@ -1,0 +1,309 @@
+"""Compute the features of a split with a frozen network, once, and keep them beside the prepared dataset."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from io import FileIO
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+import xxhash
+from torch import Tensor, nn
+
+from trainer_classification.arrays import Float32, Int64
+from trainer_classification.checkpoint.model_id import model_id
+from trainer_classification.console import has_live_line, live_line, log
+from trainer_classification.data.table import open_table
+from trainer_classification.files import write_atomically
+from trainer_classification.loaders.base import Batch, Loader
+from trainer_classification.models.catalogue import NETWORKS
+from trainer_classification.models.efficientnet import EfficientNet, folded
+from trainer_classification.training.setup import Setup
+from trainer_classification.training.signals import Stopped
+
+# The fastest on two cores: what a layer leaves still lies in their caches.
+_CPU_BATCH = 8
+_GPU_BATCH = 256
+_FASTER = 1.3  # by which bf16 must be faster on a CPU to be taken
+_EVALUATION_VIEW = 0
+_MIRRORED_VIEW = 1
+
+
+@dataclass(frozen=True)
+class Features:
+    """The features of a split.
+
+    Attributes:
+        values: float32 [N, F].
+        labels: int64 [N]; -1 for those without.
+        seconds: that computing them took; 0.0 if they were kept.
+        seconds_waiting: those of them in which the network waited for images.
+    """
+
+    values: Float32
+    labels: Int64
+    seconds: float = 0.0
+    seconds_waiting: float = 0.0
+
+
+class FrozenNetwork:
+    """The kept network without its head, in evaluation mode and the fastest precision.
+
+    Args:
+        setup: of the run.
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        model = setup.step.kept_model
+        head = NETWORKS[setup.recipe.model].head
+        self.head: nn.Linear = getattr(model, head)
+        body = {
+            name: tensor
+            for name, tensor in model.state_dict().items()
+            if not name.startswith(f"{head}.")
+        }
+        self.identity = model_id(body)
+        self._setup = setup
+        self._forward = _without_head(model, self.head)
+        self.dtype = setup.dtype
+        self._is_chosen = setup.device.type != "cpu" or setup.config.amp != "auto"
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return the features of uint8 images [B, H, W, C], float32 [B, F] on their device."""
+        normalized = self._setup.normalize(images)
+        if not self._is_chosen:
+            self.dtype = self._choose_precision(normalized)
+            self._is_chosen = True
+        return self._run(normalized, self.dtype)
+
+    def _run(self, images: Tensor, dtype: torch.dtype | None) -> Tensor:
+        with torch.autocast(images.device.type, dtype, enabled=dtype is not None):
+            return self._forward(images).float()
+
+    def _choose_precision(self, images: Tensor) -> torch.dtype | None:
+        """Return bf16 where this CPU has instructions for it and a batch is faster with it; else None."""
+        cpu = torch.backends.cpu
+        if not any(name in cpu.get_cpu_capability() for name in ("AVX512", "AMX")):
+            return None
+        seconds = _time(partial(self._run, images, None))
+        seconds_bf16 = _time(partial(self._run, images, torch.bfloat16))
+        ratio = seconds / seconds_bf16
+        log(f"Precision: bf16 is {ratio:.2f} times as fast as fp32 on this CPU.")
+        return torch.bfloat16 if ratio > _FASTER else None
+
+
+def _time(run: Callable[[], object]) -> float:
+    """Return the seconds of a call after a first one."""
+    run()
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
+
+
+def _without_head(model: nn.Module, head: nn.Linear) -> Callable[[Tensor], Tensor]:
+    """Return a function from normalized images to what the head sees of them."""
+    if isinstance(model, EfficientNet):
+        return folded(model).features
+
+    def run(images: Tensor) -> Tensor:
+        seen: list[Tensor] = []
+        hook = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        was_training = model.training
+        model.eval()
+        try:
+            model(images)
+        finally:
+            model.train(was_training)
+            hook.remove()
+        return seen[0]
+
+    return run
+
+
+def collect_features(
+    setup: Setup, network: FrozenNetwork, split: str, received: list[int], view: int = 0
+) -> Features:
+    """Compute the features of every image of a split, or read those that were kept; this rank does it alone.
+
+    Args:
+        setup: of the run.
+        network: without its head.
+        split: of the dataset.
+        received: signals, as `catch_signals` yields them.
+        view: 0: as evaluation sees an image, 1: its mirror image, more: the crops
+            of the training's epoch `view - 2`.
+
+    Raises:
+        Stopped: a signal arrived; what was computed so far is kept.
+    """
+    labels = open_table(setup.inputs.folder, setup.manifest, split).labels
+    path = _path_of(setup, network, split, view)
+    if path.is_file():
+        log(f"Features of {split}: {len(labels):,} images, kept in {path}.")
+        return _select_finished(np.load(path), labels, view)
+
+    started = time.perf_counter()
+    waiting = 0.0
+    with (
+        _Partial(path, len(labels), network.head.in_features) as unfinished,
+        _open_view(setup, split, view) as loader,
+    ):
+        batches = loader.epoch(max(0, view - 2), unfinished.steps_done(loader))
+        for batch, seconds in _timed(batches):
+            waiting += seconds
+            images = batch.images[: batch.count]
+            seen = images.flip(2) if view == _MIRRORED_VIEW else images
+            unfinished.add(batch.index[: batch.count], network(seen))
+            _show_progress(split, unfinished, time.perf_counter() - started)
+            if received:
+                raise Stopped(128 + received[0], None)
+        values = unfinished.finish()
+    features = _select_finished(values, labels, view)
+    seconds = time.perf_counter() - started
+    log(f"Features of {split}: {len(labels):,} images, {len(labels) / seconds:,.0f} img/s.")
+
+    return dataclasses.replace(features, seconds=seconds, seconds_waiting=waiting)
+
+
+def _select_finished(values: Float32, labels: Int64, view: int) -> Features:
+    """Return the features without the images that a view of training left out: its epochs have whole batches only."""
+    if view <= _MIRRORED_VIEW:
+        return Features(values, labels)
+    has_features = ~np.isnan(values[:, 0])
+    return Features(values[has_features], labels[has_features])
+
+
+def _timed(batches: Iterator[Batch]) -> Iterator[tuple[Batch, float]]:
+    """Yield each batch with the seconds that it took to arrive."""
+    while True:
+        started = time.perf_counter()
+        batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch, time.perf_counter() - started
+
+
+def _open_view(setup: Setup, split: str, view: int) -> Loader:
+    batch_size = _CPU_BATCH if setup.device.type == "cpu" else _GPU_BATCH
+    if view <= _MIRRORED_VIEW:
+        return setup.open_whole_split(split, batch_size)
+    return setup.open_whole_training(batch_size)
+
+
+def _path_of(setup: Setup, network: FrozenNetwork, split: str, view: int) -> Path:
+    """Return the file of the features: its name has a hash of all that shapes them but the prepared images."""
+    recipe = setup.recipe
+    shaped_by: list[object] = [
+        *(network.identity, setup.mean, setup.std, recipe.image_size, recipe.eval_crop, view),
+        *(setup.inputs.resolved.engine.name, setup.config.amp),
+    ]
+    if view > _MIRRORED_VIEW:
+        shaped_by += [setup.config.seed, repr(recipe.policy)]
+    key = xxhash.xxh3_64_hexdigest(json.dumps(shaped_by).encode())
+
+    return setup.inputs.folder / "features" / f"{split}-{key}.npy"
+
+
+class _Partial:
+    """Features as they are computed, kept in a file so that an interrupted run loses none.
+
+    Where nothing can be written beside the dataset, they are in memory only.
+
+    Args:
+        path: of the complete file, float32 [N, F]. Beside it lies a `.partial` while
+            it is not complete: the number of each sample and its features, in the
+            order they were computed.
+        count: samples, N.
+        width: features of each, F.
+    """
+
+    def __init__(self, path: Path, count: int, width: int) -> None:
+        self._values = np.full((count, width), np.nan, np.float32)
+        self._row = np.dtype([("sample", np.int64), ("values", np.float32, (width,))])
+        self.done = 0
+        self.count = count
+        self._path = path
+        self._rows = path.with_suffix(".partial")
+        self._file: FileIO | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self._path.parent.mkdir(exist_ok=True)
+            self._file = self._rows.open("ab+", buffering=0)
+        except OSError as error:
+            log(f"Features cannot be kept beside the dataset: {error}.")
+            return self
+        self._read(self._file)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def _read(self, file: FileIO) -> None:
+        """Take the rows that an interrupted run wrote."""
+        file.seek(0)
+        content = file.read()
+        self.done = len(content) // self._row.itemsize
+        rows = np.frombuffer(content, self._row, self.done)
+        self._values[rows["sample"]] = rows["values"]
+
+    def steps_done(self, loader: Loader) -> int:
+        """Return how many whole batches are there already, and forget what is beyond them."""
+        steps = self.done // loader.schedule.rows
+        self.done = steps * loader.schedule.rows
+        if self._file is not None:
+            self._file.truncate(self.done * self._row.itemsize)
+        return steps
+
+    def add(self, samples: Tensor, values: Tensor) -> None:
+        """Add the features of a batch, float32 [B, F]."""
+        rows = np.empty(len(samples), self._row)
+        rows["sample"] = samples.cpu().numpy()
+        rows["values"] = values.cpu().numpy()
+        self._values[rows["sample"]] = rows["values"]
+        self.done += len(rows)
+        if self._file is not None:
+            self._file.write(rows.tobytes())
+
+    def finish(self) -> Float32:
+        """Write the complete file, and return the features, float32 [N, F]."""
+        if self._file is not None:
+            write_atomically(self._path, lambda file: np.save(file, self._values))
+            self._rows.unlink()
+        return self._values
+
+
+def time_features(setup: Setup, seconds: float) -> float:
+    """Return the seconds of the features of one image, by as many batches as take some seconds.
+
+    Args:
+        setup: of the run.
+        seconds: that the measurement may take.
+    """
+    network = FrozenNetwork(setup)
+    with _open_view(setup, "train", _EVALUATION_VIEW) as loader:
+        batches = loader.epoch(0)
+        network(next(batches).images)  # the first one allocates and chooses
+        started = time.perf_counter()
+        count = 0
+        for batch in batches:
+            network(batch.images)
+            count += batch.count
+            if time.perf_counter() - started > seconds:
+                break
+
+    return (time.perf_counter() - started) / max(1, count)
+
+
+def _show_progress(split: str, unfinished: _Partial, seconds: float) -> None:
+    if has_live_line():
+        live_line(f"features of {split}  {unfinished.done:,}/{unfinished.count:,}  {seconds:.0f} s")

