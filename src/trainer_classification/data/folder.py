@@ -29,11 +29,10 @@ from trainer_classification.data.folder_scan import (
 from trainer_classification.data.image_suffixes import image_suffixes, suffix_of
 from trainer_classification.data.labeled_files import (
     LabeledFiles,
-    list_names,
     note_labels,
-    printable,
 )
 from trainer_classification.data.split_names import EVALUATION, SPLITS, find_split
+from trainer_classification.names import list_names, printable
 
 
 @dataclass(frozen=True)

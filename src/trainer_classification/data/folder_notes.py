@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 
 from trainer_classification.data.folder_scan import ClassFolder, FolderScan, class_name_of
 from trainer_classification.data.image_suffixes import CAMERA_SUFFIXES, PLUGINS, advise, suffix_of
-from trainer_classification.data.labeled_files import list_names, note_cleaned, printable
+from trainer_classification.data.labeled_files import note_cleaned
 from trainer_classification.data.split_names import SPLITS, find_split
+from trainer_classification.names import list_names, printable
 
 NO_DATASET = (
     "{folder} is no dataset: neither dataset_info.json nor folders of images as train/<class>/*.jpg "

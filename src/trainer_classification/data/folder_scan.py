@@ -7,7 +7,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from trainer_classification.data.image_suffixes import SNIFFED_BYTES, sniff, suffix_of
-from trainer_classification.data.labeled_files import clean_label, printable
+from trainer_classification.data.labeled_files import clean_label
+from trainer_classification.names import printable
 
 _TOOL_NAMES = frozenset(
     (

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer_classification.data.split_names import SPLITS, UNLABELED
+from trainer_classification.names import list_names, printable
 
 TASK = "image_classification"  # the name that the SDK gives to the only task
-_LISTED = 10
 _FEW_IMAGES = 3
 
 
@@ -45,21 +45,9 @@ class LabeledFiles:
     notes: list[str] = field(default_factory=list)
 
 
-def printable(text: str) -> str:
-    """Return text that any UTF-8 stream takes: bytes of a file name that are not UTF-8 are written as escapes."""
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
-
-
 def clean_label(text: str) -> str:
     """Return a label without blanks at its ends, in Unicode's composed form (NFC)."""
     return text.strip() if text.isascii() else printable(unicodedata.normalize("NFC", text)).strip()
-
-
-def list_names(names: Iterable[str]) -> str:
-    """Return the first ten of some names with commas, printable."""
-    listed = [printable(name) for name in names]
-    more = f" and {len(listed) - _LISTED:,} more" if len(listed) > _LISTED else ""
-    return ", ".join(listed[:_LISTED]) + more
 
 
 def sort_classes(names: Iterable[str]) -> list[str]:

@@ -16,13 +16,13 @@ from trainer_classification.data.image_suffixes import PILLOW_SUFFIXES, PLUGINS,
 from trainer_classification.data.labeled_files import (
     LabeledFiles,
     clean_label,
-    list_names,
     note_cleaned,
     note_labels,
     sort_classes,
 )
 from trainer_classification.data.split_names import find_split
 from trainer_classification.data.table_reader import RawTable, read_table
+from trainer_classification.names import list_names
 
 # Usual names of columns, the likelier first; compared in lower case, without
 # blanks, hyphens and underscores.

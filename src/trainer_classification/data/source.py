@@ -20,7 +20,6 @@ from trainer_classification.data.image_suffixes import register_plugins
 from trainer_classification.data.labeled_files import (
     TASK,
     LabeledFiles,
-    list_names,
     note_cleaned,
     note_labels,
     note_unlabeled,
@@ -29,6 +28,7 @@ from trainer_classification.data.listing import ListingOptions, read_listing
 from trainer_classification.data.split_names import SPLITS
 from trainer_classification.data.table_reader import is_table
 from trainer_classification.environment import in_cloud
+from trainer_classification.names import list_names
 
 if TYPE_CHECKING:
     import polars as pl
