@@ -156,6 +156,12 @@ def note_left_out(scan: FolderScan) -> list[str]:
         listed = list_names(f"{count:,} {name}" for name, count in scan.hidden.most_common())
         notes.append(f"Hidden files and folders and those of tools are left out: {listed}.")
 
+    if scan.apple_doubles:
+        notes.append(
+            f"{len(scan.apple_doubles):,} AppleDouble files, which macOS leaves beside others, are left out: "
+            f"{list_names(sorted(scan.apple_doubles))}."
+        )
+
     if scan.left_out:
         ways = dict.fromkeys(filter(None, map(advise, scan.left_out)))
         remedy = f" To use them: {'; '.join(ways)}." if ways else ""

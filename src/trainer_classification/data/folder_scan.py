@@ -42,6 +42,8 @@ class FolderScan:
         root: the folder, with no separator at its end.
         suffixes: of image files, in lower case.
         hidden: name -> hidden files and folders, and those of tools.
+        apple_doubles: paths of the files (._x.jpg) that macOS leaves beside
+            others.
         left_out: suffix -> files that are no images.
         loops: links to a folder that they lie in, as paths.
         loose: folder -> images in it that lie in no class folder.
@@ -51,6 +53,7 @@ class FolderScan:
     root: str
     suffixes: frozenset[str]
     hidden: Counter[str] = field(default_factory=Counter)
+    apple_doubles: list[str] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
     loops: list[str] = field(default_factory=list)
     loose: Counter[str] = field(default_factory=Counter)
@@ -96,8 +99,10 @@ def list_entries(scan: FolderScan, path: str) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(os.path.join(scan.root, path)) as entries:
             for entry in entries:
-                if is_hidden(entry.name):
-                    scan.hidden["._*" if entry.name.startswith("._") else entry.name] += 1
+                if entry.name.startswith("._"):
+                    scan.apple_doubles.append(f"{path}/{entry.name}".lstrip("/"))
+                elif is_hidden(entry.name):
+                    scan.hidden[entry.name] += 1
                 else:
                     kept.append(entry)
     except OSError as error:
