@@ -827,6 +827,26 @@ def test_a_task_named_like_a_path_is_prepared_below_out(tmp_path):
     assert os.listdir(tmp_path / "precious") == ["thesis.txt"]
 
 
+def test_the_closing_table_counts_what_is_left_out_by_suffix(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    for number in range(40):
+        path = tmp_path / f"photos/{'ab'[number % 2]}/{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(noise(number)))
+    for name in ("1.heic", "2.heic", "3.jxl", "4.txt", "5", *(f"{n}.x{n}y" for n in range(12))):
+        (tmp_path / "photos/a" / name).write_bytes(b"no image")
+
+    prepare(PrepareConfig(dataset=str(tmp_path / "photos"), prepared=str(tmp_path / "out"), workers=1, formats="array"))
+
+    closing = capsys.readouterr().err.partition("Left out, as they cannot be read")[2]
+    lines = [" ".join(line.replace("│", " ").split()) for line in closing.splitlines()]
+    assert ".heic 2 convert .heic files (heif-convert x.heic x.jpg) or install pillow-heif" in lines
+    assert ".jxl 1 convert .jxl files (djxl x.jxl x.png) or install pillow-jxl-plugin" in lines
+    assert ".txt 1" in lines
+    assert "none 1" in lines
+    assert "4 others 4" in lines
+
+
 def test_unknown_formats_are_refused():
     with pytest.raises(ValueError, match="--formats has 'beaton', but may list: array,beton,tar"):
         PrepareConfig(formats="array,beaton")

@@ -113,7 +113,7 @@ def write(
         log(f"Preparing {info.name} for {info.train_size} px ({info.train_size_reason}): {listed}.")
         with Workers(config.workers, info.resized) as workers:
             made = build_dataset(Build(info, config, spec, before, workers))
-    print_summary(info.folder, made, info.count, time.perf_counter() - started)
+    print_summary(info.folder, made, info.source, time.perf_counter() - started)
 
     return Prepared(info.folder, made)
 
