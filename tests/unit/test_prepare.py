@@ -838,7 +838,7 @@ def test_the_closing_table_counts_what_is_left_out_by_suffix(tmp_path, capsys, m
 
     prepare(PrepareConfig(dataset=str(tmp_path / "photos"), prepared=str(tmp_path / "out"), workers=1, formats="array"))
 
-    closing = capsys.readouterr().err.partition("Left out, as they cannot be read")[2]
+    closing = capsys.readouterr().err.partition("Left out (no images)")[2]
     lines = [" ".join(line.replace("│", " ").split()) for line in closing.splitlines()]
     assert ".heic 2 convert .heic files (heif-convert x.heic x.jpg) or install pillow-heif" in lines
     assert ".jxl 1 convert .jxl files (djxl x.jxl x.png) or install pillow-jxl-plugin" in lines

@@ -65,7 +65,7 @@ def _tabulate_left_out(left_out: Mapping[str, int]) -> Table:
     Args:
         left_out: suffix -> files; "" for no suffix.
     """
-    table = Table(title="Left out, as they cannot be read as images", title_justify="left")
+    table = Table(title="Left out (no images)", title_justify="left")
     table.add_column("suffix")
     table.add_column("files", justify="right")
     table.add_column("to use them")
