@@ -370,6 +370,13 @@ def test_too_little_room_is_said_before_the_work(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})())
     with pytest.raises(ValueError, match=r"needs about .* GB .*choose another folder with --prepared"):
         prepared(tmp_path, three_splits())
+    assert [path for path in (tmp_path / "out").iterdir() if path.is_dir()] == []
+
+
+def test_verifying_what_is_not_prepared_leaves_no_folder(tmp_path):
+    with pytest.raises(ValueError, match=r"holds no prepared dataset"):
+        prepared(tmp_path, three_splits(), verify=True)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("changed", [False, True])

@@ -184,12 +184,12 @@ def _decode(build: Build) -> _Decoded:
     """
     source = build.info.source
     folder = build.folder
-    partial.claim(folder, build.info.folder, f"{build.info.fingerprint} {build.spec} {job.VERSION}")
 
     # Each format lies once in the parts and once in the shards.
     needed = 2 * sum(FORMATS[name].room(source, build.spec) for name in build.spec.formats)
     used = partial.used_bytes(folder / name for name in ("parts", *build.spec.formats))
-    partial.check_room(folder, needed - used)
+    partial.check_room(folder.parent, needed - used)
+    partial.claim(folder, build.info.folder, f"{build.info.fingerprint} {build.spec} {job.VERSION}")
 
     plan = plan_regions(source, build.spec, build.fractions, folder / "parts", build.workers)
     measured = statistics.choose_measured(source, build.spec.layout)

@@ -69,16 +69,16 @@ def _check_is_ours(folder: Path) -> None:
     )
 
 
-def check_room(partial: Path, needed: int) -> None:
-    """Check that the disk has room for so many bytes.
+def check_room(parent: Path, needed: int) -> None:
+    """Check that the disk of a folder has room for so many more bytes.
 
     Raises:
         ValueError: it has not.
     """
-    free = shutil.disk_usage(partial).free
+    free = shutil.disk_usage(parent).free
     if free < needed:
         raise ValueError(
-            f"Preparing needs about {needed / 1e9:.1f} GB in {partial.parent}, and {free / 1e9:.1f} GB are free: "
+            f"Preparing needs about {needed / 1e9:.1f} GB in {parent}, and {free / 1e9:.1f} GB are free: "
             f"free some space, or choose another folder with --prepared."
         )
 

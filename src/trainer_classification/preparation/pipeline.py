@@ -69,6 +69,7 @@ def verify(info: DatasetInfo) -> Prepared:
     Raises:
         ValueError: nothing is prepared, or a file is damaged.
     """
+    manifest.read(info.folder)  # raises before the lock makes a folder
     with partial.lock(info.folder):
         found = manifest.read(info.folder)
         manifest.verify(info.folder, found)

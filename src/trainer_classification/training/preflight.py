@@ -197,9 +197,9 @@ def _check_checkpoint(setup: Setup, state: State) -> str:
     )
     if not setup.world.main:
         return ""
-    outputs = output_folder(setup.config)
-    outputs.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=outputs, prefix=".preflight-") as folder:
+    outputs = output_folder(setup.config).absolute()
+    existing = next(path for path in (outputs, *outputs.parents) if path.is_dir())
+    with tempfile.TemporaryDirectory(dir=existing, prefix=".preflight-") as folder:
         path = Path(folder) / "try.pth"
         checkpoint.save(path, tensors, describe(setup, state))
         loaded, _ = checkpoint.load(path, setup.device)
