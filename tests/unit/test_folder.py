@@ -175,6 +175,13 @@ def test_other_files_are_counted_by_suffix_and_heic_and_jpeg_xl_say_how_to_conve
 
 
 @pytest.mark.usefixtures("_no_plugin")
+def test_files_beside_the_folders_of_the_dataset_are_counted_too(tmp_path):
+    root = put(plain(tmp_path / "photos"), "x.heic", "README.md", "loose")
+    found = scan_folder(root)
+    assert found.left_out == {".heic": 1, ".md": 1}
+    assert noted(found, "1 in the folder itself")
+
+
 def test_a_class_of_nothing_but_unreadable_photos_is_an_error(tmp_path):
     with pytest.raises(ValueError, match=r"No image of .*train/owl can be read here: it holds 1 \.heic.*heif-convert"):
         scan_folder(put(plain(tmp_path / "photos"), "train/owl/x.heic"))

@@ -836,22 +836,26 @@ def test_a_task_named_like_a_path_is_prepared_below_out(tmp_path):
 
 def test_the_closing_table_counts_what_is_left_out_by_suffix(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
+    photos = tmp_path / "photos[b]"  # would be markup to the library that prints the table
     for number in range(40):
-        path = tmp_path / f"photos/{'ab'[number % 2]}/{number}.png"
+        path = photos / f"{'ab'[number % 2]}/{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encoded(noise(number)))
-    for name in ("1.heic", "2.heic", "3.jxl", "4.txt", "5", *(f"{n}.x{n}y" for n in range(12))):
-        (tmp_path / "photos/a" / name).write_bytes(b"no image")
+    for name in ("0.[b]", "0b.[b]", "1.heic", "2.heic", "3.jxl", "4.txt", "5", *(f"{n}.x{n}y" for n in range(12))):
+        (photos / "a" / name).write_bytes(b"no image")
 
-    prepare(PrepareConfig(dataset=str(tmp_path / "photos"), prepared=str(tmp_path / "out"), workers=1, formats="array"))
+    prepare(PrepareConfig(dataset=str(photos), prepared=str(tmp_path / "out"), workers=1, formats="array"))
 
-    closing = capsys.readouterr().err.partition("Left out (no images)")[2]
+    said = capsys.readouterr().err
+    assert "photos[b] 0.0.0" in said
+    closing = said.partition("Left out (no images)")[2]
     lines = [" ".join(line.replace("│", " ").split()) for line in closing.splitlines()]
     assert ".heic 2 convert .heic files (heif-convert x.heic x.jpg) or install pillow-heif" in lines
     assert ".jxl 1 convert .jxl files (djxl x.jxl x.png) or install pillow-jxl-plugin" in lines
     assert ".txt 1" in lines
     assert "none 1" in lines
-    assert "4 others 4" in lines
+    assert ".[b] 2" in lines
+    assert "5 others 5" in lines
 
 
 def test_unknown_formats_are_refused():

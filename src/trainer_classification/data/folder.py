@@ -70,7 +70,7 @@ def scan_folder(folder: Path, options: FolderOptions | None = None) -> LabeledFi
     """
     options = options or FolderOptions()
     scan = FolderScan(os.path.abspath(folder), image_suffixes())
-    names = _list_folders(scan)
+    names = _list_folders(scan, "")
     split_of = _find_splits(scan, names)
     notes: list[str] = []
 
@@ -90,14 +90,19 @@ def scan_folder(folder: Path, options: FolderOptions | None = None) -> LabeledFi
     return _label(scan, found, [*notes, *note_layout(scan, found, split_of), *note_left_out(scan)])
 
 
-def _list_folders(scan: FolderScan) -> list[str]:
-    """Return the names of the folders in the root; count the images beside them."""
+def _list_folders(scan: FolderScan, path: str) -> list[str]:
+    """Return the names of the folders in a folder that is no class; images beside them have no label."""
     names = []
-    for entry in list_entries(scan, ""):
+    for entry in list_entries(scan, path):
         if is_folder(entry):
             names.append(entry.name)
-        elif suffix_of(entry.name) in scan.suffixes:
-            scan.loose[""] += 1
+            continue
+
+        is_image, suffix = image_suffix(scan, entry)
+        if is_image:
+            scan.loose[path] += 1
+        else:
+            scan.left_out[suffix] += 1
 
     return sorted(names)
 
@@ -176,20 +181,9 @@ def _holds_images(scan: FolderScan, name: str) -> bool:
 
 
 def _scan_split(scan: FolderScan, name: str, split: str) -> list[ClassFolder]:
-    """Scan the class folders of a split folder; images beside them have no label."""
-    names = []
-    for entry in list_entries(scan, name):
-        if is_folder(entry):
-            names.append(entry.name)
-            continue
-
-        is_image, suffix = image_suffix(scan, entry)
-        if is_image:
-            scan.loose[name] += 1
-        else:
-            scan.left_out[suffix] += 1
-
-    return [scan_class(scan, split, f"{name}/{inner}", ["", name]) for inner in sorted(names)]
+    """Scan the class folders of a split folder."""
+    names = _list_folders(scan, name)
+    return [scan_class(scan, split, f"{name}/{inner}", ["", name]) for inner in names]
 
 
 def _label(scan: FolderScan, found: Iterable[ClassFolder], notes: list[str]) -> LabeledFiles:

@@ -30,7 +30,8 @@ def print_summary(folder: Path, manifest: Manifest, source: Source, seconds: flo
         seconds: that this took.
     """
     table = Table(
-        title=f"{manifest.dataset} {manifest.version}, {manifest.task}", title_justify="left"
+        title=escape(f"{manifest.dataset} {manifest.version}, {manifest.task}"),
+        title_justify="left",
     )
     for column in (
         "split",
