@@ -24,7 +24,7 @@ def list_names(names: Iterable[str], limit: int = 10) -> str:
     """
     listed = [printable(name) for name in names]
     more = f" and {len(listed) - limit:,} more" if len(listed) > limit else ""
-    return (", ".join(listed[:limit]) or "none") + more
+    return (", ".join(listed[:limit]) + more) if listed else "none"
 
 
 def safe_component(name: str) -> str:

@@ -264,6 +264,10 @@ def set_first(column, value):
         (lambda t: t.with_columns(classifications=pl.lit("a")), "column 'classifications' is String, not lists"),
         (lambda t: t.with_columns(split=1), r"column 'split' is .*, not text"),
         (set_first("file_path", None), "row 1 has no path"),
+        (set_first("split", ""), r"annotations\.parquet, row 1 \(data/00000\.png\) has no split: write train"),
+        (set_first("file_path", ""), "row 1 has no path"),
+        (lambda t: t.head(0), r"annotations\.parquet has no rows"),
+        (lambda t: t.with_columns(split=pl.lit("fold1")), r"no row is of the split train, .*only of fold1: write"),
         (set_first("file_path", "data\\00000.png"), r"row 1 has the Windows path .*as 'data/00000\.png'"),
         (with_labels([[label("a"), label("b")]] * 2 + [[label("a")]] * 4), "row 1 .*2 labels .*a, b; 2 of 6 rows"),
     ],
@@ -301,6 +305,11 @@ def test_a_class_that_is_listed_twice_is_an_error(tmp_path):
         read_folder(hafnia(tmp_path / "d", class_names="aba"))
 
 
+def test_a_class_without_a_name_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match=r"dataset_info\.json lists a class without a name, with the index 2"):
+        read_folder(hafnia(tmp_path / "d", class_names=["a", "b", " "]))
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -331,6 +340,12 @@ def test_broken_annotations_are_named(tmp_path):
     path.unlink()
     (folder / "annotations.jsonl").write_text('{"file_path": "a.png"}\n{"file_path"\n')
     with pytest.raises(ValueError, match=r"annotations\.jsonl, line 2 is not JSON"):
+        read_folder(folder)
+    (folder / "annotations.jsonl").write_bytes(b'\xef\xbb\xbf{"file_path": "a.png"}\n')
+    with pytest.raises(ValueError, match=r"annotations\.jsonl, line 1 begins with a byte-order mark"):
+        read_folder(folder)
+    (folder / "annotations.jsonl").write_text('{"file_path": "a.png"}\n["b.png"]\n')
+    with pytest.raises(ValueError, match=r"annotations\.jsonl, line 2 is a list, not an object"):
         read_folder(folder)
 
 

@@ -37,6 +37,7 @@ def test_other_names_stay_different_from_each_other_and_from_ordinary_ones(name)
 )
 def test_a_list_of_names_ends_with_the_number_of_the_others(count, limit, listed):
     assert list_names(map(str, range(count)), limit) == listed
+    assert list_names([""]) == ""
 
 
 def test_classes_that_differ_are_listed_printable():
