@@ -858,6 +858,20 @@ def test_the_closing_table_counts_what_is_left_out_by_suffix(tmp_path, capsys, m
     assert "5 others 5" in lines
 
 
+@pytest.mark.parametrize("shape", [(66_000, 20), (20, 66_000)])
+@pytest.mark.parametrize("mode", ["jpg", "raw"])
+def test_a_panorama_longer_than_a_jpeg_can_be_is_stored_smaller_in_the_beton(tmp_path, shape, mode):
+    """66,000 px do not fit in the 16 bits that FFCV's format has for a side either."""
+    width, height = shape
+    data = three_splits()
+    data[0] |= {"data": encoded(noise(1, height, width, channels=3)), "width": width, "height": height}
+    made = prepared(tmp_path, data, beton_side=-1, beton_mode=mode, formats="array,beton", image_size=32)
+    assert made.manifest.skipped == []
+    index = beton.open_split(made.folder, made.manifest, "train")
+    assert sorted((int(index.widths[0]), int(index.heights[0]))) == [20, 65_500]
+    assert table.open_table(made.folder, made.manifest, "train").sizes[0].tolist() == [width, height]
+
+
 def test_unknown_formats_are_refused():
     with pytest.raises(ValueError, match="--formats has 'beaton', but may list: array,beton,tar"):
         PrepareConfig(formats="array,beaton")
