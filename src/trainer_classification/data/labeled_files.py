@@ -19,16 +19,17 @@ _FEW_IMAGES = 3
 
 @dataclass(frozen=True)
 class LabeledFiles:
-    """Image files with one label each.
+    """Image files with one label each, or none.
 
     Attributes:
         name: of the dataset.
         root: folder that `files` are relative to.
         class_names: index = label.
         files: n paths; some may be absolute.
-        splits: str [n], "train", "validation" or "test".
-        labels: int64 [n].
-        unlabeled: images left out because they have no label.
+        splits: str [n], "train", "validation" or "test"; of an image without a
+            label with "_unlabeled" behind it.
+        labels: int64 [n]; -1: none.
+        unlabeled: images that have no label, also those that are left out.
         left_out: suffix -> files left out because they are no image that can be
             decoded; "" for no suffix.
         notes: what the user should know, a sentence each.
