@@ -179,7 +179,7 @@ def test_files_beside_the_folders_of_the_dataset_are_counted_too(tmp_path):
     root = put(plain(tmp_path / "photos"), "x.heic", "README.md", "loose")
     found = scan_folder(root)
     assert found.left_out == {".heic": 1, ".md": 1}
-    assert noted(found, "1 in the folder itself")
+    assert noted(found, "1 images outside class folders", "loose")
 
 
 def test_a_class_of_nothing_but_unreadable_photos_is_an_error(tmp_path):
@@ -298,11 +298,24 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
         scan_folder(root)
 
 
-def test_images_outside_class_folders_have_no_label(tmp_path):
-    found = scan_folder(put(plain(tmp_path / "photos"), "train/loose1.png", "train/loose2.png", "top.png"))
-    assert found.unlabeled == 3
-    assert len(found.files) == 24
-    assert noted(found, "2 in train", "1 in the folder itself")
+def test_images_beside_class_folders_are_splits_of_their_own_without_labels(tmp_path):
+    names = ["train/loose2.png", "train/loose1.png", "val/loose.png", "top.png"]
+    found = scan_folder(put(plain(tmp_path / "photos"), *names))
+    assert found.files[24:] == ["train/loose1.png", "train/loose2.png", "val/loose.png"]
+    assert found.splits[24:].tolist() == ["train_unlabeled", "train_unlabeled", "validation_unlabeled"]
+    assert found.labels[23:].tolist() == [1, -1, -1, -1]
+    assert found.labels.dtype == np.int64
+    assert found.unlabeled == 4
+    assert noted(found, "train_unlabeled (2)", "validation_unlabeled (1)")
+    assert noted(found, "1 images outside class folders", "left out", "top.png")
+
+
+def test_a_test_folder_of_images_alone_is_not_as_if_it_were_not_there(tmp_path):
+    """As competitions have it: train/<class>/*, test/*."""
+    found = scan_folder(put(plain(tmp_path / "photos", splits=("train",)), "test/1.png", "test/2.png"))
+    assert found.splits[8:].tolist() == ["test_unlabeled"] * 2
+    assert noted(found, "The test split has no labels")
+    assert not noted(found, "as if not there")
 
 
 def test_a_folder_without_class_folders_says_what_it_holds_and_what_to_do(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from trainer_classification.data.image_suffixes import SNIFFED_BYTES, sniff, suffix_of
@@ -46,7 +46,7 @@ class FolderScan:
             others.
         left_out: suffix -> files that are no images.
         loops: links to a folder that they lie in, as paths.
-        loose: folder -> images in it that lie in no class folder.
+        loose: folder -> paths of the images in it that lie in no class folder.
         nested: folders within class folders -> images below them.
     """
 
@@ -56,7 +56,7 @@ class FolderScan:
     apple_doubles: list[str] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
     loops: list[str] = field(default_factory=list)
-    loose: Counter[str] = field(default_factory=Counter)
+    loose: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     nested: Counter[str] = field(default_factory=Counter)
 
 
