@@ -6,7 +6,13 @@ from trainer_classification.config import PrepareConfig
 
 
 def main(config: PrepareConfig) -> None:
-    """Prepare the dataset. Imports come late, so that --help is fast."""
+    """Prepare the dataset, or clean up after it. Imports come late, so that --help is fast."""
+    if config.clean:
+        from trainer_classification.preparation.clean import clean
+
+        clean(config)
+        return
+
     from trainer_classification.preparation.pipeline import prepare
 
     prepare(config)

@@ -166,6 +166,14 @@ class PrepareConfig:
     verify: Annotated[
         bool, Option("Only compare the prepared files with their checksums.", "Run")
     ] = False
+    clean: Annotated[
+        bool,
+        Option(
+            "Only delete what was prepared of this dataset from older files or for other options. What a run reads "
+            "stays.",
+            "Run",
+        ),
+    ] = False
 
     def __post_init__(self) -> None:
         check(self)

@@ -49,8 +49,8 @@ def write_atomically(path: Path, content: bytes | str | Callable[[BinaryIO], obj
 
     Args:
         path: of the file; its folder must exist.
-        content: bytes, text (as UTF-8), or a function that writes into the open
-            file.
+        content: bytes, text (as UTF-8; bytes of a file name that are not UTF-8 as
+            escapes), or a function that writes into the open file.
 
     Returns:
         The path.
@@ -65,7 +65,11 @@ def write_atomically(path: Path, content: bytes | str | Callable[[BinaryIO], obj
             if callable(content):
                 content(file)
             else:
-                file.write(content.encode() if isinstance(content, str) else content)
+                file.write(
+                    content.encode(errors="backslashreplace")
+                    if isinstance(content, str)
+                    else content
+                )
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -1,12 +1,30 @@
-"""Make file names of the names that datasets and users give."""
+"""Print names that datasets and users give, and make file names of them."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 
 _MAX_BYTES = 150  # of the 255 that file systems allow, which leaves room for what is appended
 _UNSAFE = re.compile(r"[/\\\x00-\x1f\x7f\ud800-\udfff]|^[.\s]+|[.\s]+$")
+
+
+def printable(text: str) -> str:
+    """Return text that any UTF-8 stream takes: bytes of a file name that are not UTF-8 are written as escapes."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+def list_names(names: Iterable[str], limit: int = 10) -> str:
+    """Return the first names with commas, and how many more there are; "none" where there are none.
+
+    Args:
+        names: of anything; each is made printable.
+        limit: names that are listed.
+    """
+    listed = [printable(name) for name in names]
+    more = f" and {len(listed) - limit:,} more" if len(listed) > limit else ""
+    return (", ".join(listed[:limit]) + more) if listed else "none"
 
 
 def safe_component(name: str) -> str:

@@ -8,12 +8,11 @@ from helpers import rows, write_dataset
 
 
 def test_preflight_says_yes_with_the_whole_time_and_leaves_no_run(runner):
-    errors = runner("--preflight", "--epochs", "3")
+    errors = runner("--preflight", "--epochs", "3", "--output-dir", "outputs/runs")
     for name in ("sample", "step", "memory", "checkpoint", "time"):
         assert f"preflight {name}: yes" in errors
     assert "for 3 epochs of 5 steps" in errors
-    assert not (runner.folder / ".data/experiments").exists()
-    assert not list((runner.folder / ".data").glob(".preflight-*"))
+    assert [path.name for path in runner.folder.iterdir()] == ["prepared"]
 
 
 def test_preflight_says_no_with_exit_code_1_for_a_bad_image_and_for_a_loss_that_explodes(runner, tmp_path):

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 import torch
 
-from helpers import rows, write_dataset
+from helpers import encoded, noise, rows, write_dataset
 from trainer_classification.checkpoint import file as checkpoint
 from trainer_classification.config import TrainConfig
 from trainer_classification.data.in_use import check_unused
@@ -307,3 +307,24 @@ def test_a_wrong_dataset_is_one_sentence_and_exit_code_2(runner):
     runner.dataset = "./not-there"
     errors = runner(code=2)
     assert errors.strip() == "Error: There is no folder not-there."
+
+
+def test_folders_and_files_whose_names_are_not_utf8_train_to_the_report(runner):
+    """The first byte of each name is no UTF-8: of the dataset, of a class, of its images and of a bad one."""
+    root = os.fsencode(runner.folder) + b"/\xffphotos"
+    for number in range(60):
+        folder = root + (b"/caf\xe9" if number % 2 else b"/tea")
+        os.makedirs(folder, exist_ok=True)
+        with open(folder + b"/\xfe%d.png" % number, "wb") as file:
+            file.write(encoded(noise(number, channels=3)))
+    with open(root + b"/tea/\xfdbad.png", "wb") as file:
+        file.write(b"no image")
+
+    runner.dataset = os.fsdecode(root)
+    errors = runner("--epochs", "1", "--on-bad-image", "skip")
+
+    (experiment,) = runner.experiments
+    assert "Traceback" not in errors
+    assert "No report" not in errors
+    assert "tea/\\udcfdbad.png: not an image" in (experiment / "data/report.html").read_text(encoding="utf-8")
+    assert "caf\\udce9" in (experiment / "data/classes.csv").read_text(encoding="utf-8")

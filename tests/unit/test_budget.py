@@ -118,3 +118,11 @@ def test_of_an_epoch_that_was_resumed_the_steps_taken_since_are_measured():
     setup = types.SimpleNamespace(recipe=RECIPES["mnist"], world=World(), full_steps=100)
     BudgetController(budget=1e9)(setup, state, training=5.0, steps=5)
     assert Times(*state.times).step(28) == pytest.approx(1.0)
+
+
+def test_an_epoch_that_was_resumed_at_its_end_measures_nothing():
+    """A run that is stopped at the last step of an epoch has none left of it when it goes on."""
+    state = types.SimpleNamespace(epochs=4, step_limit=9, epoch=2, times=(1.0, 1.0), started=0.0)
+    before = dict(vars(state))
+    BudgetController(60)(types.SimpleNamespace(), state, training=0.0, steps=0)
+    assert vars(state) == before

@@ -138,8 +138,9 @@ def test_hidden_and_tool_files_and_folders_are_left_out_and_counted(tmp_path):
     assert len(found.files) == 24
     assert found.class_names == ["cat", "dog"]
     assert found.left_out == {}
-    for name in ("1 .ipynb_checkpoints", "1 @eaDir", "1 $RECYCLE.BIN", "1 Thumbs.db", "1 .DS_Store", "1 ._*"):
+    for name in ("1 .ipynb_checkpoints", "1 @eaDir", "1 $RECYCLE.BIN", "1 Thumbs.db", "1 .DS_Store"):
         assert noted(found, name)
+    assert noted(found, "1 AppleDouble files", "train/cat/._0.png")
 
 
 SUFFIXES = "webp avif jfif jpe jif pjpeg jp2 dib apng ppm pgm pbm bmp gif tif tiff jpeg png JPG WebP"
@@ -174,6 +175,13 @@ def test_other_files_are_counted_by_suffix_and_heic_and_jpeg_xl_say_how_to_conve
 
 
 @pytest.mark.usefixtures("_no_plugin")
+def test_files_beside_the_folders_of_the_dataset_are_counted_too(tmp_path):
+    root = put(plain(tmp_path / "photos"), "x.heic", "README.md", "loose")
+    found = scan_folder(root)
+    assert found.left_out == {".heic": 1, ".md": 1}
+    assert noted(found, "1 images outside class folders", "loose")
+
+
 def test_a_class_of_nothing_but_unreadable_photos_is_an_error(tmp_path):
     with pytest.raises(ValueError, match=r"No image of .*train/owl can be read here: it holds 1 \.heic.*heif-convert"):
         scan_folder(put(plain(tmp_path / "photos"), "train/owl/x.heic"))
@@ -290,11 +298,24 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
         scan_folder(root)
 
 
-def test_images_outside_class_folders_have_no_label(tmp_path):
-    found = scan_folder(put(plain(tmp_path / "photos"), "train/loose1.png", "train/loose2.png", "top.png"))
-    assert found.unlabeled == 3
-    assert len(found.files) == 24
-    assert noted(found, "2 in train", "1 in the folder itself")
+def test_images_beside_class_folders_are_splits_of_their_own_without_labels(tmp_path):
+    names = ["train/loose2.png", "train/loose1.png", "val/loose.png", "top.png"]
+    found = scan_folder(put(plain(tmp_path / "photos"), *names))
+    assert found.files[24:] == ["train/loose1.png", "train/loose2.png", "val/loose.png"]
+    assert found.splits[24:].tolist() == ["train_unlabeled", "train_unlabeled", "validation_unlabeled"]
+    assert found.labels[23:].tolist() == [1, -1, -1, -1]
+    assert found.labels.dtype == np.int64
+    assert found.unlabeled == 4
+    assert noted(found, "train_unlabeled (2)", "validation_unlabeled (1)")
+    assert noted(found, "1 images outside class folders", "left out", "top.png")
+
+
+def test_a_test_folder_of_images_alone_is_not_as_if_it_were_not_there(tmp_path):
+    """As competitions have it: train/<class>/*, test/*."""
+    found = scan_folder(put(plain(tmp_path / "photos", splits=("train",)), "test/1.png", "test/2.png"))
+    assert found.splits[8:].tolist() == ["test_unlabeled"] * 2
+    assert noted(found, "The test split has no labels")
+    assert not noted(found, "as if not there")
 
 
 def test_a_folder_without_class_folders_says_what_it_holds_and_what_to_do(tmp_path):

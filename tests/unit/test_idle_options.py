@@ -12,12 +12,13 @@ from trainer_classification.training.idle_options import describe_idle_options
 
 PHOTOS = RECIPES["caltech-101"]
 SMALL = RECIPES["cifar10"]
+DIGITS = RECIPES["mnist"]
 
 
-def idle(recipe, origin="dataset", **options):
+def idle(recipe, origin="dataset", own=None, **options):
     splits = {name: SimpleNamespace(origin=origin) for name in ("train", "validation", "test")}
     manifest = SimpleNamespace(splits=splits)
-    return " ".join(describe_idle_options(TrainConfig(**options), recipe, manifest))
+    return " ".join(describe_idle_options(TrainConfig(**options), recipe, own or recipe, manifest))
 
 
 def test_a_shift_of_photos_has_no_effect():
@@ -31,6 +32,21 @@ def test_a_fraction_has_no_effect_where_the_dataset_has_the_split(name):
     assert f"--{name}-fraction 0.3 has no effect" in idle(SMALL, **{f"{name}_fraction": 0.3})
     assert idle(SMALL, origin="cut, 30% of train", **{f"{name}_fraction": 0.3}) == ""
     assert idle(SMALL) == ""
+
+
+def test_a_flip_that_the_recipe_has_anyway_has_no_effect():
+    assert idle(PHOTOS, flip="random") == "--flip random has no effect: the recipe has random flips in any case."
+    assert "the recipe has no flips in any case" in idle(DIGITS, flip="none")
+    turned_off = dataclasses.replace(PHOTOS, policy=dataclasses.replace(PHOTOS.policy, flip="none"))
+    assert idle(turned_off, own=PHOTOS, flip="none") == ""
+    assert idle(PHOTOS) == ""
+    assert idle(DIGITS) == ""
+
+
+def test_an_evaluation_view_of_images_at_their_own_size_has_no_effect():
+    assert idle(SMALL, eval_crop=0.9).startswith("--eval-crop 0.9 has no effect: ")
+    assert idle(SMALL, eval_crop=0) == ""
+    assert idle(PHOTOS, eval_crop=0.9) == ""
 
 
 def test_weights_beside_a_checkpoint_have_no_effect():

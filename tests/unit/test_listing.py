@@ -25,7 +25,7 @@ def write(folder: Path, content: str | bytes, name: str = "photos.csv") -> Path:
 
 
 def rows_of(found) -> list[tuple[str, str, str]]:
-    names = [found.class_names[label] for label in found.labels]
+    names = [found.class_names[label] if label >= 0 else "" for label in found.labels]
     return list(zip(found.files, names, found.splits.tolist(), strict=True))
 
 
@@ -199,15 +199,39 @@ def test_numbers_as_labels_are_ordered_by_value_also_as_floats(tmp_path):
     pl.DataFrame(table).write_parquet(tmp_path / "t.parquet")
     found = read_listing(tmp_path / "t.parquet")
     assert found.class_names == ["9", "10"]
-    assert (found.labels.tolist(), found.unlabeled) == ([1, 0], 2)
+    assert (found.labels.tolist(), found.unlabeled) == ([1, 0, -1, -1], 2)
 
 
-def test_rows_without_a_label_are_counted_and_repeated_ones_left_out(tmp_path):
-    found = read_listing(write(tmp_path, PLAIN + "e.png, ,train\na.png,cat,train\n"))
+def test_repeated_rows_are_left_out_and_counted(tmp_path):
+    """A row without a label does not contradict one that has it."""
+    found = read_listing(write(tmp_path, PLAIN + "a.png,cat,train\nb.png,,train\n"))
     assert rows_of(found) == EXPECTED
-    assert found.unlabeled == 1
-    assert noted(found, "1 of 6 rows have no label")
-    assert noted(found, "1 rows name an image again")
+    assert found.unlabeled == 0
+    assert noted(found, "2 rows name an image again")
+
+
+def test_rows_without_a_label_are_splits_of_their_own(tmp_path):
+    """A test split without labels, as competitions have it, is predicted and never replaced by a cut of train."""
+    listed = HEADER + "e.png, ,test\na.png,cat,train\nf.png,,train\nb.png,dog,train\n"
+    found = read_listing(write(tmp_path, listed))
+    assert rows_of(found) == [
+        ("a.png", "cat", "train"),
+        ("b.png", "dog", "train"),
+        ("e.png", "", "test_unlabeled"),
+        ("f.png", "", "train_unlabeled"),
+    ]
+    assert found.class_names == ["cat", "dog"]
+    assert found.unlabeled == 2
+    assert noted(found, "kept as splits of their own", "train_unlabeled (1)", "test_unlabeled (1)")
+    assert noted(found, "The test split has no labels")
+
+
+def test_a_table_with_labels_outside_train_alone_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="no rows to train on, only test"):
+        read_listing(write(tmp_path, HEADER + "a.png,cat,test\nb.png,,train\n"))
+    path = write(tmp_path, HEADER + "a.png,cat,fold1\nb.png,dog,fold1\n")
+    with pytest.raises(ValueError, match="no rows to train on, only other splits"):
+        read_listing(path, ListingOptions(unknown_splits="skip"))
 
 
 def test_a_name_with_a_backslash_is_taken_where_there_is_such_a_file(tmp_path):
@@ -264,6 +288,10 @@ def set_first(column, value):
         (lambda t: t.with_columns(classifications=pl.lit("a")), "column 'classifications' is String, not lists"),
         (lambda t: t.with_columns(split=1), r"column 'split' is .*, not text"),
         (set_first("file_path", None), "row 1 has no path"),
+        (set_first("split", ""), r"annotations\.parquet, row 1 \(data/00000\.png\) has no split: write train"),
+        (set_first("file_path", ""), "row 1 has no path"),
+        (lambda t: t.head(0), r"annotations\.parquet has no rows"),
+        (lambda t: t.with_columns(split=pl.lit("fold1")), r"no row is of the split train, .*only of fold1: write"),
         (set_first("file_path", "data\\00000.png"), r"row 1 has the Windows path .*as 'data/00000\.png'"),
         (with_labels([[label("a"), label("b")]] * 2 + [[label("a")]] * 4), "row 1 .*2 labels .*a, b; 2 of 6 rows"),
     ],
@@ -301,6 +329,11 @@ def test_a_class_that_is_listed_twice_is_an_error(tmp_path):
         read_folder(hafnia(tmp_path / "d", class_names="aba"))
 
 
+def test_a_class_without_a_name_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match=r"dataset_info\.json lists a class without a name, with the index 2"):
+        read_folder(hafnia(tmp_path / "d", class_names=["a", "b", " "]))
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -331,6 +364,12 @@ def test_broken_annotations_are_named(tmp_path):
     path.unlink()
     (folder / "annotations.jsonl").write_text('{"file_path": "a.png"}\n{"file_path"\n')
     with pytest.raises(ValueError, match=r"annotations\.jsonl, line 2 is not JSON"):
+        read_folder(folder)
+    (folder / "annotations.jsonl").write_bytes(b'\xef\xbb\xbf{"file_path": "a.png"}\n')
+    with pytest.raises(ValueError, match=r"annotations\.jsonl, line 1 begins with a byte-order mark"):
+        read_folder(folder)
+    (folder / "annotations.jsonl").write_text('{"file_path": "a.png"}\n["b.png"]\n')
+    with pytest.raises(ValueError, match=r"annotations\.jsonl, line 2 is a list, not an object"):
         read_folder(folder)
 
 

@@ -1,10 +1,11 @@
-"""A name never becomes a path."""
+"""A name never becomes a path, and any list of names can be printed."""
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer_classification.names import safe_component
+from trainer_classification.inference.class_map import map_classes
+from trainer_classification.names import list_names, safe_component
 
 
 @given(st.text(max_size=400))
@@ -28,3 +29,20 @@ def test_other_names_stay_different_from_each_other_and_from_ordinary_ones(name)
     found = safe_component(name)
     assert found not in (name, safe_component(name + "x"), "a-b")
     assert "/" not in found
+
+
+@pytest.mark.parametrize(
+    ("count", "limit", "listed"),
+    [(0, 4, "none"), (1, 4, "0"), (4, 4, "0, 1, 2, 3"), (1002, 2, "0, 1 and 1,000 more")],
+)
+def test_a_list_of_names_ends_with_the_number_of_the_others(count, limit, listed):
+    assert list_names(map(str, range(count)), limit) == listed
+    assert list_names([""]) == ""
+
+
+def test_classes_that_differ_are_listed_printable():
+    """A class folder may have any bytes as its name, and a note with these would end the command."""
+    notes = map_classes(["a", "b\udcff"], ["a", "c\udcfe"]).notes
+    assert "b\\udcff" in notes[1]
+    assert "c\\udcfe" in notes[0]
+    assert all(note.encode() for note in notes)

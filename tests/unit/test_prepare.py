@@ -370,6 +370,13 @@ def test_too_little_room_is_said_before_the_work(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})())
     with pytest.raises(ValueError, match=r"needs about .* GB .*choose another folder with --prepared"):
         prepared(tmp_path, three_splits())
+    assert [path for path in (tmp_path / "out").iterdir() if path.is_dir()] == []
+
+
+def test_verifying_what_is_not_prepared_leaves_no_folder(tmp_path):
+    with pytest.raises(ValueError, match=r"holds no prepared dataset"):
+        prepared(tmp_path, three_splits(), verify=True)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("changed", [False, True])
@@ -825,6 +832,44 @@ def test_a_task_named_like_a_path_is_prepared_below_out(tmp_path):
     assert made.folder.resolve().parent == tmp_path / "out"
     assert sorted(os.listdir(tmp_path)) == ["dataset", "out", "precious"]
     assert os.listdir(tmp_path / "precious") == ["thesis.txt"]
+
+
+def test_the_closing_table_counts_what_is_left_out_by_suffix(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    photos = tmp_path / "photos[b]"  # would be markup to the library that prints the table
+    for number in range(40):
+        path = photos / f"{'ab'[number % 2]}/{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(noise(number)))
+    for name in ("0.[b]", "0b.[b]", "1.heic", "2.heic", "3.jxl", "4.txt", "5", *(f"{n}.x{n}y" for n in range(12))):
+        (photos / "a" / name).write_bytes(b"no image")
+
+    prepare(PrepareConfig(dataset=str(photos), prepared=str(tmp_path / "out"), workers=1, formats="array"))
+
+    said = capsys.readouterr().err
+    assert "photos[b] 0.0.0" in said
+    closing = said.partition("Left out (no images)")[2]
+    lines = [" ".join(line.replace("│", " ").split()) for line in closing.splitlines()]
+    assert ".heic 2 convert .heic files (heif-convert x.heic x.jpg) or install pillow-heif" in lines
+    assert ".jxl 1 convert .jxl files (djxl x.jxl x.png) or install pillow-jxl-plugin" in lines
+    assert ".txt 1" in lines
+    assert "none 1" in lines
+    assert ".[b] 2" in lines
+    assert "5 others 5" in lines
+
+
+@pytest.mark.parametrize("shape", [(66_000, 20), (20, 66_000)])
+@pytest.mark.parametrize("mode", ["jpg", "raw"])
+def test_a_panorama_longer_than_a_jpeg_can_be_is_stored_smaller_in_the_beton(tmp_path, shape, mode):
+    """66,000 px do not fit in the 16 bits that FFCV's format has for a side either."""
+    width, height = shape
+    data = three_splits()
+    data[0] |= {"data": encoded(noise(1, height, width, channels=3)), "width": width, "height": height}
+    made = prepared(tmp_path, data, beton_side=-1, beton_mode=mode, formats="array,beton", image_size=32)
+    assert made.manifest.skipped == []
+    index = beton.open_split(made.folder, made.manifest, "train")
+    assert sorted((int(index.widths[0]), int(index.heights[0]))) == [20, 65_500]
+    assert table.open_table(made.folder, made.manifest, "train").sizes[0].tolist() == [width, height]
 
 
 def test_unknown_formats_are_refused():

@@ -7,7 +7,7 @@ import json
 import pickle
 import tarfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,11 @@ from trainer_classification.checkpoint import archive
 from trainer_classification.checkpoint.meta import CheckpointMeta
 from trainer_classification.models import efficientnet
 from trainer_classification.models.catalogue import NETWORKS
+from trainer_classification.names import list_names
 
 _PREFIXES = ("module.", "_orig_mod.")  # DistributedDataParallel and torch.compile add them
 _SUFFIXES = (".pth", ".pt")
+_LISTED = 4  # tensors
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,8 @@ def load_weights(model: nn.Module, source: str, name: str, class_names: Sequence
     if len([key for key in body if key in fitting]) < len(body) / 2:
         raise ValueError(
             f"--weights {source} is of another network than {name}: {len(fitting)} of its {len(weights.tensors)} "
-            f"tensors fit ({_list_some(weights.tensors)} / {_list_some(wanted)}). Choose the --model and size it was "
-            f"trained with."
+            f"tensors fit ({list_names(weights.tensors, _LISTED)} / {list_names(wanted, _LISTED)}). "
+            f"Choose the --model and size it was trained with."
         )
 
     model.load_state_dict(fitting, strict=False)
@@ -93,17 +95,8 @@ def load_weights(model: nn.Module, source: str, name: str, class_names: Sequence
 
     return (
         f"Weights: {len(fitting)} of {len(wanted)} tensors from {weights.origin}; "
-        f"new: {_list_some(new)}; not used: {_list_some(unused)}."
+        f"new: {list_names(new, _LISTED)}; not used: {list_names(unused, _LISTED)}."
     )
-
-
-def _list_some(names: Mapping[str, Any] | list[str]) -> str:
-    """Return the first names and the number of the others."""
-    listed = list(names)
-    if not listed:
-        return "none"
-    more = f" and {len(listed) - 4} more" if len(listed) > 4 else ""
-    return ", ".join(listed[:4]) + more
 
 
 def _count_channels(state: Mapping[str, Tensor]) -> int:
@@ -237,7 +230,8 @@ def _find_member(names: list[str], path: Path) -> str:
     models = [name for name in found if Path(name).name == "model.pth"] or found
     if len(models) != 1:
         raise ValueError(
-            f"{path} holds {len(models)} files of weights ({_list_some(models)}): extract one and pass it to --weights."
+            f"{path} holds {len(models)} files of weights ({list_names(models, _LISTED)}): "
+            "extract one and pass it to --weights."
         )
     return models[0]
 
@@ -250,7 +244,7 @@ def _find_state_dict(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
     tensors = {key: tensor for key, tensor in content.items() if isinstance(tensor, Tensor)}
     if not tensors:
         raise ValueError(
-            f"{path} holds no tensors by name, but: {_list_some([str(key) for key in content])}."
+            f"{path} holds no tensors by name, but: {list_names(map(str, content), _LISTED)}."
         )
     for prefix in _PREFIXES:
         tensors = {key.removeprefix(prefix): tensor for key, tensor in tensors.items()}

@@ -29,11 +29,11 @@ from trainer_classification.data.folder_scan import (
 from trainer_classification.data.image_suffixes import image_suffixes, suffix_of
 from trainer_classification.data.labeled_files import (
     LabeledFiles,
-    list_names,
     note_labels,
-    printable,
+    note_unlabeled,
 )
 from trainer_classification.data.split_names import EVALUATION, SPLITS, find_split
+from trainer_classification.names import list_names, printable
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ def scan_folder(folder: Path, options: FolderOptions | None = None) -> LabeledFi
     """List the images of a folder with their labels.
 
     Split folders are known by their usual names in any case; without any, each
-    folder is a class of train. The class is the first folder below the split.
+    folder is a class of train. The class is the first folder below the split;
+    images beside class folders have none, and are a split of their own.
     Hidden and tool files are left out. A file counts as an image by its suffix,
     one without a suffix by its first bytes; whether it can be decoded is found
     later.
@@ -71,7 +72,7 @@ def scan_folder(folder: Path, options: FolderOptions | None = None) -> LabeledFi
     """
     options = options or FolderOptions()
     scan = FolderScan(os.path.abspath(folder), image_suffixes())
-    names = _list_folders(scan)
+    names = _list_folders(scan, "")
     split_of = _find_splits(scan, names)
     notes: list[str] = []
 
@@ -79,7 +80,7 @@ def scan_folder(folder: Path, options: FolderOptions | None = None) -> LabeledFi
         unknown = [name for name in names if name not in split_of]
         split_of, notes = _place_unknown(scan, unknown, split_of, options)
         found = [one for name, split in split_of.items() for one in _scan_split(scan, name, split)]
-        notes += note_splits(found, split_of)
+        notes += note_splits(scan, found, split_of)
     else:
         found = [scan_class(scan, "train", name, [""]) for name in names]
         notes.append(
@@ -88,17 +89,24 @@ def scan_folder(folder: Path, options: FolderOptions | None = None) -> LabeledFi
 
     check_found(scan, found, split_of, options.nested == "refuse")
 
-    return _label(scan, found, [*notes, *note_layout(scan, found, split_of), *note_left_out(scan)])
+    notes += [*note_layout(scan, found, split_of), *note_left_out(scan)]
+
+    return _label(scan, found, split_of, notes)
 
 
-def _list_folders(scan: FolderScan) -> list[str]:
-    """Return the names of the folders in the root; count the images beside them."""
+def _list_folders(scan: FolderScan, path: str) -> list[str]:
+    """Return the names of the folders in a folder that is no class; images beside them have no label."""
     names = []
-    for entry in list_entries(scan, ""):
+    for entry in list_entries(scan, path):
         if is_folder(entry):
             names.append(entry.name)
-        elif suffix_of(entry.name) in scan.suffixes:
-            scan.loose[""] += 1
+            continue
+
+        is_image, suffix = image_suffix(scan, entry)
+        if is_image:
+            scan.loose[path].append(f"{path}/{entry.name}".lstrip("/"))
+        else:
+            scan.left_out[suffix] += 1
 
     return sorted(names)
 
@@ -177,43 +185,44 @@ def _holds_images(scan: FolderScan, name: str) -> bool:
 
 
 def _scan_split(scan: FolderScan, name: str, split: str) -> list[ClassFolder]:
-    """Scan the class folders of a split folder; images beside them have no label."""
-    names = []
-    for entry in list_entries(scan, name):
-        if is_folder(entry):
-            names.append(entry.name)
-            continue
-
-        is_image, suffix = image_suffix(scan, entry)
-        if is_image:
-            scan.loose[name] += 1
-        else:
-            scan.left_out[suffix] += 1
-
-    return [scan_class(scan, split, f"{name}/{inner}", ["", name]) for inner in sorted(names)]
+    """Scan the class folders of a split folder."""
+    names = _list_folders(scan, name)
+    return [scan_class(scan, split, f"{name}/{inner}", ["", name]) for inner in names]
 
 
-def _label(scan: FolderScan, found: Iterable[ClassFolder], notes: list[str]) -> LabeledFiles:
-    """Return the files of all class folders with splits and labels; a class is known by its cleaned name."""
+def _label(
+    scan: FolderScan, found: Iterable[ClassFolder], split_of: dict[str, str], notes: list[str]
+) -> LabeledFiles:
+    """Return the files of all class folders with splits and labels, and those beside them in split folders.
+
+    A class is known by its cleaned name.
+    """
     with_images = [one for one in found if one.files]
-    counts = [len(one.files) for one in with_images]
-    class_names = sorted(
-        {class_name_of(one) for one in with_images}
-    )  # the order of the SDK and of torchvision
+    # The order of the SDK and of torchvision.
+    class_names = sorted({class_name_of(one) for one in with_images})
     index = {name: label for label, name in enumerate(class_names)}
-    splits = np.repeat([one.split for one in with_images], counts)
-    labels = np.repeat(
-        np.array([index[class_name_of(one)] for one in with_images], np.int64), counts
-    )
+    counts = [len(one.files) for one in with_images]
+    labeled_splits = np.repeat([one.split for one in with_images], counts)
+    labels = np.repeat([index[class_name_of(one)] for one in with_images], counts)
+
+    beside = [
+        (split, file) for name, split in split_of.items() for file in sorted(scan.loose[name])
+    ]
+    splits = np.array([*labeled_splits.tolist(), *(f"{split}_unlabeled" for split, _ in beside)])
+    in_folders = [file for one in with_images for file in one.files]
 
     return LabeledFiles(
         name=printable(os.path.basename(scan.root)) or "photos",
         root=Path(scan.root),
         class_names=class_names,
-        files=[file for one in with_images for file in one.files],
+        files=[*in_folders, *(file for _, file in beside)],
         splits=splits,
-        labels=labels,
-        unlabeled=sum(scan.loose.values()),
+        labels=np.array([*labels.tolist(), *([-1] * len(beside))], np.int64),
+        unlabeled=sum(map(len, scan.loose.values())),
         left_out=dict(scan.left_out),
-        notes=[*notes, *note_labels(class_names, labels, splits)],
+        notes=[
+            *notes,
+            *note_labels(class_names, labels, labeled_splits),
+            *note_unlabeled(splits),
+        ],
     )

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 
 from trainer_classification.data.folder_scan import ClassFolder, FolderScan, class_name_of
 from trainer_classification.data.image_suffixes import CAMERA_SUFFIXES, PLUGINS, advise, suffix_of
-from trainer_classification.data.labeled_files import list_names, note_cleaned, printable
+from trainer_classification.data.labeled_files import note_cleaned
 from trainer_classification.data.split_names import SPLITS, find_split
+from trainer_classification.names import list_names, printable
 
 NO_DATASET = (
     "{folder} is no dataset: neither dataset_info.json nor folders of images as train/<class>/*.jpg "
@@ -70,7 +71,7 @@ def _advise_layout(scan: FolderScan) -> str:
     tables = sorted(
         entry.name for entry in os.scandir(scan.root) if suffix_of(entry.name) in _TABLES
     )
-    images = sum(scan.loose.values())
+    images = sum(map(len, scan.loose.values()))
     parts = []
     if images:
         parts.append(
@@ -86,8 +87,16 @@ def _advise_layout(scan: FolderScan) -> str:
     return "".join(parts)
 
 
-def note_splits(found: Sequence[ClassFolder], split_of: dict[str, str]) -> list[str]:
-    """Note which folders are taken for which split, where that is not plain, and which are empty."""
+def note_splits(
+    scan: FolderScan, found: Sequence[ClassFolder], split_of: dict[str, str]
+) -> list[str]:
+    """Note which folders are taken for which split, where that is not plain, and which are empty.
+
+    Args:
+        scan: that found the folders.
+        found: the class folders.
+        split_of: split folder -> split.
+    """
     notes = []
     renamed = [
         f"{name} as {split}" for name, split in split_of.items() if name not in (*SPLITS, "val")
@@ -95,11 +104,9 @@ def note_splits(found: Sequence[ClassFolder], split_of: dict[str, str]) -> list[
     if renamed:
         notes.append(f"Folders are taken as splits: {list_names(renamed)}.")
 
-    empty = [name for name in split_of if not _has_images(found, name)]
+    empty = [name for name in split_of if not _has_images(found, name) and not scan.loose[name]]
     if empty:
-        notes.append(
-            f"Split folders without images in class folders are as if not there: {list_names(empty)}."
-        )
+        notes.append(f"Split folders without images are as if not there: {list_names(empty)}.")
 
     return notes
 
@@ -121,11 +128,11 @@ def note_layout(
     if empty:
         notes.append(f"Folders without images count as no class there: {list_names(empty)}.")
 
-    if scan.loose:
-        where = list_names(
-            f"{count:,} in {name or 'the folder itself'}" for name, count in scan.loose.items()
+    if scan.loose[""]:
+        notes.append(
+            f"{len(scan.loose['']):,} images outside class folders have no label and are left out, as "
+            f"{printable(min(scan.loose['']))}."
         )
-        notes.append(f"Images outside class folders have no label and are left out: {where}.")
 
     if scan.nested:
         where = list_names(f"{count:,} in {path}" for path, count in scan.nested.items())
@@ -154,6 +161,12 @@ def note_left_out(scan: FolderScan) -> list[str]:
     if scan.hidden:
         listed = list_names(f"{count:,} {name}" for name, count in scan.hidden.most_common())
         notes.append(f"Hidden files and folders and those of tools are left out: {listed}.")
+
+    if scan.apple_doubles:
+        notes.append(
+            f"{len(scan.apple_doubles):,} AppleDouble files, which macOS leaves beside others, are left out: "
+            f"{list_names(sorted(scan.apple_doubles))}."
+        )
 
     if scan.left_out:
         ways = dict.fromkeys(filter(None, map(advise, scan.left_out)))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from trainer_classification.data.image_suffixes import SNIFFED_BYTES, sniff, suffix_of
-from trainer_classification.data.labeled_files import clean_label, printable
+from trainer_classification.data.labeled_files import clean_label
+from trainer_classification.names import printable
 
 _TOOL_NAMES = frozenset(
     (
@@ -41,18 +42,21 @@ class FolderScan:
         root: the folder, with no separator at its end.
         suffixes: of image files, in lower case.
         hidden: name -> hidden files and folders, and those of tools.
+        apple_doubles: paths of the files (._x.jpg) that macOS leaves beside
+            others.
         left_out: suffix -> files that are no images.
         loops: links to a folder that they lie in, as paths.
-        loose: folder -> images in it that lie in no class folder.
+        loose: folder -> paths of the images in it that lie in no class folder.
         nested: folders within class folders -> images below them.
     """
 
     root: str
     suffixes: frozenset[str]
     hidden: Counter[str] = field(default_factory=Counter)
+    apple_doubles: list[str] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
     loops: list[str] = field(default_factory=list)
-    loose: Counter[str] = field(default_factory=Counter)
+    loose: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     nested: Counter[str] = field(default_factory=Counter)
 
 
@@ -95,8 +99,10 @@ def list_entries(scan: FolderScan, path: str) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(os.path.join(scan.root, path)) as entries:
             for entry in entries:
-                if is_hidden(entry.name):
-                    scan.hidden["._*" if entry.name.startswith("._") else entry.name] += 1
+                if entry.name.startswith("._"):
+                    scan.apple_doubles.append(f"{path}/{entry.name}".lstrip("/"))
+                elif is_hidden(entry.name):
+                    scan.hidden[entry.name] += 1
                 else:
                     kept.append(entry)
     except OSError as error:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from trainer_classification.data.labeled_files import clean_label
 from trainer_classification.data.split_names import SPLITS, find_split
+from trainer_classification.names import list_names
 
 if TYPE_CHECKING:
     import polars as pl
@@ -33,10 +34,7 @@ def read_info(path: Path) -> dict[str, Any]:
             every Hafnia dataset has.
     """
     data = path.read_bytes()
-    if data.startswith(b"\xef\xbb\xbf"):
-        raise ValueError(
-            f"{path}, line 1 begins with a byte-order mark (BOM): save it as UTF-8 without one."
-        )
+    _check_no_mark(path, data)
     try:
         info = json.loads(data)
     except json.JSONDecodeError as error:
@@ -58,6 +56,14 @@ def read_info(path: Path) -> dict[str, Any]:
             )
 
     return info
+
+
+def _check_no_mark(path: Path, data: bytes) -> None:
+    """Raise ValueError if a text file begins with a byte-order mark."""
+    if data.startswith(b"\xef\xbb\xbf"):
+        raise ValueError(
+            f"{path}, line 1 begins with a byte-order mark (BOM): save it as UTF-8 without one."
+        )
 
 
 def _is_task(task: Any) -> bool:
@@ -100,26 +106,37 @@ def _read_json_lines(path: Path) -> pl.DataFrame:
     try:
         return pl.read_ndjson(path, infer_schema_length=None)
     except (pl.exceptions.PolarsError, OSError):
-        for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
+        data = path.read_bytes()
+        _check_no_mark(path, data)
+        for number, line in enumerate(data.split(b"\n"), 1):
             try:
-                json.loads(line or b"{}")
+                row = json.loads(line or b"{}")
             except ValueError as error:
                 raise ValueError(
                     f"{path}, line {number} is not JSON ({error}): {_AGAIN}."
+                ) from None
+            if not isinstance(row, dict):
+                raise ValueError(
+                    f"{path}, line {number} is a {type(row).__name__}, not an object: {_AGAIN}."
                 ) from None
         raise
 
 
 def check_class_names(names: Sequence[str], where: str) -> None:
-    """Check that no class is listed twice.
+    """Check that each class has a name, and no other has it.
 
     Args:
         names: of the classes, in order.
         where: the file that lists them.
 
     Raises:
-        ValueError: names the first that is, and its places.
+        ValueError: names the first that is wrong, and its places.
     """
+    unnamed = next((number for number, name in enumerate(names) if not name.strip()), None)
+    if unnamed is not None:
+        raise ValueError(
+            f"{where} lists a class without a name, with the index {unnamed}: name it."
+        )
     repeated = next((name for name, count in Counter(names).items() if count > 1), None)
     if repeated is not None:
         places = [number for number, name in enumerate(names) if name == repeated]
@@ -174,6 +191,27 @@ def _label_fields(table: pl.DataFrame) -> list[str]:
     kind = table["classifications"].dtype
     inner = kind.inner if isinstance(kind, pl.List) else None
     return [field.name for field in inner.fields] if isinstance(inner, pl.Struct) else []
+
+
+def check_splits(count: int, known: int, strays: Sequence[str], where: str) -> None:
+    """Check that some rows are of a known split.
+
+    Args:
+        count: rows of the table.
+        known: rows of them with a path and a known split.
+        strays: the other splits.
+        where: the file they are from.
+
+    Raises:
+        ValueError: none is; says which splits there are instead.
+    """
+    if not count:
+        raise ValueError(f"{where} has no rows: {_AGAIN}.")
+    if not known and strays:
+        raise ValueError(
+            f"{where}: no row is of the split {', '.join(SPLITS[:2])} or {SPLITS[2]}, only of "
+            f"{list_names(strays)}: write these names there."
+        )
 
 
 def check_rows(rows: pl.DataFrame, where: str, root: Path) -> None:

@@ -29,15 +29,26 @@ def check_unused(folder: Path) -> None:
     """
     if not folder.is_dir():
         return
+    with exclude_runs(folder) as is_unused:
+        if not is_unused:
+            raise ValueError(
+                f"A run in progress reads {folder}, so it cannot be replaced: wait until the run has ended, or choose "
+                f"another folder for the prepared dataset (--prepared)."
+            )
+
+
+@contextmanager
+def exclude_runs(folder: Path) -> Iterator[bool]:
+    """Lock a prepared dataset against the runs that would read it; give False, and no lock, if one does."""
     descriptor = os.open(folder, os.O_RDONLY)
+    is_unused = True
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise ValueError(
-            f"A run in progress reads {folder}, so it cannot be replaced: wait until the run has ended, or choose "
-            f"another folder for the prepared dataset (prepare.py --out, train.py --prepared)."
-        ) from None
-    except OSError:
-        return  # a file system without locks
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            is_unused = False
+        except OSError:
+            pass  # a file system without locks
+        yield is_unused
     finally:
         os.close(descriptor)

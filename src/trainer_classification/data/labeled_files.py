@@ -11,24 +11,25 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer_classification.data.split_names import SPLITS, UNLABELED
+from trainer_classification.names import list_names, printable
 
 TASK = "image_classification"  # the name that the SDK gives to the only task
-_LISTED = 10
 _FEW_IMAGES = 3
 
 
 @dataclass(frozen=True)
 class LabeledFiles:
-    """Image files with one label each.
+    """Image files with one label each, or none.
 
     Attributes:
         name: of the dataset.
         root: folder that `files` are relative to.
         class_names: index = label.
         files: n paths; some may be absolute.
-        splits: str [n], "train", "validation" or "test".
-        labels: int64 [n].
-        unlabeled: images left out because they have no label.
+        splits: str [n], "train", "validation" or "test"; of an image without a
+            label with "_unlabeled" behind it.
+        labels: int64 [n]; -1: none.
+        unlabeled: images that have no label, also those that are left out.
         left_out: suffix -> files left out because they are no image that can be
             decoded; "" for no suffix.
         notes: what the user should know, a sentence each.
@@ -45,21 +46,9 @@ class LabeledFiles:
     notes: list[str] = field(default_factory=list)
 
 
-def printable(text: str) -> str:
-    """Return text that any UTF-8 stream takes: bytes of a file name that are not UTF-8 are written as escapes."""
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
-
-
 def clean_label(text: str) -> str:
     """Return a label without blanks at its ends, in Unicode's composed form (NFC)."""
     return text.strip() if text.isascii() else printable(unicodedata.normalize("NFC", text)).strip()
-
-
-def list_names(names: Iterable[str]) -> str:
-    """Return the first ten of some names with commas, printable."""
-    listed = [printable(name) for name in names]
-    more = f" and {len(listed) - _LISTED:,} more" if len(listed) > _LISTED else ""
-    return ", ".join(listed[:_LISTED]) + more
 
 
 def sort_classes(names: Iterable[str]) -> list[str]:

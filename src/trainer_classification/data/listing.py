@@ -16,13 +16,14 @@ from trainer_classification.data.image_suffixes import PILLOW_SUFFIXES, PLUGINS,
 from trainer_classification.data.labeled_files import (
     LabeledFiles,
     clean_label,
-    list_names,
     note_cleaned,
     note_labels,
+    note_unlabeled,
     sort_classes,
 )
 from trainer_classification.data.split_names import find_split
 from trainer_classification.data.table_reader import RawTable, read_table
+from trainer_classification.names import list_names
 
 # Usual names of columns, the likelier first; compared in lower case, without
 # blanks, hyphens and underscores.
@@ -72,7 +73,7 @@ class _Columns:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A labeled row: its number from 0, its path, its label as written, and its split, "" for one to leave out."""
+    """A row: its number from 0, its path, its label as written ("": none), and its split, "" for one to leave out."""
 
     number: int
     path: str
@@ -84,9 +85,10 @@ def read_listing(path: Path, options: ListingOptions | None = None) -> LabeledFi
     """Read a CSV, TSV, parquet or JSON-lines file of paths, labels and perhaps splits.
 
     Relative paths are relative to the table's folder. Labels lose blanks at their
-    ends and are taken in Unicode's composed form. Rows without a label are left
-    out and counted, as are rows that are there twice. Without a split column, or
-    with an empty one, all images are of train.
+    ends and are taken in Unicode's composed form. Rows without a label are
+    splits of their own ("test_unlabeled"). Rows that are there twice are left out
+    and counted. Without a split column, or with an empty one, all images are of
+    train.
 
     Args:
         path: of the table.
@@ -100,11 +102,11 @@ def read_listing(path: Path, options: ListingOptions | None = None) -> LabeledFi
     columns = _find_columns(table, options)
     notes = [_note_columns(table, columns)]
 
-    labeled = _read_rows(table, columns, options)
-    in_splits = [row for row in labeled if row.split]
-    if len(in_splits) < len(labeled):
+    all_rows = _read_rows(table, columns, options)
+    in_splits = [row for row in all_rows if row.split]
+    if len(in_splits) < len(all_rows):
         notes.append(
-            f"{len(labeled) - len(in_splits)} rows of other splits are left out (--unknown-folders skip)."
+            f"{len(all_rows) - len(in_splits)} rows of other splits are left out (--unknown-folders skip)."
         )
 
     rows = _drop_repeated(table, in_splits)
@@ -114,7 +116,7 @@ def read_listing(path: Path, options: ListingOptions | None = None) -> LabeledFi
     root = Path(os.path.abspath(path)).parent
     _check_rows(table, root, rows)
 
-    return _label(table, root, rows, len(table.rows) - len(labeled), notes)
+    return _label(table, root, rows, notes)
 
 
 def _has_header(cells: Sequence[str]) -> bool:
@@ -193,21 +195,23 @@ def _note_columns(table: RawTable, columns: _Columns) -> str:
 
 
 def _read_rows(table: RawTable, columns: _Columns, options: ListingOptions) -> list[_Row]:
-    """Return the rows that have a label."""
+    """Read all rows.
+
+    Raises:
+        ValueError: one is wrong, or none has a label.
+    """
     has_splits = columns.split >= 0 and any(
         not _is_blank(cells[columns.split]) for cells in table.rows
     )
     rows = []
     for number, cells in enumerate(table.rows):
-        if _is_blank(cells[columns.label]):
-            continue
-
-        label = _read_cell(table, number, "label", cells[columns.label])
+        is_labeled = not _is_blank(cells[columns.label])
+        label = _read_cell(table, number, "label", cells[columns.label]) if is_labeled else ""
         path = _read_path(table, number, cells[columns.path])
         split = _read_split(table, number, cells[columns.split], options) if has_splits else "train"
         rows.append(_Row(number, path, label, split))
 
-    if not rows:
+    if not any(row.label for row in rows):
         raise ValueError(
             f"{table.path} has no label in any of its {len(table.rows)} rows: name their column."
         )
@@ -289,14 +293,16 @@ def _read_split(table: RawTable, number: int, cell: Any, options: ListingOptions
 
 
 def _drop_repeated(table: RawTable, rows: Sequence[_Row]) -> list[_Row]:
-    """Return the rows without those that say the same of the same path again.
+    """Return the rows without those that say the same of the same path again, those without a label last.
 
     Raises:
         ValueError: two rows give one path different labels or splits.
     """
     first: dict[str, _Row] = {}
-    for row in rows:
+    for row in sorted(rows, key=lambda row: not row.label):
         before = first.setdefault(os.path.normpath(row.path), row)
+        if before.label and not row.label:
+            continue
         for kind, now, then in (
             ("label", clean_label(row.label), clean_label(before.label)),
             ("split", row.split, before.split),
@@ -316,11 +322,10 @@ def _check_rows(table: RawTable, root: Path, rows: Sequence[_Row]) -> None:
     Raises:
         ValueError: says what is there instead.
     """
-    counts = Counter(row.split for row in rows)
+    counts = Counter(row.split for row in rows if row.label)
     if not counts["train"]:
-        raise ValueError(
-            f"{table.path} has no rows to train on, only {list_names(counts) or 'other splits'}."
-        )
+        there = list_names(counts) if counts else "other splits"
+        raise ValueError(f"{table.path} has no rows to train on, only {there}.")
 
     looked_for = [root / row.path for row in rows[:_LOOKED_FOR]]
     if not any(map(os.path.lexists, looked_for)):
@@ -330,19 +335,19 @@ def _check_rows(table: RawTable, root: Path, rows: Sequence[_Row]) -> None:
         )
 
 
-def _label(
-    table: RawTable, root: Path, rows: Sequence[_Row], unlabeled: int, notes: list[str]
-) -> LabeledFiles:
-    taken = {label: clean_label(label) for label in dict.fromkeys(row.label for row in rows)}
+def _label(table: RawTable, root: Path, rows: Sequence[_Row], notes: list[str]) -> LabeledFiles:
+    """Return the files of the rows with labels and splits; -1 is the label of those that have none."""
+    written = dict.fromkeys(row.label for row in rows if row.label)
+    taken = {label: clean_label(label) for label in written}
     class_names = sort_classes(taken.values())
     index = {name: label for label, name in enumerate(class_names)}
-    labels = np.array([index[taken[row.label]] for row in rows], np.int64)
-    splits = np.array([row.split for row in rows])
+    labels = np.array([index[taken[row.label]] if row.label else -1 for row in rows], np.int64)
+    is_labeled = labels >= 0
+    given_splits = np.array([row.split for row in rows])
+    splits = np.where(is_labeled, given_splits, np.char.add(given_splits, "_unlabeled"))
 
     notes = [*notes, *note_cleaned(taken.items())]
-    if unlabeled:
-        notes.append(f"{unlabeled:,} of {len(table.rows):,} rows have no label and are left out.")
-    if set(splits.tolist()) == {"train"}:
+    if set(given_splits.tolist()) == {"train"}:
         notes.append(
             "The table has no splits: test and validation are cut from the images, by their content."
         )
@@ -354,6 +359,10 @@ def _label(
         files=[row.path for row in rows],
         splits=splits,
         labels=labels,
-        unlabeled=unlabeled,
-        notes=[*notes, *note_labels(class_names, labels, splits)],
+        unlabeled=int((~is_labeled).sum()),
+        notes=[
+            *notes,
+            *note_labels(class_names, labels[is_labeled], given_splits[is_labeled]),
+            *note_unlabeled(splits),
+        ],
     )

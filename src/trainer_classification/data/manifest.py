@@ -124,11 +124,17 @@ class Manifest:
 
 def is_prepared(folder: Path) -> bool:
     """Return whether a folder holds a dataset that this program prepared, in any version."""
+    return bool(read_any_version(folder))
+
+
+def read_any_version(folder: Path) -> dict[str, Any]:
+    """Return the content of a manifest that this program wrote, in any version; empty if there is none."""
     try:
         content = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
-    return isinstance(content, dict) and {"format_version", "fingerprint"} <= content.keys()
+        return {}
+    is_ours = isinstance(content, dict) and {"format_version", "fingerprint"} <= content.keys()
+    return content if is_ours else {}
 
 
 def read(folder: Path) -> Manifest:

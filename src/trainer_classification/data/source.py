@@ -20,7 +20,6 @@ from trainer_classification.data.image_suffixes import register_plugins
 from trainer_classification.data.labeled_files import (
     TASK,
     LabeledFiles,
-    list_names,
     note_cleaned,
     note_labels,
     note_unlabeled,
@@ -29,6 +28,7 @@ from trainer_classification.data.listing import ListingOptions, read_listing
 from trainer_classification.data.split_names import SPLITS
 from trainer_classification.data.table_reader import is_table
 from trainer_classification.environment import in_cloud
+from trainer_classification.names import list_names
 
 if TYPE_CHECKING:
     import polars as pl
@@ -276,6 +276,7 @@ def _from_table(info: dict[str, Any], table: pl.DataFrame, root: Path, task: str
     hafnia_table.check_rows(rows.filter((labels >= 0) | known), where, root)
 
     strays = sorted(set(splits.filter(~in_split).drop_nulls().to_list()))
+    hafnia_table.check_splits(len(rows), int(known.sum()), strays, where)
     notes = (
         [f"Rows of split {', '.join(strays)} are left out: known are {', '.join(SPLITS)}."]
         if strays
@@ -292,7 +293,8 @@ def _from_table(info: dict[str, Any], table: pl.DataFrame, root: Path, task: str
         notes.append(f"{len(empty)} of {len(names)} classes have no image: {list_names(empty)}.")
     if not is_labeled.any():
         raise ValueError(
-            f"The dataset {info['dataset_name']} has no labelled images of task {chosen['name']!r}."
+            f"The dataset {info['dataset_name']} has no labelled images of task {chosen['name']!r} (column "
+            f"'classifications' of its table): add the labels, or download the dataset again."
         )
     given_N = np.array(splits.to_list())
     splits_N = np.where(is_labeled, given_N, np.char.add(given_N, "_unlabeled"))
@@ -397,7 +399,7 @@ def _labelled(table: pl.DataFrame, task: str) -> pl.DataFrame:
         zero.get(column, pl.col(column).cast(pl.Int64, strict=False))
         for column in ("width", "height")
     ]
-    texts = [pl.col(column).cast(pl.String) for column in ("file_path", "split")]
+    texts = [pl.col(column).cast(pl.String).replace("", None) for column in ("file_path", "split")]
     given = table.with_row_index("row", 1)
     if not hafnia_table.has_labels(table):
         kinds = {"name": pl.String(), "names": pl.List(pl.String), "idx": pl.Int64()}

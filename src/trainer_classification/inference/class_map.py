@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trainer_classification.arrays import Int64
+from trainer_classification.names import list_names
 
 _LISTED = 5
 
@@ -43,8 +44,9 @@ def map_classes(model_names: Sequence[str], dataset_names: Sequence[str]) -> Cla
     only_dataset = [name for name in dataset_names if name not in output_by_name]
     if len(only_model) == len(model_names):
         raise ValueError(
-            f"The model and the dataset have no class in common: the model knows {_listed(model_names)}, the dataset "
-            f"has {_listed(dataset_names)}. Choose a dataset with the model's classes."
+            "The model and the dataset have no class in common: the model knows "
+            f"{list_names(model_names, _LISTED)}, the dataset has "
+            f"{list_names(dataset_names, _LISTED)}. Choose a dataset with the model's classes."
         )
 
     column_names = (*dataset_names, *only_model)
@@ -53,12 +55,12 @@ def map_classes(model_names: Sequence[str], dataset_names: Sequence[str]) -> Cla
     if only_dataset:
         notes.append(
             f"The model does not know {len(only_dataset)} of the dataset's {len(dataset_names)} classes, whose images "
-            f"count as wrong: {_listed(only_dataset)}."
+            f"count as wrong: {list_names(only_dataset, _LISTED)}."
         )
     if only_model:
         notes.append(
             f"The dataset lacks {len(only_model)} of the model's {len(model_names)} classes; predicting them counts as "
-            f"wrong: {_listed(only_model)}."
+            f"wrong: {list_names(only_model, _LISTED)}."
         )
     return ClassMap(
         output_of=np.array([output_by_name.get(name, -1) for name in dataset_names], np.int64),
@@ -66,9 +68,3 @@ def map_classes(model_names: Sequence[str], dataset_names: Sequence[str]) -> Cla
         column_names=column_names,
         notes=tuple(notes),
     )
-
-
-def _listed(names: Sequence[str]) -> str:
-    """Return the first names, and how many more there are."""
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more

@@ -15,6 +15,7 @@ import numpy as np
 
 from trainer_classification.arrays import Int64
 from trainer_classification.data.manifest import Manifest
+from trainer_classification.files import write_atomically
 from trainer_classification.metrics.classification import wilson_interval
 
 if TYPE_CHECKING:
@@ -127,10 +128,7 @@ def write_report(
         classes=classes,
         pairs=pairs,
     )
-    path = folder / "report.html"
-    path.write_text(page, encoding="utf-8")
-
-    return path
+    return write_atomically(folder / "report.html", page)
 
 
 def _format_percent(share: float | None) -> str:

@@ -70,6 +70,17 @@ class Build:
         return partial.partial_folder(self.info.folder)
 
     @property
+    def purpose(self) -> dict[str, str]:
+        """What the working folder is for: everything that shapes its bytes, and the dataset they are of."""
+        source = self.info.source
+        return {
+            "work": f"{self.info.fingerprint} {self.spec} {job.VERSION}",
+            "dataset": source.name,
+            "task": source.task,
+            "root": str(source.root),
+        }
+
+    @property
     def replaces(self) -> bool:
         """Whether files of the prepared dataset are replaced; else formats are added to it."""
         return self.before is None or any(name in self.before.formats for name in self.spec.formats)
@@ -184,12 +195,12 @@ def _decode(build: Build) -> _Decoded:
     """
     source = build.info.source
     folder = build.folder
-    partial.claim(folder, build.info.folder, f"{build.info.fingerprint} {build.spec} {job.VERSION}")
 
     # Each format lies once in the parts and once in the shards.
     needed = 2 * sum(FORMATS[name].room(source, build.spec) for name in build.spec.formats)
     used = partial.used_bytes(folder / name for name in ("parts", *build.spec.formats))
-    partial.check_room(folder, needed - used)
+    partial.check_room(folder.parent, needed - used)
+    partial.claim(folder, build.info.folder, build.purpose)
 
     plan = plan_regions(source, build.spec, build.fractions, folder / "parts", build.workers)
     measured = statistics.choose_measured(source, build.spec.layout)

@@ -3,30 +3,43 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from trainer_classification.console import log
 from trainer_classification.data import manifest
 from trainer_classification.data.manifest import FileInfo, Manifest
 
-_MARKER = "fingerprint"  # file in a working folder
+_MARKER = "fingerprint"  # file in a working folder: what it is for
+_PARTIAL = ".partial"
+_OLD = ".old"  # ends the name of a target while it is replaced or deleted
 
 
 @contextmanager
-def lock(target: Path) -> Iterator[None]:
+def lock(target: Path, wait: bool = True) -> Iterator[None]:
     """Let only one process at a time prepare a target.
 
     The lock ends with the process.
+
+    Args:
+        target: folder of the prepared dataset.
+        wait: for another process.
+
+    Raises:
+        BlockingIOError: another process has the lock, and `wait` is False.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with (target.parent / f".{target.name}.lock").open("w", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            if not wait:
+                raise
             log(f"Another process is preparing {target}; waiting for it.")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -34,11 +47,35 @@ def lock(target: Path) -> Iterator[None]:
 
 def partial_folder(target: Path) -> Path:
     """Return the working folder of a target."""
-    return target.with_name(target.name + ".partial")
+    return target.with_name(target.name + _PARTIAL)
 
 
-def claim(partial: Path, target: Path, fingerprint: str) -> None:
-    """Keep what an interrupted run with the same fingerprint has left, and delete what any other has.
+def target_of(folder: Path) -> Path:
+    """Return the target that a folder is, or is the working folder or the rest of."""
+    return folder.with_name(folder.name.removesuffix(_PARTIAL).removesuffix(_OLD))
+
+
+def is_old(folder: Path) -> bool:
+    """Return True for what is left of a target that was being replaced or deleted."""
+    return folder.name.endswith(_OLD)
+
+
+def read_marker(folder: Path) -> dict[str, Any]:
+    """Return what a working folder is for, as `claim` wrote it; empty if that is not known."""
+    try:
+        content = json.loads((folder / _MARKER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def claim(partial: Path, target: Path, purpose: Mapping[str, str]) -> None:
+    """Keep what an interrupted run with the same purpose has left, and delete what any other has.
+
+    Args:
+        partial: the working folder.
+        target: that it will be.
+        purpose: everything that shapes the bytes, and the dataset they are of.
 
     Raises:
         ValueError: a folder of another origin is where this one has to be.
@@ -46,16 +83,16 @@ def claim(partial: Path, target: Path, fingerprint: str) -> None:
     marker = partial / _MARKER
     for folder in (partial, target, _old_folder(target)):
         _check_is_ours(folder)
-    if not marker.is_file() or marker.read_text(encoding="utf-8") != fingerprint:
+    if read_marker(partial) != purpose:
         shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True, exist_ok=True)
-    marker.write_text(fingerprint, encoding="utf-8")
+    marker.write_text(json.dumps(purpose), encoding="utf-8")
     (partial / "parts").mkdir(exist_ok=True)
 
 
 def _old_folder(target: Path) -> Path:
     """Return the name that a target has while it is replaced."""
-    return target.with_name(target.name + ".old")
+    return target.with_name(target.name + _OLD)
 
 
 def _check_is_ours(folder: Path) -> None:
@@ -69,16 +106,16 @@ def _check_is_ours(folder: Path) -> None:
     )
 
 
-def check_room(partial: Path, needed: int) -> None:
-    """Check that the disk has room for so many bytes.
+def check_room(parent: Path, needed: int) -> None:
+    """Check that the disk of a folder has room for so many more bytes.
 
     Raises:
         ValueError: it has not.
     """
-    free = shutil.disk_usage(partial).free
+    free = shutil.disk_usage(parent).free
     if free < needed:
         raise ValueError(
-            f"Preparing needs about {needed / 1e9:.1f} GB in {partial.parent}, and {free / 1e9:.1f} GB are free: "
+            f"Preparing needs about {needed / 1e9:.1f} GB in {parent}, and {free / 1e9:.1f} GB are free: "
             f"free some space, or choose another folder with --prepared."
         )
 
@@ -131,8 +168,37 @@ def publish(partial: Path, target: Path) -> None:
     old = _old_folder(target)
     for folder in (old, target):
         _check_is_ours(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    _remove(old)
     if target.exists():
         target.rename(old)
     partial.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
+    with suppress(OSError):  # the next one tries again
+        _remove(old)
+
+
+def delete(folder: Path) -> None:
+    """Delete a folder that prepare made; while it is, it has a name that nothing is read from.
+
+    Raises:
+        ValueError: it was not made by prepare.
+        OSError: it cannot be deleted.
+    """
+    _check_is_ours(folder)
+    if not is_old(folder):
+        old = _old_folder(target_of(folder))
+        _check_is_ours(old)
+        _remove(old)
+        folder = folder.rename(old)
+    _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder if it is there, its manifest and marker last: what is left tells that it is ours."""
+    if not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name not in (_MARKER, manifest.FILE_NAME):
+            path.unlink()
+    shutil.rmtree(folder)

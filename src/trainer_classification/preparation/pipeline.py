@@ -69,6 +69,7 @@ def verify(info: DatasetInfo) -> Prepared:
     Raises:
         ValueError: nothing is prepared, or a file is damaged.
     """
+    manifest.read(info.folder)  # raises before the lock makes a folder
     with partial.lock(info.folder):
         found = manifest.read(info.folder)
         manifest.verify(info.folder, found)
@@ -113,7 +114,7 @@ def write(
         log(f"Preparing {info.name} for {info.train_size} px ({info.train_size_reason}): {listed}.")
         with Workers(config.workers, info.resized) as workers:
             made = build_dataset(Build(info, config, spec, before, workers))
-    print_summary(info.folder, made, info.count, time.perf_counter() - started)
+    print_summary(info.folder, made, info.source, time.perf_counter() - started)
 
     return Prepared(info.folder, made)
 

@@ -33,7 +33,7 @@ def list_bad_images(source: Source, result: JobResult, policy: str) -> list[dict
         for row in np.flatnonzero(result.reasons != "")
     ]
     count = len(source.files)
-    limit = {"skip": count - 1, "fail": 0, "auto": int(_BAD_FRACTION * count)}[policy]
+    limit = count_accepted(count, policy)
     if len(bad) > limit:
         if len(bad) > _LISTED:  # more than the error can name
             for entry in bad:
@@ -45,6 +45,16 @@ def list_bad_images(source: Source, result: JobResult, policy: str) -> list[dict
             f"Repair them, or leave them out with --on-bad-image skip."
         )
     return bad
+
+
+def count_accepted(count: int, policy: str) -> int:
+    """Return how many bad images a policy accepts.
+
+    Args:
+        count: images of the dataset.
+        policy: value of --on-bad-image.
+    """
+    return {"skip": count - 1, "fail": 0, "auto": int(_BAD_FRACTION * count)}[policy]
 
 
 def note_contents(source: Source, result: JobResult) -> list[str]:

@@ -1,31 +1,37 @@
-"""The closing table of prepare."""
+"""Print the closing tables of prepare."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from trainer_classification.console import log
+from trainer_classification.data.image_suffixes import advise
 from trainer_classification.data.manifest import Manifest
+from trainer_classification.data.source import Source
 from trainer_classification.data.table import open_table
+from trainer_classification.names import printable
 
 _LISTED = 10
 
 
-def print_summary(folder: Path, manifest: Manifest, images: int, seconds: float) -> None:
+def print_summary(folder: Path, manifest: Manifest, source: Source, seconds: float) -> None:
     """Print what was prepared, what was left out, and how fast it went.
 
     Args:
         folder: of the prepared dataset.
         manifest: of it.
-        images: that were read.
+        source: that was read.
         seconds: that this took.
     """
     table = Table(
-        title=f"{manifest.dataset} {manifest.version}, {manifest.task}", title_justify="left"
+        title=escape(f"{manifest.dataset} {manifest.version}, {manifest.task}"),
+        title_justify="left",
     )
     for column in (
         "split",
@@ -40,13 +46,41 @@ def print_summary(folder: Path, manifest: Manifest, images: int, seconds: float)
         table.add_row(
             name, f"{split.count:,}", classes, split.origin, _sizes(folder, manifest, name)
         )
-    Console(stderr=True).print(table)
+    console = Console(stderr=True)
+    console.print(table)
+    if source.left_out:
+        console.print(_tabulate_left_out(source.left_out))
 
     for line in _lines(manifest):
         log(line)
     warn_of_conflicts(manifest)
     megabytes = sum(info.bytes for info in manifest.files.values()) / 1e6
-    log(f"{images / seconds:,.0f} img/s, {seconds:.1f} s, {megabytes:,.1f} MB in {folder}")
+    log(
+        f"{len(source.files) / seconds:,.0f} img/s, {seconds:.1f} s, {megabytes:,.1f} MB in {folder}"
+    )
+
+
+def _tabulate_left_out(left_out: Mapping[str, int]) -> Table:
+    """Return a table of the files that are no images, the most frequent suffixes first.
+
+    Args:
+        left_out: suffix -> files; "" for no suffix.
+    """
+    table = Table(title="Left out (no images)", title_justify="left")
+    table.add_column("suffix")
+    table.add_column("files", justify="right")
+    table.add_column("to use them")
+    counts = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
+    # Suffixes that can be converted are shown even if there are many others.
+    shown = [(suffix, count) for suffix, count in counts if advise(suffix)]
+    shown += [(suffix, count) for suffix, count in counts if not advise(suffix)][:_LISTED]
+    for suffix, count in shown:
+        table.add_row(escape(printable(suffix)) or "none", f"{count:,}", advise(suffix))
+    if len(shown) < len(counts):
+        rest = sum(left_out.values()) - sum(count for _, count in shown)
+        table.add_row(f"{len(counts) - len(shown):,} others", f"{rest:,}", "")
+
+    return table
 
 
 def warn_of_conflicts(manifest: Manifest) -> None:

@@ -33,6 +33,7 @@ _SIDE_PER_TRAIN_SIZE = 2.5
 # were no longer, because crops are cut from the shorter side: it keeps 5/6 of the
 # training size.
 _PANORAMA = 3
+_LONGEST_SIDE = 65_500  # px: the limit of libjpeg; FFCV's format itself has 16 bits for a side
 
 
 @dataclass(frozen=True)
@@ -128,8 +129,11 @@ def keeps_bytes(info: ImageInfo, options: BetonOptions) -> bool:
 
 def bounded_size(width: int, height: int, options: BetonOptions) -> tuple[int, int]:
     """Return width and height, in px, at which an image is stored."""
-    scale = options.side / min(max(width, height), _PANORAMA * min(width, height))
-    if options.side == 0 or scale >= 1:
+    longest = max(width, height)
+    scale = _LONGEST_SIDE / longest
+    if options.side:
+        scale = min(scale, options.side / min(longest, _PANORAMA * min(width, height)))
+    if scale >= 1:
         return width, height
     return max(1, round(width * scale)), max(1, round(height * scale))
 

@@ -208,11 +208,14 @@ class BudgetController:
             setup: of the run.
             state: at the end of an epoch.
             training: seconds of the steps that this process took in the epoch.
-            steps: their number; not all in an epoch that was resumed.
+            steps: their number; not all in an epoch that was resumed, or none.
         """
         now = time.perf_counter()
         between = now - self._last_call - training
         self._last_call = now
+        if not steps:
+            return  # the run was resumed at the end of the epoch, so that nothing was measured
+
         planned = EpochPlan(state.epochs, state.step_limit)
         clock = BudgetClock(self.budget, time.time() - state.started)
         shape = EpochShape(setup.full_steps, size_schedule(setup.recipe))

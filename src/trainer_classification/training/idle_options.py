@@ -13,18 +13,29 @@ from trainer_classification.training.finetuning import loop_options
 _FRACTIONS = (("validation_fraction", "validation"), ("test_fraction", "test"))
 
 
-def describe_idle_options(config: TrainConfig, recipe: Recipe, manifest: Manifest) -> Iterator[str]:
+def describe_idle_options(
+    config: TrainConfig, recipe: Recipe, own_recipe: Recipe, manifest: Manifest
+) -> Iterator[str]:
     """Yield a sentence for each option that has no effect.
 
     Args:
         config: what the user asked for.
         recipe: with no value left open.
+        own_recipe: of the dataset, before any option changed it.
         manifest: of the prepared dataset.
     """
     if config.shift > 0 and recipe.policy.crop == "resized":
         yield (
             f"--shift {config.shift} has no effect: images that are stored larger than {recipe.image_size} px are "
             f"cropped at random, not shifted."
+        )
+    if config.flip == own_recipe.policy.flip:
+        does = "has no flips" if config.flip == "none" else f"has {config.flip} flips"
+        yield f"--flip {config.flip} has no effect: the recipe {does} in any case."
+    if config.eval_crop > 0 and recipe.eval_crop == 0:
+        yield (
+            f"--eval-crop {config.eval_crop:g} has no effect: images that are stored at their own size are always "
+            f"seen whole."
         )
     if config.weights and config.resume:
         yield f"--weights {config.weights} has no effect where --resume finds a checkpoint, which has its own."

@@ -18,6 +18,7 @@ from trainer_classification.checkpoint import file as checkpoint
 from trainer_classification.config import TrainConfig
 from trainer_classification.console import duration, is_main_process, log
 from trainer_classification.environment import total_memory
+from trainer_classification.names import printable
 from trainer_classification.outputs.tracking import NullTracker
 from trainer_classification.training.budget_trial import apply_budget
 from trainer_classification.training.dataset import prepare_dataset
@@ -70,25 +71,34 @@ def decode_sample(config: TrainConfig) -> str:
     """Decode some images from all over the dataset, and return what to tell the user.
 
     Raises:
-        ValueError: one of them cannot be read.
+        ValueError: more of them are bad than `--on-bad-image` accepts in the
+            whole dataset; names all that are.
     """
     from trainer_classification.data.decode import decode
     from trainer_classification.data.source import find_dataset, read_options
+    from trainer_classification.preparation.problems import count_accepted
 
     source = find_dataset(config.dataset, config.task, read_options(config))
     rows = np.unique(np.linspace(0, len(source.files) - 1, _SAMPLE).astype(int))
+    bad = []
     started = time.perf_counter()
     for row in rows:
         path = source.root / source.files[row]
         try:
             decode(path.read_bytes())
         except (ValueError, OSError) as error:
-            raise ValueError(f"{path} cannot be read: {error}") from error
+            bad.append(f"{printable(str(path))}: {error}")
     milliseconds = 1000 * (time.perf_counter() - started) / len(rows)
 
-    return (
-        f"{len(rows)} of {len(source.files):,} images of {source.name}, {milliseconds:.1f} ms each"
-    )
+    sample = f"{len(rows)} of {len(source.files):,} images of {source.name}"
+    if len(bad) > count_accepted(len(source.files), config.on_bad_image):
+        raise ValueError(
+            f"{len(bad)} of a sample of {sample} cannot be read, which is more than --on-bad-image "
+            f"{config.on_bad_image} accepts: {'; '.join(bad)}. Repair them, or leave them out with --on-bad-image skip."
+        )
+    left_out = f"; {len(bad)} of them bad and left out: {'; '.join(bad)}" if bad else ""
+
+    return f"{sample}, {milliseconds:.1f} ms each{left_out}"
 
 
 def preflight(inputs: Inputs) -> bool:
@@ -200,9 +210,9 @@ def _check_checkpoint(setup: Setup, state: State) -> str:
     )
     if not setup.world.main:
         return ""
-    outputs = output_folder(setup.config)
-    outputs.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=outputs, prefix=".preflight-") as folder:
+    outputs = output_folder(setup.config).absolute()
+    existing = next(path for path in (outputs, *outputs.parents) if path.is_dir())
+    with tempfile.TemporaryDirectory(dir=existing, prefix=".preflight-") as folder:
         path = Path(folder) / "try.pth"
         checkpoint.save(path, tensors, describe(setup, state))
         loaded, _ = checkpoint.load(path, setup.device)

@@ -167,6 +167,18 @@ def resolve(
     return resolved
 
 
+def recipe_of(resolved: Resolved, manifest: Manifest) -> tuple[Recipe, str]:
+    """Return the recipe of a prepared dataset before any option changes it, and the reason."""
+    return recipes.recipe_for(
+        manifest.dataset,
+        manifest.train_size,
+        manifest.channels,
+        manifest.splits["train"].count,
+        manifest.resized,
+        kind=resolved.recipe_kind,
+    )
+
+
 def complete_recipe(
     config: TrainConfig, resolved: Resolved, manifest: Manifest
 ) -> tuple[Recipe, str]:
@@ -180,14 +192,7 @@ def complete_recipe(
     Raises:
         ValueError: an option does not fit the dataset.
     """
-    recipe, reason = recipes.recipe_for(
-        manifest.dataset,
-        manifest.train_size,
-        manifest.channels,
-        manifest.splits["train"].count,
-        manifest.resized,
-        kind=resolved.recipe_kind,
-    )
+    recipe, reason = recipe_of(resolved, manifest)
     recipe = recipes.apply_options(_with_network(config, resolved.network), recipe)
     recipe = dataclasses.replace(
         recipe, eval_crop=_choose_view(config, recipe, resolved.start, manifest)

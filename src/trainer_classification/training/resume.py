@@ -15,6 +15,7 @@ from trainer_classification.checkpoint import file as checkpoint
 from trainer_classification.checkpoint.archive import Archive
 from trainer_classification.checkpoint.meta import CheckpointMeta, Progress
 from trainer_classification.console import log
+from trainer_classification.names import list_names
 from trainer_classification.training.budget import has_budget
 from trainer_classification.training.setup import Setup
 from trainer_classification.training.state import State, create_state
@@ -159,8 +160,7 @@ def _load_fitting_weights(setup: Setup, found: Archive) -> str:
     if step.ema is not None:
         step.ema.model.load_state_dict(step.model.state_dict())
     new = [name for name in wanted if name not in fitting]
-    more = ", ..." if len(new) > 4 else ""
-    listed = f"; new are {', '.join(new[:4])}{more}" if new else ""
+    listed = f"; new are {list_names(new, 4)}" if new else ""
 
     return f"Fine-tuning {found.path.name}: {len(fitting)} of {len(wanted)} tensors loaded{listed}"
 

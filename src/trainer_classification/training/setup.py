@@ -31,7 +31,7 @@ from trainer_classification.training.distributed import StopConsensus, World
 from trainer_classification.training.finetuning import describe_origin
 from trainer_classification.training.idle_options import describe_idle_options
 from trainer_classification.training.initial_weights import build_initial_model
-from trainer_classification.training.resolve import Resolved, complete_recipe
+from trainer_classification.training.resolve import Resolved, complete_recipe, recipe_of
 from trainer_classification.training.step import Step
 from trainer_classification.training.torch_compile import StepMode, choose_step_mode, compile_model
 
@@ -241,9 +241,8 @@ def log_setup(setup: Setup) -> None:
         f"{setup.plan.count:,} images; augmentation: {describe_augmentation(recipe.policy)}."
     )
     log(f"Validation and test see {describe_view(recipe.eval_crop)}.")
-    if setup.config.eval_crop > 0 and recipe.eval_crop == 0:
-        log("--eval-crop has no effect on images that are stored at their own size.")
-    for sentence in describe_idle_options(setup.config, recipe, setup.manifest):
+    own_recipe, _ = recipe_of(setup.inputs.resolved, setup.manifest)
+    for sentence in describe_idle_options(setup.config, recipe, own_recipe, setup.manifest):
         log(f"Note: {sentence}")
     if setup.step_mode == "graph":
         log("Step: recorded as one CUDA graph.")
