@@ -27,6 +27,7 @@ from trainer_classification.checkpoint.load_model import load_model
 from trainer_classification.config import PredictConfig, PrepareConfig, TrainConfig
 from trainer_classification.data.table import open_table
 from trainer_classification.inference import command
+from trainer_classification.inference.explain import explain
 from trainer_classification.inference.predictor import Predictor
 from trainer_classification.loaders.base import LoaderRequest
 from trainer_classification.loaders.registry import choose_engine, open_loader
@@ -286,6 +287,8 @@ def test_the_benchmark_reads_and_scores_the_predictions(cloud, tmp_path):
     found = HafniaDataset.from_path(tmp_path / "out", check_for_images=False)
     assert [task.name for task in found.info.tasks] == [TASK, f"{TASK}/predictions"]
     assert set(pl.read_parquet(tmp_path / "out/annotations.parquet")["file_path"]) == {""}
+    made_by = explain(cloud.archives / "checkpoint.zip")[0].split(":")[0]
+    assert explain(tmp_path / "out")[1] == made_by
     entries = found.samples["classifications"].to_list()
     assert all([entry["ground_truth"] for entry in row] == [True, False] for row in entries)
     assert all(0.5 <= row[1]["confidence"] <= 1 for row in entries)
