@@ -124,6 +124,26 @@ def test_a_test_split_without_labels_is_predicted_and_gives_no_figures(runner, t
     assert all(0.5 <= line["confidence"] <= 1 and line["model"] == summary["model_id"] for line in lines)
 
 
+def test_rows_of_a_table_without_a_label_are_predicted(runner, tmp_path):
+    images = labeled_images(60)
+    for number, row in enumerate(images):
+        (tmp_path / f"{number}.png").write_bytes(row["data"])
+    lines = [f"{number}.png,{row['label'] if number < 50 else ''}" for number, row in enumerate(images)]
+    runner.dataset = tmp_path / "photos.csv"
+    runner.dataset.write_text("\n".join(["path,label", *lines]))
+    runner()
+
+    (folder,) = runner.experiments
+    assert runner.summary(folder)["accuracy_test"] is not None
+    found = HafniaDataset.from_path(folder / "data/predictions-train_unlabeled", check_for_images=False)
+    names = [row["path"] for row in found.samples["meta"].to_list()]
+    assert names == [f"{number}.png" for number in range(50, 60)]
+    entries = found.samples["classifications"].to_list()
+    assert [(entry["class_name"], entry["task_name"]) for (entry,) in entries] == [
+        (name, f"{TASK}/predictions") for name in "ab" * 5
+    ]
+
+
 def test_the_platform_reads_what_was_predicted(runner, tmp_path):
     """The rows are the dataset's own, that of a broken image included; the images are looked for nowhere."""
     given = labeled_images(50)

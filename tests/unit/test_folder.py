@@ -291,15 +291,26 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
 
 
 def test_images_outside_class_folders_have_no_label(tmp_path):
-    found = scan_folder(put(plain(tmp_path / "photos"), "train/loose1.png", "train/loose2.png", "top.png"))
+    found = scan_folder(put(plain(tmp_path / "photos"), "train/loose2.png", "train/loose1.png", "top.png"))
     assert found.unlabeled == 3
-    assert len(found.files) == 24
-    assert noted(found, "2 in train", "1 in the folder itself")
+    assert found.files[24:] == ["train/loose1.png", "train/loose2.png"]
+    assert found.splits[24:].tolist() == ["train_unlabeled"] * 2
+    assert found.labels[24:].tolist() == [-1, -1]
+    assert noted(found, "left out", "1 in the folder itself")
+
+
+def test_a_test_folder_without_classes_is_a_split_without_labels(tmp_path):
+    """The usual layout of a competition; no test images are cut in its place."""
+    found = scan_folder(put(plain(tmp_path / "photos", splits=("train",)), "test/1.png", "test/2.png"))
+    assert found.splits.tolist() == ["train"] * 8 + ["test_unlabeled"] * 2
+    assert found.files[8:] == ["test/1.png", "test/2.png"]
+    assert noted(found, "The test split has no labels")
+    assert not noted(found, "as if not there")
 
 
 def test_a_folder_without_class_folders_says_what_it_holds_and_what_to_do(tmp_path):
     root = put(tmp_path / "photos", "1.png", "2.png", "labels.csv")
-    with pytest.raises(ValueError, match=r"holds 2 images outside class folders.*--dataset .*photos/labels\.csv"):
+    with pytest.raises(ValueError, match=r"holds 2 images outside class folders.*predict\.py.*--dataset .*photos/labels\.csv"):
         scan_folder(root)
 
 

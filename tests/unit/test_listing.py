@@ -25,7 +25,7 @@ def write(folder: Path, content: str | bytes, name: str = "photos.csv") -> Path:
 
 
 def rows_of(found) -> list[tuple[str, str, str]]:
-    names = [found.class_names[label] for label in found.labels]
+    names = [found.class_names[label] if label >= 0 else "" for label in found.labels]
     return list(zip(found.files, names, found.splits.tolist(), strict=True))
 
 
@@ -128,7 +128,7 @@ def test_without_a_split_column_or_with_an_empty_one_all_train_and_it_is_said(tm
         (HEADER + "a.png,cat,train\n./a.png,dog,train\n", "line 3 gives ./a.png the label 'dog', but line 2 .*'cat'"),
         (HEADER + "a.png,cat,train\na.png,cat,test\n", "line 3 gives a.png the split 'test', but line 2 .*'train'"),
         (HEADER + "a.png,cat,val\n", "no rows to train on, only validation"),
-        (HEADER + "a.png,,train\n", "no label in any of its 1 rows"),
+        (HEADER + "a.png,,train\n", "no label in any of its 1 rows.*use predict.py"),
         (HEADER, "has no rows"),
         ("", "has no rows"),
         (HEADER + "x/y.png,cat,train\n", r"line 2 names x/y\.png, but there is no .*relative to the table's folder"),
@@ -199,15 +199,17 @@ def test_numbers_as_labels_are_ordered_by_value_also_as_floats(tmp_path):
     pl.DataFrame(table).write_parquet(tmp_path / "t.parquet")
     found = read_listing(tmp_path / "t.parquet")
     assert found.class_names == ["9", "10"]
-    assert (found.labels.tolist(), found.unlabeled) == ([1, 0], 2)
+    assert (found.labels.tolist(), found.unlabeled) == ([1, 0, -1, -1], 2)
 
 
-def test_rows_without_a_label_are_counted_and_repeated_ones_left_out(tmp_path):
-    found = read_listing(write(tmp_path, PLAIN + "e.png, ,train\na.png,cat,train\n"))
-    assert rows_of(found) == EXPECTED
-    assert found.unlabeled == 1
-    assert noted(found, "1 of 6 rows have no label")
-    assert noted(found, "1 rows name an image again")
+def test_rows_without_a_label_are_splits_of_their_own_and_repeated_ones_left_out(tmp_path):
+    """A row that says less of an image than another one is a repeated one, wherever it stands."""
+    more = "e.png, ,test\na.png,cat,train\nf.png,,\nb.png,,train\n,,\n"
+    found = read_listing(write(tmp_path, HEADER + "d.png,,test\n" + PLAIN.removeprefix(HEADER) + more))
+    assert rows_of(found) == [*EXPECTED, ("e.png", "", "test_unlabeled"), ("f.png", "", "train_unlabeled")]
+    assert found.unlabeled == 2
+    assert noted(found, "test_unlabeled (1)", "train_unlabeled (1)")
+    assert noted(found, "3 rows name an image again")
 
 
 def test_a_name_with_a_backslash_is_taken_where_there_is_such_a_file(tmp_path):
@@ -284,7 +286,7 @@ def test_sizes_that_are_no_numbers_are_as_if_not_given(tmp_path):
 
 
 def test_an_empty_column_of_labels_is_as_if_not_there(tmp_path):
-    with pytest.raises(ValueError, match="no labelled images"):
+    with pytest.raises(ValueError, match="no labelled images.*use predict.py"):
         read_folder(hafnia(tmp_path / "d", lambda t: t.with_columns(classifications=None)))
 
 

@@ -29,6 +29,7 @@ from trainer_classification.data.folder_scan import (
 from trainer_classification.data.image_suffixes import image_suffixes, suffix_of
 from trainer_classification.data.labeled_files import (
     LabeledFiles,
+    add_unlabeled,
     list_names,
     note_labels,
     printable,
@@ -56,7 +57,8 @@ def scan_folder(folder: Path, options: FolderOptions | None = None) -> LabeledFi
 
     Split folders are known by their usual names in any case; without any, each
     folder is a class of train. The class is the first folder below the split.
-    Hidden and tool files are left out. A file counts as an image by its suffix,
+    Images that lie in a split folder directly have no label, and are a split of
+    their own. Hidden and tool files are left out. A file counts as an image by its suffix,
     one without a suffix by its first bytes; whether it can be decoded is found
     later.
 
@@ -79,7 +81,7 @@ def scan_folder(folder: Path, options: FolderOptions | None = None) -> LabeledFi
         unknown = [name for name in names if name not in split_of]
         split_of, notes = _place_unknown(scan, unknown, split_of, options)
         found = [one for name, split in split_of.items() for one in _scan_split(scan, name, split)]
-        notes += note_splits(found, split_of)
+        notes += note_splits(scan, found, split_of)
     else:
         found = [scan_class(scan, "train", name, [""]) for name in names]
         notes.append(
@@ -88,7 +90,9 @@ def scan_folder(folder: Path, options: FolderOptions | None = None) -> LabeledFi
 
     check_found(scan, found, split_of, options.nested == "refuse")
 
-    return _label(scan, found, [*notes, *note_layout(scan, found, split_of), *note_left_out(scan)])
+    notes += [*note_layout(scan, found, split_of), *note_left_out(scan)]
+
+    return _label(scan, found, split_of, notes)
 
 
 def _list_folders(scan: FolderScan) -> list[str]:
@@ -179,6 +183,7 @@ def _holds_images(scan: FolderScan, name: str) -> bool:
 def _scan_split(scan: FolderScan, name: str, split: str) -> list[ClassFolder]:
     """Scan the class folders of a split folder; images beside them have no label."""
     names = []
+    unlabeled = []
     for entry in list_entries(scan, name):
         if is_folder(entry):
             names.append(entry.name)
@@ -186,15 +191,23 @@ def _scan_split(scan: FolderScan, name: str, split: str) -> list[ClassFolder]:
 
         is_image, suffix = image_suffix(scan, entry)
         if is_image:
-            scan.loose[name] += 1
+            unlabeled.append(f"{name}/{entry.name}")
         else:
             scan.left_out[suffix] += 1
+
+    if unlabeled:
+        scan.unlabeled[name] = sorted(unlabeled)
 
     return [scan_class(scan, split, f"{name}/{inner}", ["", name]) for inner in sorted(names)]
 
 
-def _label(scan: FolderScan, found: Iterable[ClassFolder], notes: list[str]) -> LabeledFiles:
-    """Return the files of all class folders with splits and labels; a class is known by its cleaned name."""
+def _label(
+    scan: FolderScan, found: Iterable[ClassFolder], split_of: dict[str, str], notes: list[str]
+) -> LabeledFiles:
+    """Return the files of all class folders with splits and labels, then those without labels.
+
+    A class is known by its cleaned name.
+    """
     with_images = [one for one in found if one.files]
     counts = [len(one.files) for one in with_images]
     class_names = sorted(
@@ -206,14 +219,18 @@ def _label(scan: FolderScan, found: Iterable[ClassFolder], notes: list[str]) -> 
         np.array([index[class_name_of(one)] for one in with_images], np.int64), counts
     )
 
-    return LabeledFiles(
+    files = [file for one in with_images for file in one.files]
+    labeled = LabeledFiles(
         name=printable(os.path.basename(scan.root)) or "photos",
         root=Path(scan.root),
         class_names=class_names,
-        files=[file for one in with_images for file in one.files],
+        files=files,
         splits=splits,
         labels=labels,
         unlabeled=sum(scan.loose.values()),
         left_out=dict(scan.left_out),
         notes=[*notes, *note_labels(class_names, labels, splits)],
     )
+    others = [(file, split_of[name]) for name, inner in scan.unlabeled.items() for file in inner]
+
+    return add_unlabeled(labeled, others)

@@ -7,7 +7,12 @@ from collections.abc import Mapping, Sequence
 
 from trainer_classification.data.folder_scan import ClassFolder, FolderScan, class_name_of
 from trainer_classification.data.image_suffixes import CAMERA_SUFFIXES, PLUGINS, advise, suffix_of
-from trainer_classification.data.labeled_files import list_names, note_cleaned, printable
+from trainer_classification.data.labeled_files import (
+    PREDICT_INSTEAD,
+    list_names,
+    note_cleaned,
+    printable,
+)
 from trainer_classification.data.split_names import SPLITS, find_split
 
 NO_DATASET = (
@@ -70,11 +75,12 @@ def _advise_layout(scan: FolderScan) -> str:
     tables = sorted(
         entry.name for entry in os.scandir(scan.root) if suffix_of(entry.name) in _TABLES
     )
-    images = sum(scan.loose.values())
+    images = sum(scan.loose.values()) + sum(map(len, scan.unlabeled.values()))
     parts = []
     if images:
         parts.append(
-            f" It holds {images} images outside class folders: put each in a folder of its class's name."
+            f" It holds {images} images outside class folders: put each in a folder of its class's name. "
+            f"{PREDICT_INSTEAD}"
         )
     if tables:
         parts.append(
@@ -86,7 +92,9 @@ def _advise_layout(scan: FolderScan) -> str:
     return "".join(parts)
 
 
-def note_splits(found: Sequence[ClassFolder], split_of: dict[str, str]) -> list[str]:
+def note_splits(
+    scan: FolderScan, found: Sequence[ClassFolder], split_of: dict[str, str]
+) -> list[str]:
     """Note which folders are taken for which split, where that is not plain, and which are empty."""
     notes = []
     renamed = [
@@ -95,11 +103,11 @@ def note_splits(found: Sequence[ClassFolder], split_of: dict[str, str]) -> list[
     if renamed:
         notes.append(f"Folders are taken as splits: {list_names(renamed)}.")
 
-    empty = [name for name in split_of if not _has_images(found, name)]
+    empty = [
+        name for name in split_of if not _has_images(found, name) and name not in scan.unlabeled
+    ]
     if empty:
-        notes.append(
-            f"Split folders without images in class folders are as if not there: {list_names(empty)}."
-        )
+        notes.append(f"Split folders without images are as if not there: {list_names(empty)}.")
 
     return notes
 
@@ -125,7 +133,7 @@ def note_layout(
         where = list_names(
             f"{count:,} in {name or 'the folder itself'}" for name, count in scan.loose.items()
         )
-        notes.append(f"Images outside class folders have no label and are left out: {where}.")
+        notes.append(f"Images outside split and class folders are left out: {where}.")
 
     if scan.nested:
         where = list_names(f"{count:,} in {path}" for path, count in scan.nested.items())

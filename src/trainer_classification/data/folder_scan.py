@@ -43,7 +43,9 @@ class FolderScan:
         hidden: name -> hidden files and folders, and those of tools.
         left_out: suffix -> files that are no images.
         loops: links to a folder that they lie in, as paths.
-        loose: folder -> images in it that lie in no class folder.
+        loose: folder -> images in it that lie in no split folder and no class
+            folder.
+        unlabeled: split folder -> images that lie in it directly, as paths.
         nested: folders within class folders -> images below them.
     """
 
@@ -53,6 +55,7 @@ class FolderScan:
     left_out: Counter[str] = field(default_factory=Counter)
     loops: list[str] = field(default_factory=list)
     loose: Counter[str] = field(default_factory=Counter)
+    unlabeled: dict[str, list[str]] = field(default_factory=dict)
     nested: Counter[str] = field(default_factory=Counter)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -13,22 +14,24 @@ import numpy.typing as npt
 from trainer_classification.data.split_names import SPLITS, UNLABELED
 
 TASK = "image_classification"  # the name that the SDK gives to the only task
+PREDICT_INSTEAD = "To classify images without labels, use predict.py with a trained model."
 _LISTED = 10
 _FEW_IMAGES = 3
 
 
 @dataclass(frozen=True)
 class LabeledFiles:
-    """Image files with one label each.
+    """Image files with one label each, or none.
 
     Attributes:
         name: of the dataset.
         root: folder that `files` are relative to.
         class_names: index = label.
         files: n paths; some may be absolute.
-        splits: str [n], "train", "validation" or "test".
-        labels: int64 [n].
-        unlabeled: images left out because they have no label.
+        splits: str [n], "train", "validation" or "test"; of an image without a
+            label with "_unlabeled" behind it.
+        labels: int64 [n]; -1: none.
+        unlabeled: images that have no label, those left out for it included.
         left_out: suffix -> files left out because they are no image that can be
             decoded; "" for no suffix.
         notes: what the user should know, a sentence each.
@@ -43,6 +46,30 @@ class LabeledFiles:
     unlabeled: int = 0
     left_out: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+
+def add_unlabeled(labeled: LabeledFiles, others: Sequence[tuple[str, str]]) -> LabeledFiles:
+    """Return the files with further ones that have no label, as splits of their own.
+
+    Args:
+        labeled: files that all have a label.
+        others: (path, split) of each further one; split of SPLITS.
+    """
+    if not others:
+        return labeled
+
+    files = [path for path, _ in others]
+    names = [f"{split}_unlabeled" for _, split in others]
+    splits = np.concatenate([labeled.splits, names])
+
+    return dataclasses.replace(
+        labeled,
+        files=[*labeled.files, *files],
+        splits=splits,
+        labels=np.concatenate([labeled.labels, np.full(len(files), -1)]),
+        unlabeled=labeled.unlabeled + len(files),
+        notes=[*labeled.notes, *note_unlabeled(splits)],
+    )
 
 
 def printable(text: str) -> str:

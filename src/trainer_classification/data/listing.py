@@ -14,7 +14,9 @@ import numpy as np
 
 from trainer_classification.data.image_suffixes import PILLOW_SUFFIXES, PLUGINS, suffix_of
 from trainer_classification.data.labeled_files import (
+    PREDICT_INSTEAD,
     LabeledFiles,
+    add_unlabeled,
     clean_label,
     list_names,
     note_cleaned,
@@ -72,7 +74,10 @@ class _Columns:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A labeled row: its number from 0, its path, its label as written, and its split, "" for one to leave out."""
+    """A row: its number from 0, its path, its label as written, and its split, "" for one to leave out.
+
+    The label is "" where there is none.
+    """
 
     number: int
     path: str
@@ -84,9 +89,9 @@ def read_listing(path: Path, options: ListingOptions | None = None) -> LabeledFi
     """Read a CSV, TSV, parquet or JSON-lines file of paths, labels and perhaps splits.
 
     Relative paths are relative to the table's folder. Labels lose blanks at their
-    ends and are taken in Unicode's composed form. Rows without a label are left
-    out and counted, as are rows that are there twice. Without a split column, or
-    with an empty one, all images are of train.
+    ends and are taken in Unicode's composed form. Rows without a label are splits
+    of their own. Rows that are there twice are left out and counted. Without a
+    split column, or with an empty one, all images are of train.
 
     Args:
         path: of the table.
@@ -100,11 +105,11 @@ def read_listing(path: Path, options: ListingOptions | None = None) -> LabeledFi
     columns = _find_columns(table, options)
     notes = [_note_columns(table, columns)]
 
-    labeled = _read_rows(table, columns, options)
-    in_splits = [row for row in labeled if row.split]
-    if len(in_splits) < len(labeled):
+    read = _read_rows(table, columns, options)
+    in_splits = [row for row in read if row.split]
+    if len(in_splits) < len(read):
         notes.append(
-            f"{len(labeled) - len(in_splits)} rows of other splits are left out (--unknown-folders skip)."
+            f"{len(read) - len(in_splits)} rows of other splits are left out (--unknown-folders skip)."
         )
 
     rows = _drop_repeated(table, in_splits)
@@ -114,7 +119,9 @@ def read_listing(path: Path, options: ListingOptions | None = None) -> LabeledFi
     root = Path(os.path.abspath(path)).parent
     _check_rows(table, root, rows)
 
-    return _label(table, root, rows, len(table.rows) - len(labeled), notes)
+    labeled = _label(table, root, [row for row in rows if row.label], notes)
+
+    return add_unlabeled(labeled, [(row.path, row.split) for row in rows if not row.label])
 
 
 def _has_header(cells: Sequence[str]) -> bool:
@@ -193,23 +200,29 @@ def _note_columns(table: RawTable, columns: _Columns) -> str:
 
 
 def _read_rows(table: RawTable, columns: _Columns, options: ListingOptions) -> list[_Row]:
-    """Return the rows that have a label."""
+    """Return the rows that have a label or at least a path."""
     has_splits = columns.split >= 0 and any(
         not _is_blank(cells[columns.split]) for cells in table.rows
     )
     rows = []
     for number, cells in enumerate(table.rows):
-        if _is_blank(cells[columns.label]):
+        is_labeled = not _is_blank(cells[columns.label])
+        if not is_labeled and _is_blank(cells[columns.path]):
             continue
 
-        label = _read_cell(table, number, "label", cells[columns.label])
+        label = _read_cell(table, number, "label", cells[columns.label]) if is_labeled else ""
         path = _read_path(table, number, cells[columns.path])
-        split = _read_split(table, number, cells[columns.split], options) if has_splits else "train"
+        # What is only predicted needs no split.
+        needs_split = has_splits and (is_labeled or not _is_blank(cells[columns.split]))
+        split = "train"
+        if needs_split:
+            split = _read_split(table, number, cells[columns.split], options)
         rows.append(_Row(number, path, label, split))
 
-    if not rows:
+    if not any(row.label for row in rows):
         raise ValueError(
-            f"{table.path} has no label in any of its {len(table.rows)} rows: name their column."
+            f"{table.path} has no label in any of its {len(table.rows)} rows: name their column with --label-column. "
+            f"{PREDICT_INSTEAD}"
         )
 
     return rows
@@ -289,14 +302,16 @@ def _read_split(table: RawTable, number: int, cell: Any, options: ListingOptions
 
 
 def _drop_repeated(table: RawTable, rows: Sequence[_Row]) -> list[_Row]:
-    """Return the rows without those that say the same of the same path again.
+    """Return the rows without those that say the same of the same path again, or less.
 
     Raises:
         ValueError: two rows give one path different labels or splits.
     """
     first: dict[str, _Row] = {}
-    for row in rows:
+    for row in sorted(rows, key=lambda row: not row.label):
         before = first.setdefault(os.path.normpath(row.path), row)
+        if not row.label:
+            continue
         for kind, now, then in (
             ("label", clean_label(row.label), clean_label(before.label)),
             ("split", row.split, before.split),
@@ -316,7 +331,7 @@ def _check_rows(table: RawTable, root: Path, rows: Sequence[_Row]) -> None:
     Raises:
         ValueError: says what is there instead.
     """
-    counts = Counter(row.split for row in rows)
+    counts = Counter(row.split for row in rows if row.label)
     if not counts["train"]:
         raise ValueError(
             f"{table.path} has no rows to train on, only {list_names(counts) or 'other splits'}."
@@ -330,9 +345,8 @@ def _check_rows(table: RawTable, root: Path, rows: Sequence[_Row]) -> None:
         )
 
 
-def _label(
-    table: RawTable, root: Path, rows: Sequence[_Row], unlabeled: int, notes: list[str]
-) -> LabeledFiles:
+def _label(table: RawTable, root: Path, rows: Sequence[_Row], notes: list[str]) -> LabeledFiles:
+    """Return the labeled rows with their classes as numbers."""
     taken = {label: clean_label(label) for label in dict.fromkeys(row.label for row in rows)}
     class_names = sort_classes(taken.values())
     index = {name: label for label, name in enumerate(class_names)}
@@ -340,8 +354,6 @@ def _label(
     splits = np.array([row.split for row in rows])
 
     notes = [*notes, *note_cleaned(taken.items())]
-    if unlabeled:
-        notes.append(f"{unlabeled:,} of {len(table.rows):,} rows have no label and are left out.")
     if set(splits.tolist()) == {"train"}:
         notes.append(
             "The table has no splits: test and validation are cut from the images, by their content."
@@ -354,6 +366,5 @@ def _label(
         files=[row.path for row in rows],
         splits=splits,
         labels=labels,
-        unlabeled=unlabeled,
         notes=[*notes, *note_labels(class_names, labels, splits)],
     )
