@@ -20,7 +20,7 @@ import pytest
 import torch
 from PIL import Image
 
-from helpers import TASK, encoded, noise
+from helpers import TASK, encoded, noise, write_dataset
 from runner import ROOT, Runner
 from trainer_classification import cli
 from trainer_classification.checkpoint.load_model import load_model
@@ -135,6 +135,33 @@ def test_predictions_of_the_test_split_are_the_runs_own(tmp_path, name, size):
     np.add.at(confusion, (table.labels, classes), 1)
     assert np.array_equal(confusion, evaluated.confusion)
     assert (classes == table.labels).mean() == pytest.approx(summary["accuracy_test"], abs=1e-12)
+
+
+@pytest.mark.parametrize("image_size", [0, 24])
+def test_16_bit_images_that_use_few_bits_are_seen_as_they_were_trained_on(tmp_path, image_size):
+    """Kept and resized: by 8 bits of 16 all would be black, and of one class."""
+    rows = []
+    for number in range(80):
+        pixels = (noise(number, 28, 28) // 2 + 110 * (number % 2)).astype(np.uint16) * 2  # 9 bits
+        split = "train" if number < 60 else "test"
+        rows.append({"data": encoded(pixels), "label": "ab"[number % 2], "split": split, "width": 28, "height": 28})
+    dataset = write_dataset(tmp_path / "deep", rows, ["a", "b"])
+    options = PrepareConfig(dataset=str(dataset), prepared=str(tmp_path), image_size=image_size, workers=2)
+    prepared = prepare(options)
+    assert prepared.manifest.gray_shift == 1
+    config = TrainConfig(model="resnet-small", epochs=3, batch_size=16, device="cpu", output_dir=str(tmp_path))
+    summary = train_prepared(config, prepared.folder, prepared.manifest, time.time())
+    assert summary["accuracy_test"] > 0.8
+
+    (run,) = (tmp_path / "experiments").iterdir()
+    paths = sorted((dataset / "data").iterdir())[60:]
+    for place in ("model/model.pth", "model/model.zip"):
+        predictor = Predictor(load_model(run / place), "cpu")
+        predictions = list(predictor.predict(paths))
+        right = [found.class_name == row["label"] for found, row in zip(predictions, rows[60:], strict=True)]
+        assert np.mean(right) == pytest.approx(summary["accuracy_test"])
+        opened = [found.confidence for found in predictor.predict(map(Image.open, paths))]
+        assert opened == pytest.approx([found.confidence for found in predictions], abs=1e-6)
 
 
 def test_the_newest_run_classifies_a_folder_as_json_in_order(predict):

@@ -310,7 +310,8 @@ def test_a_test_folder_without_classes_is_a_split_without_labels(tmp_path):
 
 def test_a_folder_without_class_folders_says_what_it_holds_and_what_to_do(tmp_path):
     root = put(tmp_path / "photos", "1.png", "2.png", "labels.csv")
-    with pytest.raises(ValueError, match=r"holds 2 images outside class folders.*predict\.py.*--dataset .*photos/labels\.csv"):
+    message = r"holds 2 images outside class folders.*predict\.py.*--dataset .*photos/labels\.csv"
+    with pytest.raises(ValueError, match=message):
         scan_folder(root)
 
 

@@ -286,7 +286,7 @@ def test_sizes_that_are_no_numbers_are_as_if_not_given(tmp_path):
 
 
 def test_an_empty_column_of_labels_is_as_if_not_there(tmp_path):
-    with pytest.raises(ValueError, match="no labelled images.*use predict.py"):
+    with pytest.raises(ValueError, match=r"no labelled images.*use predict\.py"):
         read_folder(hafnia(tmp_path / "d", lambda t: t.with_columns(classifications=None)))
 
 

@@ -51,6 +51,7 @@ class Model:
             an image's short side; 0: the whole image.
         temperature: that the logits are divided by before the softmax, fitted on
             validation; None: not fitted.
+        gray_shift: bits that gray images of 16 and 32 bits lose.
     """
 
     network: nn.Module
@@ -68,6 +69,7 @@ class Model:
     fingerprint: str = ""
     eval_crop: float = 0.0
     temperature: float | None = None
+    gray_shift: int = 8
 
 
 def load_model(path: str | Path) -> Model:
@@ -112,6 +114,7 @@ def load_model(path: str | Path) -> Model:
         fingerprint=meta.fingerprint,
         eval_crop=meta.recipe.eval_crop,
         temperature=meta.temperature,
+        gray_shift=meta.gray_shift,
     )
 
 
