@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,7 +42,8 @@ def write_with_predictions(
 ) -> None:
     """Write a dataset with a further task of predictions, for the SDK's `HafniaDataset.from_path`.
 
-    No images are written, and no paths of images.
+    No images are written, and no paths of images. `dataset_info.json`, without
+    which the SDK reads nothing, comes last: what can be read is complete.
 
     Args:
         dataset: N rows; it is not changed.
@@ -60,7 +62,14 @@ def write_with_predictions(
     column = _with_predictions(dataset.samples, predictions, task + POSTFIX, class_names)
     samples = dataset.samples.with_columns(column).drop("file_path", strict=False)
 
-    HafniaDataset(info=info, samples=samples).write_annotations(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as temporary:
+        HafniaDataset(info=info, samples=samples).write_annotations(Path(temporary))
+        (folder / hafnia_table.INFO).unlink(missing_ok=True)
+        for path in sorted(
+            Path(temporary).iterdir(), key=lambda path: path.name == hafnia_table.INFO
+        ):
+            path.replace(folder / path.name)
 
 
 def rows_of_split(manifest: Manifest, split: str, table: Table) -> tuple[HafniaDataset, list[bool]]:
