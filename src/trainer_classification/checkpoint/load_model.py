@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from trainer_classification import models
 from trainer_classification.checkpoint import archive, foreign_stem
@@ -22,6 +25,18 @@ _CANDIDATES = (
     "best.pth",
     "checkpoints/last.pth",
     "last.pth",
+)
+
+# What draws the weights of a new network.
+_DRAWS = frozenset(
+    (
+        Tensor.normal_,
+        Tensor.uniform_,
+        nn.init.normal_,
+        nn.init.uniform_,
+        nn.init.trunc_normal_,
+        nn.init.kaiming_uniform_,
+    )
 )
 
 _SIDE_PER_TRAIN_SIZE = 1.25  # of arrays that version 0.1 prepared
@@ -72,6 +87,24 @@ class Model:
     gray_shift: int = 8
 
 
+class _NoRandomWeights(TorchFunctionMode):
+    """Leaves weights unset where they would be drawn: for networks that get all of theirs from a file.
+
+    Drawing those of a ResNet-18 takes longer than classifying a photo.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if func in _DRAWS:
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
 def load_model(path: str | Path) -> Model:
     """Load a trained model; reading it runs no code from the file.
 
@@ -102,9 +135,10 @@ def load_model(path: str | Path) -> Model:
 
 def _build(source: Path, tensors: dict[str, Tensor], meta: CheckpointMeta) -> Model:
     """Return the model that a run's checkpoint describes."""
-    network = models.build(
-        meta.network, len(meta.class_names), meta.channels, meta.image_size, meta.recipe.width
-    )
+    with _NoRandomWeights():
+        network = models.build(
+            meta.network, len(meta.class_names), meta.channels, meta.image_size, meta.recipe.width
+        )
     _copy_weights(network, tensors, source, meta.network)
     # Checkpoints of version 0.1 do not say how their images were prepared; their
     # recipe implies it.
@@ -153,7 +187,8 @@ def _load_foreign(found: archive.Archive) -> Model:
             f"{', '.join(foreign_stem.NETWORKS)}: predict with the trainer that wrote it."
         )
     side = max(found.image_size, SMALL_IMAGE)
-    network = models.build(found.network, len(found.class_names), 3, side)
+    with _NoRandomWeights():
+        network = models.build(found.network, len(found.class_names), 3, side)
     _copy_weights(network, found.load_weights(), found.path, found.network)
 
     return Model(
