@@ -249,17 +249,28 @@ def test_a_reader_that_has_seen_enough_is_no_error(predict):
     assert "Traceback" not in error
 
 
-def test_killed_in_the_middle_it_has_written_whole_lines(predict, tmp_path):
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
+def test_stopped_in_the_middle_it_has_written_whole_lines(predict, tmp_path, stop):
     photo = str(sorted((predict.dataset / "data").iterdir())[0])
     with (tmp_path / "out").open("wb") as out:
         process = subprocess.Popen(
-            predict.command("-"), cwd=predict.folder, env=predict.environment, stdin=subprocess.PIPE, stdout=out
+            predict.command("-"),
+            cwd=predict.folder,
+            env=predict.environment,
+            stdin=subprocess.PIPE,
+            stdout=out,
+            stderr=subprocess.PIPE,
         )
         with process, process.stdin:
             while (tmp_path / "out").stat().st_size == 0:  # a pipe holds some 64 KB: this waits for the reader
                 process.stdin.write(f"{photo}\n".encode() * 100)
                 process.stdin.flush()
-            process.send_signal(signal.SIGKILL)
+            process.send_signal(stop)
+            error = process.stderr.read().decode()
+    if stop == signal.SIGINT:
+        assert process.returncode == 130
+        assert error.splitlines()[-1].startswith("Interrupted. Each printed line is whole")
+        assert "Traceback" not in error
     written = (tmp_path / "out").read_bytes()
     assert written.endswith(b"\n")
     assert all(json.loads(line)["path"] == photo for line in written.splitlines())
