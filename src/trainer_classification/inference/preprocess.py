@@ -14,7 +14,6 @@ from torch import Tensor
 from trainer_classification.arrays import Uint8
 from trainer_classification.augment.reference import Layout
 from trainer_classification.data.decode import (
-    GRAY_SHIFT,
     BadImageError,
     decode_for_resize,
     decode_with_info,
@@ -23,6 +22,7 @@ from trainer_classification.data.decode import (
     plain_jpeg,
     resize_x_first,
 )
+from trainer_classification.data.formats import GRAY_SHIFT
 from trainer_classification.files import read_file
 from trainer_classification.plan import Policy, central_boxes, identity
 
