@@ -93,14 +93,20 @@ def run(
         print(f"Error: {_describe_parse_error(error, options)}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
-        print("Interrupted. Nothing is lost: run the same command to continue.", file=sys.stderr)
+        print(f"Interrupted. {_describe_stop(config_class)}", file=sys.stderr)
         return INTERRUPTED
     except _Terminated:
-        print("Terminated. Nothing is lost: run the same command to continue.", file=sys.stderr)
+        print(f"Terminated. {_describe_stop(config_class)}", file=sys.stderr)
         return TERMINATED
     except (ValueError, OSError) as error:
         print(f"Error: {_describe_error(error)}", file=sys.stderr)
         return USER_ERROR
+
+
+def _describe_stop(config_class: type[Any]) -> str:
+    """Say what a stopped command leaves."""
+    default = "Nothing is lost: run the same command to continue."
+    return str(getattr(config_class, "when_stopped", default))
 
 
 def _parse_and_call(

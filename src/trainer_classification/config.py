@@ -6,7 +6,7 @@ the logged configuration are made from these frozen dataclasses. "", 0, -1 and
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from trainer_classification.options import Option, check
 
@@ -626,6 +626,11 @@ class EvaluateConfig:
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig:
     """Classify images with a trained model, or write a dataset's predictions as Hafnia's benchmark asks for."""
+
+    when_stopped: ClassVar[str] = (
+        "Each printed line is whole, and --output-dir holds a whole dataset or none; the same command starts from "
+        "the first image."
+    )
 
     paths: Annotated[
         str,

@@ -4,9 +4,11 @@ import csv
 import json
 
 import numpy as np
+import polars as pl
 import pytest
+from hafnia.dataset.hafnia_dataset import HafniaDataset
 
-from helpers import encoded, noise, write_dataset
+from helpers import TASK, encoded, noise, write_dataset
 from trainer_classification.checkpoint.load_model import load_model
 from trainer_classification.inference.split_logits import DataOptions, run_on_split
 from trainer_classification.metrics.calibration import calibration_error, confidence_of, fit_temperature
@@ -29,6 +31,20 @@ def dataset(tmp_path_factory):
         data = encoded(noise(number, 28, 28) // 2 + 110 * (number % 2))
         rows.append({"data": data, "label": "ab"[label], "split": split, "width": 28, "height": 28})
     return write_dataset(tmp_path_factory.mktemp("final") / "tiny", rows, ["a", "b"])
+
+
+def labeled_images(count, seed=0):
+    """Training images of two classes that differ in brightness."""
+    return [
+        {
+            "data": encoded(noise(seed + number, 28, 28) // 2 + 110 * (number % 2)),
+            "label": "ab"[number % 2],
+            "split": "train",
+            "width": 28,
+            "height": 28,
+        }
+        for number in range(count)
+    ]
 
 
 def read_rows(path):
@@ -89,11 +105,8 @@ def test_without_validation_no_temperature_is_fitted(runner):
 
 
 def test_a_test_split_without_labels_is_predicted_and_gives_no_figures(runner, tmp_path):
-    given = []
-    for number in range(60):
-        data = encoded(noise(number, 28, 28) // 2 + 110 * (number % 2))
-        label, split = ("ab"[number % 2], "train") if number < 50 else (None, "test")
-        given.append({"data": data, "label": label, "split": split, "width": 28, "height": 28})
+    given = labeled_images(50)
+    given += [row | {"label": None, "split": "test"} for row in labeled_images(10, seed=50)]
     runner.dataset = write_dataset(tmp_path / "withheld", given, ["a", "b"])
     output = runner()
     assert "The test split has no labels" in output
@@ -109,3 +122,53 @@ def test_a_test_split_without_labels_is_predicted_and_gives_no_figures(runner, t
     assert [line["path"] for line in lines] == [f"data/{number:05d}.png" for number in range(50, 60)]
     assert [line["class"] for line in lines] == ["a", "b"] * 5
     assert all(0.5 <= line["confidence"] <= 1 and line["model"] == summary["model_id"] for line in lines)
+
+
+def test_rows_of_a_table_without_a_label_are_predicted(runner, tmp_path):
+    images = labeled_images(60)
+    for number, row in enumerate(images):
+        (tmp_path / f"{number}.png").write_bytes(row["data"])
+    lines = [f"{number}.png,{row['label'] if number < 50 else ''}" for number, row in enumerate(images)]
+    runner.dataset = tmp_path / "photos.csv"
+    runner.dataset.write_text("\n".join(["path,label", *lines]))
+    runner()
+
+    (folder,) = runner.experiments
+    assert runner.summary(folder)["accuracy_test"] is not None
+    found = HafniaDataset.from_path(folder / "data/predictions-train_unlabeled", check_for_images=False)
+    names = [row["path"] for row in found.samples["meta"].to_list()]
+    assert names == [f"{number}.png" for number in range(50, 60)]
+    entries = found.samples["classifications"].to_list()
+    assert [(entry["class_name"], entry["task_name"]) for (entry,) in entries] == [
+        (name, f"{TASK}/predictions") for name in "ab" * 5
+    ]
+
+
+def test_the_platform_reads_what_was_predicted(runner, tmp_path):
+    """The rows are the dataset's own, that of a broken image included; the images are looked for nowhere."""
+    given = labeled_images(50)
+    given += [row | {"label": None, "split": "test"} for row in labeled_images(10, seed=50)]
+    runner.dataset = write_dataset(tmp_path / "withheld", given, ["b", "a"])
+    table = pl.read_parquet(runner.dataset / "annotations.parquet")
+    table = table.with_columns(remote_path=pl.format("s3://bucket/{}", "file_path"))
+    table.write_parquet(runner.dataset / "annotations.parquet")
+    broken = runner.dataset / "data/00055.png"
+    broken.write_bytes(broken.read_bytes()[:40])
+    runner("--on-bad-image", "skip")
+
+    (folder,) = runner.experiments
+    found = HafniaDataset.from_path(folder / "data/predictions-test_unlabeled", check_for_images=False)
+    assert [task.name for task in found.info.tasks] == [TASK, f"{TASK}/predictions"]
+    assert found.info.meta["predictions"]["model"] == runner.summary(folder)["model_id"]
+    assert set(found.samples["split"]) == {"test"}
+
+    entries = dict(zip(found.samples["remote_path"], found.samples["classifications"].to_list(), strict=True))
+    assert entries.pop("s3://bucket/data/00055.png") == []
+    lines = (folder / "data/predictions-test_unlabeled.jsonl").read_text().splitlines()
+    rows = {f"s3://bucket/{row['path']}": row for row in map(json.loads, lines)}
+    assert entries.keys() == rows.keys()
+    for path, (entry,) in entries.items():
+        assert entry["class_name"] == rows[path]["class"]
+        assert entry["class_idx"] == ["b", "a"].index(entry["class_name"])
+        assert entry["confidence"] == pytest.approx(rows[path]["confidence"])
+        assert (entry["ground_truth"], entry["task_name"]) == (False, f"{TASK}/predictions")

@@ -20,13 +20,14 @@ import pytest
 import torch
 from PIL import Image
 
-from helpers import TASK, encoded, noise
+from helpers import TASK, encoded, noise, write_dataset
 from runner import ROOT, Runner
 from trainer_classification import cli
 from trainer_classification.checkpoint.load_model import load_model
 from trainer_classification.config import PredictConfig, PrepareConfig, TrainConfig
 from trainer_classification.data.table import open_table
 from trainer_classification.inference import command
+from trainer_classification.inference.explain import explain
 from trainer_classification.inference.predictor import Predictor
 from trainer_classification.loaders.base import LoaderRequest
 from trainer_classification.loaders.registry import choose_engine, open_loader
@@ -136,6 +137,33 @@ def test_predictions_of_the_test_split_are_the_runs_own(tmp_path, name, size):
     assert (classes == table.labels).mean() == pytest.approx(summary["accuracy_test"], abs=1e-12)
 
 
+@pytest.mark.parametrize("image_size", [0, 24])
+def test_16_bit_images_that_use_few_bits_are_seen_as_they_were_trained_on(tmp_path, image_size):
+    """Kept and resized: by 8 bits of 16 all would be black, and of one class."""
+    rows = []
+    for number in range(80):
+        pixels = (noise(number, 28, 28) // 2 + 110 * (number % 2)).astype(np.uint16) * 2  # 9 bits
+        split = "train" if number < 60 else "test"
+        rows.append({"data": encoded(pixels), "label": "ab"[number % 2], "split": split, "width": 28, "height": 28})
+    dataset = write_dataset(tmp_path / "deep", rows, ["a", "b"])
+    options = PrepareConfig(dataset=str(dataset), prepared=str(tmp_path), image_size=image_size, workers=2)
+    prepared = prepare(options)
+    assert prepared.manifest.gray_shift == 1
+    config = TrainConfig(model="resnet-small", epochs=3, batch_size=16, device="cpu", output_dir=str(tmp_path))
+    summary = train_prepared(config, prepared.folder, prepared.manifest, time.time())
+    assert summary["accuracy_test"] > 0.8
+
+    (run,) = (tmp_path / "experiments").iterdir()
+    paths = sorted((dataset / "data").iterdir())[60:]
+    for place in ("model/model.pth", "model/model.zip"):
+        predictor = Predictor(load_model(run / place), "cpu")
+        predictions = list(predictor.predict(paths))
+        right = [found.class_name == row["label"] for found, row in zip(predictions, rows[60:], strict=True)]
+        assert np.mean(right) == pytest.approx(summary["accuracy_test"])
+        opened = [found.confidence for found in predictor.predict(map(Image.open, paths))]
+        assert opened == pytest.approx([found.confidence for found in predictions], abs=1e-6)
+
+
 def test_the_newest_run_classifies_a_folder_as_json_in_order(predict):
     lines = [json.loads(line) for line in predict(predict.dataset / "data", "--top-k", "2").splitlines()]
     assert "the newest run" in predict.stderr
@@ -221,17 +249,28 @@ def test_a_reader_that_has_seen_enough_is_no_error(predict):
     assert "Traceback" not in error
 
 
-def test_killed_in_the_middle_it_has_written_whole_lines(predict, tmp_path):
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
+def test_stopped_in_the_middle_it_has_written_whole_lines(predict, tmp_path, stop):
     photo = str(sorted((predict.dataset / "data").iterdir())[0])
     with (tmp_path / "out").open("wb") as out:
         process = subprocess.Popen(
-            predict.command("-"), cwd=predict.folder, env=predict.environment, stdin=subprocess.PIPE, stdout=out
+            predict.command("-"),
+            cwd=predict.folder,
+            env=predict.environment,
+            stdin=subprocess.PIPE,
+            stdout=out,
+            stderr=subprocess.PIPE,
         )
         with process, process.stdin:
             while (tmp_path / "out").stat().st_size == 0:  # a pipe holds some 64 KB: this waits for the reader
                 process.stdin.write(f"{photo}\n".encode() * 100)
                 process.stdin.flush()
-            process.send_signal(signal.SIGKILL)
+            process.send_signal(stop)
+            error = process.stderr.read().decode()
+    if stop == signal.SIGINT:
+        assert process.returncode == 130
+        assert error.splitlines()[-1].startswith("Interrupted. Each printed line is whole")
+        assert "Traceback" not in error
     written = (tmp_path / "out").read_bytes()
     assert written.endswith(b"\n")
     assert all(json.loads(line)["path"] == photo for line in written.splitlines())
@@ -286,6 +325,8 @@ def test_the_benchmark_reads_and_scores_the_predictions(cloud, tmp_path):
     found = HafniaDataset.from_path(tmp_path / "out", check_for_images=False)
     assert [task.name for task in found.info.tasks] == [TASK, f"{TASK}/predictions"]
     assert set(pl.read_parquet(tmp_path / "out/annotations.parquet")["file_path"]) == {""}
+    made_by = explain(cloud.archives / "checkpoint.zip")[0].split(":")[0]
+    assert explain(tmp_path / "out")[1] == made_by
     entries = found.samples["classifications"].to_list()
     assert all([entry["ground_truth"] for entry in row] == [True, False] for row in entries)
     assert all(0.5 <= row[1]["confidence"] <= 1 for row in entries)

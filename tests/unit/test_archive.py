@@ -4,15 +4,19 @@ import io
 import json
 import zipfile
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torchvision.models import resnet18
 from torchvision.transforms.v2.functional import normalize
 
-from helpers import meta_of
+from helpers import meta_of, photograph
 from trainer_classification import models
 from trainer_classification.checkpoint import archive
 from trainer_classification.checkpoint.load_model import load_model
+from trainer_classification.inference.predictor import Predictor
+from trainer_classification.inference.preprocess import Preprocess
 from trainer_classification.models.normalize import Normalize
 
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
@@ -41,6 +45,18 @@ def trained(name="resnet18", channels=3, image_size=64, **more):
             module.weight.data.uniform_(0.3, 0.6)
     meta = meta_of(name, "abc", image_size=image_size, channels=channels, width=0, **more)
     return network.eval(), meta
+
+
+def write_as_hafnias_trainer(path, network, class_names, image_size, name="resnet18"):
+    """What trainer-classification 459bafb writes: a compressed zip, and the weights under a name of their own."""
+    task = {"primitive": "Classification", "name": "species", "classes": [{"name": text} for text in class_names]}
+    config = {"name": name, "task": task, "model_weight_path": "best.pth", "image_size": image_size}
+    weights = io.BytesIO()
+    torch.save(network.state_dict(), weights)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("model_config.json", json.dumps(config))
+        file.writestr("best.pth", weights.getvalue())
+    return path
 
 
 @torch.no_grad()
@@ -92,3 +108,30 @@ def test_our_reader_gets_the_weights_bit_for_bit(tmp_path):
     model = load_model(path)
     assert all(torch.equal(tensor, model.network.state_dict()[key]) for key, tensor in network.state_dict().items())
     assert (path.name, model.temperature, archive.read(path).has_checkpoint) == ("model.zip", 0.7, False)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("image_size", [48, 96])
+def test_our_predictor_sees_images_as_hafnias_trainer_does(tmp_path, image_size):
+    """Squashed to a square, antialiased, with ImageNet's mean and std; the stem is that of large images at any size."""
+    torch.manual_seed(0)
+    network = resnet18(num_classes=3).eval()
+    path = write_as_hafnias_trainer(tmp_path / "model.zip", network, "abc", image_size)
+    model = load_model(path)
+    assert (model.class_names, model.task, model.channels) == (("a", "b", "c"), "species", 3)
+
+    photos = [Image.fromarray(photograph(seed, 150, 200)) for seed in range(4)]
+    preprocess = Preprocess.of_model(model)
+    batch = preprocess.make_batch([preprocess.load(photo) for photo in photos], torch.device("cpu"))
+    squashed = [photo.resize((image_size, image_size), Image.Resampling.BILINEAR) for photo in photos]
+    assert np.abs(batch.numpy() - np.stack(squashed).astype(int)).mean() < 2  # of 255
+
+    theirs = network(normalize(batch.permute(0, 3, 1, 2) / 255, **IMAGENET)).numpy()
+    ours = Predictor(model, "cpu").compute_logits([preprocess.load(photo) for photo in photos])
+    assert np.abs(ours - theirs).max() < 1e-4 * np.abs(theirs).max()
+
+
+def test_an_archive_with_a_network_that_is_not_known_is_refused(tmp_path):
+    path = write_as_hafnias_trainer(tmp_path / "model.zip", torch.nn.Linear(1, 1), "abc", 224, "vit_b_16")
+    with pytest.raises(ValueError, match="with the network 'vit_b_16', but known are resnet18"):
+        load_model(path)

@@ -99,6 +99,9 @@ def test_errors_of_the_user_are_one_line_and_ours_keep_their_traceback(capsys):
     assert cli.run(TrainConfig, fail(OSError(28, "No space", "x.bin")), []) == 2
     assert "disk is full (x.bin)" in capsys.readouterr().err
     assert cli.run(TrainConfig, fail(KeyboardInterrupt()), []) == 130
+    assert "run the same command to continue" in capsys.readouterr().err
+    assert cli.run(PredictConfig, fail(KeyboardInterrupt()), []) == 130
+    assert "the same command starts from the first image" in capsys.readouterr().err
     with pytest.raises(ZeroDivisionError):
         cli.run(TrainConfig, lambda _: 1 / 0, [])
 

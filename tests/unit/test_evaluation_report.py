@@ -33,7 +33,13 @@ def model_of(class_names, temperature=None):
 def logits_of(class_names, labels, logits, files=None):
     splits = {"test": SimpleNamespace(origin="dataset"), "validation": SimpleNamespace(origin="cut from train")}
     manifest = SimpleNamespace(
-        dataset="tiny", version="1", fingerprint="f", task="t", class_names=list(class_names), splits=splits
+        dataset="tiny",
+        version="1",
+        fingerprint="f",
+        task="t",
+        class_names=list(class_names),
+        splits=splits,
+        gray_shift=8,
     )
     names = files or [f"{number}.png" for number in range(len(labels))]
     return SplitLogits(manifest, names, np.array(logits, np.float32), np.array(labels))
@@ -133,3 +139,11 @@ def test_a_wrong_option_is_refused_before_the_work(tmp_path, monkeypatch, option
     with pytest.raises(ValueError, match=message):
         run_evaluation(EvaluateConfig(**options))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_dataset_that_is_shown_by_other_bits_is_noted():
+    found = logits_of("ab", [0, 1], [[1, 0], [0, 1]])
+    assert build_report(model_of("ab"), found, "test").notes == ()
+    found.manifest.gray_shift = 4
+    (note,) = build_report(model_of("ab"), found, "test").notes
+    assert "lost 4 bits here, but 8 in what the model was trained on" in note

@@ -12,7 +12,7 @@ from trainer_classification.checkpoint import archive
 from trainer_classification.checkpoint import file as checkpoint
 from trainer_classification.checkpoint.model_id import model_id
 from trainer_classification.inference.explain import explain
-from trainer_classification.outputs.predictions import write_predictions
+from trainer_classification.outputs.predictions import name_classes, write_predictions
 
 META = meta_of("resnet18", "ab", image_size=64, width=0, mean=[0.5, 0.5, 0.45], fingerprint="f00d")
 
@@ -27,7 +27,7 @@ def run_folder(tmp_path):
     archive.write(tmp_path / "model", None, weights, META, "task")
     logits = np.array([[0, 1], [2, 0]], np.float32)
     path = tmp_path / "data/predictions-test_unlabeled.jsonl"
-    write_predictions(path, ["x.png", "y.png"], logits, "ab", temperature=0.5, model=model_id(weights))
+    write_predictions(path, ["x.png", "y.png"], name_classes(logits, "ab", 0.5), model=model_id(weights))
     return tmp_path
 
 
@@ -59,3 +59,16 @@ def test_predictions_are_the_likeliest_classes_with_their_confidence(run_folder)
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert [(row["path"], row["class"]) for row in rows] == [("x.png", "b"), ("y.png", "a")]
     assert [row["confidence"] for row in rows] == pytest.approx([1 / (1 + np.exp(-2)), 1 / (1 + np.exp(-4))])
+
+
+def test_a_dataset_with_predictions_names_model_and_dataset(tmp_path):
+    info = {"dataset_name": "tiny", "tasks": []}
+    (tmp_path / "dataset_info.json").write_text(json.dumps(info))
+    with pytest.raises(ValueError, match="without predictions of this trainer"):
+        explain(tmp_path)
+
+    info["meta"] = {"predictions": {"model": "0123", "manifest_fingerprint": "f00d"}}
+    (tmp_path / "dataset_info.json").write_text(json.dumps(info))
+    chain = explain(tmp_path)
+    assert chain[0].endswith("tiny, made by model 0123")
+    assert [line.split(":")[0] for line in chain[1:]] == ["model 0123", "dataset f00d"]

@@ -81,7 +81,7 @@ def test_descriptions_of_format_1_are_read_and_written_as_they_were():
     progress = meta.progress
     assert (progress.steps_done, progress.step_limit, progress.best_score, progress.seconds_spent) == (7, 4, 0.75, 1.5)
     assert meta.has_budget
-    unknown = {"task": "", "array_size": 0, "resized": None, "temperature": None}
+    unknown = {"task": "", "array_size": 0, "resized": None, "temperature": None, "gray_shift": 8}
     written = content | unknown | {"recipe": content["recipe"] | {"eval_crop": 0.0}}
     assert json.loads(json.dumps(meta.to_json())) == written
 
@@ -115,3 +115,17 @@ def test_weights_without_the_state_of_the_optimizer_are_not_resumed(tmp_path):
     path = model_file(tmp_path)
     with pytest.raises(ValueError, match=rf"weights only.*last\.pth.*--weights {path}"):
         choose_start(TrainConfig(resume=str(path)))
+
+
+@pytest.mark.parametrize("name", ["resnet-small", "resnet18", "speednet", "efficientnet-lite0"])
+def test_loading_draws_no_random_weights_and_gives_those_of_the_file(tmp_path, name):
+    """Drawing them takes longer than classifying a photo, and would move the caller's random numbers."""
+    meta = meta_of(name, "ab", image_size=64, width=8 if name == "resnet-small" else 0)
+    network = build(name, 2, 3, 64, meta.recipe.width)
+    checkpoint.save(tmp_path / "model.pth", {"model": network.state_dict()}, meta)
+    state = torch.get_rng_state()
+    found = load_model(tmp_path).network
+    assert torch.equal(torch.get_rng_state(), state)
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(found(images), network.eval()(images))

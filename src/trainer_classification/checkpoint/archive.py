@@ -53,6 +53,8 @@ class Archive:
         best: description of the checkpoint that the weights are from; None in
             archives of others.
         has_checkpoint: True if a training can be resumed from it.
+        image_size: side of the images that the network was trained for, in px.
+        task: of the dataset.
     """
 
     path: Path
@@ -60,6 +62,8 @@ class Archive:
     class_names: list[str]
     best: CheckpointMeta | None
     has_checkpoint: bool
+    image_size: int
+    task: str
 
     def load_weights(self) -> dict[str, Tensor]:
         """Read the state dict, on the CPU.
@@ -190,6 +194,8 @@ def read(path: Path) -> Archive:
                 class_names=[entry["name"] for entry in config["task"]["classes"]],
                 best=CheckpointMeta.from_json(config["best"]) if config.get("best") else None,
                 has_checkpoint=_CHECKPOINT in file.namelist(),
+                image_size=config["image_size"],
+                task=config["task"]["name"],
             )
     except Exception as error:  # zipfile and json raise many kinds on bytes that are not theirs
         raise _damaged(path, error) from error

@@ -18,7 +18,7 @@ from trainer_classification.models.resnet import SMALL_IMAGE
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-_NETWORKS = ("resnet18", "resnet34", "resnet50")
+NETWORKS = ("resnet18", "resnet34", "resnet50")
 _WEIGHT = "conv1.weight"
 _RUNNING_MEAN = "bn1.running_mean"
 # The zeros around an image are the reader's mean, and no rewriting makes them the
@@ -28,7 +28,7 @@ _LARGEST_OFFSET = 0.25
 
 def is_readable(meta: CheckpointMeta) -> bool:
     """Return True if `rewrite_stem` makes the network right for such readers, up to the border of the image."""
-    has_their_stem = meta.network in _NETWORKS and meta.image_size >= SMALL_IMAGE
+    has_their_stem = meta.network in NETWORKS and meta.image_size >= SMALL_IMAGE
     offset = _scale_and_offset(meta)[1]
     return has_their_stem and float(offset.abs().max()) <= _LARGEST_OFFSET
 

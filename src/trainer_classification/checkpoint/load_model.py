@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from trainer_classification import models
-from trainer_classification.checkpoint import archive
+from trainer_classification.checkpoint import archive, foreign_stem
 from trainer_classification.checkpoint import file as checkpoint
 from trainer_classification.checkpoint.meta import CheckpointMeta
+from trainer_classification.models.resnet import SMALL_IMAGE
 
 # Where a run's folder has its model, the best first.
 _CANDIDATES = (
@@ -22,6 +25,18 @@ _CANDIDATES = (
     "best.pth",
     "checkpoints/last.pth",
     "last.pth",
+)
+
+# What draws the weights of a new network.
+_DRAWS = frozenset(
+    (
+        Tensor.normal_,
+        Tensor.uniform_,
+        nn.init.normal_,
+        nn.init.uniform_,
+        nn.init.trunc_normal_,
+        nn.init.kaiming_uniform_,
+    )
 )
 
 _SIDE_PER_TRAIN_SIZE = 1.25  # of arrays that version 0.1 prepared
@@ -51,6 +66,7 @@ class Model:
             an image's short side; 0: the whole image.
         temperature: that the logits are divided by before the softmax, fitted on
             validation; None: not fitted.
+        gray_shift: bits that gray images of 16 and 32 bits lose.
     """
 
     network: nn.Module
@@ -68,6 +84,25 @@ class Model:
     fingerprint: str = ""
     eval_crop: float = 0.0
     temperature: float | None = None
+    gray_shift: int = 8
+
+
+class _NoRandomWeights(TorchFunctionMode):
+    """Leaves weights unset where they would be drawn: for networks that get all of theirs from a file.
+
+    Drawing those of a ResNet-18 takes longer than classifying a photo.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if func in _DRAWS:
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 def load_model(path: str | Path) -> Model:
@@ -80,17 +115,31 @@ def load_model(path: str | Path) -> Model:
 
     Raises:
         ValueError: there is no model, the file is damaged, or it is an archive of
-            another trainer, which does not say how images are normalized.
+            another trainer with a network that is not known.
     """
     source = _find_file(Path(path))
-    tensors, meta = _read(source)
-    network = models.build(
-        meta.network, len(meta.class_names), meta.channels, meta.image_size, meta.recipe.width
-    )
-    try:
-        network.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise ValueError(f"The weights in {source} do not fit a {meta.network}: {error}") from error
+    if not source.is_file():
+        raise ValueError(f"There is no model {source}.")
+    if zipfile.is_zipfile(source) and archive.is_archive(source):
+        found = archive.read(source)
+        if found.best is None:
+            return _load_foreign(found)
+        tensors = found.load_weights()
+        meta = found.best
+    else:
+        state, meta = checkpoint.load(source)
+        tensors = state.get("average", state["model"])
+
+    return _build(source, tensors, meta)
+
+
+def _build(source: Path, tensors: dict[str, Tensor], meta: CheckpointMeta) -> Model:
+    """Return the model that a run's checkpoint describes."""
+    with _NoRandomWeights():
+        network = models.build(
+            meta.network, len(meta.class_names), meta.channels, meta.image_size, meta.recipe.width
+        )
+    _copy_weights(network, tensors, source, meta.network)
     # Checkpoints of version 0.1 do not say how their images were prepared; their
     # recipe implies it.
     resized = meta.recipe.policy.crop == "resized" if meta.resized is None else meta.resized
@@ -112,6 +161,7 @@ def load_model(path: str | Path) -> Model:
         fingerprint=meta.fingerprint,
         eval_crop=meta.recipe.eval_crop,
         temperature=meta.temperature,
+        gray_shift=meta.gray_shift,
     )
 
 
@@ -124,19 +174,41 @@ def _find_file(path: Path) -> Path:
     raise ValueError(f"{path} holds no model; it may be {', '.join(_CANDIDATES)}.")
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], CheckpointMeta]:
-    """Return the state dict to use, and its description."""
-    if not path.is_file():
-        raise ValueError(f"There is no model {path}.")
-    if zipfile.is_zipfile(path) and archive.is_archive(path):
-        found = archive.read(path)
-        if found.best is None:
-            raise ValueError(
-                f"{path} is an archive of another trainer and does not say how images are normalized: use it with "
-                f"train.py --weights {path}."
-            )
-        return found.load_weights(), found.best
-    state: dict[str, Any]
-    state, meta = checkpoint.load(path)
+def _load_foreign(found: archive.Archive) -> Model:
+    """Return the model of an archive of Hafnia's own trainer.
 
-    return state.get("average", state["model"]), meta
+    Its networks are torchvision's ResNets with the stem for large images, whatever
+    the size. It resizes images whole to a square, and normalizes by the mean and
+    standard deviation of ImageNet (`trainer-classification`, 459bafb).
+    """
+    if found.network not in foreign_stem.NETWORKS:
+        raise ValueError(
+            f"{found.path} is an archive of another trainer with the network {found.network!r}, but known are "
+            f"{', '.join(foreign_stem.NETWORKS)}: predict with the trainer that wrote it."
+        )
+    side = max(found.image_size, SMALL_IMAGE)
+    with _NoRandomWeights():
+        network = models.build(found.network, len(found.class_names), 3, side)
+    _copy_weights(network, found.load_weights(), found.path, found.network)
+
+    return Model(
+        network=network.eval(),
+        name=found.network,
+        class_names=tuple(found.class_names),
+        image_size=found.image_size,
+        channels=3,
+        mean=foreign_stem.IMAGENET_MEAN,
+        std=foreign_stem.IMAGENET_STD,
+        dataset="unknown",
+        source=found.path,
+        resized=True,
+        array_size=round(_SIDE_PER_TRAIN_SIZE * found.image_size),
+        task=found.task,
+    )
+
+
+def _copy_weights(network: nn.Module, tensors: dict[str, Tensor], source: Path, name: str) -> None:
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ValueError(f"The weights in {source} do not fit a {name}: {error}") from error

@@ -94,6 +94,8 @@ class CheckpointMeta:
             known.
         temperature: that the logits are divided by before the softmax, fitted on
             validation; None: not fitted.
+        gray_shift: bits that gray images of 16 and 32 bits lost when they were
+            prepared.
     """
 
     config: dict[str, Any]
@@ -110,6 +112,7 @@ class CheckpointMeta:
     array_size: int = 0
     resized: bool | None = None
     temperature: float | None = None
+    gray_shift: int = 8
 
     @property
     def network(self) -> str:
@@ -144,6 +147,7 @@ class CheckpointMeta:
             "array_size": self.array_size,
             "resized": self.resized,
             "temperature": self.temperature,
+            "gray_shift": self.gray_shift,
             "finished": self.progress.finished,
             "state": {_PROGRESS_NAMES.get(name, name): value for name, value in progress.items()},
         }
@@ -176,6 +180,7 @@ class CheckpointMeta:
                 array_size=content.get("array_size", 0),
                 resized=content.get("resized"),
                 temperature=content.get("temperature"),
+                gray_shift=content.get("gray_shift", 8),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"its description lacks {error}") from error

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from trainer_classification.data.folder_scan import ClassFolder, FolderScan, class_name_of
 from trainer_classification.data.image_suffixes import CAMERA_SUFFIXES, PLUGINS, advise, suffix_of
-from trainer_classification.data.labeled_files import note_cleaned
+from trainer_classification.data.labeled_files import PREDICT_INSTEAD, note_cleaned
 from trainer_classification.data.split_names import SPLITS, find_split
 from trainer_classification.names import list_names, printable
 
@@ -75,7 +75,8 @@ def _advise_layout(scan: FolderScan) -> str:
     parts = []
     if images:
         parts.append(
-            f" It holds {images} images outside class folders: put each in a folder of its class's name."
+            f" It holds {images} images outside class folders: put each in a folder of its class's name. "
+            f"{PREDICT_INSTEAD}"
         )
     if tables:
         parts.append(

@@ -14,6 +14,7 @@ from trainer_classification.data.split_names import SPLITS, UNLABELED
 from trainer_classification.names import list_names, printable
 
 TASK = "image_classification"  # the name that the SDK gives to the only task
+PREDICT_INSTEAD = "To classify images without labels, use predict.py with a trained model."
 _FEW_IMAGES = 3
 
 

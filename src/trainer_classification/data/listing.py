@@ -14,6 +14,7 @@ import numpy as np
 
 from trainer_classification.data.image_suffixes import PILLOW_SUFFIXES, PLUGINS, suffix_of
 from trainer_classification.data.labeled_files import (
+    PREDICT_INSTEAD,
     LabeledFiles,
     clean_label,
     note_cleaned,
@@ -213,7 +214,8 @@ def _read_rows(table: RawTable, columns: _Columns, options: ListingOptions) -> l
 
     if not any(row.label for row in rows):
         raise ValueError(
-            f"{table.path} has no label in any of its {len(table.rows)} rows: name their column."
+            f"{table.path} has no label in any of its {len(table.rows)} rows: name their column. "
+            f"{PREDICT_INSTEAD}"
         )
 
     return rows

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
+from trainer_classification.data.formats import GRAY_SHIFT
 from trainer_classification.data.split_names import UNLABELED
 from trainer_classification.files import write_atomically
 
@@ -106,6 +107,11 @@ class Manifest:
     fingerprint: str
     format_version: int = field(default=FORMAT_VERSION)
     conflicts: list[dict[str, list[str]]] = field(default_factory=list)
+
+    @property
+    def gray_shift(self) -> int:
+        """Bits that gray images of 16 and 32 bits lost."""
+        return int(self.options.get("gray_shift", GRAY_SHIFT))
 
     @property
     def labeled_splits(self) -> list[str]:

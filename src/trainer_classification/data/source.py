@@ -18,6 +18,7 @@ from trainer_classification.data import hafnia_table
 from trainer_classification.data.folder import FolderOptions, scan_folder
 from trainer_classification.data.image_suffixes import register_plugins
 from trainer_classification.data.labeled_files import (
+    PREDICT_INSTEAD,
     TASK,
     LabeledFiles,
     note_cleaned,
@@ -294,7 +295,8 @@ def _from_table(info: dict[str, Any], table: pl.DataFrame, root: Path, task: str
     if not is_labeled.any():
         raise ValueError(
             f"The dataset {info['dataset_name']} has no labelled images of task {chosen['name']!r} (column "
-            f"'classifications' of its table): add the labels, or download the dataset again."
+            f"'classifications' of its table): add the labels, or download the dataset again. "
+            f"{PREDICT_INSTEAD}"
         )
     given_N = np.array(splits.to_list())
     splits_N = np.where(is_labeled, given_N, np.char.add(given_N, "_unlabeled"))

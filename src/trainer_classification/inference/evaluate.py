@@ -12,7 +12,7 @@ import numpy as np
 
 from trainer_classification.arrays import Bool, Int64
 from trainer_classification.checkpoint.load_model import Model, load_model
-from trainer_classification.inference.class_map import ClassMap, map_classes
+from trainer_classification.inference.class_map import map_classes
 from trainer_classification.inference.split_logits import DataOptions, SplitLogits, run_on_split
 from trainer_classification.metrics.calibration import (
     BINS,
@@ -187,7 +187,7 @@ def build_report(model: Model, found: SplitLogits, split: str) -> EvaluationRepo
             if temperature is None
             else calibration_error(confidence_of(found.logits, temperature), correct)
         ),
-        notes=_notes(classes, found, split, temperature),
+        notes=(*classes.notes, *_notes(model, found, split)),
     )
 
 
@@ -207,20 +207,25 @@ def compare_reports(first: EvaluationReport, second: EvaluationReport) -> Compar
     return compare(first.correct[np.argsort(first.files)], second_correct)
 
 
-def _notes(
-    classes: ClassMap, found: SplitLogits, split: str, temperature: float | None
-) -> tuple[str, ...]:
-    notes = list(classes.notes)
+def _notes(model: Model, found: SplitLogits, split: str) -> list[str]:
+    notes = []
     origin = found.manifest.splits[split].origin
     if origin != "dataset":
         notes.append(f"The split {split} did not come with the dataset: {origin}.")
     if split == "train":
         notes.append("These are training images, on which a model does better than on new ones.")
-    if split == "validation" and temperature is not None:
+    if split == "validation" and model.temperature is not None:
         notes.append(
             "The temperature was fitted on a validation split: on the same images its calibration error looks too low."
         )
-    return tuple(notes)
+    gray_shift = found.manifest.gray_shift
+    if gray_shift != model.gray_shift:
+        notes.append(
+            f"Gray images of 16 bits, where there are any, lost {gray_shift} bits here, but {model.gray_shift} in what "
+            "the model was trained on: it sees them darker or brighter."
+        )
+
+    return notes
 
 
 def _finite_or_none(value: Any) -> Any:

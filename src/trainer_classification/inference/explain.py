@@ -8,15 +8,17 @@ from typing import Any
 
 from trainer_classification.checkpoint.load_model import load_model
 from trainer_classification.checkpoint.model_id import model_id
-from trainer_classification.data import manifest
+from trainer_classification.data import hafnia_table, manifest
+from trainer_classification.outputs.hafnia_predictions import META
 
 
 def explain(path: Path) -> list[str]:
     """Return the chain of a file, a line for each link, itself first.
 
     Args:
-        path: predictions of a run (JSON lines), what `load_model` takes, or a
-            prepared dataset or its manifest.
+        path: predictions of a run (JSON lines), a dataset with predictions for the
+            platform, what `load_model` takes, or a prepared dataset or its
+            manifest.
 
     Raises:
         ValueError: there is no such file, or it is nothing that this trainer
@@ -24,6 +26,8 @@ def explain(path: Path) -> list[str]:
     """
     if path.suffix == ".jsonl":
         return _explain_predictions(path)
+    if (path / hafnia_table.INFO).is_file():
+        return _explain_predicted_dataset(path)
     if path.name == manifest.FILE_NAME or (path / manifest.FILE_NAME).is_file():
         return [_explain_dataset(path if path.is_dir() else path.parent)]
     return _explain_model(path)
@@ -50,6 +54,22 @@ def _explain_predictions(path: Path) -> list[str]:
     if not found[0].startswith(f"model {models[0]}:"):
         return [first, f"model {models[0]}: not the one in {model_path}"]
     return [first, *found]
+
+
+def _explain_predicted_dataset(folder: Path) -> list[str]:
+    """Explain a Hafnia dataset with predictions; its meta names the model and that model's dataset."""
+    info = hafnia_table.read_info(folder / hafnia_table.INFO)
+    origin = (info.get("meta") or {}).get(META)
+    if not origin:
+        raise ValueError(
+            f"{folder} is a Hafnia dataset without predictions of this trainer: give what predict.py wrote."
+        )
+
+    return [
+        f"predictions {folder}: {info['dataset_name']}, made by model {origin['model']}",
+        f"model {origin['model']}",
+        f"dataset {origin['manifest_fingerprint'] or 'not named'}: as it was prepared for the training",
+    ]
 
 
 def _explain_model(path: Path) -> list[str]:

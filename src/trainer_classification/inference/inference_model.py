@@ -11,8 +11,8 @@ from hafnia.dataset.hafnia_dataset_types import ModelInfo
 from hafnia.dataset.primitives import Classification
 
 from trainer_classification.checkpoint.load_model import Model
-from trainer_classification.inference.predictions import make_task
 from trainer_classification.inference.predictor import Prediction, Predictor
+from trainer_classification.outputs.hafnia_predictions import make_task
 
 if TYPE_CHECKING:
     from trainer_classification.inference.preprocess import ImageSource

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trainer_classification.checkpoint.load_model import Model, load_model
+from trainer_classification.checkpoint.model_id import model_id
 from trainer_classification.config import PredictConfig
 from trainer_classification.console import log
 from trainer_classification.environment import in_cloud
 from trainer_classification.inference.predictor import Prediction, Predictor
+from trainer_classification.outputs.hafnia_predictions import POSTFIX, write_with_predictions
 
 if TYPE_CHECKING:
-    import polars as pl
     from hafnia.dataset.hafnia_dataset import HafniaDataset
     from hafnia.dataset.hafnia_dataset_types import DatasetInfo
 
-POSTFIX = "/predictions"  # of the task's name, as the SDK's TASK_NAME_PREDICTIONS_POSTFIX
 _NO_ARCHIVE = 1
-_COLUMN = "classifications"
-_FIELDS = ("class_name", "class_idx", "confidence", "ground_truth", "task_name")
 
 
 def run_benchmark_job(config: PredictConfig) -> int:
@@ -66,8 +64,6 @@ def write_predictions(predictor: Predictor, dataset_folder: Path, output_folder:
         ValueError: it is no dataset, it has these predictions already, or no task
             of it is the model's.
     """
-    from hafnia.dataset.hafnia_dataset import HafniaDataset
-
     dataset = _read_dataset(dataset_folder)
     task = choose_task_name(dataset.info, predictor.model)
     if any(entry.name == task + POSTFIX for entry in dataset.info.tasks):
@@ -76,22 +72,22 @@ def write_predictions(predictor: Predictor, dataset_folder: Path, output_folder:
         )
 
     class_names = _class_names(dataset.info, task, predictor.model)
-    predictions = list(_with_log(predictor.predict(dataset.samples["file_path"].to_list())))
-    samples = dataset.samples.with_columns(
-        _with_predictions(dataset.samples, predictions, task, class_names)
+    predictions = [
+        None if prediction.error else (prediction.class_name, prediction.confidence)
+        for prediction in _with_log(predictor.predict(dataset.samples["file_path"].to_list()))
+    ]
+    write_with_predictions(
+        dataset,
+        task,
+        class_names,
+        predictions,
+        output_folder,
+        origin={
+            "model": model_id(predictor.model.network.state_dict()),
+            "manifest_fingerprint": predictor.model.fingerprint,
+        },
     )
-    info = dataset.info.model_copy(deep=True)
-    info.tasks.append(make_task(task + POSTFIX, class_names))
-    HafniaDataset(info=info, samples=samples.drop("file_path")).write_annotations(output_folder)
     log(f"Predictions of {task} are written to {output_folder}.")
-
-
-def make_task(name: str, class_names: Sequence[str]) -> Any:
-    """Return the SDK's description of a classification task."""
-    from hafnia.dataset.hafnia_dataset_types import TaskInfo
-    from hafnia.dataset.primitives import Classification
-
-    return TaskInfo.from_class_names(Classification, list(class_names), name)
 
 
 def choose_task_name(info: DatasetInfo, model: Model) -> str:
@@ -139,51 +135,6 @@ def _with_log(predictions: Iterator[Prediction]) -> Iterator[Prediction]:
         if prediction.error:
             log(f"{prediction.source} has no prediction: {prediction.error}.")
         yield prediction
-
-
-def _with_predictions(
-    samples: pl.DataFrame, predictions: Sequence[Prediction], task: str, class_names: Sequence[str]
-) -> pl.Series:
-    """Return the column of classifications, with a predicted one for each image that could be read."""
-    import polars as pl
-
-    index = {name: number for number, name in enumerate(class_names)}
-    there = samples[_COLUMN].to_list() if _COLUMN in samples.columns else [[]] * len(samples)
-    rows = []
-    for entries, prediction in zip(there, predictions, strict=True):
-        row = [_with_defaults(entry) for entry in entries or []]
-        if not prediction.error:
-            values = (
-                prediction.class_name,
-                index[prediction.class_name],
-                prediction.confidence,
-                False,
-                task + POSTFIX,
-            )
-            row.append(dict(zip(_FIELDS, values, strict=True)))
-        rows.append(row)
-    types = dict(
-        zip(_FIELDS, (pl.String, pl.Int64, pl.Float64, pl.Boolean, pl.String), strict=True)
-    )
-
-    return pl.Series(_COLUMN, rows, pl.List(pl.Struct(_fields_of(samples) | types)))
-
-
-def _fields_of(samples: pl.DataFrame) -> dict[str, Any]:
-    """Return the fields of the classifications that are there, with their types."""
-    import polars as pl
-
-    kind = samples.schema.get(_COLUMN)
-    inner = kind.inner if isinstance(kind, pl.List) else None
-    return (
-        {field.name: field.dtype for field in inner.fields} if isinstance(inner, pl.Struct) else {}
-    )
-
-
-def _with_defaults(entry: dict[str, Any]) -> dict[str, Any]:
-    """Return a label with the fields that predictions need, as the SDK sets them."""
-    defaults = {"confidence": 1.0, "ground_truth": True}
-    return entry | {name: value for name, value in defaults.items() if entry.get(name) is None}
 
 
 def _publish_archive(archive: Path, config: PredictConfig) -> None:

@@ -22,6 +22,7 @@ from trainer_classification.data.decode import (
     plain_jpeg,
     resize_x_first,
 )
+from trainer_classification.data.formats import GRAY_SHIFT
 from trainer_classification.files import read_file
 from trainer_classification.plan import Policy, central_boxes, identity
 
@@ -62,6 +63,7 @@ class Preprocess:
         eval_crop: side of the central square that is seen, as a fraction of the
             original's short side; 0: the whole image. Images that keep their size
             are seen whole.
+        gray_shift: bits that gray images of 16 and 32 bits lose.
     """
 
     image_size: int
@@ -69,12 +71,18 @@ class Preprocess:
     array_size: int
     resized: bool
     eval_crop: float = 0.0
+    gray_shift: int = GRAY_SHIFT
 
     @classmethod
     def of_model(cls, model: Model) -> Preprocess:
         """Return that of a model's own evaluation."""
         return cls(
-            model.image_size, model.channels, model.array_size, model.resized, model.eval_crop
+            model.image_size,
+            model.channels,
+            model.array_size,
+            model.resized,
+            model.eval_crop,
+            model.gray_shift,
         )
 
     @property
@@ -97,7 +105,7 @@ class Preprocess:
         """
         if isinstance(source, str | os.PathLike):
             return self._load_file(os.fspath(source))
-        pixels = _pixels_of(source)
+        pixels = _pixels_of(source, self.gray_shift)
         height, width = pixels.shape[:2]
         prepared = resize_x_first(pixels, self.array_size) if self.resized else self._fit(pixels)
 
@@ -142,10 +150,10 @@ class Preprocess:
             raise BadImageError(f"cannot be read: {error.strerror or error}") from None
         info = plain_jpeg(data)
         if self.resized:
-            image = decode_for_resize(info, data)
+            image = decode_for_resize(info, data, self.gray_shift)
             pixels = image.resize_x_first(self.array_size)
         else:
-            image = decode_with_info(info, data)
+            image = decode_with_info(info, data, self.gray_shift)
             pixels = self._fit(image.pixels)
         return LoadedImage(self._with_channels(pixels), image.info.width, image.info.height)
 
@@ -176,7 +184,9 @@ def _to_pillow(pixels: Uint8) -> Image:
     return Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0])
 
 
-def _pixels_of(source: Image | np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> Uint8:
+def _pixels_of(
+    source: Image | np.ndarray[tuple[int, ...], np.dtype[np.generic]], gray_shift: int
+) -> Uint8:
     """Return the pixels of a PIL image or an array, upright: uint8 [H, W, 1] or [H, W, 3].
 
     Raises:
@@ -198,6 +208,6 @@ def _pixels_of(source: Image | np.ndarray[tuple[int, ...], np.dtype[np.generic]]
                 f"an array of {array.dtype} {list(array.shape)}, which is no image"
             ) from None
     try:
-        return pixels_of_image(ImageOps.exif_transpose(source))
+        return pixels_of_image(ImageOps.exif_transpose(source), gray_shift)
     except OSError as error:
         raise BadImageError(f"cannot be decoded: {error}") from None

@@ -96,7 +96,7 @@ class Originals(Dataset[tuple[npt.NDArray[np.uint8], int, int]]):
         self.labels = table.labels
         self.channels = manifest.channels
         self.padded_side = 0 if manifest.resized else manifest.image_size
-        self.gray_shift = int(manifest.options.get("gray_shift", GRAY_SHIFT))
+        self.gray_shift = manifest.gray_shift
         self.policy = policy
         self.image_size = image_size
         self.resizes = manifest.resized or resizes(policy, manifest.image_size, image_size)

@@ -12,11 +12,9 @@ from trainer_classification.checkpoint import archive
 from trainer_classification.checkpoint import file as checkpoint
 from trainer_classification.checkpoint.model_id import model_id
 from trainer_classification.console import log
-from trainer_classification.data.table import open_table
 from trainer_classification.metrics.classification import platform_scalars
 from trainer_classification.outputs.class_tables import write_class_table, write_confusion
 from trainer_classification.outputs.model_card import write_outputs
-from trainer_classification.outputs.predictions import write_predictions
 from trainer_classification.training.best_epoch import describe_choice
 from trainer_classification.training.divergence import advise_on_divergence, check_weights
 from trainer_classification.training.evaluate import Evaluation, evaluate, evaluate_logits
@@ -30,6 +28,7 @@ from trainer_classification.training.temperature import (
 )
 from trainer_classification.training.torch_compile import TORCH_COMPILE_MODES
 from trainer_classification.training.tta import Views
+from trainer_classification.training.unlabeled import predict_unlabeled
 
 
 def finish_run(setup: Setup, state: State) -> dict[str, Any]:
@@ -65,7 +64,7 @@ def finish_run(setup: Setup, state: State) -> dict[str, Any]:
         write_outputs(setup.tracker, setup.manifest, configuration, state.history, summary, tested)
         if tested is not None:
             _write_test(setup, tested)
-        _predict_unlabeled(setup, temperature, summary["model_id"])
+        predict_unlabeled(setup, temperature, summary["model_id"])
     return summary
 
 
@@ -114,20 +113,6 @@ def _write_test(setup: Setup, tested: Evaluation) -> None:
     class_names = setup.manifest.class_names
     write_class_table(tracker.artifact_dir / "classes.csv", tested.confusion, class_names)
     write_confusion(tracker.artifact_dir / "confusion.csv", tested.confusion, class_names)
-
-
-def _predict_unlabeled(setup: Setup, temperature: float | None, model: str) -> None:
-    """Write the kept weights' predictions for each split without labels into the artifacts; rank 0 calls this alone."""
-    for split in setup.manifest.unlabeled_splits:
-        logits, _ = collect_split(setup, split)
-        if not len(logits):
-            continue
-        files = open_table(setup.inputs.folder, setup.manifest, split).files
-        path = setup.tracker.artifact_dir / f"predictions-{split}.jsonl"
-        write_predictions(
-            path, files, logits, setup.manifest.class_names, temperature=temperature, model=model
-        )
-        log(f"Predictions of {split}: {path}")
 
 
 def _test_views(setup: Setup, views: Views) -> dict[str, Any]:

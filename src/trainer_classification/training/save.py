@@ -36,6 +36,7 @@ def describe(setup: Setup, state: State, temperature: float | None = None) -> Ch
         array_size=manifest.image_size,
         resized=manifest.resized,
         temperature=temperature,
+        gray_shift=manifest.gray_shift,
     )
 
 
