@@ -387,7 +387,7 @@ def _over_white(image: Image.Image) -> Image.Image:
 def resize(pixels: Uint8, width: int, height: int) -> Uint8:
     """Resize a whole image, antialiased bilinear: uint8 [H, W, C] -> [height, width, C]."""
     if _shrinks_much(pixels.shape[1], pixels.shape[0], width, height):
-        return _resize_by_pillow(pixels, width, height)
+        return resize_by_pillow(pixels, width, height)
     from trainer_classification.kernels import resize as kernels  # numba: only prepare needs it
 
     return kernels.whole(pixels, width, height)
@@ -396,7 +396,7 @@ def resize(pixels: Uint8, width: int, height: int) -> Uint8:
 def resize_x_first(pixels: Uint8, side: int) -> Uint8:
     """Resize a whole image to a square, sharper, and transpose it: uint8 [H, W, C] -> [side, side, C] as [x, y, c]."""
     if _shrinks_much(pixels.shape[1], pixels.shape[0], side, side):
-        resized = _resize_by_pillow(
+        resized = resize_by_pillow(
             pixels, side, side, Image.Resampling.HAMMING
         )  # sharper than bilinear
         return np.ascontiguousarray(resized.swapaxes(0, 1))
@@ -409,9 +409,10 @@ def _shrinks_much(width: int, height: int, to_width: int, to_height: int) -> boo
     return width > _MAX_SHRINK * to_width or height > _MAX_SHRINK * to_height
 
 
-def _resize_by_pillow(
+def resize_by_pillow(
     pixels: Uint8, width: int, height: int, resampling: Image.Resampling = Image.Resampling.BILINEAR
 ) -> Uint8:
+    """Resize a whole image, antialiased: uint8 [H, W, C] -> [height, width, C]."""
     channels = pixels.shape[2]
     image = Image.fromarray(pixels if channels == 3 else pixels[:, :, 0])
     return np.asarray(image.resize((width, height), resampling)).reshape(height, width, channels)

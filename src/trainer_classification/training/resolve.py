@@ -156,6 +156,8 @@ def complete_recipe(
         manifest.resized,
         kind=resolved.recipe_kind,
     )
+    if manifest.mirrored_classes:
+        recipe = recipes.without_flips(recipe)
     recipe = recipes.apply_options(_with_network(config, resolved.network), recipe)
     recipe = dataclasses.replace(
         recipe, eval_crop=_choose_view(config, recipe, resolved.start, manifest)

@@ -213,9 +213,10 @@ def build_setup(inputs: Inputs, open_tracker: Callable[[], Tracker]) -> Setup:
 def log_setup(setup: Setup) -> None:
     """Log what the recipe came to with this dataset."""
     recipe = setup.recipe
+    augmentation = describe_augmentation(recipe.policy, setup.manifest.mirrored_classes)
     log(
         f"Recipe: {setup.recipe_reason}; {recipe.model}, {recipe.image_size} px, {recipe.epochs} epochs of "
-        f"{setup.plan.count:,} images; augmentation: {describe_augmentation(recipe.policy)}."
+        f"{setup.plan.count:,} images; augmentation: {augmentation}."
     )
     log(f"Validation and test see {describe_view(recipe.eval_crop)}.")
     if setup.config.eval_crop > 0 and recipe.eval_crop == 0:
