@@ -12,13 +12,14 @@ from PIL import Image, ImageDraw
 from helpers import encoded, write_dataset
 from trainer_classification.config import PrepareConfig, TrainConfig
 from trainer_classification.data import manifest
+from trainer_classification.data.decode import make_thumbnail
 from trainer_classification.plan import Policy
 from trainer_classification.preparation import mirrored_classes
 from trainer_classification.preparation.mirrored_classes import (
     MAX_IMAGES,
+    SIDE,
     choose_compared,
     find_mirrored_classes,
-    make_thumbnail,
 )
 from trainer_classification.preparation.pipeline import prepare
 from trainer_classification.recipes import describe_augmentation
@@ -58,7 +59,7 @@ def found(counts, **options):
     names = list(counts)
     labels = np.repeat(np.arange(len(names)), list(counts.values()))
     pictures = [picture(names[label], seed, **options) for seed, label in enumerate(labels)]
-    return find_mirrored_classes(np.stack([*map(make_thumbnail, pictures)]), labels, names)
+    return find_mirrored_classes(np.stack([make_thumbnail(pixels, SIDE) for pixels in pictures]), labels, names)
 
 
 @pytest.mark.parametrize(

@@ -387,7 +387,7 @@ def _over_white(image: Image.Image) -> Image.Image:
 def resize(pixels: Uint8, width: int, height: int) -> Uint8:
     """Resize a whole image, antialiased bilinear: uint8 [H, W, C] -> [height, width, C]."""
     if _shrinks_much(pixels.shape[1], pixels.shape[0], width, height):
-        return resize_by_pillow(pixels, width, height)
+        return _resize_by_pillow(pixels, width, height)
     from trainer_classification.kernels import resize as kernels  # numba: only prepare needs it
 
     return kernels.whole(pixels, width, height)
@@ -396,7 +396,7 @@ def resize(pixels: Uint8, width: int, height: int) -> Uint8:
 def resize_x_first(pixels: Uint8, side: int) -> Uint8:
     """Resize a whole image to a square, sharper, and transpose it: uint8 [H, W, C] -> [side, side, C] as [x, y, c]."""
     if _shrinks_much(pixels.shape[1], pixels.shape[0], side, side):
-        resized = resize_by_pillow(
+        resized = _resize_by_pillow(
             pixels, side, side, Image.Resampling.HAMMING
         )  # sharper than bilinear
         return np.ascontiguousarray(resized.swapaxes(0, 1))
@@ -405,14 +405,25 @@ def resize_x_first(pixels: Uint8, side: int) -> Uint8:
     return kernels.whole_x_first(pixels, side, side, _FILTER_WIDTH)
 
 
+def make_thumbnail(pixels: Uint8, side: int) -> Uint8:
+    """Return a small gray copy, to compare images by: uint8 [H, W, C] -> [side, side].
+
+    Of large images only each n-th pixel is read, which is faster than resizing
+    them.
+    """
+    step = max(1, min(pixels.shape[:2]) // (4 * side))
+    sparse = pixels[::step, ::step]
+    image = Image.fromarray(sparse if sparse.shape[2] == 3 else sparse[:, :, 0]).convert("L")
+    return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
+
+
 def _shrinks_much(width: int, height: int, to_width: int, to_height: int) -> bool:
     return width > _MAX_SHRINK * to_width or height > _MAX_SHRINK * to_height
 
 
-def resize_by_pillow(
+def _resize_by_pillow(
     pixels: Uint8, width: int, height: int, resampling: Image.Resampling = Image.Resampling.BILINEAR
 ) -> Uint8:
-    """Resize a whole image, antialiased: uint8 [H, W, C] -> [height, width, C]."""
     channels = pixels.shape[2]
     image = Image.fromarray(pixels if channels == 3 else pixels[:, :, 0])
     return np.asarray(image.resize((width, height), resampling)).reshape(height, width, channels)

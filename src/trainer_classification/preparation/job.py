@@ -33,6 +33,7 @@ from trainer_classification.data.decode import (
     decode_for_resize,
     decode_with_info,
     is_sound,
+    make_thumbnail,
     plain_jpeg,
 )
 from trainer_classification.files import read_file
@@ -45,7 +46,7 @@ from trainer_classification.preparation.job_result import (
     FormatResult,
     JobResult,
 )
-from trainer_classification.preparation.mirrored_classes import SIDE, make_thumbnail
+from trainer_classification.preparation.mirrored_classes import SIDE
 from trainer_classification.preparation.preallocated import PreallocatedRegions, RegionWriter
 
 IMAGES_PER_JOB = 500
@@ -244,10 +245,7 @@ def _process(job: Job, number: int, writers: dict[str, _FormatWriter], result: J
         result.sums[number, : pixels.shape[2]] = sums[0]
         result.squares[number, : pixels.shape[2]] = sums[1]
     if job.compared[number] and pixels is not None:
-        # Without the padding of small images; resized ones are [x, y, c].
-        resized = job.spec.layout.resized
-        thumbnail = make_thumbnail(pixels).T if resized else make_thumbnail(image.pixels)
-        result.thumbnails[job.compared[:number].sum()] = thumbnail
+        result.thumbnails[job.compared[:number].sum()] = _make_thumbnail(job, image, pixels)
     for name, stored in encoded.items():
         if stored is not None:
             writers[name].add(number, stored)
@@ -282,6 +280,13 @@ def _file_suffices(info: ImageInfo, spec: PrepareSpec) -> bool:
     return spec.layout.resized and all(
         FORMATS[name].keeps_file(info, spec) for name in spec.formats
     )
+
+
+def _make_thumbnail(job: Job, image: SourceImage, pixels: Uint8) -> Uint8:
+    """Return a thumbnail of an image as it is trained on, without the padding of small ones."""
+    if job.spec.layout.resized:
+        return make_thumbnail(pixels, SIDE).T  # of [x, y, c]
+    return make_thumbnail(image.pixels, SIDE)
 
 
 def _sum_pixels(pixels: Uint8) -> npt.NDArray[np.int64]:

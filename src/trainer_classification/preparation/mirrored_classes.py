@@ -12,7 +12,6 @@ import math
 import numpy as np
 
 from trainer_classification.arrays import Bool, Float32, Int64, Uint8
-from trainer_classification.data.decode import resize_by_pillow
 from trainer_classification.data.source import Source
 
 SIDE = 16  # px, of the copies
@@ -50,11 +49,6 @@ def choose_compared(source: Source, measured: Bool) -> Bool:
     return compared
 
 
-def make_thumbnail(pixels: Uint8) -> Uint8:
-    """Return a small gray copy: uint8 [H, W, C] -> [SIDE, SIDE]."""
-    return np.asarray(resize_by_pillow(pixels, SIDE, SIDE).mean(2), np.uint8)
-
-
 def find_mirrored_classes(
     thumbnails: Uint8, labels: Int64, class_names: list[str]
 ) -> list[list[str]]:
@@ -67,7 +61,7 @@ def find_mirrored_classes(
     match the other nearly as well as images of one class match each other.
 
     Args:
-        thumbnails: uint8 [n, SIDE, SIDE], of `make_thumbnail`.
+        thumbnails: uint8 [n, SIDE, SIDE], of `decode.make_thumbnail`.
         labels: int64 [n].
         class_names: index = label.
 
