@@ -29,7 +29,7 @@ class Stopped(Exception):  # noqa: N818  (a request, not an error)
 
     def __init__(self, code: int, path: Path) -> None:
         super().__init__(
-            f"Stopped; everything is saved. Continue with the same command and --resume {path}"
+            f"Stopped; everything is saved. Continue with: python scripts/train.py --resume {path}"
         )
         self.code = code
 

@@ -23,7 +23,12 @@ from trainer_classification.loaders.registry import EngineChoice, choose_engine
 from trainer_classification.models.speednet import least_side
 from trainer_classification.recipes import Recipe
 from trainer_classification.training.distributed import World
-from trainer_classification.training.start_checkpoint import StartCheckpoint, choose_start
+from trainer_classification.training.start_checkpoint import (
+    StartCheckpoint,
+    choose_start,
+    explain_refusal,
+    reads_options,
+)
 from trainer_classification.training.tta import check_views
 
 RecipeKind = Literal["standard", "speed"]
@@ -114,6 +119,7 @@ def resolve(
         ValueError: what the user asked for is not possible here; says what to do.
     """
     start = choose_start(config)
+    _check_dataset(start, dataset)
     device, device_reason = choose_device(config.device)
     dtype, dtype_reason = choose_precision(device, config.amp)
     network = _choose_network(config, start)
@@ -148,16 +154,7 @@ def complete_recipe(
     Raises:
         ValueError: an option does not fit the dataset.
     """
-    recipe, reason = recipes.recipe_for(
-        manifest.dataset,
-        manifest.train_size,
-        manifest.channels,
-        manifest.splits["train"].count,
-        manifest.resized,
-        kind=resolved.recipe_kind,
-    )
-    if manifest.mirrored_classes:
-        recipe = recipes.without_flips(recipe)
+    recipe, reason = _choose_recipe(config, resolved, manifest)
     recipe = recipes.apply_options(_with_network(config, resolved.network), recipe)
     recipe = dataclasses.replace(
         recipe, eval_crop=_choose_view(config, recipe, resolved.start, manifest)
@@ -166,6 +163,25 @@ def complete_recipe(
     check_views(config.tta, recipe.policy)
 
     return recipe, reason
+
+
+def _choose_recipe(
+    config: TrainConfig, resolved: Resolved, manifest: Manifest
+) -> tuple[Recipe, str]:
+    """Return the recipe of the run that is resumed with its options, else that of the dataset."""
+    start = resolved.start
+    if reads_options(config) and start.kind == "resume" and start.meta is not None:
+        return start.meta.recipe, "that of the resumed run"
+
+    recipe, reason = recipes.recipe_for(
+        manifest.dataset,
+        manifest.train_size,
+        manifest.channels,
+        manifest.splits["train"].count,
+        manifest.resized,
+        kind=resolved.recipe_kind,
+    )
+    return (recipes.without_flips(recipe) if manifest.mirrored_classes else recipe), reason
 
 
 def _choose_view(
@@ -185,6 +201,15 @@ def _choose_view(
     ):
         return start.meta.recipe.eval_crop
     return recipe.eval_crop
+
+
+def _check_dataset(start: StartCheckpoint, dataset: Dataset) -> None:
+    """Raise ValueError if a checkpoint of another dataset would be resumed, before anything is prepared."""
+    if start.kind != "resume" or start.meta is None or start.path is None:
+        return
+    if start.meta.dataset != dataset.name:
+        names = f"{start.meta.dataset} / {dataset.name}"
+        raise explain_refusal(start.path, f"its dataset differs ({names})")
 
 
 def _choose_network(config: TrainConfig, start: StartCheckpoint) -> str:
