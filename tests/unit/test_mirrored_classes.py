@@ -14,7 +14,7 @@ from trainer_classification.config import PrepareConfig, TrainConfig
 from trainer_classification.data import manifest
 from trainer_classification.data.decode import make_thumbnail
 from trainer_classification.plan import Policy
-from trainer_classification.preparation import mirrored_classes
+from trainer_classification.preparation import build, mirrored_classes
 from trainer_classification.preparation.mirrored_classes import (
     MAX_IMAGES,
     SIDE,
@@ -156,15 +156,21 @@ def test_of_other_classes_prepare_says_nothing(arrows, capsys):
     assert "flip" not in capsys.readouterr().err
 
 
-def test_only_training_images_are_compared(arrows, tmp_path):
-    config = arrows(count=30)
-    folder = Path(config.dataset)
-    import polars as pl
+def test_only_training_images_are_compared_and_none_that_is_bad(arrows, monkeypatch):
+    compared = []
 
-    table = pl.read_parquet(folder / "annotations.parquet")
-    split = ["train" if i < 6 else "test" for i in range(len(table))]
-    table.with_columns(pl.Series("split", split)).write_parquet(folder / "annotations.parquet")
-    assert prepare(config).manifest.mirrored_classes == []
+    def find(thumbnails, labels, _):
+        assert thumbnails.reshape(len(labels), -1).std(1).all(), "a bad image has a blank thumbnail"
+        compared.append(len(labels))
+        return []
+
+    monkeypatch.setattr(build, "find_mirrored_classes", find)
+    config = dataclasses.replace(arrows(), on_bad_image="skip")
+    for number in range(3):
+        (Path(config.dataset) / f"data/{number:05d}.png").write_bytes(b"")
+    splits = prepare(config).manifest.splits
+    assert set(splits) == {"train", "validation", "test"}
+    assert compared == [splits["train"].count]
 
 
 def test_a_manifest_from_before_opens_without_pairs(arrows):
