@@ -31,7 +31,7 @@ from cyclopts import (
 from trainer_classification import option_file, option_hints
 from trainer_classification.config import COMMANDS
 from trainer_classification.environment import launched, name_user
-from trainer_classification.options import Option, flag, options_of
+from trainer_classification.options import Option, flag, mark_given, options_of
 
 Config = TypeVar("Config")
 
@@ -239,7 +239,9 @@ def _build_app(config_class: type[Config], function: Callable[[Config], int | No
             name: "\n".join(given).replace(_DASH, "-")
             for name, given in zip(rest, arguments, strict=False)
         }
-        return function(config_class(**lines, **values))
+        config = config_class(**lines, **values)
+        mark_given(config, values)
+        return function(config)
 
     # cyclopts reads the parameters from the signature.
     parameters = [

@@ -504,7 +504,8 @@ class TrainConfig:
     resume: Annotated[
         str,
         Option(
-            "Checkpoint to continue from: a path, or auto (the newest of this project, if there is one).",
+            "Run to continue, with its options: its folder, its last.pth, or auto (the newest of this project, if "
+            "there is one).",
             "Run",
         ),
     ] = ""

@@ -41,6 +41,11 @@ def launched() -> bool:
     return all(name in os.environ for name in _LAUNCHER_VARIABLES)
 
 
+def on_several_machines() -> bool:
+    """Return True if a launcher has started processes on other machines, too."""
+    return launched() and os.environ["WORLD_SIZE"] != os.environ.get("LOCAL_WORLD_SIZE")
+
+
 def in_cloud() -> bool:
     """Return True in a run of Training-aaS; this is the SDK's own rule."""
     return os.environ.get("HAFNIA_CLOUD", "").lower() == "true"

@@ -8,6 +8,7 @@ import annotations`), because the SDK's form builder reads them.
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from typing import Any, Self, get_args, get_type_hints
 
 
@@ -77,6 +78,29 @@ def options_of(config: type[Any]) -> dict[str, tuple[Any, Option, Any]]:
 def flag(name: str) -> str:
     """Return a field's name as it is written on a command line: batch_size becomes --batch-size."""
     return "--" + name.replace("_", "-")
+
+
+_GIVEN = "_given"  # attribute of a config that a command line has made
+
+
+def mark_given(config: Any, names: Iterable[str]) -> None:
+    """Note which options of a config were given, for `given_options`."""
+    object.__setattr__(config, _GIVEN, frozenset(names))
+
+
+def given_options(config: Any) -> frozenset[str]:
+    """Return the names of the options that were given: those on the command line, even where they are the default.
+
+    Of a config that no command line has made, these are the options that differ
+    from their default.
+    """
+    marked = getattr(config, _GIVEN, None)
+    if marked is not None:
+        return frozenset(marked)
+    options = options_of(type(config))
+    return frozenset(
+        name for name, (_, _, default) in options.items() if getattr(config, name) != default
+    )
 
 
 def check(config: Any) -> None:

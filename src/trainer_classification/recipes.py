@@ -10,6 +10,7 @@ from trainer_classification.config import ModelName, TrainConfig
 from trainer_classification.plan import Policy
 
 RecipeKind = Literal["standard", "speed", "finetune"]
+_LISTED_PAIRS = 4  # of classes, in a line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,12 +259,26 @@ def recipe_for(
     return recipe, f"derived from {count} images of {image_size} px with {channels} channels"
 
 
-def describe_augmentation(policy: Policy) -> str:
-    """Return what an augmentation does to an image, for the user."""
-    flips = (
-        "no flips" if policy.flip == "none" else f"{policy.flip} flips, which --flip none turns off"
-    )
-    parts = [flips]
+def without_flips(recipe: Recipe) -> Recipe:
+    """Return the recipe of a dataset whose classes mirror into each other."""
+    return dataclasses.replace(recipe, policy=dataclasses.replace(recipe.policy, flip="none"))
+
+
+def describe_pairs(pairs: list[list[str]]) -> str:
+    """Return the first pairs of classes as text: "left and right, b and d, ..."."""
+    more = ["..."] if len(pairs) > _LISTED_PAIRS else []
+    return ", ".join([*(" and ".join(pair) for pair in pairs[:_LISTED_PAIRS]), *more])
+
+
+def describe_augmentation(policy: Policy, mirrored_classes: list[list[str]] | None = None) -> str:
+    """Return what an augmentation does to an image, for the user.
+
+    Args:
+        policy: of the recipe.
+        mirrored_classes: pairs of classes that mirror into each other, of the
+            manifest.
+    """
+    parts = [_describe_flips(policy.flip, mirrored_classes or [])]
     if policy.crop == "shift" and policy.shift:
         parts.append(f"shifts of up to {policy.shift} px")
     if policy.crop == "resized":
@@ -271,6 +286,15 @@ def describe_augmentation(policy: Policy) -> str:
     if policy.cutout:
         parts.append(f"a blank square of {policy.cutout} px")
     return ", ".join(parts)
+
+
+def _describe_flips(flip: str, mirrored_classes: list[list[str]]) -> str:
+    pairs = describe_pairs(mirrored_classes)
+    if flip == "none":
+        reason = f", because classes mirror into each other ({pairs}); --flip random turns them on"
+        return f"no flips{reason if pairs else ''}"
+    warning = f", although classes mirror into each other ({pairs})"
+    return f"{flip} flips, which --flip none turns off{warning if pairs else ''}"
 
 
 def _fit(recipe: Recipe, image_size: int, count: int, resized: bool) -> Recipe:

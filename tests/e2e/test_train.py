@@ -134,8 +134,8 @@ def test_a_resumed_run_ends_with_the_weights_and_metrics_of_a_straight_one(in_pr
 
 def test_resuming_with_another_recipe_says_what_differs(in_process, tmp_path):
     in_process("killed", stop_after=3, save_each=True)
-    with pytest.raises(ValueError, match=r"recipe differs \(learning_rate 0.1 / 0.2\)"):
-        in_process("resumed", resume=str(newest(tmp_path / "killed")), learning_rate=0.2)
+    with pytest.raises(ValueError, match=r"recipe differs \(batch_size 16 / 32\)"):
+        in_process("resumed", resume=str(newest(tmp_path / "killed")), batch_size=32)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_a_wrong_path_is_found_before_preparing(in_process, tmp_path, options, m
 
 def test_a_refused_start_leaves_no_folder_of_a_run(in_process, tmp_path):
     in_process("before", stop_after=1, save_each=True)
-    for options in ({"shift": 28}, {"resume": str(newest(tmp_path / "before")), "learning_rate": 9.0}):
+    for options in ({"shift": 28}, {"resume": str(newest(tmp_path / "before")), "batch_size": 32}):
         with pytest.raises(ValueError, match=r"--shift is 28|cannot be resumed"):
             in_process("a", **options)
         assert not (tmp_path / "a").exists()
@@ -283,8 +283,8 @@ def test_sigterm_writes_a_checkpoint_says_how_to_go_on_and_auto_goes_on(runner):
     assert "Traceback" not in rest
     stopped = checkpoint.load_meta(newest(runner.folder / ".data"))
     assert stopped.progress.epoch >= 2
-    again = runner("--epochs", "4000", "--project-name", "stopped", "--resume", "auto", "--learning-rate", "9", code=2)
-    assert "learning_rate 0.1 / 9" in again
+    again = runner("--epochs", "4000", "--project-name", "stopped", "--resume", "auto", "--batch-size", "8", code=2)
+    assert "batch_size 16 / 8" in again
 
 
 def test_in_the_cloud_the_platforms_folders_are_used(runner, tmp_path):

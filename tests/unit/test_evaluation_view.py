@@ -93,6 +93,7 @@ def completed(config, start, resized=True):
         resized=resized,
         splits={"train": SimpleNamespace(count=400)},
         fingerprint="f",
+        mirrored_classes=[],
     )
     resolved = SimpleNamespace(recipe_kind="standard", network="auto", start=SimpleNamespace(meta=start))
     return complete_recipe(config, resolved, manifest)[0].eval_crop

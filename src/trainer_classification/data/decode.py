@@ -405,6 +405,18 @@ def resize_x_first(pixels: Uint8, side: int) -> Uint8:
     return kernels.whole_x_first(pixels, side, side, _FILTER_WIDTH)
 
 
+def make_thumbnail(pixels: Uint8, side: int) -> Uint8:
+    """Return a small gray copy, to compare images by: uint8 [H, W, C] -> [side, side].
+
+    Of large images only each n-th pixel is read, which is faster than resizing
+    them.
+    """
+    step = max(1, min(pixels.shape[:2]) // (4 * side))
+    sparse = pixels[::step, ::step]
+    image = Image.fromarray(sparse if sparse.shape[2] == 3 else sparse[:, :, 0]).convert("L")
+    return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
+
+
 def _shrinks_much(width: int, height: int, to_width: int, to_height: int) -> bool:
     return width > _MAX_SHRINK * to_width or height > _MAX_SHRINK * to_height
 

@@ -9,6 +9,9 @@ from trainer_classification.arrays import Int64
 
 GRAY_SHIFT = 8  # bits that gray images of 16 and 32 bits lose: the upper 8 of 16 are kept
 
+# Larger images are stored at this many training sizes: a crop is seldom enlarged.
+SIDE_PER_TRAIN_SIZE = 1.25
+
 
 @dataclass(frozen=True)
 class ArrayLayout:

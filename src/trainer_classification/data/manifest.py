@@ -80,6 +80,8 @@ class Manifest:
             one split.
         conflicts: {"classes", "files"} of each group of equal images with more
             than one label.
+        mirrored_classes: names of the two classes of each pair whose images mirror
+            into each other, so that flips are off by default.
         options: the options that shaped the bytes.
         fingerprint: hash of source and options; equal fingerprints mean equal
             bytes.
@@ -107,6 +109,7 @@ class Manifest:
     fingerprint: str
     format_version: int = field(default=FORMAT_VERSION)
     conflicts: list[dict[str, list[str]]] = field(default_factory=list)
+    mirrored_classes: list[list[str]] = field(default_factory=list)
 
     @property
     def gray_shift(self) -> int:

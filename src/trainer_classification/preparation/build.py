@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from trainer_classification.arrays import Int64
+from trainer_classification.arrays import Bool, Int64
 from trainer_classification.config import PrepareConfig
 from trainer_classification.console import log
 from trainer_classification.data import manifest, table
@@ -34,6 +34,10 @@ from trainer_classification.preparation.format import PrepareSpec
 from trainer_classification.preparation.formats import FORMATS
 from trainer_classification.preparation.inspect import DatasetInfo
 from trainer_classification.preparation.job_result import JobResult
+from trainer_classification.preparation.mirrored_classes import (
+    choose_compared,
+    find_mirrored_classes,
+)
 from trainer_classification.preparation.plan_regions import RegionPlan, plan_regions
 from trainer_classification.preparation.problems import (
     find_conflicts,
@@ -100,12 +104,14 @@ class _Decoded:
         result: of all jobs, one row per image of the source.
         plan: the preallocated regions.
         measured: bool [n], the images that the statistics are taken of.
+        compared: bool [n], the images that `result` has thumbnails of.
     """
 
     stems: list[Path]
     result: JobResult
     plan: RegionPlan
     measured: npt.NDArray[np.bool_]
+    compared: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -204,14 +210,15 @@ def _decode(build: Build) -> _Decoded:
 
     plan = plan_regions(source, build.spec, build.fractions, folder / "parts", build.workers)
     measured = statistics.choose_measured(source, build.spec.layout)
-    jobs = _make_jobs(build, plan, measured)
+    compared = choose_compared(source, measured)
+    jobs = _make_jobs(build, plan, measured, compared)
     _run_all(build, jobs)
     result = job_result.concatenate([job_result.load(one.stem) for one in jobs])
 
-    return _Decoded([one.stem for one in jobs], result, plan, measured)
+    return _Decoded([one.stem for one in jobs], result, plan, measured, compared)
 
 
-def _make_jobs(build: Build, plan: RegionPlan, measured: npt.NDArray[np.bool_]) -> list[job.Job]:
+def _make_jobs(build: Build, plan: RegionPlan, measured: Bool, compared: Bool) -> list[job.Job]:
     source = build.info.source
     jobs = []
     for number, start in enumerate(range(0, len(source.files), job.IMAGES_PER_JOB)):
@@ -223,6 +230,7 @@ def _make_jobs(build: Build, plan: RegionPlan, measured: npt.NDArray[np.bool_]) 
                 spec=build.spec,
                 stem=build.folder / "parts" / f"{number:06d}",
                 measured=measured[rows],
+                compared=compared[rows],
                 samples=None if plan.samples is None else plan.samples[rows],
                 regions={name: regions.select(rows) for name, regions in plan.regions.items()},
             )
@@ -351,8 +359,18 @@ def _describe(build: Build, decoded: _Decoded, parts: _Splits, layout: ArrayLayo
         unlabelled=source.unlabelled,
         duplicates=find_duplicates(files, hashes, parts.split_of),
         conflicts=find_conflicts(files, hashes, class_of),
+        mirrored_classes=_find_mirrored_classes(build, decoded, train),
         options=_describe_options(build),
         fingerprint=info.fingerprint,
+    )
+
+
+def _find_mirrored_classes(build: Build, decoded: _Decoded, train: Int64) -> list[list[str]]:
+    source = build.info.source
+    compared = np.flatnonzero(decoded.compared)
+    kept = np.isin(compared, train)
+    return find_mirrored_classes(
+        decoded.result.thumbnails[kept], source.labels[compared[kept]], source.class_names
     )
 
 

@@ -17,7 +17,7 @@ from trainer_classification.config import PrepareConfig
 from trainer_classification.console import log
 from trainer_classification.data import manifest
 from trainer_classification.data.decode import is_gray, read_size
-from trainer_classification.data.formats import ArrayLayout
+from trainer_classification.data.formats import SIDE_PER_TRAIN_SIZE, ArrayLayout
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.data.source import Source, find_dataset, read_options
 from trainer_classification.environment import in_cloud
@@ -25,9 +25,6 @@ from trainer_classification.names import safe_component
 from trainer_classification.preparation import disk
 
 _KEEP_SIZE = 64  # px: images up to here are stored as they are
-_SIDE_PER_TRAIN_SIZE = (
-    1.25  # larger ones are stored at this many training sizes: a crop is seldom enlarged
-)
 _SMALL = 96  # px: networks that were trained on photographs make little of smaller images
 _CHECKED_FOR_COLOR = 64  # images that say whether the dataset is gray, until all are decoded
 
@@ -127,7 +124,7 @@ def _describe(config: PrepareConfig, source: Source, train_size: int, reason: st
     """Work out what follows from the size of the images that the network sees."""
     longest = int(source.sizes.max())
     resized = longest > _KEEP_SIZE or train_size != longest
-    side = round(_SIDE_PER_TRAIN_SIZE * train_size) if resized else longest
+    side = round(SIDE_PER_TRAIN_SIZE * train_size) if resized else longest
 
     fingerprint = _fingerprint(config, source, side, resized, train_size)
     folder = _target_folder(config, source, fingerprint, train_size, side)

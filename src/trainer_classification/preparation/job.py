@@ -33,6 +33,7 @@ from trainer_classification.data.decode import (
     decode_for_resize,
     decode_with_info,
     is_sound,
+    make_thumbnail,
     plain_jpeg,
 )
 from trainer_classification.files import read_file
@@ -45,11 +46,12 @@ from trainer_classification.preparation.job_result import (
     FormatResult,
     JobResult,
 )
+from trainer_classification.preparation.mirrored_classes import SIDE
 from trainer_classification.preparation.preallocated import PreallocatedRegions, RegionWriter
 
 IMAGES_PER_JOB = 500
 VERSION = (
-    5  # of the part files and of how images are decoded: parts of another version are not continued
+    6  # of the part files and of how images are decoded: parts of another version are not continued
 )
 
 _AT_SUFFIX = ".at"
@@ -66,6 +68,7 @@ class Job:
         spec: what to make of them.
         stem: path of the part files without their suffix.
         measured: bool [n], whose pixels count for the statistics.
+        compared: bool [n], those of them of which a thumbnail is kept.
         deadly: paths of images that have ended a worker process; they count as
             bad.
         samples: int64 [n], the sample ids if every image is good; None if there
@@ -79,6 +82,7 @@ class Job:
     spec: PrepareSpec
     stem: Path
     measured: npt.NDArray[np.bool_]
+    compared: npt.NDArray[np.bool_]
     samples: npt.NDArray[np.int64] | None
     regions: dict[str, PreallocatedRegions]
     deadly: frozenset[str] = frozenset()
@@ -181,7 +185,7 @@ def _hash_file(path: str) -> str:
 
 def run_job(job: Job) -> None:
     """Decode and write the images of a job, and save its result."""
-    result = _empty_result(len(job))
+    result = _empty_result(job)
     with ExitStack() as stack:
         writers = {name: _FormatWriter(job, name, stack) for name in job.spec.formats}
         at_work = stack.enter_context(_ImageAtWork(job))
@@ -194,7 +198,8 @@ def run_job(job: Job) -> None:
     dataclasses.replace(result, reasons=np.array(reasons), formats=formats).save(job.stem)
 
 
-def _empty_result(count: int) -> JobResult:
+def _empty_result(job: Job) -> JobResult:
+    count = len(job)
     return JobResult(
         hashes=np.zeros(count, "<U32"),
         reasons=np.zeros(count, "<U1"),
@@ -204,6 +209,7 @@ def _empty_result(count: int) -> JobResult:
         peaks=np.zeros(count, np.int64),
         sums=np.zeros((count, 3), np.int64),
         squares=np.zeros((count, 3), np.int64),
+        thumbnails=np.zeros((job.compared.sum(), SIDE, SIDE), np.uint8),
         formats={},
     )
 
@@ -238,6 +244,8 @@ def _process(job: Job, number: int, writers: dict[str, _FormatWriter], result: J
         sums = _sum_pixels(pixels)
         result.sums[number, : pixels.shape[2]] = sums[0]
         result.squares[number, : pixels.shape[2]] = sums[1]
+    if job.compared[number] and pixels is not None:
+        result.thumbnails[job.compared[:number].sum()] = _make_thumbnail(job, image, pixels)
     for name, stored in encoded.items():
         if stored is not None:
             writers[name].add(number, stored)
@@ -272,6 +280,13 @@ def _file_suffices(info: ImageInfo, spec: PrepareSpec) -> bool:
     return spec.layout.resized and all(
         FORMATS[name].keeps_file(info, spec) for name in spec.formats
     )
+
+
+def _make_thumbnail(job: Job, image: SourceImage, pixels: Uint8) -> Uint8:
+    """Return a thumbnail of an image as it is trained on, without the padding of small ones."""
+    if job.spec.layout.resized:
+        return make_thumbnail(pixels, SIDE).T  # of [x, y, c]
+    return make_thumbnail(image.pixels, SIDE)
 
 
 def _sum_pixels(pixels: Uint8) -> npt.NDArray[np.int64]:

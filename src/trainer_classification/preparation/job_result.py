@@ -47,7 +47,7 @@ class FormatResult:
 
 @dataclass(frozen=True)
 class JobResult:
-    """What a job found, one row per image; bad images have a reason and zeros.
+    """What a job found, one row per image unless noted; bad images have a reason and zeros.
 
     Attributes:
         hashes: str [n], xxh3-128 of the file's bytes; "" if it could not be read.
@@ -59,6 +59,8 @@ class JobResult:
             others.
         sums, squares: int64 [n, 3], of the pixel values in the array, per
             channel; 0 for images that are not measured.
+        thumbnails: uint8 [m, 16, 16], small gray copies of the m images that are
+            compared.
         formats: by the name of the format.
     """
 
@@ -70,6 +72,7 @@ class JobResult:
     peaks: npt.NDArray[np.int64]
     sums: npt.NDArray[np.int64]
     squares: npt.NDArray[np.int64]
+    thumbnails: npt.NDArray[np.uint8]
     formats: dict[str, FormatResult]
 
     def save(self, stem: Path) -> None:

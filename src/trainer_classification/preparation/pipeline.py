@@ -18,7 +18,7 @@ from trainer_classification.preparation.build import Build, build_dataset
 from trainer_classification.preparation.format import PrepareSpec
 from trainer_classification.preparation.formats import FORMATS
 from trainer_classification.preparation.inspect import DatasetInfo, inspect, read_prepared
-from trainer_classification.preparation.summary import print_summary, warn_of_conflicts
+from trainer_classification.preparation.summary import log_findings, print_summary
 from trainer_classification.preparation.workers import Workers
 
 
@@ -107,7 +107,7 @@ def write(
         spec = PrepareSpec(info.layout, _missing(wanted, before, accept_existing))
         if before is not None and not spec.formats:
             log(f"{info.name} is prepared already in {info.folder}.")
-            warn_of_conflicts(before)
+            log_findings(before)
             return Prepared(info.folder, before)
 
         listed = ", ".join(spec.formats) or "its table"

@@ -16,6 +16,7 @@ from trainer_classification.data.manifest import Manifest
 from trainer_classification.data.source import Source
 from trainer_classification.data.table import open_table
 from trainer_classification.names import printable
+from trainer_classification.recipes import describe_pairs
 
 _LISTED = 10
 
@@ -53,7 +54,7 @@ def print_summary(folder: Path, manifest: Manifest, source: Source, seconds: flo
 
     for line in _lines(manifest):
         log(line)
-    warn_of_conflicts(manifest)
+    log_findings(manifest)
     megabytes = sum(info.bytes for info in manifest.files.values()) / 1e6
     log(
         f"{len(source.files) / seconds:,.0f} img/s, {seconds:.1f} s, {megabytes:,.1f} MB in {folder}"
@@ -83,7 +84,18 @@ def _tabulate_left_out(left_out: Mapping[str, int]) -> Table:
     return table
 
 
-def warn_of_conflicts(manifest: Manifest) -> None:
+def log_findings(manifest: Manifest) -> None:
+    """Log what the user should know of a dataset before training on it."""
+    _warn_of_conflicts(manifest)
+    if manifest.mirrored_classes:
+        pairs = describe_pairs(manifest.mirrored_classes)
+        log(
+            f"Note: mirror images of one class look like another ({pairs}), so training flips no images by default; "
+            f"--flip random turns flips on."
+        )
+
+
+def _warn_of_conflicts(manifest: Manifest) -> None:
     """Log the images that lie under several labels, if there are any."""
     if not manifest.conflicts:
         return

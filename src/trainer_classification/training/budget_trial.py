@@ -99,7 +99,9 @@ def _choose_feature_side(inputs: Inputs) -> Inputs:
         f"Budget: features of {count:,} images of {side} px, about {duration(estimate(side))} of the "
         f"{duration(max(0.0, seconds_left))} left of {inputs.config.budget}."
     )
-    return dataclasses.replace(inputs, config=dataclasses.replace(inputs.config, image_size=side))
+    return dataclasses.replace(
+        inputs, resolved=dataclasses.replace(inputs.resolved, feature_side=side)
+    )
 
 
 def _find_planned_run(inputs: Inputs) -> CheckpointMeta | None:

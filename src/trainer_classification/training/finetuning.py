@@ -7,6 +7,7 @@ from typing import Protocol
 
 from trainer_classification import recipes
 from trainer_classification.config import TrainConfig
+from trainer_classification.data.formats import SIDE_PER_TRAIN_SIZE
 from trainer_classification.models import efficientnet
 from trainer_classification.models.catalogue import NETWORKS
 from trainer_classification.options import flag, options_of
@@ -123,25 +124,29 @@ def choose_image_size(
     if kind != "finetune" or config.image_size or not dataset.are_photographs:
         return 0
     if start.meta is not None:
-        return start.meta.image_size
+        return round(start.meta.array_size / SIDE_PER_TRAIN_SIZE)
     return NETWORKS[start.network].weights_side if start.network in NETWORKS else 0
 
 
-def freezes_backbone(config: TrainConfig, kind: RecipeKind, on_cpu: bool) -> bool:
+def freezes_backbone(
+    config: TrainConfig, kind: RecipeKind, start: StartCheckpoint, on_cpu: bool
+) -> bool:
     """Return whether only the head is fitted; on a CPU it is, unless options ask for an ordinary training."""
+    if start.kind == "resume" and start.meta is not None:
+        return start.meta.recipe.freeze == "backbone"
     if config.freeze != "auto":
         return config.freeze == "backbone"
     return kind == "finetune" and on_cpu and not loop_options(config)
 
 
 def complete_freeze(
-    config: TrainConfig, freezes: bool, recipe: Recipe, start: StartCheckpoint
+    freezes: bool, feature_side: int, recipe: Recipe, start: StartCheckpoint
 ) -> Recipe:
     """Return the recipe as it is with a frozen backbone, if that is so.
 
     Args:
-        config: what the user asked for.
         freezes: of `freezes_backbone`.
+        feature_side: side in px that a budget has chosen; 0: the recipe's.
         recipe: of the dataset.
         start: what the training starts from.
 
@@ -158,7 +163,7 @@ def complete_freeze(
     return dataclasses.replace(
         recipe,
         freeze="backbone",
-        image_size=config.image_size or recipe.image_size,
+        image_size=feature_side or recipe.image_size,
         epochs=1,
         unfreeze_after=0,
         ema=0.0,

@@ -27,6 +27,7 @@ from trainer_classification.training.features import time_features
 from trainer_classification.training.progressive import image_size
 from trainer_classification.training.resolve import Resolved
 from trainer_classification.training.resume import start_state
+from trainer_classification.training.resume_options import restore_options
 from trainer_classification.training.save import collect_tensors, describe
 from trainer_classification.training.setup import Inputs, Setup, build_setup, log_setup
 from trainer_classification.training.start_checkpoint import output_folder
@@ -47,6 +48,7 @@ def would_work(config: TrainConfig, started: float) -> bool:
     for one that ran out of memory.
     """
     try:
+        config = restore_options(config)
         with join_run(config, started, _check_sample_and_prepare) as inputs:
             if not preflight(inputs):
                 raise _FailedCheckError  # skips the end of `join_run`, which waits for the other processes

@@ -29,7 +29,12 @@ from trainer_classification.training.finetuning import (
     complete_freeze,
     freezes_backbone,
 )
-from trainer_classification.training.start_checkpoint import StartCheckpoint, choose_start
+from trainer_classification.training.start_checkpoint import (
+    StartCheckpoint,
+    choose_start,
+    explain_refusal,
+    reads_options,
+)
 from trainer_classification.training.tta import check_views
 
 _TOO_SMALL = 128  # px: ImageNet weights pay from larger sides on, see docs/models.md
@@ -107,6 +112,8 @@ class Resolved:
         engine: that delivers the batches, with its reason.
         formats: that must be prepared.
         start: what the training starts from, with its reason.
+        feature_side: side in px of the images whose features a frozen backbone
+            computes, where a budget chooses it; 0: the recipe's.
     """
 
     device: torch.device
@@ -119,6 +126,7 @@ class Resolved:
     engine: EngineChoice
     formats: tuple[str, ...]
     start: StartCheckpoint
+    feature_side: int = 0
 
 
 def resolve(
@@ -142,6 +150,7 @@ def resolve(
         ValueError: what the user asked for is not possible here; says what to do.
     """
     start = start or choose_start(config)
+    _check_dataset(start, dataset)
     device, device_reason = choose_device(config.device)
     dtype, dtype_reason = choose_precision(device, config.amp)
     network = _choose_network(config, start)
@@ -154,7 +163,7 @@ def resolve(
         dtype=dtype,
         dtype_reason=dtype_reason,
         recipe_kind=kind,
-        freezes=freezes_backbone(config, kind, device.type == "cpu"),
+        freezes=freezes_backbone(config, kind, start, device.type == "cpu"),
         network=network,
         engine=engine,
         formats=_needed_formats(engine, dataset.resized, network, kind),
@@ -167,9 +176,17 @@ def resolve(
     return resolved
 
 
-def recipe_of(resolved: Resolved, manifest: Manifest) -> tuple[Recipe, str]:
-    """Return the recipe of a prepared dataset before any option changes it, and the reason."""
-    return recipes.recipe_for(
+def recipe_of(config: TrainConfig, resolved: Resolved, manifest: Manifest) -> tuple[Recipe, str]:
+    """Return the recipe before any option changes it, and the reason.
+
+    It is that of the run that is resumed with its options, else that of the
+    dataset.
+    """
+    start = resolved.start
+    if reads_options(config) and start.kind == "resume" and start.meta is not None:
+        return start.meta.recipe, "that of the resumed run"
+
+    recipe, reason = recipes.recipe_for(
         manifest.dataset,
         manifest.train_size,
         manifest.channels,
@@ -177,6 +194,7 @@ def recipe_of(resolved: Resolved, manifest: Manifest) -> tuple[Recipe, str]:
         manifest.resized,
         kind=resolved.recipe_kind,
     )
+    return (recipes.without_flips(recipe) if manifest.mirrored_classes else recipe), reason
 
 
 def complete_recipe(
@@ -192,12 +210,12 @@ def complete_recipe(
     Raises:
         ValueError: an option does not fit the dataset.
     """
-    recipe, reason = recipe_of(resolved, manifest)
+    recipe, reason = recipe_of(config, resolved, manifest)
     recipe = recipes.apply_options(_with_network(config, resolved.network), recipe)
     recipe = dataclasses.replace(
         recipe, eval_crop=_choose_view(config, recipe, resolved.start, manifest)
     )
-    recipe = complete_freeze(config, resolved.freezes, recipe, resolved.start)
+    recipe = complete_freeze(resolved.freezes, resolved.feature_side, recipe, resolved.start)
     _check_recipe(recipe, manifest)
     check_views(config.tta, recipe.policy)
 
@@ -221,6 +239,15 @@ def _choose_view(
     ):
         return start.meta.recipe.eval_crop
     return recipe.eval_crop
+
+
+def _check_dataset(start: StartCheckpoint, dataset: Dataset) -> None:
+    """Raise ValueError if a checkpoint of another dataset would be resumed, before anything is prepared."""
+    if start.kind != "resume" or start.meta is None or start.path is None:
+        return
+    if start.meta.dataset != dataset.name:
+        names = f"{start.meta.dataset} / {dataset.name}"
+        raise explain_refusal(start.path, f"its dataset differs ({names})")
 
 
 def _choose_network(config: TrainConfig, start: StartCheckpoint) -> str:

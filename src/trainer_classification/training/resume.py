@@ -16,8 +16,13 @@ from trainer_classification.checkpoint.archive import Archive
 from trainer_classification.checkpoint.meta import CheckpointMeta, Progress
 from trainer_classification.console import log
 from trainer_classification.names import list_names
+from trainer_classification.optim.lr_schedule import factor
+from trainer_classification.options import flag
+from trainer_classification.recipes import Recipe
 from trainer_classification.training.budget import has_budget
+from trainer_classification.training.resume_options import keep_schedule
 from trainer_classification.training.setup import Setup
+from trainer_classification.training.start_checkpoint import explain_refusal, reads_options
 from trainer_classification.training.state import State, create_state
 
 
@@ -64,11 +69,9 @@ def restore(setup: Setup, state: State, path: Path) -> None:
 def _load_matching(setup: Setup, path: Path) -> tuple[dict[str, Any], CheckpointMeta]:
     """Load a checkpoint, and check that this run can continue from it."""
     tensors, meta = checkpoint.load(path)
-    if difference := _find_difference(setup, meta):
-        raise ValueError(
-            f"{path} cannot be resumed: {difference}. Use the options and the dataset it was trained with, or start a "
-            f"new training without --resume."
-        )
+    if difference := _find_difference(setup, meta, reads_options(setup.config)):
+        raise explain_refusal(path, difference)
+    meta = _continue_schedule(setup, path, meta)
     if not path.with_name("best.pth").is_file():
         # Only this file was copied, so the best weights will be those of a later
         # epoch.
@@ -77,11 +80,59 @@ def _load_matching(setup: Setup, path: Path) -> tuple[dict[str, Any], Checkpoint
     return tensors, meta
 
 
-def _find_difference(setup: Setup, meta: CheckpointMeta) -> str:
+def _find_difference(setup: Setup, meta: CheckpointMeta, may_change: bool = False) -> str:
+    """Say why a run cannot continue; epochs and learning rate are not compared if they may change."""
     manifest = setup.manifest
+    recipe = keep_schedule(setup.recipe, meta.recipe) if may_change else setup.recipe
     return meta.find_difference(
-        manifest.dataset, manifest.class_names, manifest.fingerprint, setup.recipe, setup.config
+        manifest.dataset, manifest.class_names, manifest.fingerprint, recipe, setup.config
     )
+
+
+def _continue_schedule(setup: Setup, path: Path, meta: CheckpointMeta) -> CheckpointMeta:
+    """Log what other epochs or another learning rate mean from here on.
+
+    Returns:
+        The description, which is not finished if epochs were added.
+
+    Raises:
+        ValueError: the run has done more epochs than are asked for.
+    """
+    progress = meta.progress
+    now = setup.recipe
+    before = meta.recipe
+    if keep_schedule(now, before) == now:
+        return meta
+    if now.epochs < progress.epoch + (progress.step > 0):
+        part = " and a part of the next" if progress.step else ""
+        raise ValueError(
+            f"--epochs is {now.epochs}, but the run of {path} has trained {progress.epoch} epochs{part}: give more, or "
+            f"omit --epochs."
+        )
+
+    changes = [
+        f"{flag(name)} is {getattr(now, name):g} instead of {getattr(before, name):g}"
+        for name in ("epochs", "learning_rate")
+        if getattr(now, name) != getattr(before, name)
+    ]
+    rates = [_describe_rate(setup, progress, recipe) for recipe in (now, before)]
+    log(
+        f"Note: {' and '.join(changes)}: from here on, the learning rate follows the curve that a new run would have "
+        f"at this step ({rates[0]}, where it was {rates[1]}). The result is not that of a run with this value from "
+        f"its start."
+    )
+    finished = progress.epoch >= now.epochs
+    return dataclasses.replace(meta, progress=dataclasses.replace(progress, finished=finished))
+
+
+def _describe_rate(setup: Setup, progress: Progress, recipe: Recipe) -> str:
+    """Return the learning rate of the next step of a recipe."""
+    epochs_left = recipe.epochs - progress.epoch
+    total = progress.steps_before + epochs_left * setup.steps_per_epoch(progress)
+    if progress.steps_done >= total:
+        return "at its end"
+    scale = factor(progress.steps_done, total, recipe.schedule, recipe.warmup_fraction)
+    return f"{recipe.learning_rate * scale:.3g}"
 
 
 def _restore_metrics(setup: Setup, state: State, saved: dict[str, Tensor]) -> None:

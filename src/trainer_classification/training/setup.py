@@ -236,12 +236,13 @@ def _choose_normalization(inputs: Inputs) -> tuple[list[float], list[float]]:
 def log_setup(setup: Setup) -> None:
     """Log what the recipe came to with this dataset."""
     recipe = setup.recipe
+    augmentation = describe_augmentation(recipe.policy, setup.manifest.mirrored_classes)
     log(
         f"Recipe: {setup.recipe_reason}; {recipe.model}, {recipe.image_size} px, {recipe.epochs} epochs of "
-        f"{setup.plan.count:,} images; augmentation: {describe_augmentation(recipe.policy)}."
+        f"{setup.plan.count:,} images; augmentation: {augmentation}."
     )
     log(f"Validation and test see {describe_view(recipe.eval_crop)}.")
-    own_recipe, _ = recipe_of(setup.inputs.resolved, setup.manifest)
+    own_recipe, _ = recipe_of(setup.config, setup.inputs.resolved, setup.manifest)
     for sentence in describe_idle_options(setup.config, recipe, own_recipe, setup.manifest):
         log(f"Note: {sentence}")
     if setup.step_mode == "graph":

@@ -20,8 +20,8 @@ class Stopped(Exception):  # noqa: N818  (a request, not an error)
     """
 
     def __init__(self, code: int, path: Path | None) -> None:
-        resume = f" and --resume {path}" if path else ""
-        super().__init__(f"Stopped; everything is saved. Continue with the same command{resume}")
+        command = f": python scripts/train.py --resume {path}" if path else " the same command"
+        super().__init__(f"Stopped; everything is saved. Continue with{command}")
         self.code = code
 
 

@@ -15,6 +15,7 @@ from trainer_classification.environment import launched
 from trainer_classification.training.distributed import is_lost_peer
 from trainer_classification.training.launcher import count_processes, launch
 from trainer_classification.training.preflight import would_work
+from trainer_classification.training.resume_options import restore_options
 from trainer_classification.training.signals import Stopped
 from trainer_classification.training.train import train
 
@@ -32,6 +33,8 @@ def start(config: TrainConfig, started: float) -> int:
         config: what the user asked for.
         started: `time.time()` at which the command started.
     """
+    if not config.preflight:  # which says itself what is wrong
+        config = restore_options(config)
     if not launched():
         count, reason = count_processes(config)
         if count > 1:

@@ -11,7 +11,7 @@ from trainer_classification.checkpoint import archive, weights
 from trainer_classification.checkpoint import file as checkpoint
 from trainer_classification.checkpoint.meta import CheckpointMeta
 from trainer_classification.config import TrainConfig
-from trainer_classification.environment import in_cloud
+from trainer_classification.environment import in_cloud, on_several_machines
 from trainer_classification.options import options_of
 
 
@@ -27,8 +27,8 @@ class StartCheckpoint:
         path: of the checkpoint or archive; None for the other kinds.
         meta: description of the checkpoint that would be resumed; None if there
             is none.
-        network: of the archive or the weights, if it is known and the catalogue
-            has it; else "auto".
+        network: of the archive, the weights or a checkpoint whose options are
+            taken, if it is known and the catalogue has it; else "auto".
         weights: value of `--weights` that the network is filled with; "": none.
         mean: that the weights expect images to be normalized by, for each
             channel, in 0..1; (): the dataset's.
@@ -57,12 +57,12 @@ def choose_start(config: TrainConfig) -> StartCheckpoint:
             [output_folder(config) / "experiments", _checkpoint_folder()], config.project_name
         )
         if path is not None:
-            return _resume(path, reason, checkpoint.load_meta(path))
+            return _resume(config, reason, path, checkpoint.load_meta(path))
         return _without_checkpoint(config, reason)
 
     if config.resume:
-        path = Path(config.resume)
-        return _resume(path, f"--resume {config.resume}", checkpoint.load_resumable_meta(path))
+        path = _find_last(Path(config.resume))
+        return _resume(config, f"resume {path}", path, checkpoint.load_resumable_meta(path))
 
     if in_cloud():
         picked, name = archive.find(_checkpoint_folder())
@@ -81,6 +81,25 @@ def choose_start(config: TrainConfig) -> StartCheckpoint:
     return _without_checkpoint(config, "")
 
 
+def reads_options(config: TrainConfig) -> bool:
+    """Return whether a run takes its options from the checkpoint that it resumes.
+
+    `--resume auto` does not in the cloud, where the launch form gives every
+    option, and not on several machines, which may find different checkpoints.
+    """
+    if config.resume == "auto":
+        return not in_cloud() and not on_several_machines()
+    return bool(config.resume)
+
+
+def explain_refusal(path: Path, difference: str) -> ValueError:
+    """Return the error of a checkpoint that a run cannot continue from."""
+    return ValueError(
+        f"{path} cannot be resumed: {difference}. Use the options and the dataset of its run, or start a new training "
+        f"from its weights with --weights {path}."
+    )
+
+
 def output_folder(config: TrainConfig) -> Path:
     """Return the folder for the outputs of all runs."""
     return Path(config.output_dir or ".data")
@@ -91,8 +110,25 @@ def _checkpoint_folder() -> Path:
     return Path(os.environ.get("MDI_CHECKPOINT_DIR", "/opt/ml/checkpoints"))
 
 
-def _resume(path: Path, reason: str, meta: CheckpointMeta) -> StartCheckpoint:
-    return StartCheckpoint("resume", reason, path, meta, mean=tuple(meta.mean), std=tuple(meta.std))
+def _find_last(path: Path) -> Path:
+    """Return the checkpoint of a run's folder, or the path itself where it is no folder."""
+    if not path.is_dir():
+        return path
+    names = ("checkpoints/last.pth", "last.pth")
+    for name in names:
+        if (path / name).is_file():
+            return path / name
+    raise ValueError(f"There is no checkpoint in {path}: it holds neither {' nor '.join(names)}.")
+
+
+def _resume(config: TrainConfig, reason: str, path: Path, meta: CheckpointMeta) -> StartCheckpoint:
+    network = "auto"
+    if reads_options(config):
+        reason = f"{reason}, with its options where none are given"
+        network = _known_network(meta.network)
+    return StartCheckpoint(
+        "resume", reason, path, meta, network, mean=tuple(meta.mean), std=tuple(meta.std)
+    )
 
 
 def _without_checkpoint(config: TrainConfig, reason: str) -> StartCheckpoint:

@@ -22,6 +22,7 @@ from trainer_classification.training.linear_head import train_head
 from trainer_classification.training.loop import fit
 from trainer_classification.training.resolve import PreparedDataset, Resolved, resolve
 from trainer_classification.training.resume import start_state
+from trainer_classification.training.resume_options import restore_options
 from trainer_classification.training.setup import (
     Inputs,
     build_setup,
@@ -44,6 +45,7 @@ def train(config: TrainConfig, process_started: float | None = None) -> dict[str
         ValueError: something that the user can fix.
         Stopped: a signal arrived; the checkpoint is written.
     """
+    config = restore_options(config)
     with join_run(config, process_started or time.time()) as inputs:
         return run_training(inputs)
 
@@ -78,6 +80,7 @@ def prepared_inputs(
     Arguments as `train_prepared`, and the processes that train.
     """
     world = world or World()
+    config = restore_options(config)
     resolved = resolve(config, PreparedDataset(manifest), world, prepared=manifest.formats)
     return Inputs(config, resolved, folder, manifest, world, started)
 
