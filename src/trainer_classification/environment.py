@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import getpass
 import os
 import tempfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 _LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -107,3 +109,26 @@ def _free_in_cgroup(files: _CgroupFiles) -> int:
         return _UNLIMITED
     cached = sum(int(stat.get(f"{files.prefix}{kind}_file", 0)) for kind in ("inactive", "active"))
     return max(0, min(limit, limit - used + cached))
+
+
+_M_TRIM_THRESHOLD = -1  # from glibc's malloc.h
+_M_TOP_PAD = -2
+_M_MMAP_MAX = -4
+_M_ARENA_MAX = -8
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Let glibc's malloc keep the memory of freed tensors, of up to a gigabyte, for the next ones.
+
+    By default it gives blocks above 32 MB back at once, and each layer of a network
+    on the CPU gets its memory page by page from the kernel again: a fifth to a
+    third of the time of an EfficientNet-Lite0 at 224 px. Other C libraries have no
+    such setting.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, 1)  # those of threads hold 64 MB at most
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, 1 << 30)
+        mallopt(_M_TOP_PAD, 64 << 20)

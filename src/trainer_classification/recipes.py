@@ -142,9 +142,9 @@ SPEED_RECIPES: dict[str, Recipe] = {
     "caltech-256": _SPEED_PHOTO,
 }
 
-# What ImageNet weights see best of Caltech-101, measured with a frozen network:
-# docs/models.md.
-_PRETRAINED_VIEW = 1.0
+# What a frozen network with ImageNet weights sees best of Caltech-101, the whole
+# image: docs/models.md.
+FROZEN_VIEW = 0.0
 
 # Full fine-tuning of trained weights: the head learns first, and the body at a tenth
 # of its rate, so that what it knows is not lost (Kumar et al., "Fine-tuning can
@@ -160,7 +160,7 @@ _FINETUNE = Recipe(
     warmup_fraction=0.1,
     ema=0.99,
     policy=_PHOTO,
-    eval_crop=_PRETRAINED_VIEW,
+    eval_crop=_PHOTO_VIEW,
     unfreeze_after=2,
     backbone_rate=0.1,
 )

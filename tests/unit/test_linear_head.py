@@ -172,7 +172,7 @@ def test_an_interrupted_run_keeps_its_features(setup, monkeypatch):
         features.FrozenNetwork, "__call__", lambda self, images: calls.append(len(images)) or compute(self, images)
     )
     found = features.collect_features(setup, network, "train", [])
-    assert sum(calls) == len(right) - 8
+    assert sum(calls) == len(right) - 16
     np.testing.assert_allclose(found.values, right, atol=1e-4)
 
 
@@ -191,7 +191,7 @@ def test_a_view_of_random_crops_leaves_out_what_no_whole_batch_had(setup):
     network = features.FrozenNetwork(setup)
     found = features.collect_features(setup, network, "train", [], 2)
     count = setup.manifest.splits["train"].count
-    assert len(found.values) == len(found.labels) == count // 8 * 8
+    assert len(found.values) == len(found.labels) == count // 16 * 16
     assert np.isfinite(found.values).all()
 
 

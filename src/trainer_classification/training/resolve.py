@@ -194,7 +194,11 @@ def recipe_of(config: TrainConfig, resolved: Resolved, manifest: Manifest) -> tu
         manifest.resized,
         kind=resolved.recipe_kind,
     )
-    return (recipes.without_flips(recipe) if manifest.mirrored_classes else recipe), reason
+    if manifest.mirrored_classes:
+        recipe = recipes.without_flips(recipe)
+    if resolved.freezes:
+        recipe = dataclasses.replace(recipe, eval_crop=recipes.FROZEN_VIEW)
+    return recipe, reason
 
 
 def complete_recipe(
