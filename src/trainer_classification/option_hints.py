@@ -94,7 +94,6 @@ _SAME = {
 
 # What a foreign option stands for, where nothing here does it.
 _MISSING = {
-    "freeze": "freezing layers",
     "patience": "stopping when validation no longer improves",
     "patience_epochs": "stopping when validation no longer improves",
     "early_stopping": "stopping when validation no longer improves",

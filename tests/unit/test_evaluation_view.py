@@ -95,7 +95,13 @@ def completed(config, start, resized=True):
         fingerprint="f",
         mirrored_classes=[],
     )
-    resolved = SimpleNamespace(recipe_kind="standard", network="auto", start=SimpleNamespace(meta=start))
+    resolved = SimpleNamespace(
+        recipe_kind="standard",
+        network="auto",
+        start=SimpleNamespace(meta=start, kind="new"),
+        freezes=False,
+        feature_side=0,
+    )
     return complete_recipe(config, resolved, manifest)[0].eval_crop
 
 
@@ -142,6 +148,7 @@ def test_a_model_sees_what_it_was_tested_on_unless_told_otherwise(asked, resized
 
 def test_the_model_card_says_what_was_seen(tmp_path):
     configuration = {"recipe_model": "resnet18", "recipe_image_size": 128, "recipe_eval_crop": 0.875}
+    configuration["start_weights"] = "random weights"
     summary = dict.fromkeys(
         (
             *("dataset", "accuracy_test", "balanced_accuracy_test", "accuracy_validation", "epochs", "seed"),

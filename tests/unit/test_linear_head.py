@@ -230,7 +230,7 @@ def test_only_the_head_has_changed(setup):
 def test_without_validation_a_tenth_of_train_chooses_the_decay(setup, capsys):
     alone = dataclasses.replace(setup, validation_loader=None)
     train_head(alone, create_state(alone), [])
-    assert "a tenth of the training images, images, in" in capsys.readouterr().err
+    assert "a tenth of the training images, in" in capsys.readouterr().err
 
 
 def test_random_weights_cannot_be_frozen(prepared, tmp_path):
