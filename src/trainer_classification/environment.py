@@ -121,10 +121,10 @@ _M_ARENA_MAX = -8
 def keep_freed_memory() -> None:
     """Let glibc's malloc keep the memory of freed tensors, of up to a gigabyte, for the next ones.
 
-    By default it gives blocks above 32 MB back at once, and each layer of a network
-    on the CPU gets its memory page by page from the kernel again: a fifth to a
-    third of the time of an EfficientNet-Lite0 at 224 px. Other C libraries have no
-    such setting.
+    By default it gives blocks above 32 MB back at once, and the larger layers of a
+    network on the CPU get their memory page by page from the kernel again: a
+    quarter of the time of an EfficientNet-Lite0 at 224 px
+    (findings/torch_cpu_page_faults.sh). Other C libraries have no such setting.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
