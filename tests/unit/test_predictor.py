@@ -1,6 +1,7 @@
 """Images are classified as a run's evaluation would, in order, whatever is wrong with some of them."""
 
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -20,6 +21,7 @@ from trainer_classification.inference.image_paths import find_images
 from trainer_classification.inference.output import PredictionWriter
 from trainer_classification.inference.predictor import Prediction, Predictor
 from trainer_classification.inference.preprocess import LoadedImage, Preprocess
+from trainer_classification.models import build
 from trainer_classification.models.normalize import Normalize
 from trainer_classification.plan import Policy, central_boxes, identity
 
@@ -292,3 +294,18 @@ def test_images_are_normalized_to_the_bit_as_channel_by_channel(channels):
     found = normalize(images)
     assert torch.equal(found, images.permute(0, 3, 1, 2).float() * normalize.scale + normalize.offset)
     assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_embeddings_are_what_the_last_layer_sees(files):
+    network = build("resnet18", 3, 1, 12).eval()
+    model = dataclasses.replace(model_of(network), name="resnet18")
+    plain = list(Predictor(model, "cpu").predict(files, top_k=3))
+    found = list(Predictor(model, "cpu", embeddings=True).predict(files, top_k=3))
+    assert found == plain
+    assert all(prediction.embedding is None for prediction in plain)
+    for prediction in found:
+        if prediction.error:
+            assert prediction.embedding is None
+            continue
+        logits = network.fc(torch.from_numpy(prediction.embedding)).detach().numpy()
+        assert model.class_names[logits.argmax()] == prediction.class_name

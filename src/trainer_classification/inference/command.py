@@ -8,9 +8,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
+from trainer_classification.arrays import Float32
 from trainer_classification.checkpoint.load_model import load_model
 from trainer_classification.config import PredictConfig
 from trainer_classification.console import log
+from trainer_classification.files import write_atomically
 from trainer_classification.inference.image_paths import find_images
 from trainer_classification.inference.output import Format, PredictionWriter
 from trainer_classification.inference.predictor import Prediction, Predictor
@@ -32,13 +36,22 @@ def run(config: PredictConfig) -> int:
         return run_benchmark_job(config)
     paths = find_images(config.paths.split("\n") if config.paths else [], sys.stdin)
     model = load_model(config.model or _newest_run())
-    predictor = Predictor(model, config.device, config.batch_size, config.workers)
+    embeddings = _Embeddings(Path(config.embeddings)) if config.embeddings else None
+    predictor = Predictor(
+        model,
+        config.device,
+        config.batch_size,
+        config.workers,
+        embeddings=embeddings is not None,
+    )
     writer = PredictionWriter(sys.stdout, _format(config), model.class_names, config.top_k)
     failed = 0
     count = 0
     try:
         for prediction in with_progress(predictor.predict(paths, config.top_k)):
             writer.write(prediction)
+            if embeddings is not None:
+                embeddings.add(prediction)
             count += 1
             failed += bool(prediction.error)
     except BrokenPipeError:
@@ -47,7 +60,40 @@ def run(config: PredictConfig) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
+    if embeddings is not None:
+        embeddings.write()
     return _NONE_CLASSIFIED if failed == count else 0
+
+
+class _Embeddings:
+    """The embeddings of all images, in their order, for a file.
+
+    Args:
+        path: of the `.npy` file.
+
+    Raises:
+        ValueError: there is no such folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not path.parent.is_dir():
+            raise ValueError(
+                f"--embeddings {path}: there is no folder {path.parent}, make it first."
+            )
+        self._path = path
+        self._rows: list[Float32 | None] = []
+
+    def add(self, prediction: Prediction) -> None:
+        """Take the embedding of the next image; that of a bad one will be NaN."""
+        self._rows.append(prediction.embedding)
+
+    def write(self) -> None:
+        """Write float32 [N, F], row n for the n-th line of the predictions."""
+        width = next((len(row) for row in self._rows if row is not None), 0)
+        missing = np.full(width, np.nan, np.float32)
+        rows = np.stack([missing if row is None else row for row in self._rows])
+        write_atomically(self._path, lambda file: np.save(file, rows))
+        log(f"Embeddings: {self._path}, {rows.shape[0]:,} x {rows.shape[1]:,}.")
 
 
 def with_progress(predictions: Iterator[Prediction]) -> Iterator[Prediction]:

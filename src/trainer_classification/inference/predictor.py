@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import nn
 
 from trainer_classification.arrays import Float32
 from trainer_classification.checkpoint.load_model import Model
 from trainer_classification.data.decode import BadImageError
 from trainer_classification.device import choose_device
-from trainer_classification.environment import cpu_count
+from trainer_classification.environment import cpu_count, keep_freed_memory
 from trainer_classification.inference.preprocess import LoadedImage, Preprocess
+from trainer_classification.models.backbone import Backbone, split_head
+from trainer_classification.models.efficientnet import EfficientNet
 from trainer_classification.models.normalize import Normalize
 
 if TYPE_CHECKING:
@@ -38,12 +42,15 @@ class Prediction:
             ones the first in the model's order.
         confidences: probability of each, in 0..1.
         error: why the image cannot be classified; "" where it is.
+        embedding: what the network's last layer saw, float32 [F], if it was asked
+            for; else None.
     """
 
     source: str
     classes: tuple[str, ...] = ()
     confidences: tuple[float, ...] = ()
     error: str = ""
+    embedding: Float32 | None = field(default=None, compare=False, repr=False)
 
     @property
     def class_name(self) -> str:
@@ -68,13 +75,20 @@ class Predictor:
         device: "auto", "cpu" or "cuda".
         batch_size: images a batch; 0: 16 on a CPU, 128 on a GPU.
         threads: 0: one for each CPU.
+        embeddings: whether predictions have them.
 
     Raises:
         ValueError: the device is not there.
     """
 
     def __init__(
-        self, model: Model, device: str = "auto", batch_size: int = 0, threads: int = 0
+        self,
+        model: Model,
+        device: str = "auto",
+        batch_size: int = 0,
+        threads: int = 0,
+        *,
+        embeddings: bool = False,
     ) -> None:
         self.model = model
         self.device = choose_device(device)[0]
@@ -83,7 +97,15 @@ class Predictor:
         )
         self.threads = threads or cpu_count()
         self._preprocess = Preprocess.of_model(model)
-        self._network = model.network.to(self.device)
+        self._embeddings = embeddings
+        network = model.network.to(self.device)
+        # Folded into its convolutions, an EfficientNet's norms cost nothing.
+        self._backbone: Backbone = network
+        self._head: nn.Module = nn.Identity()
+        if embeddings or isinstance(network, EfficientNet):
+            self._backbone, self._head = split_head(network, model.name)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self._normalize = Normalize(list(model.mean), list(model.std), self.device)
 
     def predict(self, sources: Iterable[ImageSource], top_k: int = 1) -> Iterator[Prediction]:
@@ -121,10 +143,15 @@ class Predictor:
 
     def compute_logits(self, images: Sequence[LoadedImage]) -> Float32:
         """Run the network over images of `Preprocess.load`: float32 [B, K]."""
+        return self._compute(images)[1]
+
+    def _compute(self, images: Sequence[LoadedImage]) -> tuple[Float32, Float32]:
+        """Return what the head sees, float32 [B, F], and logits, float32 [B, K]."""
         with torch.inference_mode():
             batch = self._preprocess.make_batch(images, self.device)
-            logits = self._network(self._normalize(batch)).float()
-            return np.asarray(logits.cpu().numpy())
+            features = self._backbone(self._normalize(batch))
+            logits = self._head(features).float()
+            return features.float().cpu().numpy(), logits.cpu().numpy()
 
     def _begin_thread(self) -> None:
         if self.device.type == "cpu":
@@ -142,13 +169,21 @@ class Predictor:
                 images.append(self._preprocess.load(source))
             except BadImageError as error:
                 errors[number] = str(error)
-        ranked = iter(self._rank(self.compute_logits(images), top_k) if images else [])
+        ranked = iter(self._predict_loaded(images, top_k) if images else [])
 
         return [
             Prediction(name, error=errors[number])
             if number in errors
-            else Prediction(name, *next(ranked))
+            else dataclasses.replace(next(ranked), source=name)
             for number, name in enumerate(names)
+        ]
+
+    def _predict_loaded(self, images: Sequence[LoadedImage], top_k: int) -> list[Prediction]:
+        """Return the predictions of images, without their names."""
+        features, logits = self._compute(images)
+        return [
+            Prediction("", *ranking, embedding=row if self._embeddings else None)
+            for ranking, row in zip(self._rank(logits, top_k), features, strict=True)
         ]
 
     def _rank(

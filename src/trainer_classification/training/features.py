@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import json
 import time
@@ -18,7 +17,7 @@ from typing import Self
 import numpy as np
 import torch
 import xxhash
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainer_classification.arrays import Float32, Int64
 from trainer_classification.checkpoint.model_id import model_id
@@ -27,8 +26,8 @@ from trainer_classification.data.table import open_table
 from trainer_classification.environment import keep_freed_memory
 from trainer_classification.files import write_atomically
 from trainer_classification.loaders.base import Batch, Loader
+from trainer_classification.models.backbone import split_head
 from trainer_classification.models.catalogue import NETWORKS
-from trainer_classification.models.efficientnet import EfficientNet, folded
 from trainer_classification.training.setup import Setup
 from trainer_classification.training.signals import Stopped
 
@@ -66,7 +65,7 @@ class FrozenNetwork:
     def __init__(self, setup: Setup) -> None:
         model = setup.step.kept_model
         head = NETWORKS[setup.recipe.model].head
-        self.head: nn.Linear = getattr(model, head)
+        self._forward, self.head = split_head(model, setup.recipe.model)
         body = {
             name: tensor
             for name, tensor in model.state_dict().items()
@@ -77,7 +76,6 @@ class FrozenNetwork:
         self.threads = setup.world.threads if setup.device.type == "cpu" else 1
         if setup.device.type == "cpu":
             keep_freed_memory()
-        self._forward = _without_head(model, head)
         self.dtype = setup.dtype
         self._is_chosen = setup.device.type != "cpu" or setup.config.amp != "auto"
 
@@ -112,15 +110,6 @@ def _time(run: Callable[[], object]) -> float:
     started = time.perf_counter()
     run()
     return time.perf_counter() - started
-
-
-def _without_head(model: nn.Module, head: str) -> Callable[[Tensor], Tensor]:
-    """Return a function from normalized images to what the head sees of them, which threads may share."""
-    if isinstance(model, EfficientNet):
-        return folded(model).features
-    body = copy.deepcopy(model).eval()
-    setattr(body, head, nn.Identity())
-    return body
 
 
 def collect_features(
