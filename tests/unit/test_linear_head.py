@@ -18,7 +18,12 @@ from trainer_classification.outputs.tracking import NullTracker
 from trainer_classification.preparation.pipeline import prepare
 from trainer_classification.recipes import recipe_for
 from trainer_classification.training import features
-from trainer_classification.training.finetuning import choose_image_size, choose_kind, choose_start_weights
+from trainer_classification.training.finetuning import (
+    choose_image_size,
+    choose_kind,
+    choose_start_weights,
+    describe_limits,
+)
 from trainer_classification.training.linear_head import collect_frozen_split, train_head
 from trainer_classification.training.setup import build_setup
 from trainer_classification.training.signals import Stopped
@@ -314,6 +319,25 @@ def test_images_have_the_side_that_the_weights_know():
     assert choose_image_size(TrainConfig(image_size=96), Photographs(), start, "finetune") == 0
     assert choose_image_size(TrainConfig(), Photographs(are_photographs=False), start, "finetune") == 0
     assert choose_image_size(TrainConfig(), Photographs(), start, "standard") == 0
+
+
+@pytest.mark.parametrize(
+    ("side", "channels", "is_resized", "said"),
+    [
+        (224, 3, True, []),
+        (160, 3, True, ["know images of 224 px"]),
+        (96, 1, True, ["know images of 224 px", "these images are gray"]),
+        (32, 3, False, ["do not pay for images of 32 px"]),
+    ],
+)
+def test_what_frozen_weights_were_not_trained_for_is_said(side, channels, is_resized, said):
+    recipe, _ = recipe_for("photos", side, channels, 100, True, kind="finetune")
+    frozen = dataclasses.replace(recipe, freeze="backbone")
+    start = StartCheckpoint("weights", "", weights="imagenet")
+    found = list(describe_limits(frozen, start, channels, is_resized))
+    assert len(found) == len(said)
+    assert all(part in sentence for part, sentence in zip(said, found, strict=True))
+    assert not list(describe_limits(recipe, start, channels, is_resized))
 
 
 # Fine-tuning by the ordinary loop

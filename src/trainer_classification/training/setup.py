@@ -28,7 +28,7 @@ from trainer_classification.recipes import Recipe, describe_augmentation
 from trainer_classification.training import progressive
 from trainer_classification.training.cuda_graph import CudaGraphStep
 from trainer_classification.training.distributed import StopConsensus, World
-from trainer_classification.training.finetuning import describe_origin
+from trainer_classification.training.finetuning import describe_limits, describe_origin
 from trainer_classification.training.idle_options import describe_idle_options
 from trainer_classification.training.initial_weights import build_initial_model
 from trainer_classification.training.resolve import Resolved, complete_recipe, recipe_of
@@ -243,7 +243,12 @@ def log_setup(setup: Setup) -> None:
     )
     log(f"Validation and test see {describe_view(recipe.eval_crop)}.")
     own_recipe, _ = recipe_of(setup.config, setup.inputs.resolved, setup.manifest)
-    for sentence in describe_idle_options(setup.config, recipe, own_recipe, setup.manifest):
+    manifest = setup.manifest
+    start = setup.inputs.resolved.start
+    for sentence in (
+        *describe_idle_options(setup.config, recipe, own_recipe, manifest),
+        *describe_limits(recipe, start, manifest.channels, manifest.resized),
+    ):
         log(f"Note: {sentence}")
     if setup.step_mode == "graph":
         log("Step: recorded as one CUDA graph.")
