@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import time
 from collections import deque
@@ -16,7 +17,6 @@ from typing import Self
 
 import numpy as np
 import torch
-import xxhash
 from torch import Tensor
 
 from trainer_classification.arrays import Float32, Int64
@@ -225,7 +225,7 @@ def _path_of(setup: Setup, network: FrozenNetwork, split: str, view: int) -> Pat
     ]
     if view > _MIRRORED_VIEW:
         shaped_by += [setup.config.seed, repr(recipe.policy)]
-    key = xxhash.xxh3_64_hexdigest(json.dumps(shaped_by).encode())
+    key = hashlib.sha256(json.dumps(shaped_by).encode()).hexdigest()[:16]
 
     return setup.inputs.folder / "features" / f"{split}-{key}.npy"
 
