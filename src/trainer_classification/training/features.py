@@ -14,7 +14,6 @@ from typing import Self
 
 import numpy as np
 import torch
-import xxhash
 from torch import Tensor, nn
 
 from trainer_classification.arrays import Float32, Int64
@@ -200,6 +199,8 @@ def _open_view(setup: Setup, split: str, view: int) -> Loader:
 
 def _path_of(setup: Setup, network: FrozenNetwork, split: str, view: int) -> Path:
     """Return the file of the features: its name has a hash of all that shapes them but the prepared images."""
+    import xxhash  # which a machine that trains a prepared array may lack
+
     recipe = setup.recipe
     shaped_by: list[object] = [
         *(network.identity, setup.mean, setup.std, recipe.image_size, recipe.eval_crop, view),

@@ -17,6 +17,7 @@ from trainer_classification.metrics.classification import platform_scalars
 from trainer_classification.outputs.class_tables import write_class_table, write_confusion
 from trainer_classification.outputs.model_card import write_outputs
 from trainer_classification.outputs.predictions import write_predictions
+from trainer_classification.outputs.report import load_matplotlib
 from trainer_classification.training.best_epoch import describe_choice
 from trainer_classification.training.divergence import advise_on_divergence, check_weights
 from trainer_classification.training.evaluate import Evaluation, evaluate, evaluate_logits
@@ -34,6 +35,8 @@ from trainer_classification.training.tta import Views
 
 def finish_run(setup: Setup, state: State) -> dict[str, Any]:
     """Test the best weights once, on all ranks, write model, summary, metrics and report, and return the summary."""
+    if setup.world.main:
+        load_matplotlib()
     best = setup.tracker.checkpoint_dir / "best.pth"
     if (
         not best.is_file()

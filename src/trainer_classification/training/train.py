@@ -25,7 +25,6 @@ from trainer_classification.training.resume import start_state
 from trainer_classification.training.setup import (
     Inputs,
     build_setup,
-    describe_configuration,
     log_setup,
 )
 from trainer_classification.training.signals import catch_signals
@@ -127,11 +126,10 @@ def _run_training(inputs: Inputs) -> dict[str, Any]:
     setup = build_setup(inputs, open_tracker)
     log_setup(setup)
     state = start_state(setup, progress)
-    tracker = setup.tracker
-    tracker.configuration(describe_configuration(setup))
     with catch_signals() as received:
         try:
             if setup.recipe.freeze == "backbone":
+                setup.start_tracking()  # features can take hours
                 train_head(setup, state, received)
             else:
                 fit(setup, state, received)
@@ -139,4 +137,4 @@ def _run_training(inputs: Inputs) -> dict[str, Any]:
         finally:
             state.close()
             setup.close()
-            tracker.close()
+            setup.close_tracker()
