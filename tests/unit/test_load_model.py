@@ -81,7 +81,7 @@ def test_descriptions_of_format_1_are_read_and_written_as_they_were():
     progress = meta.progress
     assert (progress.steps_done, progress.step_limit, progress.best_score, progress.seconds_spent) == (7, 4, 0.75, 1.5)
     assert meta.has_budget
-    unknown = {"task": "", "array_size": 0, "resized": None, "temperature": None}
+    unknown = {"task": "", "array_size": 0, "resized": None, "temperature": None, "cpu_precision": ""}
     written = content | unknown | {"recipe": content["recipe"] | {"eval_crop": 0.0}}
     assert json.loads(json.dumps(meta.to_json())) == written
 

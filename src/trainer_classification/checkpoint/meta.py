@@ -94,6 +94,8 @@ class CheckpointMeta:
             known.
         temperature: that the logits are divided by before the softmax, fitted on
             validation; None: not fitted.
+        cpu_precision: that a CPU trained in, float32 or bfloat16; "": a GPU, or not
+            known.
     """
 
     config: dict[str, Any]
@@ -110,6 +112,7 @@ class CheckpointMeta:
     array_size: int = 0
     resized: bool | None = None
     temperature: float | None = None
+    cpu_precision: str = ""
 
     @property
     def network(self) -> str:
@@ -144,6 +147,7 @@ class CheckpointMeta:
             "array_size": self.array_size,
             "resized": self.resized,
             "temperature": self.temperature,
+            "cpu_precision": self.cpu_precision,
             "finished": self.progress.finished,
             "state": {_PROGRESS_NAMES.get(name, name): value for name, value in progress.items()},
         }
@@ -176,6 +180,7 @@ class CheckpointMeta:
                 array_size=content.get("array_size", 0),
                 resized=content.get("resized"),
                 temperature=content.get("temperature"),
+                cpu_precision=content.get("cpu_precision", ""),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"its description lacks {error}") from error

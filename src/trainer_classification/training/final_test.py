@@ -19,6 +19,7 @@ from trainer_classification.outputs.model_card import write_outputs
 from trainer_classification.outputs.predictions import write_predictions
 from trainer_classification.outputs.report import load_matplotlib
 from trainer_classification.training.best_epoch import describe_choice
+from trainer_classification.training.cpu_precision import name_precision
 from trainer_classification.training.divergence import advise_on_divergence, check_weights
 from trainer_classification.training.evaluate import Evaluation, evaluate, evaluate_logits
 from trainer_classification.training.save import save_final, save_model
@@ -185,7 +186,7 @@ def build_summary(
         "loss_test": tested.loss if tested and math.isfinite(tested.loss) else None,
         "seed": setup.config.seed,
         "device": torch.cuda.get_device_name() if setup.device.type == "cuda" else "cpu",
-        "precision": str(setup.dtype or torch.float32).removeprefix("torch."),
+        "precision": name_precision(setup.dtype),
         "world_size": setup.world.size,
         "manifest_fingerprint": setup.manifest.fingerprint,
         "steps_not_finite": not_finite,

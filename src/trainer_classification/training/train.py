@@ -15,6 +15,7 @@ from trainer_classification.data.in_use import hold
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.outputs.tracking import NullTracker, Tracker
 from trainer_classification.training.budget_trial import apply_budget
+from trainer_classification.training.cpu_precision import complete_precision
 from trainer_classification.training.dataset import prepare_dataset
 from trainer_classification.training.distributed import World, join_processes
 from trainer_classification.training.final_test import finish_run
@@ -78,6 +79,7 @@ def prepared_inputs(
     """
     world = world or World()
     resolved = resolve(config, PreparedDataset(manifest), world, prepared=manifest.formats)
+    resolved = complete_precision(config, resolved, manifest, world)
     return Inputs(config, resolved, folder, manifest, world, started)
 
 
@@ -102,7 +104,9 @@ def join_run(
         # decides.
         start = world.broadcast_object(lambda: resolved.start)
         resolved = dataclasses.replace(resolved, start=start)
-        yield Inputs(config, resolved, folder, manifests.read(folder), world, started)
+        manifest = manifests.read(folder)
+        resolved = complete_precision(config, resolved, manifest, world)
+        yield Inputs(config, resolved, folder, manifest, world, started)
 
 
 def run_training(inputs: Inputs) -> dict[str, Any]:
