@@ -30,7 +30,7 @@ from cyclopts import (
 from trainer_classification import option_file, option_hints
 from trainer_classification.cli_help import asks_for_help, print_help
 from trainer_classification.config import COMMANDS
-from trainer_classification.environment import name_user
+from trainer_classification.environment import name_user, wait_passively_on_shared_cpus
 from trainer_classification.options import Option, flag, options_of
 
 Config = TypeVar("Config")
@@ -72,6 +72,7 @@ def run(
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     name_user()
+    wait_passively_on_shared_cpus()
     tokens = sys.argv[1:] if argv is None else argv
     tokens = drop_unset(join_quoted(tokens))
     tokens = [_DASH if token == "-" else token for token in tokens]
