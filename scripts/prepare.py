@@ -1,7 +1,5 @@
 """Convert a Hafnia dataset into shards that train at full speed: python scripts/prepare.py --dataset cifar100"""
 
-import sys
-
 from trainer_classification.config import PrepareConfig
 
 
@@ -13,12 +11,15 @@ def main(config: PrepareConfig) -> None:
         clean(config)
         return
 
-    from trainer_classification.preparation.pipeline import prepare
+    from trainer_classification.preparation.recall import tell_if_prepared
 
-    prepare(config)
+    if not tell_if_prepared(config):
+        from trainer_classification.preparation.pipeline import prepare
+
+        prepare(config)
 
 
 if __name__ == "__main__":
     from trainer_classification import cli  # not in worker processes, which import this file
 
-    sys.exit(cli.run(PrepareConfig, main))
+    cli.leave(cli.run(PrepareConfig, main))

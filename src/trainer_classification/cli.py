@@ -9,7 +9,6 @@ import io
 import os
 import signal
 import sys
-import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import metadata
@@ -29,8 +28,9 @@ from cyclopts import (
 )
 
 from trainer_classification import option_file, option_hints
+from trainer_classification.cli_help import asks_for_help, print_help
 from trainer_classification.config import COMMANDS
-from trainer_classification.environment import launched, name_user
+from trainer_classification.environment import name_user, wait_passively_on_shared_cpus
 from trainer_classification.options import Option, flag, mark_given, options_of
 
 Config = TypeVar("Config")
@@ -40,18 +40,9 @@ USER_ERROR = 2
 INTERRUPTED = 130
 TERMINATED = 128 + signal.SIGTERM
 
-# Columns of --help
-_NAME_COLUMNS = 25
-_MAX_COLUMNS = 120
-
 _KIND_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
-# Help of options that are no fields of a config
-_FILE_HELP = "TOML or JSON file of options by name; those of the command line win."
-_OTHER_HELP = {"help": "Show this help.", "version": "Show the version.", "config": _FILE_HELP}
-
 _UNSET_TEXTS = ("None", "null")  # values of a web form's empty fields
-_UNSET_DEFAULTS = ("", 0, -1, "auto")
 
 _DASH = "\0"  # stands for the argument -, which cyclopts takes for an option; no command line can hold it
 
@@ -81,10 +72,14 @@ def run(
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     name_user()
+    wait_passively_on_shared_cpus()
     tokens = sys.argv[1:] if argv is None else argv
     tokens = drop_unset(join_quoted(tokens))
     tokens = [_DASH if token == "-" else token for token in tokens]
     options = options_of(config_class)
+    if asks_for_help(tokens):
+        print_help(config_class)
+        return 0
     try:
         tokens = _add_option_file(tokens, config_class)
         with _raise_on_sigterm():
@@ -146,18 +141,20 @@ def _version() -> str:
 
 
 def leave(code: int) -> NoReturn:
-    """End the process. Everything must be closed and written before.
+    """End the process at once. Everything must be closed and written before.
 
-    One of several processes ends without tearing Python down. Gloo's threads may
-    hold a tensor of the last step a little longer, and need the interpreter to
-    release it. If it is shutting down by then, the process ends by SIGABRT
-    although all its work is done (pytorch/pytorch#179291).
+    Python would first take apart all that was imported, for a second or more. It
+    could also fail: Gloo's threads may hold a tensor of the last step a little
+    longer, and need the interpreter to release it. If it is shutting down by
+    then, the process ends by SIGABRT although all its work is done
+    (pytorch/pytorch#179291).
     """
-    if launched():
+    try:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
+    except (OSError, ValueError):  # the reader is gone: Python has its own exit code for that
+        sys.exit(code)
+    os._exit(code)
 
 
 class _Terminated(BaseException):
@@ -250,10 +247,10 @@ def _build_app(config_class: type[Config], function: Callable[[Config], int | No
     ]
     group = groups.get("Run") or next(iter(groups.values()))
     file_parameter = inspect.Parameter(
-        "config",  # taken from the tokens before they are parsed; here for --help
+        "config",  # taken from the tokens before they are parsed; here for hints
         inspect.Parameter.KEYWORD_ONLY,
         default="",
-        annotation=Annotated[str, Parameter(help=_FILE_HELP, group=group)],
+        annotation=Annotated[str, Parameter(group=group)],
     )
     parameters.append(file_parameter)
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -261,9 +258,7 @@ def _build_app(config_class: type[Config], function: Callable[[Config], int | No
 
     app = App(
         name=f"python {sys.argv[0]}",
-        help=config_class.__doc__,
-        help_format="plaintext",
-        help_formatter=_make_help_formatter(options),
+        help_flags=[],
         version=_version,
         version_flags=["--version"],
         result_action="return_value",
@@ -307,41 +302,6 @@ def _to_integer(_: type[int], tokens: Sequence[Token]) -> int:
         if not number.is_integer():
             raise ValueError(f"{number} is not a whole number") from None
         return int(number)
-
-
-def _make_help_formatter(options: dict[str, tuple[Any, Option, Any]]) -> Any:
-    """Return a function that prints a group of options in two columns, a line or two each."""
-
-    def print_group(console: Any, _: Any, panel: Any) -> None:
-        console.print(f"{panel.title}:", highlight=False, markup=False)
-        width = min(console.width, _MAX_COLUMNS) - _NAME_COLUMNS
-        for entry in panel.entries:
-            flag = entry.positive_names[0]
-            name = flag[2:].replace("-", "_")
-            kind, text, default = options.get(name, (None, Option(_OTHER_HELP.get(name, "")), ""))
-            if text.takes_rest:
-                flag = f"{name.upper()} ..."
-            first, *others = textwrap.wrap(_describe_option(kind, text, default), width)
-
-            lines = [f"  {flag:{_NAME_COLUMNS - 2}}{first}"]
-            lines += [" " * _NAME_COLUMNS + line for line in others]
-            console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
-
-    return print_group
-
-
-def _describe_option(kind: Any, text: str, default: Any) -> str:
-    """Return help text, choices and default of an option.
-
-    The help text explains a default that means unset.
-    """
-    choices = get_args(kind)
-    parts = [text]
-    if choices:
-        parts.append("{" + ", ".join(map(str, choices)) + "}")
-    if default not in _UNSET_DEFAULTS:
-        parts.append(f"[{default}]")
-    return " ".join(parts)
 
 
 def _describe_parse_error(error: CycloptsError, options: dict[str, tuple[Any, Option, Any]]) -> str:

@@ -435,7 +435,7 @@ class TrainConfig:
     amp: Annotated[
         Literal["auto", "fp16", "bf16", "off"],
         Option(
-            "Mixed precision. auto: fp16 on T4 and V100, bf16 on newer GPUs, off on a CPU.",
+            "Mixed precision. auto: fp16 on T4 and V100, bf16 on newer GPUs; on a CPU bf16 where it is faster.",
             "Optimization",
         ),
     ] = "auto"

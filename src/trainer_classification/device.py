@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
+
+_CPU_INFO = Path("/proc/cpuinfo")
+_BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
 
 
 def choose_device(device: str) -> tuple[torch.device, str]:
@@ -40,6 +45,9 @@ def choose_device(device: str) -> tuple[torch.device, str]:
 def choose_precision(device: torch.device, amp: str) -> tuple[torch.dtype | None, str]:
     """Choose the dtype of autocast.
 
+    On a CPU, "auto" is fp32 until a measurement says otherwise, see
+    `training.cpu_precision`.
+
     T4 (sm_75) and V100 (sm_70) have no bf16 tensor cores; from sm_80 on, bf16
     needs no loss scaling.
 
@@ -53,7 +61,7 @@ def choose_precision(device: torch.device, amp: str) -> tuple[torch.dtype | None
     if amp == "off":
         return None, "fp32: --amp off"
     if device.type != "cuda":
-        return None, "fp32: mixed precision does not help on a CPU"
+        return _choose_cpu_precision(amp)
 
     major, minor = torch.cuda.get_device_capability(device)
     if amp == "fp16":
@@ -63,3 +71,33 @@ def choose_precision(device: torch.device, amp: str) -> tuple[torch.dtype | None
     if major < 8:
         return torch.float16, f"fp16 with loss scaling: sm_{major}{minor}"
     return torch.bfloat16, f"bf16: sm_{major}{minor}"
+
+
+def _choose_cpu_precision(amp: str) -> tuple[torch.dtype | None, str]:
+    if amp == "bf16":
+        return torch.bfloat16, "bf16: --amp bf16"
+    if amp == "fp16":
+        return None, "fp32: --amp fp16 is for GPUs"
+    if has_bf16_cpu():
+        return None, "fp32, unless bf16 is faster"
+    return None, "fp32: this CPU has no instructions for bf16"
+
+
+def has_bf16_cpu() -> bool:
+    """Return whether the CPU has instructions for bf16: without, it is many times as slow as fp32."""
+    return not _BF16_FLAGS.isdisjoint(_cpu_info("flags").split())
+
+
+def cpu_model() -> str:
+    """Return the name of the CPU; "unknown" where the system does not say."""
+    return _cpu_info("model name") or "unknown"
+
+
+def _cpu_info(name: str) -> str:
+    """Return a line of the system's description of its first CPU; "" where it has none."""
+    try:
+        lines = _CPU_INFO.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    entries = (line.partition(":") for line in lines)
+    return next((value.strip() for key, _, value in entries if key.strip() == name), "")

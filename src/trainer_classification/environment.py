@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import getpass
+import math
 import os
 import tempfile
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ from pathlib import Path
 _LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 _CGROUP = Path("/sys/fs/cgroup")
 _UNLIMITED = 1 << 62  # bytes
+# Files with quota and period of both versions of cgroups, in microseconds
+_CPU_LIMITS = (("cpu.max", ""), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"))
+_BUSY_LOAD = 0.5  # processes that run for each CPU of the machine
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,38 @@ _CGROUP_VERSIONS = (
 
 def cpu_count() -> int:
     """Return the number of CPUs this process may use; in a container often fewer than the machine has."""
+    return max(1, math.ceil(min(_allowed_cpus(), cpu_quota())))
+
+
+def cpu_quota() -> float:
+    """Return the CPUs whose time the container grants, such as 1.5; infinite without a limit."""
+    for name, period_name in _CPU_LIMITS:
+        try:
+            words = (_CGROUP / name).read_text(encoding="utf-8").split()
+            if period_name:
+                words += (_CGROUP / period_name).read_text(encoding="utf-8").split()
+            quota = int(words[0])
+            period = int(words[1])
+        except (OSError, ValueError, IndexError):  # the other version, or "max"
+            continue
+        if quota > 0 and period > 0:
+            return quota / period
+    return math.inf
+
+
+def wait_passively_on_shared_cpus() -> None:
+    """Let idle OpenMP threads sleep where others need the CPUs; call it before torch is imported.
+
+    They would spin for a while after each operation. On a CPU that is shared they
+    spin in place of the thread that works, and a step takes ten times as long.
+    """
+    is_limited = cpu_quota() < _allowed_cpus()
+    is_busy = os.getloadavg()[0] > _BUSY_LOAD * (os.cpu_count() or 1)
+    if is_limited or is_busy:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def _allowed_cpus() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -14,7 +14,7 @@ from trainer_classification.checkpoint import file as checkpoint
 from trainer_classification.config import TrainConfig
 from trainer_classification.data.in_use import check_unused
 from trainer_classification.outputs.summary import REQUIRED
-from trainer_classification.training import epoch, loop
+from trainer_classification.training import cpu_precision, epoch, loop
 from trainer_classification.training import train as train_module
 from trainer_classification.training.save import save_checkpoint
 from trainer_classification.training.train import train
@@ -119,6 +119,22 @@ def test_killed_at_any_step_and_resumed_the_losses_go_on_as_if_nothing_happened(
     before = in_process("killed", stop_after=killed_at, save_each=True, **options)
     after = in_process("resumed", resume=str(newest(tmp_path / "killed")), **options)
     assert before + after == straight
+
+
+def test_a_cpu_that_chose_bf16_goes_on_in_it_and_one_told_to_takes_it(in_process, tmp_path, monkeypatch):
+    monkeypatch.setattr(cpu_precision, "has_bf16_cpu", lambda: True)
+    monkeypatch.setattr(cpu_precision, "choose_faster", lambda *_: (torch.bfloat16, "bf16: twice as fast"))
+    before = in_process("killed", stop_after=7, save_each=True)
+    meta = checkpoint.load_meta(newest(tmp_path / "killed"))
+    assert meta.cpu_precision == "bfloat16"
+    monkeypatch.setattr(cpu_precision, "choose_faster", lambda *_: (None, "fp32: now it seems faster"))
+    after = in_process("resumed", resume=str(newest(tmp_path / "killed")))
+    assert before + after == in_process("told", amp="bf16") != in_process("plain")
+    precisions = [
+        json.loads(next((tmp_path / name).glob("experiments/*/data/summary.json")).read_text())["precision"]
+        for name in ("resumed", "told", "plain")
+    ]
+    assert precisions == ["bfloat16", "bfloat16", "float32"]
 
 
 def test_a_resumed_run_ends_with_the_weights_and_metrics_of_a_straight_one(in_process, tmp_path):

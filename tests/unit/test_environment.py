@@ -1,6 +1,7 @@
 """Memory as the machine and its container grant it."""
 
 import getpass
+import math
 import os
 import pwd
 import tempfile
@@ -54,6 +55,49 @@ def test_all_memory_is_the_machines_or_the_containers_limit(tmp_path, monkeypatc
     assert environment.total_memory() == machine
     (tmp_path / "memory.max").write_text("1000000\n")
     assert environment.total_memory() == 1000000
+
+
+def limit_cpus(folder, version, quota, period=100_000):
+    (folder / "cpu").mkdir(exist_ok=True)
+    if version == 2:
+        (folder / "cpu.max").write_text(f"{quota} {period}\n")
+    else:
+        (folder / "cpu/cpu.cfs_quota_us").write_text(f"{quota}\n")
+        (folder / "cpu/cpu.cfs_period_us").write_text(f"{period}\n")
+
+
+@pytest.mark.parametrize(("version", "none"), [(2, "max"), (1, -1)])
+def test_a_containers_quota_limits_the_cpus(tmp_path, monkeypatch, version, none):
+    monkeypatch.setattr(environment, "_CGROUP", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    assert (environment.cpu_quota(), environment.cpu_count()) == (math.inf, 8)
+    for quota, period, expected in [(150_000, 100_000, 1.5), (20_000, 50_000, 0.4), (1_600_000, 100_000, 16)]:
+        limit_cpus(tmp_path, version, quota, period)
+        assert environment.cpu_quota() == expected
+        assert environment.cpu_count() == min(8, math.ceil(expected))
+    limit_cpus(tmp_path, version, none)
+    assert environment.cpu_count() == 8
+
+
+@pytest.mark.parametrize(
+    ("load", "quota", "given", "expected"),
+    [
+        (0.5, "max", None, None),
+        (5.0, "max", None, "PASSIVE"),
+        (0.5, 150_000, None, "PASSIVE"),
+        (0.5, 900_000, None, None),
+        (5.0, 150_000, "ACTIVE", "ACTIVE"),
+    ],
+)
+def test_threads_wait_passively_where_the_cpus_are_shared(tmp_path, monkeypatch, load, quota, given, expected):
+    monkeypatch.setattr(environment, "_CGROUP", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(2)))
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 9.0, 9.0))
+    monkeypatch.setattr(os, "environ", {"OMP_WAIT_POLICY": given} if given else {})
+    limit_cpus(tmp_path, 2, quota)
+    environment.wait_passively_on_shared_cpus()
+    assert os.environ.get("OMP_WAIT_POLICY") == expected
 
 
 def test_a_user_id_without_a_name_or_a_home_gets_both(monkeypatch):

@@ -45,7 +45,8 @@ ALLOWED = {
     "forms": {"config"},
     "option_hints": set(),
     "option_file": set(),
-    "cli": {"config", "option_hints", "option_file"},
+    "cli_help": set(),
+    "cli": {"config", "option_hints", "option_file", "cli_help"},
     "__init__": {"config", "preparation", "training", "checkpoint", "inference"},
 }
 HEAVY = {

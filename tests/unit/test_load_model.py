@@ -82,6 +82,7 @@ def test_descriptions_of_format_1_are_read_and_written_as_they_were():
     assert (progress.steps_done, progress.step_limit, progress.best_score, progress.seconds_spent) == (7, 4, 0.75, 1.5)
     assert meta.has_budget
     unknown = {"task": "", "array_size": 0, "resized": None, "temperature": None, "gray_shift": 8}
+    unknown["cpu_precision"] = ""
     later = {"eval_crop": 0.0, "freeze": "none", "unfreeze_after": 0, "backbone_rate": 1.0}
     written = content | unknown | {"recipe": content["recipe"] | later}
     assert json.loads(json.dumps(meta.to_json())) == written

@@ -96,6 +96,8 @@ class CheckpointMeta:
             validation; None: not fitted.
         gray_shift: bits that gray images of 16 and 32 bits lost when they were
             prepared.
+        cpu_precision: that a CPU trained in, float32 or bfloat16; "": a GPU, or not
+            known.
     """
 
     config: dict[str, Any]
@@ -113,6 +115,7 @@ class CheckpointMeta:
     resized: bool | None = None
     temperature: float | None = None
     gray_shift: int = 8
+    cpu_precision: str = ""
 
     @property
     def network(self) -> str:
@@ -148,6 +151,7 @@ class CheckpointMeta:
             "resized": self.resized,
             "temperature": self.temperature,
             "gray_shift": self.gray_shift,
+            "cpu_precision": self.cpu_precision,
             "finished": self.progress.finished,
             "state": {_PROGRESS_NAMES.get(name, name): value for name, value in progress.items()},
         }
@@ -181,6 +185,7 @@ class CheckpointMeta:
                 resized=content.get("resized"),
                 temperature=content.get("temperature"),
                 gray_shift=content.get("gray_shift", 8),
+                cpu_precision=content.get("cpu_precision", ""),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"its description lacks {error}") from error

@@ -169,6 +169,15 @@ def read(folder: Path) -> Manifest:
     return Manifest(**content)
 
 
+def read_matching(folder: Path, fingerprint: str) -> Manifest | None:
+    """Return the manifest of a folder if it was prepared with this fingerprint; else None."""
+    try:
+        found = read(folder)
+    except ValueError:
+        return None
+    return found if found.fingerprint == fingerprint else None
+
+
 def check_files(folder: Path, manifest: Manifest, split: str, names: Iterable[str]) -> None:
     """Check that a split is there and that its files have the sizes that the manifest gives.
 

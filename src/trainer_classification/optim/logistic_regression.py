@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor
-from torch.optim import LBFGS
+
+from trainer_classification.optim.unguarded import LBFGS
 
 _HISTORY = 10  # steps that the curvature is estimated from
 _ITERATIONS = 60

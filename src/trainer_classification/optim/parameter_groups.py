@@ -11,10 +11,11 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, AdamW, Optimizer
+from torch.optim import Optimizer
 
 from trainer_classification.models.catalogue import NETWORKS
 from trainer_classification.optim import muon
+from trainer_classification.optim.unguarded import SGD, AdamW
 from trainer_classification.recipes import Recipe
 
 

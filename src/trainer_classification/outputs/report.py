@@ -6,9 +6,12 @@ It shows no image of the dataset.
 from __future__ import annotations
 
 import base64
+import importlib
 import io
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -83,6 +86,16 @@ def confused_pairs(manifest: Manifest, confusion: Int64) -> list[tuple[str, str,
             pairs.append((names[row], names[column], count))
 
     return pairs
+
+
+def load_matplotlib() -> None:
+    """Start to import what draws the pictures, in a thread beside other work."""
+
+    def load() -> None:
+        with suppress(ImportError):  # `write_report` says so
+            importlib.import_module("matplotlib.backends.backend_agg")
+
+    Thread(target=load, daemon=True).start()
 
 
 def write_report(

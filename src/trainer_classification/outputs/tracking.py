@@ -9,6 +9,7 @@ logger prints on stdout are the platform's protocol.
 from __future__ import annotations
 
 import fcntl
+import importlib.util
 import os
 import sys
 import time
@@ -186,6 +187,7 @@ def _create_logger(project_name: str, log_dir: Path, name: str) -> Any:
     if name:
         os.environ["MLFLOW_RUN_NAME"] = name
     try:
+        _import_when_used("seedir")
         from hafnia.experiment import HafniaLogger
 
         logger = HafniaLogger(project_name=project_name, log_dir=str(log_dir))
@@ -195,6 +197,22 @@ def _create_logger(project_name: str, log_dir: Path, name: str) -> Any:
     except Exception as error:  # not installed, a folder that cannot be written, or MLflow
         log(f"No HafniaLogger ({type(error).__name__}: {error}); outputs go to {log_dir}.")
         return None
+
+
+def _import_when_used(name: str) -> None:
+    """Let a module be imported when something of it is used first.
+
+    The SDK imports seedir, and with it all names of all emojis, for a drawing of
+    folders that no run asks for. That takes as long as the rest of its logger.
+    """
+    spec = importlib.util.find_spec(name) if name not in sys.modules else None
+    if spec is None or spec.loader is None:
+        return
+    loader = importlib.util.LazyLoader(spec.loader)
+    spec.loader = loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    loader.exec_module(module)
 
 
 def _rename_folder(logger: Any, name: str) -> None:

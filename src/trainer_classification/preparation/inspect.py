@@ -7,6 +7,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xxhash
@@ -23,6 +24,7 @@ from trainer_classification.data.source import Source, find_dataset, read_option
 from trainer_classification.environment import in_cloud
 from trainer_classification.names import safe_component
 from trainer_classification.preparation import disk
+from trainer_classification.preparation.recall import read_state
 
 _KEEP_SIZE = 64  # px: images up to here are stored as they are
 _SMALL = 96  # px: networks that were trained on photographs make little of smaller images
@@ -48,6 +50,7 @@ class DatasetInfo:
         manifest: of `folder`, if it was prepared with the same fingerprint; else
             None.
         source: the dataset's table.
+        state: of the table's files before they were read, as `recall` compares it.
     """
 
     name: str
@@ -63,6 +66,7 @@ class DatasetInfo:
     folder: Path
     manifest: Manifest | None
     source: Source
+    state: list[Any] | None = None
 
     @property
     def are_photographs(self) -> bool:
@@ -90,6 +94,7 @@ def inspect(config: PrepareConfig) -> DatasetInfo:
         ValueError: the dataset is not found or its table is wrong, or no disk has
             room for it.
     """
+    state = read_state(config)
     source = find_dataset(config.dataset, config.task, read_options(config))
     for note in source.notes:
         log(f"Note: {note}")
@@ -101,7 +106,8 @@ def inspect(config: PrepareConfig) -> DatasetInfo:
         train_size = config.image_size
         reason = "--image-size"
 
-    return _describe(config, source, train_size, reason)
+    info = _describe(config, source, train_size, reason)
+    return dataclasses.replace(info, state=state)
 
 
 def at_train_size(
@@ -117,7 +123,8 @@ def at_train_size(
     """
     if train_size == info.train_size:
         return info
-    return _describe(config, info.source, train_size, reason)
+    resized = _describe(config, info.source, train_size, reason)
+    return dataclasses.replace(resized, state=info.state)
 
 
 def _describe(config: PrepareConfig, source: Source, train_size: int, reason: str) -> DatasetInfo:
@@ -141,18 +148,9 @@ def _describe(config: PrepareConfig, source: Source, train_size: int, reason: st
         resized=resized,
         fingerprint=fingerprint,
         folder=folder,
-        manifest=read_prepared(folder, fingerprint),
+        manifest=manifest.read_matching(folder, fingerprint),
         source=source,
     )
-
-
-def read_prepared(folder: Path, fingerprint: str) -> Manifest | None:
-    """Return the manifest of a folder if it was prepared with this fingerprint; else None."""
-    try:
-        found = manifest.read(folder)
-    except ValueError:
-        return None
-    return found if found.fingerprint == fingerprint else None
 
 
 def _complete_sizes(source: Source) -> Int64:
@@ -227,7 +225,7 @@ def _find_same(parent: Path, stem: str, source: Source, fingerprint: str) -> Pat
         is_candidate = folder.name.startswith(stem) and not folder.name.endswith(
             (".partial", ".old")
         )
-        found = read_prepared(folder, fingerprint) if is_candidate else None
+        found = manifest.read_matching(folder, fingerprint) if is_candidate else None
         if found is not None and _is_same_place(found.root, source.root):
             return folder
     return None

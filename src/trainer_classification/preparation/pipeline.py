@@ -17,7 +17,9 @@ from trainer_classification.preparation import partial
 from trainer_classification.preparation.build import Build, build_dataset
 from trainer_classification.preparation.format import PrepareSpec
 from trainer_classification.preparation.formats import FORMATS
-from trainer_classification.preparation.inspect import DatasetInfo, inspect, read_prepared
+from trainer_classification.preparation.inspect import DatasetInfo, inspect
+from trainer_classification.preparation.recall import format_names, has_idle_beton_options
+from trainer_classification.preparation.remember import remember
 from trainer_classification.preparation.summary import log_findings, print_summary
 from trainer_classification.preparation.workers import Workers
 
@@ -47,10 +49,10 @@ def prepare(config: PrepareConfig) -> Prepared:
     if config.verify:
         return verify(info)
 
-    names = (config.formats or PrepareConfig.formats).split(",")
-    if "beton" not in names:
+    names = format_names(config)
+    if has_idle_beton_options(config):
         _note_idle_beton_options(config)
-    return write(info, [name for name in names if name], config)
+    return write(info, names, config)
 
 
 def _note_idle_beton_options(config: PrepareConfig) -> None:
@@ -102,18 +104,20 @@ def write(
     started = time.perf_counter()
     with partial.lock(info.folder):
         # Another process may have prepared it since `inspect`.
-        before = None if config.force else read_prepared(info.folder, info.fingerprint)
+        before = None if config.force else manifest.read_matching(info.folder, info.fingerprint)
         wanted = _options_of(info, formats, config)
         spec = PrepareSpec(info.layout, _missing(wanted, before, accept_existing))
         if before is not None and not spec.formats:
             log(f"{info.name} is prepared already in {info.folder}.")
             log_findings(before)
+            remember(info, config, wanted)
             return Prepared(info.folder, before)
 
         listed = ", ".join(spec.formats) or "its table"
         log(f"Preparing {info.name} for {info.train_size} px ({info.train_size_reason}): {listed}.")
         with Workers(config.workers, info.resized) as workers:
             made = build_dataset(Build(info, config, spec, before, workers))
+        remember(info, config, wanted)
     print_summary(info.folder, made, info.source, time.perf_counter() - started)
 
     return Prepared(info.folder, made)

@@ -172,6 +172,8 @@ def join_processes(
         The place of this process, and the result of `prepare`.
     """
     if not launched():
+        if cpu_count() < torch.get_num_threads():  # torch does not know of a container's quota
+            torch.set_num_threads(cpu_count())
         yield World(), prepare(World())
         return
 

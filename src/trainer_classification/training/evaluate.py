@@ -95,7 +95,7 @@ def evaluate(
         labels = batch.labels[: batch.count]
         with torch.autocast(device.type, dtype, enabled=dtype is not None):
             logits = logits_over(model, normalize(images), views)
-        loss += F.cross_entropy(logits.float(), labels, reduction="sum")
+        loss += F.cross_entropy(logits, labels, reduction="sum")
         cells = labels * num_classes + logits.argmax(1)
         confusion.scatter_add_(
             0, cells, torch.ones_like(cells)

@@ -7,7 +7,7 @@ import hashlib
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -23,17 +23,18 @@ from trainer_classification.arrays import Float32, Int64
 from trainer_classification.checkpoint.model_id import model_id
 from trainer_classification.console import has_live_line, live_line, log
 from trainer_classification.data.table import open_table
+from trainer_classification.device import has_bf16_cpu
 from trainer_classification.environment import keep_freed_memory
 from trainer_classification.files import write_atomically
 from trainer_classification.loaders.base import Batch, Loader
 from trainer_classification.models.backbone import split_head
 from trainer_classification.models.catalogue import NETWORKS
+from trainer_classification.training.cpu_precision import choose_faster
 from trainer_classification.training.setup import Setup
 from trainer_classification.training.signals import Stopped
 
 _CPU_BATCH = 16  # the fastest of 1 to 32 on two cores
 _GPU_BATCH = 256
-_FASTER = 1.3  # by which bf16 must be faster on a CPU to be taken
 _EVALUATION_VIEW = 0
 _MIRRORED_VIEW = 1
 
@@ -94,22 +95,14 @@ class FrozenNetwork:
 
     def _choose_precision(self, images: Tensor) -> torch.dtype | None:
         """Return bf16 where this CPU has instructions for it and a batch is faster with it; else None."""
-        cpu = torch.backends.cpu
-        if not any(name in cpu.get_cpu_capability() for name in ("AVX512", "AMX")):
+        if not has_bf16_cpu():
             return None
-        seconds = _time(partial(self._run, images, None))
-        seconds_bf16 = _time(partial(self._run, images, torch.bfloat16))
-        ratio = seconds / seconds_bf16
-        log(f"Precision: bf16 is {ratio:.2f} times as fast as fp32 on this CPU.")
-        return torch.bfloat16 if ratio > _FASTER else None
-
-
-def _time(run: Callable[[], object]) -> float:
-    """Return the seconds of a call after a first one."""
-    run()
-    started = time.perf_counter()
-    run()
-    return time.perf_counter() - started
+        recipe = self._setup.recipe
+        dtype, reason = choose_faster(
+            f"{recipe.model} without head, {list(images.shape)}", partial(self._run, images)
+        )
+        log(f"Precision: {reason}.")
+        return dtype
 
 
 def collect_features(

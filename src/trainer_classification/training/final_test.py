@@ -15,7 +15,9 @@ from trainer_classification.console import log
 from trainer_classification.metrics.classification import platform_scalars
 from trainer_classification.outputs.class_tables import write_class_table, write_confusion
 from trainer_classification.outputs.model_card import write_outputs
+from trainer_classification.outputs.report import load_matplotlib
 from trainer_classification.training.best_epoch import describe_choice
+from trainer_classification.training.cpu_precision import name_precision
 from trainer_classification.training.divergence import advise_on_divergence, check_weights
 from trainer_classification.training.evaluate import Evaluation, evaluate, evaluate_logits
 from trainer_classification.training.save import save_final, save_model
@@ -33,6 +35,8 @@ from trainer_classification.training.unlabeled import predict_unlabeled
 
 def finish_run(setup: Setup, state: State) -> dict[str, Any]:
     """Test the best weights once, on all ranks, write model, summary, metrics and report, and return the summary."""
+    if setup.world.main:
+        load_matplotlib()
     best = setup.tracker.checkpoint_dir / "best.pth"
     if (
         not best.is_file()
@@ -167,7 +171,7 @@ def build_summary(
         "loss_test": tested.loss if tested and math.isfinite(tested.loss) else None,
         "seed": setup.config.seed,
         "device": torch.cuda.get_device_name() if setup.device.type == "cuda" else "cpu",
-        "precision": str(setup.dtype or torch.float32).removeprefix("torch."),
+        "precision": name_precision(setup.dtype),
         "world_size": setup.world.size,
         "manifest_fingerprint": setup.manifest.fingerprint,
         "steps_not_finite": not_finite,

@@ -67,6 +67,7 @@ def _train_epoch(setup: Setup, state: State, received: list[int], start: EpochSt
     for loss in run_steps(setup, state):
         if state.seconds_first_step == 0:
             _measure_first_step(setup, state, loss)
+            _open_tracker(setup, state)
         if (state.steps_done - 1) % tracked_interval == 0:
             start.tracked.append((state.steps_done - 1, loss))
         if _is_look_due(setup, state, looked):
@@ -122,6 +123,13 @@ def _measure_first_step(setup: Setup, state: State, loss: torch.Tensor) -> None:
         log(
             f"The first step took {state.seconds_in_first_step:.1f} s with --compile {setup.step_mode}."
         )
+
+
+def _open_tracker(setup: Setup, state: State) -> None:
+    """Open the tracker; its seconds do not count as training."""
+    state.pause_timer(setup)
+    setup.start_tracking()
+    state.timer.start()
 
 
 def _is_look_due(setup: Setup, state: State, looked: float) -> bool:

@@ -114,6 +114,7 @@ class Resolved:
         start: what the training starts from, with its reason.
         feature_side: side in px of the images whose features a frozen backbone
             computes, where a budget chooses it; 0: the recipe's.
+        note: what the user should know of it, a sentence; "": nothing.
     """
 
     device: torch.device
@@ -127,6 +128,7 @@ class Resolved:
     formats: tuple[str, ...]
     start: StartCheckpoint
     feature_side: int = 0
+    note: str = ""
 
 
 def resolve(
@@ -138,10 +140,25 @@ def resolve(
 ) -> Resolved:
     """Decide, and log the decisions.
 
+    Arguments as `decide`, and the processes that train; None: only this one.
+    """
+    resolved = decide(config, dataset, prepared, start)
+    log_decisions(resolved, world or World())
+
+    return resolved
+
+
+def decide(
+    config: TrainConfig,
+    dataset: Dataset,
+    prepared: Collection[str] | None = None,
+    start: StartCheckpoint | None = None,
+) -> Resolved:
+    """Decide everything that does not depend on the number of training images.
+
     Args:
         config: what the user asked for.
         dataset: what is known of the dataset.
-        world: the processes that train; None: only this one.
         prepared: the only formats that can be had. None: what is missing will be
             prepared.
         start: of `choose_start`, if it was called before.
@@ -157,7 +174,8 @@ def resolve(
     kind, note = choose_kind(_with_network(config, network), dataset, start, device.type == "cpu")
     start = choose_start_weights(config, kind, start)
     engine = choose_engine(config.loader, dataset.array_bytes, device, dataset.resized, prepared)
-    resolved = Resolved(
+
+    return Resolved(
         device=device,
         device_reason=device_reason,
         dtype=dtype,
@@ -168,12 +186,8 @@ def resolve(
         engine=engine,
         formats=_needed_formats(engine, dataset.resized, network, kind),
         start=start,
+        note=note,
     )
-    _log_decisions(resolved, world or World())
-    if note:
-        log(note)
-
-    return resolved
 
 
 def recipe_of(config: TrainConfig, resolved: Resolved, manifest: Manifest) -> tuple[Recipe, str]:
@@ -276,13 +290,16 @@ def _needed_formats(
     return formats
 
 
-def _log_decisions(resolved: Resolved, world: World) -> None:
+def log_decisions(resolved: Resolved, world: World) -> None:
+    """Log the decisions, each with its reason."""
     processes = f"{world.size} processes, each on " if world.size > 1 else ""
     log(
         f"Device: {processes}{resolved.device} ({resolved.device_reason}); {resolved.dtype_reason}."
     )
     log(f"Loader: {resolved.engine.reason}.")
     log(f"Start: {resolved.start.reason}.")
+    if resolved.note:
+        log(resolved.note)
 
 
 def _check_recipe(recipe: Recipe, manifest: Manifest) -> None:

@@ -14,6 +14,7 @@ from trainer_classification.checkpoint import file as checkpoint
 from trainer_classification.checkpoint.meta import CheckpointMeta
 from trainer_classification.environment import in_cloud
 from trainer_classification.optim.parameter_groups import optimizer_state
+from trainer_classification.training.cpu_precision import name_precision
 from trainer_classification.training.setup import Setup
 from trainer_classification.training.state import State
 
@@ -37,6 +38,7 @@ def describe(setup: Setup, state: State, temperature: float | None = None) -> Ch
         resized=manifest.resized,
         temperature=temperature,
         gray_shift=manifest.gray_shift,
+        cpu_precision=name_precision(setup.dtype) if setup.device.type == "cpu" else "",
     )
 
 

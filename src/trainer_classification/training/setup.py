@@ -95,11 +95,14 @@ class Setup:
 
     @cached_property
     def tracker(self) -> Tracker:
-        """Gets the metrics; has the folders for the outputs.
+        """Gets the configuration and the metrics; has the folders for the outputs.
 
-        It is opened late: a refused start leaves no folder.
+        It is opened late: a refused start leaves no folder, and the first step need
+        not wait for it.
         """
-        return self.open_tracker()
+        tracker = self.open_tracker()
+        tracker.configuration(describe_configuration(self))
+        return tracker
 
     @property
     def config(self) -> TrainConfig:
@@ -183,6 +186,15 @@ class Setup:
         """Close the validation loader."""
         if self.validation_loader is not None:
             self.validation_loader.close()
+
+    def start_tracking(self) -> None:
+        """Open the tracker, unless that is done."""
+        _ = self.tracker
+
+    def close_tracker(self) -> None:
+        """End the run in the tracker, if it was opened."""
+        if "tracker" in self.__dict__:
+            self.tracker.close()
 
 
 def build_setup(inputs: Inputs, open_tracker: Callable[[], Tracker]) -> Setup:

@@ -15,6 +15,7 @@ from trainer_classification.data.in_use import hold
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.outputs.tracking import NullTracker, Tracker
 from trainer_classification.training.budget_trial import apply_budget
+from trainer_classification.training.cpu_precision import complete_precision
 from trainer_classification.training.dataset import prepare_dataset
 from trainer_classification.training.distributed import World, join_processes
 from trainer_classification.training.final_test import finish_run
@@ -26,7 +27,6 @@ from trainer_classification.training.resume_options import restore_options
 from trainer_classification.training.setup import (
     Inputs,
     build_setup,
-    describe_configuration,
     log_setup,
 )
 from trainer_classification.training.signals import catch_signals
@@ -82,6 +82,7 @@ def prepared_inputs(
     world = world or World()
     config = restore_options(config)
     resolved = resolve(config, PreparedDataset(manifest), world, prepared=manifest.formats)
+    resolved = complete_precision(config, resolved, manifest, world)
     return Inputs(config, resolved, folder, manifest, world, started)
 
 
@@ -106,7 +107,9 @@ def join_run(
         # decides.
         start = world.broadcast_object(lambda: resolved.start)
         resolved = dataclasses.replace(resolved, start=start)
-        yield Inputs(config, resolved, folder, manifests.read(folder), world, started)
+        manifest = manifests.read(folder)
+        resolved = complete_precision(config, resolved, manifest, world)
+        yield Inputs(config, resolved, folder, manifest, world, started)
 
 
 def run_training(inputs: Inputs) -> dict[str, Any]:
@@ -130,11 +133,10 @@ def _run_training(inputs: Inputs) -> dict[str, Any]:
     setup = build_setup(inputs, open_tracker)
     log_setup(setup)
     state = start_state(setup, progress)
-    tracker = setup.tracker
-    tracker.configuration(describe_configuration(setup))
     with catch_signals() as received:
         try:
             if setup.recipe.freeze == "backbone":
+                setup.start_tracking()  # features can take hours
                 train_head(setup, state, received)
             else:
                 fit(setup, state, received)
@@ -142,4 +144,4 @@ def _run_training(inputs: Inputs) -> dict[str, Any]:
         finally:
             state.close()
             setup.close()
-            tracker.close()
+            setup.close_tracker()

@@ -28,9 +28,9 @@ def check_views(views: Views, policy: Policy) -> None:
 
 
 def logits_over(model: nn.Module, images: Tensor, views: Views) -> Tensor:
-    """Return logits [B, K] for normalized images [B, C, H, W], averaged over the views."""
+    """Return logits, float32 [B, K], for normalized images [B, C, H, W], averaged over the views."""
     if views == "none":
-        return model(images)
+        return model(images).float()
     centered = _average_flipped(model, images)
     if views == "flip":
         return centered
@@ -48,4 +48,4 @@ def logits_over(model: nn.Module, images: Tensor, views: Views) -> Tensor:
 
 
 def _average_flipped(model: nn.Module, images: Tensor) -> Tensor:
-    return 0.5 * (model(images) + model(images.flip(3)))
+    return 0.5 * (model(images).float() + model(images.flip(3)).float())
