@@ -66,10 +66,10 @@ class RecalledDataset:
     def tell_prepared(self) -> None:
         """Log that nothing is to be prepared, and what is odd about the labels."""
         log(f"{self.name} is prepared already in {self.folder}.")
-        if self.manifest.conflicts:
-            from trainer_classification.preparation.summary import warn_of_conflicts
+        if self.manifest.conflicts or self.manifest.mirrored_classes:
+            from trainer_classification.preparation.summary import log_findings
 
-            warn_of_conflicts(self.manifest)
+            log_findings(self.manifest)
 
 
 @dataclass(frozen=True)
