@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 
 import numpy as np
 import pytest
@@ -109,3 +110,12 @@ def test_a_test_split_without_labels_is_predicted_and_gives_no_figures(runner, t
     assert [line["path"] for line in lines] == [f"data/{number:05d}.png" for number in range(50, 60)]
     assert [line["class"] for line in lines] == ["a", "b"] * 5
     assert all(0.5 <= line["confidence"] <= 1 and line["model"] == summary["model_id"] for line in lines)
+
+
+def test_no_output_names_the_folders_of_the_user(run_folder, runner):
+    """The dataset and the prepared folder are given by absolute paths, as Runner does."""
+    secrets = {os.fsencode(path) for path in (runner.folder, runner.dataset, runner.dataset.parent)}
+    files = [path for path in run_folder.rglob("*") if path.is_file()]
+    assert {"model.pth", "report.html", "configuration.json"} <= {path.name for path in files}
+    named = {path.name for path in files for secret in secrets if secret in path.read_bytes()}
+    assert named == set()

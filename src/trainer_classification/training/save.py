@@ -14,7 +14,7 @@ from trainer_classification.checkpoint import file as checkpoint
 from trainer_classification.checkpoint.meta import CheckpointMeta
 from trainer_classification.environment import in_cloud
 from trainer_classification.optim.parameter_groups import optimizer_state
-from trainer_classification.training.setup import Setup
+from trainer_classification.training.setup import Setup, portable_options
 from trainer_classification.training.state import State
 
 
@@ -22,7 +22,7 @@ def describe(setup: Setup, state: State, temperature: float | None = None) -> Ch
     """Describe a checkpoint of the run as it is now; the temperature is the one fitted to its weights, if any."""
     manifest = setup.manifest
     return CheckpointMeta(
-        config=dataclasses.asdict(setup.config),
+        config=portable_options(setup.config),
         recipe=setup.recipe,
         dataset=manifest.dataset,
         class_names=manifest.class_names,

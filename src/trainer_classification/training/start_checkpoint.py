@@ -13,6 +13,7 @@ from trainer_classification.checkpoint.meta import CheckpointMeta
 from trainer_classification.config import TrainConfig
 from trainer_classification.environment import in_cloud
 from trainer_classification.options import options_of
+from trainer_classification.outputs.summary import FILE_NAME as SUMMARY
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,9 @@ def choose_start(config: TrainConfig) -> StartCheckpoint:
     """
     if config.resume == "auto":
         path, reason = checkpoint.find_newest(
-            [output_folder(config) / "experiments", _checkpoint_folder()], config.project_name
+            [output_folder(config) / "experiments", _checkpoint_folder()],
+            config.project_name,
+            _has_outputs,
         )
         if path is not None:
             return _resume(path, reason, checkpoint.load_meta(path))
@@ -89,6 +92,15 @@ def output_folder(config: TrainConfig) -> Path:
 def _checkpoint_folder() -> Path:
     """Return the platform's folder of checkpoints."""
     return Path(os.environ.get("MDI_CHECKPOINT_DIR", "/opt/ml/checkpoints"))
+
+
+def _has_outputs(path: Path) -> bool:
+    """Return whether the run of a checkpoint has written everything: its summary comes last."""
+    if path.parent == _checkpoint_folder():
+        artifacts = Path(os.environ.get("MDI_ARTIFACT_DIR", "/opt/ml/output/data"))
+    else:
+        artifacts = path.parents[1] / "data"
+    return (artifacts / SUMMARY).is_file()
 
 
 def _resume(path: Path, reason: str, meta: CheckpointMeta) -> StartCheckpoint:
