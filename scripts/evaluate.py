@@ -1,7 +1,5 @@
 """Evaluate a trained model on a split of a Hafnia dataset: python scripts/evaluate.py --model RUN --dataset mnist"""
 
-import sys
-
 from trainer_classification.config import EvaluateConfig
 
 
@@ -14,4 +12,4 @@ def main(config: EvaluateConfig) -> None:
 if __name__ == "__main__":
     from trainer_classification import cli  # not in worker processes, which import this file
 
-    sys.exit(cli.run(EvaluateConfig, main))
+    cli.leave(cli.run(EvaluateConfig, main))

@@ -1,7 +1,5 @@
 """Say where a file comes from: python scripts/explain.py .data/experiments/RUN/data/predictions-test_unlabeled.jsonl"""
 
-import sys
-
 from trainer_classification.config import ExplainConfig
 
 
@@ -17,4 +15,4 @@ def main(config: ExplainConfig) -> None:
 if __name__ == "__main__":
     from trainer_classification import cli
 
-    sys.exit(cli.run(ExplainConfig, main))
+    cli.leave(cli.run(ExplainConfig, main))

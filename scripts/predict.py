@@ -1,7 +1,6 @@
 """Classify images with a trained model: python scripts/predict.py --model .data/experiments/RUN photo.jpg"""
 
 import gc
-import sys
 
 # What is imported stays: looking for garbage in it takes a tenth of the time to
 # the first answer.
@@ -19,4 +18,4 @@ def main(config: PredictConfig) -> int:
 if __name__ == "__main__":
     from trainer_classification import cli
 
-    sys.exit(cli.run(PredictConfig, main))
+    cli.leave(cli.run(PredictConfig, main))

@@ -1,7 +1,5 @@
 """Convert a Hafnia dataset into shards that train at full speed: python scripts/prepare.py --dataset cifar100"""
 
-import sys
-
 from trainer_classification.config import PrepareConfig
 
 
@@ -21,4 +19,4 @@ def main(config: PrepareConfig) -> None:
 if __name__ == "__main__":
     from trainer_classification import cli  # not in worker processes, which import this file
 
-    sys.exit(cli.run(PrepareConfig, main))
+    cli.leave(cli.run(PrepareConfig, main))
