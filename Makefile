@@ -21,7 +21,7 @@ EXTRAS := --extra pretrained $(if $(wildcard .venv/lib/python*/site-packages/ffc
 REFUSE_OTHER_SYSTEM = $(if $(OTHER_SYSTEM),$(error This runs on Linux x86-64 alone, and this is $(OTHER_SYSTEM): \
   use WSL2 on Windows, a Linux machine or container on macOS))
 
-.PHONY: help ffcv train test test-slow cases lint format forms samples bench bench-all bench-check gpu-check compare clean
+.PHONY: help ffcv train test test-slow hardening cases lint format forms samples bench bench-all bench-check gpu-check compare clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,6 +40,9 @@ test: $(STAMP) ## all tests that take seconds
 
 test-slow: $(STAMP) ## the tests that take minutes
 	$(RUN) -m pytest -m slow $(ARGS)
+
+hardening: $(STAMP) ## stop, kill and starve it at random moments, with a seed (docs/reliability.md)
+	$(RUN) -m pytest tests/hardening $(ARGS)
 
 cases: $(STAMP) ## every input of ../shared/cases against its right value
 	$(RUN) tests/cases/run.py $(ARGS)

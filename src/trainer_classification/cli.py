@@ -5,12 +5,11 @@ from __future__ import annotations
 import ast
 import errno
 import inspect
-import io
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import metadata
 from typing import Annotated, Any, NoReturn, TypeVar, get_args
 
@@ -29,16 +28,21 @@ from cyclopts import (
 
 from trainer_classification import option_file, option_hints
 from trainer_classification.cli_help import asks_for_help, print_help
-from trainer_classification.config import COMMANDS
+from trainer_classification.config import COMMANDS, PrepareConfig, TrainConfig
 from trainer_classification.environment import name_user, wait_passively_on_shared_cpus
 from trainer_classification.options import Option, flag, mark_given, options_of
+from trainer_classification.stop_signals import (
+    StopRequest,
+    describe_stop,
+    exit_code,
+    raise_on_signals,
+)
+from trainer_classification.streams import open_streams
 
 Config = TypeVar("Config")
 
 # Exit codes
 USER_ERROR = 2
-INTERRUPTED = 130
-TERMINATED = 128 + signal.SIGTERM
 
 _KIND_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
@@ -63,42 +67,39 @@ def run(
         argv: arguments; None for those of the process.
 
     Returns:
-        The function's exit code, 2 after a user's error, 130 after Ctrl-C, or 143
-        after SIGTERM.
+        The function's exit code, 2 after a user's error, 130 after Ctrl-C, 143
+        after SIGTERM, or 129 after SIGHUP.
     """
-    for stream in (sys.stdout, sys.stderr):
-        # A character that the terminal lacks, or a file name that is no UTF-8, is
-        # no reason to fail.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    open_streams(outlive_reader=config_class in (TrainConfig, PrepareConfig))
     name_user()
     wait_passively_on_shared_cpus()
     tokens = sys.argv[1:] if argv is None else argv
     tokens = drop_unset(join_quoted(tokens))
     tokens = [_DASH if token == "-" else token for token in tokens]
     options = options_of(config_class)
+    left = _describe_left(config_class)
     if asks_for_help(tokens):
         print_help(config_class)
         return 0
     try:
         tokens = _add_option_file(tokens, config_class)
-        with _raise_on_sigterm():
+        with raise_on_signals(left):
             return _parse_and_call(config_class, function, tokens)
     except CycloptsError as error:
         print(f"Error: {_describe_parse_error(error, options)}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
-        print(f"Interrupted. {_describe_stop(config_class)}", file=sys.stderr)
-        return INTERRUPTED
-    except _Terminated:
-        print(f"Terminated. {_describe_stop(config_class)}", file=sys.stderr)
-        return TERMINATED
+        print(describe_stop(signal.SIGINT, left), file=sys.stderr)
+        return exit_code(signal.SIGINT)
+    except StopRequest as stop:
+        print(describe_stop(stop.number, left), file=sys.stderr)
+        return exit_code(stop.number)
     except (ValueError, OSError) as error:
         print(f"Error: {_describe_error(error)}", file=sys.stderr)
         return USER_ERROR
 
 
-def _describe_stop(config_class: type[Any]) -> str:
+def _describe_left(config_class: type[Any]) -> str:
     """Say what a stopped command leaves."""
     default = "Nothing is lost: run the same command to continue."
     return str(getattr(config_class, "when_stopped", default))
@@ -147,7 +148,8 @@ def leave(code: int) -> NoReturn:
     could also fail: Gloo's threads may hold a tensor of the last step a little
     longer, and need the interpreter to release it. If it is shutting down by
     then, the process ends by SIGABRT although all its work is done
-    (pytorch/pytorch#179291).
+    (pytorch/pytorch#179291). A process
+    that was stopped may hang as well, because it was interrupted anywhere.
     """
     try:
         sys.stdout.flush()
@@ -155,29 +157,6 @@ def leave(code: int) -> NoReturn:
     except (OSError, ValueError):  # the reader is gone: Python has its own exit code for that
         sys.exit(code)
     os._exit(code)
-
-
-class _Terminated(BaseException):
-    """SIGTERM came while the function had no handler for it."""
-
-
-@contextmanager
-def _raise_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM unwind the stack as Ctrl-C does, unless the function sets a handler of its own.
-
-    A container's command is process 1, to which the kernel delivers no signal
-    that has no handler. Without this one, a run that is stopped before its first
-    step would go on until it is killed.
-    """
-
-    def terminate(*_: object) -> None:
-        raise _Terminated
-
-    previous = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 def join_quoted(tokens: Sequence[str]) -> list[str]:

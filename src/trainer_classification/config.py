@@ -63,6 +63,14 @@ NestedOption = Annotated[
         "Data",
     ),
 ]
+AllowOutsideOption = Annotated[
+    Literal["auto", "all", "none"],
+    Option(
+        "Which images outside of the dataset's folder to read that its table or a link names: all, none, or auto (all "
+        "on your own machine, none in the cloud).",
+        "Data",
+    ),
+]
 PathColumnOption = Annotated[
     str, Option("Column of a table that holds the paths. Empty: found by name.", "Data")
 ]
@@ -120,6 +128,7 @@ class PrepareConfig:
     test_fraction: TestFractionOption = 0.2
     unknown_folders: UnknownFoldersOption = "fail"
     nested: NestedOption = "take"
+    allow_outside: AllowOutsideOption = "auto"
     path_column: PathColumnOption = ""
     label_column: LabelColumnOption = ""
     split_column: SplitColumnOption = ""
@@ -235,6 +244,7 @@ class TrainConfig:
     test_fraction: TestFractionOption = 0.2
     unknown_folders: UnknownFoldersOption = "fail"
     nested: NestedOption = "take"
+    allow_outside: AllowOutsideOption = "auto"
     path_column: PathColumnOption = ""
     label_column: LabelColumnOption = ""
     split_column: SplitColumnOption = ""

@@ -50,3 +50,12 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60}:{whole % 60:02} min"
     return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02} h"
+
+
+def disk_size(count: int) -> str:
+    """Format bytes in the unit that shows them, with two digits or three: 240 MB, 1.2 GB, 0 kB."""
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if count >= size:
+            digits = 1 if count < 10 * size else 0
+            return f"{count / size:.{digits}f} {unit}"
+    return f"{max(0, count) / 1e3:.0f} kB"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
+
+_MAX_BYTES = 1 << 30  # of an image file
 
 
 def read_file(path: str) -> bytes:
@@ -16,16 +20,35 @@ def read_file(path: str) -> bytes:
     For an image this takes a fifth of the time of `Path.read_bytes`.
 
     Raises:
-        OSError: as `open` and `read` do.
+        OSError: as `open` and `read` do, or it is no regular file: a pipe would be
+            waited for, and a device read without an end.
     """
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    # Without O_NONBLOCK a pipe is waited for while it is opened.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        size = os.fstat(descriptor).st_size
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(f"is {describe_kind(status.st_mode)}, no regular file")
+        size = status.st_size
+        if size > _MAX_BYTES:
+            raise OSError(f"has {size:,} bytes, more than the {_MAX_BYTES:,} of any image")
         data = os.read(descriptor, size + 1)
     finally:
         os.close(descriptor)
     # The file may have grown, or the system may have returned a part of it.
     return data if len(data) == size else Path(path).read_bytes()
+
+
+def describe_kind(mode: int) -> str:
+    """Return what a file is by its `st_mode`, with an article: "a pipe"."""
+    kinds = {
+        stat.S_IFIFO: "a pipe",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFDIR: "a folder",
+    }
+    return kinds.get(stat.S_IFMT(mode), "a special file")
 
 
 def dump_json(value: Any, indent: int | None = None) -> str:
@@ -56,12 +79,13 @@ def write_atomically(path: Path, content: bytes | str | Callable[[BinaryIO], obj
         The path.
 
     Raises:
-        OSError: the disk is full, say. The old file is unchanged, and no
-            temporary file is left.
+        OSError: the disk is full, say, whatever the function makes of that. The
+            old file is unchanged, and no temporary file is left.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    raw = _RecordingFile(temporary, "wb")
     try:
-        with temporary.open("wb") as file:
+        with io.BufferedWriter(raw) as file:
             if callable(content):
                 content(file)
             else:
@@ -73,11 +97,33 @@ def write_atomically(path: Path, content: bytes | str | Callable[[BinaryIO], obj
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except Exception as error:
+        if raw.error is None:
+            raise
+        raise OSError(raw.error.errno, raw.error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
     _flush_folder(path.parent)
 
     return path
+
+
+class _RecordingFile(io.FileIO):
+    """A file that keeps the error of a failed write: torch and zipfile raise others in its place.
+
+    Attributes:
+        error: of the first write that failed; None if none has.
+    """
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write as `FileIO` does."""
+        try:
+            return os.write(self.fileno(), data)
+        except OSError as error:
+            self.error = self.error or error
+            raise
 
 
 def _flush_folder(folder: Path) -> None:

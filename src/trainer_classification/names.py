@@ -7,12 +7,33 @@ import re
 from collections.abc import Iterable
 
 _MAX_BYTES = 150  # of the 255 that file systems allow, which leaves room for what is appended
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_MARKUP = re.compile(r"[\\`*_{}\[\]()#+!|~$&]")
 _UNSAFE = re.compile(r"[/\\\x00-\x1f\x7f\ud800-\udfff]|^[.\s]+|[.\s]+$")
 
 
 def printable(text: str) -> str:
     """Return text that any UTF-8 stream takes: bytes of a file name that are not UTF-8 are written as escapes."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+def one_line(text: str, length: int = 80) -> str:
+    """Return a name as one line of limited length: control characters as escapes, and long names cut in the middle.
+
+    Args:
+        text: the name.
+        length: of the longest name that is not cut.
+    """
+    shown = _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    if len(shown) <= length:
+        return shown
+    half = (length - 1) // 2
+    return f"{shown[: length - 1 - half]}…{shown[len(shown) - half :]}"
+
+
+def escape_markdown(text: str) -> str:
+    """Return a name as Markdown shows it letter by letter: without links, code or HTML of its own."""
+    return _MARKUP.sub(r"\\\g<0>", one_line(text)).replace("<", "&lt;").replace(">", "&gt;")
 
 
 def list_names(names: Iterable[str], limit: int = 10) -> str:
@@ -22,7 +43,7 @@ def list_names(names: Iterable[str], limit: int = 10) -> str:
         names: of anything; each is made printable.
         limit: names that are listed.
     """
-    listed = [printable(name) for name in names]
+    listed = [one_line(name) for name in names]
     more = f" and {len(listed) - limit:,} more" if len(listed) > limit else ""
     return (", ".join(listed[:limit]) + more) if listed else "none"
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 
 import numpy as np
 import polars as pl
@@ -172,3 +173,12 @@ def test_the_platform_reads_what_was_predicted(runner, tmp_path):
         assert entry["class_idx"] == ["b", "a"].index(entry["class_name"])
         assert entry["confidence"] == pytest.approx(rows[path]["confidence"])
         assert (entry["ground_truth"], entry["task_name"]) == (False, f"{TASK}/predictions")
+
+
+def test_no_output_names_the_folders_of_the_user(run_folder, runner):
+    """The dataset and the prepared folder are given by absolute paths, as Runner does; --resume needs them."""
+    secrets = {os.fsencode(path) for path in (runner.folder, runner.dataset, runner.dataset.parent)}
+    files = [path for path in run_folder.rglob("*") if path.is_file() and path.name != "last.pth"]
+    assert {"model.pth", "report.html", "configuration.json"} <= {path.name for path in files}
+    named = {path.name for path in files for secret in secrets if secret in path.read_bytes()}
+    assert named == set()

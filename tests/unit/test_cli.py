@@ -169,11 +169,59 @@ def test_values_in_quotes_that_no_shell_has_read_are_joined(tokens, values):
     assert cli.join_quoted(tokens) == values
 
 
-def test_sigterm_ends_a_command_with_its_code_and_the_handler_before_is_back(capsys):
-    before = signal.getsignal(signal.SIGTERM)
-    assert cli.run(TrainConfig, lambda _: os.kill(os.getpid(), signal.SIGTERM), []) == 143
-    assert "Terminated" in capsys.readouterr().err
-    assert signal.getsignal(signal.SIGTERM) is before
+STOPS = [(signal.SIGTERM, 143, "Terminated"), (signal.SIGINT, 130, "Interrupted"), (signal.SIGHUP, 129, "Terminated")]
+
+
+@pytest.fixture
+def restored_handlers():
+    before = {number: signal.getsignal(number) for number, _, _ in STOPS}
+    yield before
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(("number", "code", "word"), STOPS)
+def test_a_signal_unwinds_the_command_once_and_later_ones_are_ignored(number, code, word, capsys, restored_handlers):
+    cleaned = []
+
+    def command(_):
+        try:
+            os.kill(os.getpid(), number)
+        finally:
+            for other, _, _ in STOPS:
+                os.kill(os.getpid(), other)
+            cleaned.append(True)
+
+    assert cli.run(TrainConfig, command, []) == code
+    os.kill(os.getpid(), number)  # while Python is torn down
+    assert capsys.readouterr().err == f"{word}. Nothing is lost: run the same command to continue.\n"
+    assert cleaned == [True]
+
+
+def test_a_command_that_ends_by_itself_leaves_the_handlers_as_they_were(restored_handlers):
+    assert cli.run(TrainConfig, lambda _: None, []) == 0
+    assert {number: signal.getsignal(number) for number in restored_handlers} == restored_handlers
+
+
+def test_a_signal_that_is_ignored_as_by_nohup_stays_ignored(restored_handlers):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    assert cli.run(TrainConfig, lambda _: os.kill(os.getpid(), signal.SIGHUP), []) == 0
+
+
+def test_a_command_that_hangs_while_it_cleans_up_ends_all_the_same():
+    program = """
+import os, signal, threading
+from trainer_classification import cli
+from trainer_classification.config import TrainConfig
+def command(_):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        threading.Event().wait()
+cli.leave(cli.run(TrainConfig, command, []))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr) == (143, "Terminated. Nothing is lost: run the same command to continue.\n")
 
 
 LAUNCHED = dict.fromkeys(("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"), "1")  # torchrun's

@@ -56,7 +56,7 @@ def test_what_an_interrupted_run_has_begun_is_gone_on_with_though_it_takes_the_r
 def test_without_room_the_error_says_what_each_disk_has_and_what_to_do(disks):
     folders = disks(a=(1e9, 0.1, "ext4"), b=(5e8, 0.1, "overlay"))
     with pytest.raises(
-        ValueError, match=r"needs about 2\.0 GB .*a 1\.0 GB free, .*b 0\.5 GB free.*--image-size.*--prepared"
+        ValueError, match=r"needs about 2\.0 GB .*a 1\.0 GB free, .*b 500 MB free.*--image-size.*--prepared"
     ):
         disk.choose_disk(folders, "mnist-28px", int(2e9))
 

@@ -1,5 +1,6 @@
 """Files are read whole and written whole."""
 
+import errno
 import json
 import os
 
@@ -33,6 +34,49 @@ def test_a_failed_write_leaves_the_file_as_it_was(tmp_path):
     with pytest.raises(OSError, match="disk is full"):
         write_atomically(tmp_path / "file", fail)
     assert (tmp_path / "file").read_text() == "before"
+
+
+@pytest.mark.parametrize("free", [0, 3, 10])
+def test_a_full_disk_is_said_whatever_the_function_makes_of_it(tmp_path, monkeypatch, free):
+    """torch raises its own RuntimeError in place of the error of the system."""
+    real = os.write
+
+    def write(descriptor, data):
+        if free < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(descriptor, data)
+
+    def fail(file):
+        try:
+            file.write(b"0123456789ab")
+            file.flush()
+        except OSError:
+            raise RuntimeError("unexpected pos 64 vs 0") from None
+
+    (tmp_path / "file").write_text("before")
+    monkeypatch.setattr(os, "write", write)
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_atomically(tmp_path / "file", fail)
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "file"))
+    assert (tmp_path / "file").read_text() == "before"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_is_no_regular_file_is_refused_before_it_is_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="is a pipe, no regular file"):
+        read_file(str(tmp_path / "pipe"))
+    with pytest.raises(OSError, match="is a device, no regular file"):
+        read_file("/dev/zero")
+    with pytest.raises(OSError, match="is a folder, no regular file"):
+        read_file(str(tmp_path))
+
+
+def test_a_file_larger_than_any_image_is_refused_before_it_is_read(tmp_path):
+    with (tmp_path / "huge").open("wb") as file:
+        file.truncate((1 << 30) + 1)
+    with pytest.raises(OSError, match="1,073,741,825 bytes"):
+        read_file(str(tmp_path / "huge"))
 
 
 def test_content_is_on_the_disk_before_it_has_the_name(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "src/trainer_classification"
 NAME = "trainer_classification"
 # Files at the top of the package that any other may import.
-BASE = {"options", "environment", "files", "names", "arrays", "console"}
+BASE = {"options", "environment", "files", "names", "arrays", "console", "stop_signals", "streams"}
 # What each part of the package may import, beside itself and BASE. An arrow that is not here points back.
 ALLOWED = {
     "options": set(),
@@ -20,6 +20,8 @@ ALLOWED = {
     "names": set(),
     "arrays": set(),
     "console": set(),
+    "stop_signals": set(),
+    "streams": set(),
     "device": set(),
     "config": set(),
     "metrics": set(),

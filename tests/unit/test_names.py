@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer_classification.inference.class_map import map_classes
-from trainer_classification.names import list_names, safe_component
+from trainer_classification.names import escape_markdown, list_names, one_line, safe_component
 
 
 @given(st.text(max_size=400))
@@ -46,3 +46,24 @@ def test_classes_that_differ_are_listed_printable():
     assert "b\\udcff" in notes[1]
     assert "c\\udcfe" in notes[0]
     assert all(note.encode() for note in notes)
+
+
+@given(st.text(), st.integers(3, 90))
+@settings(max_examples=200, deadline=None)
+def test_any_name_becomes_one_line_of_limited_length(name, length):
+    shown = one_line(name, length)
+    assert len(shown) <= length
+    assert len(shown.splitlines()) <= 1
+    assert "\x1b" not in shown
+    assert bool(shown.encode()) == bool(name)
+
+
+def test_a_long_name_is_cut_in_the_middle_and_others_stay():
+    assert one_line("abcdefghij", 10) == "abcdefghij"
+    assert one_line("abcdefghijk", 10) == "abcde…hijk"
+    assert one_line("a\x1b[31m\nb") == "a\\x1b[31m\\nb"
+
+
+def test_markup_in_a_name_is_escaped():
+    assert escape_markdown("caltech-101") == "caltech-101"
+    assert escape_markdown("[a](b) <img> *x* `c`\n# d") == (r"\[a\]\(b\) &lt;img&gt; \*x\* \`c\`\\n\# d")

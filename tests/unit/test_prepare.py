@@ -1,6 +1,7 @@
 """Prepare: what it writes, what it refuses, and that nothing half-written is taken for whole."""
 
 import dataclasses
+import errno
 import io
 import json
 import os
@@ -368,9 +369,21 @@ def test_verify_names_a_file_in_which_one_bit_changed(tmp_path):
 
 def test_too_little_room_is_said_before_the_work(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})())
-    with pytest.raises(ValueError, match=r"needs about .* GB .*choose another folder with --prepared"):
+    with pytest.raises(ValueError, match=r"needs about [1-9][\d.]* [kM]B .* 1 kB are free.*choose another folder"):
         prepared(tmp_path, three_splits())
     assert [path for path in (tmp_path / "out").iterdir() if path.is_dir()] == []
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
+def test_a_dataset_prepared_on_a_disk_that_cannot_be_written_is_found(tmp_path, monkeypatch, number):
+    made = prepared(tmp_path, three_splits())
+
+    def refuse(target):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(partial, "_open_lock", refuse)
+    assert prepared(tmp_path, None) == made
+    assert prepared(tmp_path, None, verify=True) == made
 
 
 def test_verifying_what_is_not_prepared_leaves_no_folder(tmp_path):
@@ -388,7 +401,7 @@ def test_room_that_a_killed_run_has_taken_is_not_asked_for_again(tmp_path, monke
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})())
     if changed:  # what was written is of no use, and dropped
         (tmp_path / "dataset/data/00003.png").write_bytes(encoded(noise(77, channels=3)))
-        with pytest.raises(ValueError, match=r"needs about .* GB"):
+        with pytest.raises(ValueError, match=r"needs about .* kB"):
             prepared(tmp_path, None, formats="array")
     else:
         assert prepared(tmp_path, None, formats="array").manifest.splits["train"].count == 30

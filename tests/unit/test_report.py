@@ -1,10 +1,18 @@
 """The report says what the run came to, and shows what the numbers are worth."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from trainer_classification.data.manifest import Manifest, SplitInfo
-from trainer_classification.outputs.report import class_rows, confused_pairs, write_report
+from trainer_classification.outputs.report import (
+    _plot_confusion,
+    _save_picture,
+    class_rows,
+    confused_pairs,
+    write_report,
+)
 from trainer_classification.outputs.summary import REQUIRED
 
 CONFUSION = np.array([[8, 2, 0], [0, 5, 5], [0, 0, 0]])
@@ -67,3 +75,14 @@ def test_the_page_is_whole_and_escapes_names(tmp_path, manifest, confusion):
     assert "http" not in page
     assert (tmp_path / "curves.png").stat().st_size > 1000
     assert (tmp_path / "confusion.png").exists() == (confusion is not None)
+
+
+@pytest.mark.parametrize("name", ["$", "$x$ \\frac", r"$\undefined{$", "a" * 10_000, "two\nlines \x1b[31m", "_^{}%#&~"])
+def test_a_class_of_any_name_is_shown_as_text(tmp_path, manifest, name):
+    manifest = dataclasses.replace(manifest, class_names=[name, "<script>", "absent"])
+    figure = _plot_confusion(manifest, CONFUSION)
+    labels = [label for axis in (figure.axes[0].xaxis, figure.axes[0].yaxis) for label in axis.get_ticklabels()]
+    assert {len(label.get_text()) <= 30 for label in labels} == {True}
+    assert {label.get_parse_math() for label in labels} == {False}
+    _save_picture(figure, tmp_path / "confusion.png")
+    assert max(len(row.name) for row in class_rows(manifest, CONFUSION)) <= 80

@@ -1,6 +1,8 @@
 """Schedule, optimizers, average, checkpoints, step and evaluation."""
 
+import copy
 import dataclasses
+import errno
 import os
 from types import SimpleNamespace
 
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from helpers import meta_of
+from trainer_classification.checkpoint import archive
 from trainer_classification.checkpoint import file as checkpoint
 from trainer_classification.device import choose_device, choose_precision
 from trainer_classification.loaders.base import Batch
@@ -21,6 +24,7 @@ from trainer_classification.optim.ema import ModelEma
 from trainer_classification.optim.lr_schedule import factor
 from trainer_classification.optim.parameter_groups import (
     build_optimizer,
+    load_optimizer_state,
     optimizer_state,
     parameter_groups,
     set_learning_rate,
@@ -257,3 +261,65 @@ def test_a_cpu_trains_in_fp32_and_says_why():
 def test_asking_for_a_gpu_that_is_not_there_says_what_to_do():
     with pytest.raises(ValueError, match="nvidia-smi"):
         choose_device("cuda")
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_a_checkpoint_whose_state_is_contiguous_continues_as_one_with_the_layout_of_the_weights(name):
+    """Fused optimizers walk through weight and state in the order of memory."""
+    recipe = dataclasses.replace(meta_of().recipe, optimizer=name, momentum=0.9, learning_rate=0.1)
+
+    def steps(model, optimizer, count):
+        for number in range(count):
+            images = torch.from_numpy(np.random.default_rng(number).random((4, 3, 9, 9), np.float32))
+            optimizer.zero_grad()
+            model(images.contiguous(memory_format=torch.channels_last)).square().sum().backward()
+            optimizer.step()
+        return model[0].weight.detach().clone()
+
+    def build_both():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(3, 8, 3)).to(memory_format=torch.channels_last)
+        return model, build_optimizer(model, recipe)
+
+    model, optimizer = build_both()
+    steps(model, optimizer, 2)
+    saved = copy.deepcopy((model.state_dict(), optimizer_state(optimizer)))
+    expected = steps(model, optimizer, 2)
+
+    for values in saved[1]["state"].values():
+        values |= {key: value.contiguous() for key, value in values.items() if isinstance(value, torch.Tensor)}
+    resumed, other = build_both()
+    resumed.load_state_dict(saved[0])
+    load_optimizer_state(other, saved[1])
+    torch.testing.assert_close(steps(resumed, other, 2), expected)
+    strides = {value.stride() for value in other.state[resumed[0].weight].values() if value.ndim == 4}
+    assert strides == {resumed[0].weight.stride()}
+
+
+@pytest.mark.parametrize("share", np.linspace(0, 0.99, 15).round(2).tolist())
+def test_a_disk_that_fills_while_a_checkpoint_is_written_is_said_and_the_one_before_stays(tmp_path, monkeypatch, share):
+    path = tmp_path / "last.pth"
+    tensors = {"model": {"weight": torch.zeros(50_000)}, "optimizer": {}}
+    checkpoint.save(path, tensors, meta_of(epoch=1))
+    before = path.read_bytes()
+    free = [int(share * len(before))]
+    real = os.write
+
+    def write(descriptor, data):
+        count = min(len(data), free[0])
+        free[0] -= count
+        if data and not count:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(descriptor, data[:count])
+
+    monkeypatch.setattr(os, "write", write)
+    for save in (
+        lambda: checkpoint.save(path, tensors, meta_of(epoch=2)),
+        lambda: archive.write(tmp_path, path, tensors["model"], meta_of(epoch=2), "task"),
+    ):
+        with pytest.raises(OSError, match="No space left") as caught:
+            save()
+        assert caught.value.errno == errno.ENOSPC
+        free[0] = int(share * len(before))
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["last.pth"]

@@ -1,8 +1,11 @@
 """--weights: every kind of file, a new head for other classes, and clear words where nothing fits."""
 
+import io
+import json
 import tarfile
 import urllib.error
 import zipfile
+from contextlib import suppress
 
 import pytest
 import torch
@@ -163,3 +166,74 @@ def test_imagenet_weights_are_torchvisions_and_leave_the_head_new(monkeypatch):
     line = load_weights(model, "imagenet", "resnet18", list("abcde"))
     assert torch.equal(model.layer4[1].conv2.weight, theirs.layer4[1].conv2.weight)
     assert "new: fc.weight, fc.bias" in line
+
+
+def test_weights_that_are_not_finite_are_refused_by_the_name_of_the_first(tmp_path):
+    state = trained().state_dict()
+    names = [name for name, tensor in state.items() if tensor.is_floating_point()]
+    for name in names[3:5]:
+        state[name].view(-1)[-1] = float("nan")
+    torch.save(state, tmp_path / "w.pth")
+    model = fresh()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(ValueError, match=rf"w\.pth is damaged: its tensor {names[3]} has values that are not finite"):
+        load_weights(model, str(tmp_path / "w.pth"), "resnet-small", ["a", "b", "c"])
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_folder_in_a_tar_is_no_file_of_weights(tmp_path):
+    (tmp_path / "folder.pth").mkdir()
+    with tarfile.open(tmp_path / "a.tar", "w") as file:
+        file.add(tmp_path / "folder.pth", "folder.pth")
+    with pytest.raises(ValueError, match=r"a\.tar holds 0 files of weights"):
+        read(tmp_path / "a.tar")
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+def test_a_small_archive_that_becomes_huge_is_refused_before_it_is_unpacked(tmp_path, kind):
+    path = tmp_path / f"a.{kind}"
+    zeros = bytes(65 << 20)
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+            file.writestr("w.pth", zeros)
+    else:
+        info = tarfile.TarInfo("w.pth")
+        info.size = len(zeros)
+        with tarfile.open(path, "w:gz", compresslevel=1) as file:
+            file.addfile(info, io.BytesIO(zeros))
+    with pytest.raises(ValueError, match=rf"a\.{kind} holds a file that would become 68 MB, which no weights do"):
+        read(path)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 100, 1000, -1000, -100, -1])
+def test_a_file_cut_anywhere_is_one_sentence_with_its_name(tmp_path, cut):
+    path = our_checkpoint(tmp_path / "w.pth", ["a", "b", "c"])
+    path.write_bytes(path.read_bytes()[:cut])
+    for load in (read, checkpoint.load):
+        with pytest.raises(ValueError, match=r"w\.pth (is damaged|holds)"):
+            load(path)
+
+
+ODD = [None, "x", [], {}, -1, 1e999, [None], True]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=repr)
+@pytest.mark.parametrize("place", ["", "state"])
+def test_an_odd_value_in_a_description_is_refused_or_harmless(tmp_path, odd, place):
+    description = meta_of(class_names=["a", "b", "c"]).to_json()
+    fields = description[place] if place else description
+    for name in list(fields):
+        content = json.loads(json.dumps(description))
+        (content[place] if place else content)[name] = odd
+        torch.save({"meta": json.dumps(content), "state": {"model": {}}}, tmp_path / "w.pth")
+        with suppress(ValueError):
+            meta = checkpoint.load_meta(tmp_path / "w.pth")
+            assert meta.find_difference("other", ["a"], "f", meta.recipe, TrainConfig())
+            assert isinstance(meta.project_name, str)
+
+
+@pytest.mark.parametrize("content", ["null", "[]", '"x"', "3", "{"])
+def test_a_description_that_is_no_object_is_refused(tmp_path, content):
+    torch.save({"meta": content, "state": {"model": {}}}, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"w\.pth "):
+        checkpoint.load_meta(tmp_path / "w.pth")

@@ -1,5 +1,10 @@
 import os
 import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
 
 import pytest
 
@@ -44,6 +49,34 @@ def test_a_killed_process_is_said_in_one_sentence():
         workers(2) as some,
     ):
         some.run("decoding", die, ["a", "b", "c"])
+
+
+AT_WORK = """
+import sys, threading
+from trainer_classification.preparation.workers import Workers
+sys.path.insert(0, {folder!r})
+from test_workers import say_and_hang
+with Workers(2, resized=False) as workers:
+    workers.run("decoding", say_and_hang, ["a", "b"])
+"""
+
+
+def say_and_hang(piece):
+    os.write(2, b"at work\n")
+    threading.Event().wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_workers_and_their_server_end_with_the_process_that_they_work_for(number):
+    """They hold its stderr open: its end is read when the last of them is gone."""
+    program = AT_WORK.format(folder=str(Path(__file__).parent))
+    process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True)
+    assert [process.stderr.readline() for _ in range(2)] == ["at work\n"] * 2
+    process.send_signal(number)
+    started = time.monotonic()
+    process.communicate(timeout=30)
+    assert time.monotonic() - started < 2
+    assert process.returncode == -number
 
 
 def test_an_error_in_a_process_is_raised_here():

@@ -7,8 +7,7 @@ The file is torch's, `{"meta": str, "state": ...}`. It loads with
 from __future__ import annotations
 
 import json
-import pickle
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -79,14 +78,7 @@ def _read(
         content = torch.load(path, map_location=device, weights_only=True, mmap=mmap)
         tensors = content["state"]
         description = json.loads(content["meta"])
-    except (
-        RuntimeError,
-        pickle.UnpicklingError,
-        EOFError,
-        KeyError,
-        TypeError,
-        json.JSONDecodeError,
-    ) as error:
+    except Exception as error:  # torch, zip and pickle raise many kinds on damaged files
         raise ValueError(
             f"{path} is damaged or not a checkpoint of this program: {error}"
         ) from error
@@ -96,13 +88,17 @@ def _read(
         raise ValueError(f"{path} cannot be read: {error}.") from error
 
 
-def find_newest(folders: Iterable[Path], project_name: str) -> tuple[Path | None, str]:
-    """Find the newest `last.pth` of a project whose training is not finished.
+def find_newest(
+    folders: Iterable[Path], project_name: str, has_outputs: Callable[[Path], bool]
+) -> tuple[Path | None, str]:
+    """Find the newest `last.pth` of a project whose run has not written all its outputs.
 
     Args:
         folders: searched for `last.pth`, and for `checkpoints/last.pth` of
             experiments.
         project_name: of the training, as its description has it.
+        has_outputs: tells whether the run of a finished checkpoint has written
+            everything.
 
     Returns:
         Its path or None, and the reason.
@@ -116,12 +112,14 @@ def find_newest(folders: Iterable[Path], project_name: str) -> tuple[Path | None
             return None, f"--resume auto starts a new training: {error}"
         if meta.project_name != project_name:
             continue
-        if meta.progress.finished:
-            return (
-                None,
-                f"--resume auto starts a new training: the newest of {project_name}, {path}, is finished",
-            )
-        return path, f"resume {path}, the newest of {project_name}"
+        if not meta.progress.finished:
+            return path, f"resume {path}, the newest of {project_name}"
+        if not has_outputs(path):
+            return path, f"{path} is trained to the end, but its run has not written its outputs"
+        return (
+            None,
+            f"--resume auto starts a new training: the newest of {project_name}, {path}, is finished",
+        )
 
     return (
         None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,7 @@ from trainer_classification.config import TrainConfig
 from trainer_classification.recipes import Recipe, recipe_from_json
 
 FORMAT_VERSION = 1
+_MAX_SIDE = 1 << 16  # of an image
 
 # Names in the JSON of format 1 that differ from those of the fields.
 _PROGRESS_NAMES = {
@@ -163,13 +165,15 @@ class CheckpointMeta:
         Raises:
             ValueError: it has another format version, or a value is missing.
         """
+        if not isinstance(content, dict):
+            raise ValueError(f"its description is a {type(content).__name__}")
         version = content.get("format_version")
         if version != FORMAT_VERSION:
             raise ValueError(
                 f"it has format version {version}, this program reads {FORMAT_VERSION}: use the program that wrote it"
             )
         try:
-            return cls(
+            meta = cls(
                 config=content["config"],
                 recipe=recipe_from_json(content["recipe"]),
                 dataset=content["dataset"],
@@ -187,8 +191,27 @@ class CheckpointMeta:
                 gray_shift=content.get("gray_shift", 8),
                 cpu_precision=content.get("cpu_precision", ""),
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except (LookupError, TypeError, AttributeError) as error:
             raise ValueError(f"its description lacks {error}") from error
+        meta._check_values()
+        return meta
+
+    def _check_values(self) -> None:
+        """Raise ValueError if a value is of a kind that this program never writes."""
+        names = self.class_names
+        channels = self.channels if self.channels in (1, 3) else 0
+        is_right = {
+            "config": isinstance(self.config, dict) and "project_name" in self.config,
+            "dataset": isinstance(self.dataset, str),
+            "class_names": isinstance(names, list) and all(isinstance(n, str) for n in names),
+            "channels": channels > 0,
+            "image_size": isinstance(self.image_size, int) and 0 < self.image_size <= _MAX_SIDE,
+            "mean": _are_numbers(self.mean, channels),
+            "std": _are_numbers(self.std, channels),
+            "temperature": self.temperature is None or _are_numbers([self.temperature], 1),
+        }
+        for name in (name for name, right in is_right.items() if not right):
+            raise ValueError(f"its {name} is {_shorten(getattr(self, name))!r}")
 
     def find_difference(
         self,
@@ -238,10 +261,24 @@ class CheckpointMeta:
         return ""
 
 
+def _are_numbers(values: Any, count: int) -> bool:
+    """Return whether these are a list of at least so many finite numbers."""
+    return (
+        isinstance(values, list)
+        and len(values) >= count
+        and all(isinstance(value, int | float) and math.isfinite(value) for value in values)
+    )
+
+
 def _progress_from_json(content: dict[str, Any]) -> Progress:
     names = [entry.name for entry in dataclasses.fields(Progress)]
     values = {name: content[_PROGRESS_NAMES.get(name, name)] for name in names}
-    return Progress(**values | {"times": tuple(values["times"])})
+    progress = Progress(**values | {"times": tuple(values["times"])})
+    for name, expected in dataclasses.asdict(Progress()).items():
+        kind = (int, float) if isinstance(expected, int | float) else type(expected)
+        if not isinstance(getattr(progress, name), kind):
+            raise TypeError(f"a {name} of its kind")
+    return progress
 
 
 def _as_json(recipe: Recipe) -> dict[str, Any]:

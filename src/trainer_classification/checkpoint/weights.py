@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-import pickle
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from trainer_classification.checkpoint import archive
 from trainer_classification.checkpoint.meta import CheckpointMeta
+from trainer_classification.console import disk_size
 from trainer_classification.models import efficientnet
 from trainer_classification.models.catalogue import NETWORKS
 from trainer_classification.names import list_names
@@ -24,6 +25,8 @@ from trainer_classification.names import list_names
 _PREFIXES = ("module.", "_orig_mod.")  # DistributedDataParallel and torch.compile add them
 _SUFFIXES = (".pth", ".pt")
 _LISTED = 4  # tensors
+_UNSUSPICIOUS = 64 << 20  # bytes
+_MAX_RATIO = 100  # of the unpacked to the packed bytes; weights reach less than 10
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,12 @@ def load_weights(model: nn.Module, source: str, name: str, class_names: Sequence
             f"--weights {source} is of another network than {name}: {len(fitting)} of its {len(weights.tensors)} "
             f"tensors fit ({list_names(weights.tensors, _LISTED)} / {list_names(wanted, _LISTED)}). "
             f"Choose the --model and size it was trained with."
+        )
+
+    ruined = next((key for key, value in fitting.items() if not value.isfinite().all()), None)
+    if ruined is not None:
+        raise ValueError(
+            f"--weights {source} is damaged: its tensor {ruined} has values that are not finite. Use other weights."
         )
 
     model.load_state_dict(fitting, strict=False)
@@ -172,16 +181,10 @@ def read(path: Path) -> Weights:
             found.best.mean if found.best else [],
             found.best.std if found.best else [],
         )
+    data = _read_bytes(path)
     try:
-        content = torch.load(io.BytesIO(_read_bytes(path)), map_location="cpu", weights_only=True)
-    except (
-        RuntimeError,
-        pickle.UnpicklingError,
-        EOFError,
-        KeyError,
-        zipfile.BadZipFile,
-        tarfile.TarError,
-    ) as error:
+        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch and pickle raise many kinds on damaged files
         raise ValueError(f"{path} is damaged or holds no weights: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(
@@ -211,27 +214,53 @@ def _read_bytes(path: Path) -> bytes:
     """Read a file of weights, or the only one within a zip or tar.
 
     Torch's own files are zips too; they contain a `data.pkl`.
+
+    Raises:
+        ValueError: the archive is damaged, holds no or several files of weights, or
+            one that would become far larger than the archive.
     """
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as file:
-            names = file.namelist()
-            if not any(name.endswith("data.pkl") for name in names):
-                return file.read(_find_member(names, path))
-    elif tarfile.is_tarfile(path):
-        with tarfile.open(path) as tar:
-            member = tar.extractfile(_find_member(tar.getnames(), path))
-            assert member is not None
-            return member.read()
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as file:
+                sizes = {info.filename: info.file_size for info in file.infolist()}
+                if not any(name.endswith("data.pkl") for name in sizes):
+                    return file.read(_find_member(sizes, path))
+        elif tarfile.is_tarfile(path):
+            with tarfile.open(path) as tar:
+                members = {info.name: info for info in tar if info.isfile()}
+                sizes = {name: info.size for name, info in members.items()}
+                content = tar.extractfile(members[_find_member(sizes, path)])
+                assert content is not None  # it is a file
+                return content.read()
+    except (
+        zipfile.BadZipFile,
+        tarfile.TarError,
+        zlib.error,
+        EOFError,
+        NotImplementedError,
+    ) as error:
+        raise ValueError(f"{path} is a damaged archive: {error}") from error
     return path.read_bytes()
 
 
-def _find_member(names: list[str], path: Path) -> str:
-    found = [name for name in names if name.endswith(_SUFFIXES)]
+def _find_member(sizes: dict[str, int], path: Path) -> str:
+    """Return the only file of weights in an archive.
+
+    Args:
+        sizes: bytes of each file when it is unpacked, by its name.
+        path: of the archive.
+    """
+    found = [name for name in sizes if name.endswith(_SUFFIXES)]
     models = [name for name in found if Path(name).name == "model.pth"] or found
     if len(models) != 1:
         raise ValueError(
             f"{path} holds {len(models)} files of weights ({list_names(models, _LISTED)}): "
             "extract one and pass it to --weights."
+        )
+    size = sizes[models[0]]
+    if size > max(_UNSUSPICIOUS, _MAX_RATIO * path.stat().st_size):
+        raise ValueError(
+            f"{path} holds a file that would become {disk_size(size)}, which no weights do: {models[0]}. Use another."
         )
     return models[0]
 

@@ -14,6 +14,7 @@ All numbers are little endian, structures are padded as C does. Source:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import numpy.typing as npt
 
 from trainer_classification.arrays import Int64, Uint8
 from trainer_classification.data.formats import Extents, SplitShards
-from trainer_classification.data.manifest import Manifest, check_files, check_format
+from trainer_classification.data.manifest import Manifest, check_files, check_format, damaged
 
 VERSION = 2
 JPEG = 0  # modes of an image
@@ -30,7 +31,7 @@ RAW = 1
 _IMAGE_TYPE = 2  # FFCV's ids of the two kinds of fields
 _INT_TYPE = 1
 _PAGE = 1 << 23  # FFCV's default
-_SMALL_PAGE = 1 << 21  # FFCV's minimum, for splits that would not fill a few default pages
+SMALL_PAGE = 1 << 21  # FFCV's minimum, for splits that would not fill a few default pages
 _MAX_SIDE = (1 << 16) - 1
 _HEADER = np.dtype(
     [
@@ -45,6 +46,7 @@ _HEADER = np.dtype(
 _FIELD = np.dtype(
     [("type_id", "<u1"), ("name", "<u1", 16), ("arguments", "<u1", (1024,))], align=True
 )
+_FIELDS_END = _HEADER.itemsize + 2 * _FIELD.itemsize
 _IMAGE = np.dtype([("mode", "<u1"), ("width", "<u2"), ("height", "<u2"), ("data_ptr", "<u8")])
 _SAMPLE = np.dtype([("image", _IMAGE), ("label", "<i8")], align=True)
 _ALLOCATION = np.dtype([("sample_id", "<u8"), ("ptr", "<u8"), ("size", "<u8")])
@@ -112,7 +114,7 @@ def layout(images: npt.NDArray[np.signedinteger[Any]], sizes: Int64, labels: Int
 
 
 def _page_size(sizes: Int64) -> int:
-    page = _PAGE if sizes.sum() > 8 * _PAGE else _SMALL_PAGE
+    page = _PAGE if sizes.sum() > 8 * _PAGE else SMALL_PAGE
     while page < sizes.max():
         page *= 2
     return page
@@ -179,29 +181,18 @@ def open_beton(path: Path) -> BetonStore:
     """Memory-map a beton of one RGB image field and one integer field, written by us or by FFCV.
 
     Raises:
-        ValueError: it is not of version 2, has other fields, or is cut off.
+        ValueError: it is not of version 2, has other fields, is cut off, or says
+            that images are where they cannot be.
     """
-    data = np.memmap(path, np.uint8, "r")
-    header = np.frombuffer(data, _HEADER, 1)[0]
-    fields = (
-        np.frombuffer(data, _FIELD, 2, _HEADER.itemsize)
-        if len(data) > 4096
-        else np.zeros(2, _FIELD)
-    )
-    if header["version"] != VERSION or fields["type_id"].tolist() != [_IMAGE_TYPE, _INT_TYPE]:
-        raise ValueError(
-            f"{path} is no beton of version {VERSION} with an image and a label: prepare it again."
-        )
-
-    count = int(header["num_samples"])
-    table_offset = int(header["alloc_table_ptr"])
-    if table_offset + count * _ALLOCATION.itemsize > len(data):
-        raise ValueError(f"{path} is cut off ({len(data)} bytes): prepare it again.")
-
-    samples = np.frombuffer(data, _SAMPLE, count, _HEADER.itemsize + fields.nbytes)
+    data, head, table_offset = _find_index(path)
+    count = (head - _FIELDS_END) // _SAMPLE.itemsize
+    samples = np.frombuffer(data, _SAMPLE, count, _FIELDS_END)
     table = np.frombuffer(data, _ALLOCATION, count, table_offset)
+    if (np.sort(table["sample_id"]) != np.arange(count)).any():
+        raise ValueError(f"{path} is damaged (ids of samples): prepare it again.")
     sizes = np.zeros(count, np.int64)
-    sizes[table["sample_id"]] = table["size"]
+    sizes[table["sample_id"]] = table["size"].astype(np.int64)
+    _check_images(path, len(data), samples["image"], sizes)
 
     # Copied out of the structures, in which they are not aligned.
     image = samples["image"]
@@ -217,6 +208,53 @@ def open_beton(path: Path) -> BetonStore:
     )
 
 
+def _find_index(path: Path) -> tuple[npt.NDArray[np.uint8], int, int]:
+    """Return a beton, memory-mapped, the bytes of its head, and where its allocation table is."""
+    size = path.stat().st_size
+    if size <= _FIELDS_END:
+        raise ValueError(f"{path} is cut off ({size} bytes): prepare it again.")
+    data = np.memmap(path, np.uint8, "r")
+    header = np.frombuffer(data, _HEADER, 1)[0]
+    fields = np.frombuffer(data, _FIELD, 2, _HEADER.itemsize)
+    if header["version"] != VERSION or fields["type_id"].tolist() != [_IMAGE_TYPE, _INT_TYPE]:
+        raise ValueError(
+            f"{path} is no beton of version {VERSION} with an image and a label: prepare it again."
+        )
+
+    count = int(header["num_samples"])
+    table_offset = int(header["alloc_table_ptr"])
+    head = _FIELDS_END + count * _SAMPLE.itemsize
+    if head > size or table_offset + count * _ALLOCATION.itemsize > size:
+        raise ValueError(f"{path} is cut off ({size} bytes): prepare it again.")
+    return data, head, table_offset
+
+
+def _check_images(path: Path, size: int, images: np.ndarray[Any, Any], sizes: Int64) -> None:
+    """Check that every image lies in the file: decoders of others read wherever they are told."""
+    is_inside = (images["data_ptr"] <= size) & (sizes >= 0) & (sizes <= size)
+    is_inside &= images["data_ptr"].astype(np.int64) + sizes <= size
+    pixels = 3 * images["width"].astype(np.int64) * images["height"]
+    is_raw = images["mode"] == RAW
+    is_whole = np.where(is_raw, sizes == pixels, images["mode"] == JPEG) & (pixels > 0)
+    if not (is_inside & is_whole).all():
+        sample = int(np.flatnonzero(~(is_inside & is_whole))[0])
+        raise ValueError(f"{path} is damaged (place or size of image {sample}): prepare it again.")
+
+
+def hash_index(path: Path) -> str:
+    """Return the xxh3-128 of the head and the allocation table of a beton, as 32 hex digits.
+
+    Raises:
+        ValueError: the beton is damaged.
+    """
+    import xxhash  # not needed to train on a prepared dataset
+
+    data, head, table_offset = _find_index(path)
+    state = xxhash.xxh3_128(data[:head].data)
+    state.update(data[table_offset:].data)
+    return state.hexdigest()
+
+
 def open_split(folder: Path, manifest: Manifest, split: str) -> BetonStore:
     """Memory-map a split of a prepared dataset.
 
@@ -225,6 +263,9 @@ def open_split(folder: Path, manifest: Manifest, split: str) -> BetonStore:
     """
     check_format(folder, manifest, "beton")
     check_files(folder, manifest, split, [path(split)])
+    expected = manifest.files[path(split)].index
+    if expected and find_spec("xxhash") and hash_index(folder / path(split)) != expected:
+        raise damaged(folder / path(split), manifest, "its index is not what was written")
     return open_beton(folder / path(split))
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 3
 FILE_NAME = "manifest.json"
+_DIGEST_NAME = "manifest.sha256"  # as sha256sum writes it; missing beside older manifests
 
 
 @dataclass(frozen=True)
@@ -44,10 +47,13 @@ class FileInfo:
     Attributes:
         bytes: its size.
         xxh3: xxh3-128 of its content, as 32 hex digits.
+        index: xxh3-128 of what says where its images are, if it holds that itself;
+            checked whenever the file is opened. Empty: not known.
     """
 
     bytes: int
     xxh3: str
+    index: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -127,13 +133,24 @@ class Manifest:
         return [name for name in self.splits if name in UNLABELED]
 
     def write(self, folder: Path) -> None:
-        """Write `folder/manifest.json` atomically."""
-        write_atomically(folder / FILE_NAME, json.dumps(dataclasses.asdict(self), indent=1))
+        """Write `folder/manifest.json`, and its checksum beside it, each atomically."""
+        content = json.dumps(dataclasses.asdict(self), indent=1).encode()
+        write_atomically(folder / _DIGEST_NAME, _describe_digest(content))
+        write_atomically(folder / FILE_NAME, content)
+
+
+def _describe_digest(content: bytes) -> str:
+    """Return the line that `sha256sum` would write about a manifest."""
+    return f"{hashlib.sha256(content).hexdigest()}  {FILE_NAME}\n"
 
 
 def is_prepared(folder: Path) -> bool:
-    """Return whether a folder holds a dataset that this program prepared, in any version."""
-    return bool(read_any_version(folder))
+    """Return whether a folder holds a dataset that this program prepared, in any version, even a damaged one."""
+    try:
+        is_checked = (folder / _DIGEST_NAME).read_text(encoding="utf-8").endswith(FILE_NAME + "\n")
+    except (OSError, ValueError):
+        is_checked = False
+    return bool(read_any_version(folder)) or (is_checked and (folder / FILE_NAME).is_file())
 
 
 def read_any_version(folder: Path) -> dict[str, Any]:
@@ -150,23 +167,38 @@ def read(folder: Path) -> Manifest:
     """Read `folder/manifest.json`.
 
     Raises:
-        ValueError: there is none, or it has another format version; gives the
-            command that prepares the dataset again.
+        ValueError: there is none, it is damaged, or it has another format version;
+            gives the command that prepares the dataset again.
     """
     path = folder / FILE_NAME
     again = "prepare the dataset again: python scripts/prepare.py --dataset NAME --force"
     if not path.is_file():
         raise ValueError(f"{folder} holds no prepared dataset (no {FILE_NAME}): {again}")
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if content.get("format_version") != FORMAT_VERSION:
-        raise ValueError(
-            f"{path} has format version {content.get('format_version')}, and this program reads {FORMAT_VERSION}: "
-            f"{again}"
-        )
-    content["splits"] = {name: SplitInfo(**info) for name, info in content["splits"].items()}
-    content["files"] = {name: FileInfo(**info) for name, info in content["files"].items()}
+    data = path.read_bytes()
+    try:
+        content = json.loads(data)
+        version = content.get("format_version")
+        if version == FORMAT_VERSION:
+            _check_digest(folder, data)
+            return _from_json(content)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}): {again}") from error
+    raise ValueError(
+        f"{path} has format version {version}, and this program reads {FORMAT_VERSION}: {again}"
+    )
 
-    return Manifest(**content)
+
+def _check_digest(folder: Path, content: bytes) -> None:
+    """Raise ValueError if a manifest differs from the checksum beside it."""
+    digest = folder / _DIGEST_NAME
+    if digest.is_file() and digest.read_bytes() != _describe_digest(content).encode():
+        raise ValueError(f"it differs from {_DIGEST_NAME}")
+
+
+def _from_json(content: dict[str, Any]) -> Manifest:
+    splits = {name: SplitInfo(**info) for name, info in content["splits"].items()}
+    files = {name: FileInfo(**info) for name, info in content["files"].items()}
+    return Manifest(**content | {"splits": splits, "files": files})
 
 
 def read_matching(folder: Path, fingerprint: str) -> Manifest | None:
@@ -188,12 +220,35 @@ def check_files(folder: Path, manifest: Manifest, split: str, names: Iterable[st
     if split not in manifest.splits:
         raise ValueError(f"{folder} has no split {split!r}; it has: {', '.join(manifest.splits)}.")
     for name in names:
+        if name not in manifest.files:
+            raise damaged(folder / name, manifest, "the manifest lacks it")
         size = (folder / name).stat().st_size if (folder / name).is_file() else None
         if size != manifest.files[name].bytes:
-            raise ValueError(
-                f"{folder / name} is damaged ({size} bytes instead of {manifest.files[name].bytes}): prepare the "
-                f"dataset again: python scripts/prepare.py --dataset {manifest.dataset} --force"
-            )
+            expected = manifest.files[name].bytes
+            raise damaged(folder / name, manifest, f"{size} bytes instead of {expected}")
+
+
+def check_contents(folder: Path, manifest: Manifest, names: Iterable[str]) -> None:
+    """Compare small files, whose sizes are right, with their checksums.
+
+    Without xxhash, which a machine that only trains may lack, nothing is compared.
+
+    Raises:
+        ValueError: one differs.
+    """
+    if find_spec("xxhash") is None:
+        return
+    for name in names:
+        if file_info(folder / name) != manifest.files[name]:
+            raise damaged(folder / name, manifest, "its content is not what was written")
+
+
+def damaged(path: Path, manifest: Manifest, problem: str) -> ValueError:
+    """Return the error of a damaged file of a prepared dataset: one sentence, with the command that mends it."""
+    return ValueError(
+        f"{path} is damaged ({problem}): prepare the dataset again: "
+        f"python scripts/prepare.py --dataset {manifest.dataset} --force"
+    )
 
 
 def check_format(folder: Path, manifest: Manifest, name: str) -> None:
@@ -238,9 +293,7 @@ def verify(folder: Path, manifest: Manifest) -> None:
     for name, expected in manifest.files.items():
         path = folder / name
         found = file_info(path) if path.is_file() else None
+        if found is None:
+            raise damaged(path, manifest, "it is missing")
         if found != expected:
-            problem = "damaged" if found else "missing"
-            raise ValueError(
-                f"{path} is {problem}: prepare the dataset again: "
-                f"python scripts/prepare.py --dataset {manifest.dataset} --force"
-            )
+            raise damaged(path, manifest, "its content is not what was written")

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from trainer_classification.config import PrepareConfig, TrainConfig
 from trainer_classification.data import hafnia_table
+from trainer_classification.data.file_places import look_at_files, note_outside
 from trainer_classification.data.folder import FolderOptions, scan_folder
 from trainer_classification.data.image_suffixes import register_plugins
 from trainer_classification.data.labeled_files import (
@@ -48,10 +49,18 @@ _SAMPLES = Path(__file__).parents[3] / "samples"
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How to read what is no Hafnia dataset: a folder of images, a table of their paths."""
+    """How to read a dataset.
+
+    Attributes:
+        folder: of images.
+        listing: a table of their paths.
+        allow_outside: whether files outside of the dataset's folder are read, as
+            for `note_outside`.
+    """
 
     folder: FolderOptions = field(default_factory=FolderOptions)
     listing: ListingOptions = field(default_factory=ListingOptions)
+    allow_outside: str = "auto"
 
 
 def read_options(config: PrepareConfig | TrainConfig) -> ReadOptions:
@@ -61,6 +70,7 @@ def read_options(config: PrepareConfig | TrainConfig) -> ReadOptions:
         ListingOptions(
             config.path_column, config.label_column, config.split_column, config.unknown_folders
         ),
+        config.allow_outside,
     )
 
 
@@ -78,6 +88,8 @@ class Source:
         labels: int64 [n]; -1: none.
         sizes: int64 [n, 2], width and height in px as the table says; 0 where it
             does not.
+        bytes: int64 [n], size of each file; 0 where there is none.
+        outside: the files that lie outside of `root`.
         unlabelled: rows that have no label of this task.
         notes: what the user should know, a sentence each.
         left_out: suffix -> files of a folder that are no image that can be
@@ -93,6 +105,8 @@ class Source:
     splits: npt.NDArray[np.str_]
     labels: npt.NDArray[np.int64]
     sizes: npt.NDArray[np.int64]
+    bytes: npt.NDArray[np.int64]
+    outside: list[str]
     unlabelled: int = 0
     notes: list[str] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
@@ -101,11 +115,6 @@ class Source:
     def paths(self) -> list[str]:
         """Path of each image from here."""
         return [os.path.join(self.root, path) for path in self.files]
-
-    @cached_property
-    def bytes(self) -> npt.NDArray[np.int64]:
-        """Size of each file; 0 where there is none."""
-        return np.array([_file_size(path) for path in self.paths], np.int64)
 
 
 def find_dataset(dataset: str, task: str = "", options: ReadOptions | None = None) -> Source:
@@ -126,6 +135,13 @@ def find_dataset(dataset: str, task: str = "", options: ReadOptions | None = Non
         ValueError: not found (says what was tried), or its table is wrong (says
             where).
     """
+    source = _find_source(dataset, task, options)
+    allowed = options.allow_outside if options else ReadOptions.allow_outside
+    source.notes.extend(note_outside(source.root, source.outside, len(source.files), allowed))
+    return source
+
+
+def _find_source(dataset: str, task: str, options: ReadOptions | None) -> Source:
     if in_cloud():
         return read_folder(Path(os.environ.get("MDI_DATASET_DIR", CLOUD_FOLDER)), task, options)
     if dataset and (Path(dataset).is_file() or is_table(dataset)) and not Path(dataset).is_dir():
@@ -191,6 +207,7 @@ def _from_files(found: LabeledFiles, task: str) -> Source:
     if task not in ("", TASK):
         raise ValueError(f"{found.root} has no classification task {task!r}; it has: {TASK}.")
 
+    places = look_at_files(found.root, found.files)
     register_plugins(found.files)
 
     return Source(
@@ -203,6 +220,8 @@ def _from_files(found: LabeledFiles, task: str) -> Source:
         splits=found.splits,
         labels=found.labels,
         sizes=np.zeros((len(found.files), 2), np.int64),
+        bytes=places.bytes,
+        outside=places.outside,
         unlabelled=found.unlabeled,
         notes=found.notes,
         left_out=found.left_out,
@@ -300,16 +319,20 @@ def _from_table(info: dict[str, Any], table: pl.DataFrame, root: Path, task: str
         )
     given_N = np.array(splits.to_list())
     splits_N = np.where(is_labeled, given_N, np.char.add(given_N, "_unlabeled"))
+    files = rows["file_path"].to_list()
+    places = look_at_files(root, files)
     source = Source(
         name=info["dataset_name"],
         version=info.get("version") or "0.0.0",
         task=chosen["name"],
         class_names=names,
         root=root,
-        files=rows["file_path"].to_list(),
+        files=files,
         splits=splits_N,
         labels=labels_N,
         sizes=rows.select(pl.col("width", "height").fill_null(0)).to_numpy(),
+        bytes=places.bytes,
+        outside=places.outside,
         unlabelled=int((labels < 0).sum()),
         notes=[
             *notes,
@@ -453,10 +476,3 @@ def _check_labels(
             f"{where}, row {row['row']}: {row['file_path']} has the class {row['name']!r} but the index {row['idx']}: "
             f"by the list of classes that name has index {names.index(row['name'])}. Correct the dataset's annotations."
         )
-
-
-def _file_size(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return 0  # whoever reads it will say why

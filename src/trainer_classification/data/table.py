@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from trainer_classification.data.manifest import Manifest, check_files
+from trainer_classification.data.manifest import Manifest, check_contents, check_files, damaged
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,22 @@ def open_table(folder: Path, manifest: Manifest, split: str) -> Table:
     """Read a split's table.
 
     Raises:
-        ValueError: the split is missing, or a file does not have the size that
-            the manifest gives.
+        ValueError: the split is missing, or a file is damaged.
     """
     check_files(folder, manifest, split, paths(split))
+    check_contents(folder, manifest, paths(split))
     labels, sizes, files = (folder / name for name in paths(split))
-    return Table(np.load(labels), np.load(sizes), json.loads(files.read_text(encoding="utf-8")))
+    try:
+        table = Table(
+            np.load(labels), np.load(sizes), json.loads(files.read_text(encoding="utf-8"))
+        )
+    except Exception as error:  # numpy's parser raises many kinds on a damaged header
+        raise damaged(folder / "table", manifest, f"split {split}: {error}") from error
+
+    count = manifest.splits[split].count
+    is_known = (table.labels >= -1) & (table.labels < len(manifest.class_names))
+    if table.sizes.shape != (count, 2) or len(table.files) != count or is_known.shape != (count,):
+        raise damaged(folder / "table", manifest, f"split {split} has not {count} rows")
+    if not is_known.all():
+        raise damaged(labels, manifest, "labels that are no class")
+    return table

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from trainer_classification.arrays import Int64
 from trainer_classification.data.formats import Extents, SplitShards
-from trainer_classification.data.manifest import Manifest, check_files, check_format
+from trainer_classification.data.manifest import Manifest, check_contents, check_files, check_format
 
 SHARD_BYTES = 64 << 20  # a shard is closed when it would grow past this
 END_BYTES = 1024  # two blocks of zeros end an archive
@@ -202,20 +202,30 @@ def _add_shard(store: TarStore, path: Path, index: str) -> None:
     store.shards.append(content)
 
     for line in index.splitlines()[1:]:
-        suffix, offset, size, name, _, label_offset, label_size, _ = line.split()
-        label_end = int(label_offset) + int(label_size)
-        if label_end > len(content):
+        try:
+            suffix, offset, size, name, _, label_offset, label_size, _ = line.split()
+            sample = int(name.partition(".")[0])
+            image = slice(int(offset), int(offset) + int(size))
+            label = slice(int(label_offset), int(label_offset) + int(label_size))
+            is_sound = 0 <= image.start <= image.stop and 0 <= label.start <= label.stop
+            is_sound = is_sound and 0 <= sample < len(store.shard)
+        except ValueError:
+            is_sound = False
+        if not is_sound:
+            raise ValueError(
+                f"{path.with_suffix('.idx')} is damaged ({line[:80]!r}): prepare the dataset again with --force."
+            )
+        if max(image.stop, label.stop) > len(content):
             raise ValueError(f"{path} is cut off: prepare the dataset again with --force.")
-        label = bytes(content[int(label_offset) : label_end])
-        if not label.isdigit() and label != b"-1":  # -1: none
+        digits = bytes(content[label])
+        if not digits.isdigit() and digits != b"-1":  # -1: none
             raise ValueError(f"{path} is damaged: prepare the dataset again with --force.")
 
-        sample = int(name.partition(".")[0])
         store.shard[sample] = number
-        store.offsets[sample] = int(offset)
-        store.sizes[sample] = int(size)
+        store.offsets[sample] = image.start
+        store.sizes[sample] = image.stop - image.start
         store.suffixes[sample] = suffix
-        store.labels[sample] = int(label)
+        store.labels[sample] = int(digits)
 
 
 def open_split(folder: Path, manifest: Manifest, split: str) -> TarStore:
@@ -225,12 +235,9 @@ def open_split(folder: Path, manifest: Manifest, split: str) -> TarStore:
         ValueError: the split or the format is missing or damaged.
     """
     check_format(folder, manifest, "tar")
-    check_files(
-        folder,
-        manifest,
-        split,
-        [name for name in manifest.files if name.startswith(f"tar/{split}-")],
-    )
+    names = [name for name in manifest.files if name.startswith(f"tar/{split}-")]
+    check_files(folder, manifest, split, names)
+    check_contents(folder, manifest, [name for name in names if name.endswith(".idx")])
     return open_tars(folder / "tar", split, manifest.splits[split].count)
 
 

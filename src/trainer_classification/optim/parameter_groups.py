@@ -132,6 +132,26 @@ def store_learning_rates(optimizer: Optimizer, device: torch.device) -> None:
             group["capturable"] = True
 
 
+def load_optimizer_state(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Load the state of an optimizer, each tensor in the memory layout of its parameter.
+
+    Fused optimizers walk through both in the order of memory: a contiguous momentum
+    beside a channels-last weight would be added to the wrong elements.
+
+    Args:
+        optimizer: of the model.
+        state: as `optimizer_state` returns it.
+
+    Raises:
+        ValueError: it is of other parameters.
+    """
+    optimizer.load_state_dict(state)
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
 def optimizer_state(optimizer: Optimizer) -> dict[str, Any]:
     """Return the optimizer's state, with the learning rates as numbers."""
     state = optimizer.state_dict()

@@ -6,6 +6,7 @@ from typing import Any
 
 from trainer_classification.console import log
 from trainer_classification.data.manifest import Manifest
+from trainer_classification.names import escape_markdown
 from trainer_classification.outputs.report import write_report
 from trainer_classification.outputs.summary import write_metrics, write_summary
 from trainer_classification.outputs.tracking import Tracker
@@ -47,7 +48,7 @@ def write_outputs(
     summary: dict[str, Any],
     tested: Any,
 ) -> None:
-    """Write the results of a run, and log where they are.
+    """Write the results of a run, the summary last, and log where they are.
 
     Args:
         tracker: the experiment, whose folders get the files.
@@ -57,7 +58,6 @@ def write_outputs(
         summary: of the run.
         tested: the Evaluation on test, or None.
     """
-    write_summary(tracker.artifact_dir, summary)
     write_metrics(tracker.artifact_dir, history)
     _write_card(tracker, manifest, configuration, summary)
     for name in _TRACKED:
@@ -66,6 +66,7 @@ def write_outputs(
 
     confusion = None if tested is None else tested.confusion
     _write_report(tracker, manifest, configuration, history, summary, confusion)
+    write_summary(tracker.artifact_dir, summary)
 
     accuracy = "no test split"
     if summary["accuracy_test"] is not None:
@@ -91,6 +92,7 @@ def _write_card(
         "version": manifest.version,
     }
     shown = {key: "none" if value is None else value for key, value in values.items()}
+    shown |= {key: escape_markdown(str(shown[key])) for key in ("dataset", "version")}
     (tracker.model_dir / "README.md").write_text(_CARD.format(**shown), encoding="utf-8")
 
 

@@ -20,12 +20,14 @@ from trainer_classification.arrays import Int64
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.files import write_atomically
 from trainer_classification.metrics.classification import wilson_interval
+from trainer_classification.names import one_line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MAX_PAIRS = 10  # confused pairs on the page
 _MAX_NAMED_CLASSES = 30  # with more classes the confusion matrix has no names
+_LONGEST_LABEL = 30  # characters of a class name beside the confusion matrix
 _SPLIT_COLORS = {"train": "#2563eb", "validation": "#d97706"}
 
 
@@ -64,7 +66,9 @@ def class_rows(manifest: Manifest, confusion: Int64) -> list[ClassRow]:
         right = int(confusion[index, index])
         if count > 0:
             low, high = wilson_interval(right, count)
-            rows.append(ClassRow(name, train_counts[index], count, right / count, low, high))
+            rows.append(
+                ClassRow(one_line(name), train_counts[index], count, right / count, low, high)
+            )
 
     return sorted(rows, key=lambda row: (row.accuracy, -row.test))
 
@@ -83,7 +87,7 @@ def confused_pairs(manifest: Manifest, confusion: Int64) -> list[tuple[str, str,
     for row, column in zip(*np.unravel_index(order, mistakes.shape), strict=True):
         count = int(mistakes[row, column])
         if count > 0:
-            pairs.append((names[row], names[column], count))
+            pairs.append((one_line(names[row]), one_line(names[column]), count))
 
     return pairs
 
@@ -189,8 +193,9 @@ def _plot_confusion(manifest: Manifest, confusion: Int64) -> Figure:
 
     count = len(confusion)
     if count <= _MAX_NAMED_CLASSES:
-        axes.set_xticks(range(count), manifest.class_names, rotation=90, fontsize=8)
-        axes.set_yticks(range(count), manifest.class_names, fontsize=8)
+        names = [one_line(name, _LONGEST_LABEL) for name in manifest.class_names]
+        axes.set_xticks(range(count), names, rotation=90, fontsize=8, parse_math=False)
+        axes.set_yticks(range(count), names, fontsize=8, parse_math=False)
     return figure
 
 

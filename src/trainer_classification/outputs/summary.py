@@ -7,6 +7,8 @@ from typing import Any
 
 from trainer_classification.files import dump_json, write_atomically
 
+FILE_NAME = "summary.json"  # written last: where it is, a run has written everything
+
 REQUIRED = (
     "dataset",
     "loader",
@@ -35,7 +37,7 @@ def write_summary(folder: Path, values: dict[str, Any]) -> Path:
     """
     missing = [name for name in REQUIRED if name not in values]
     assert not missing, f"summary lacks {missing}"
-    return write_atomically(folder / "summary.json", dump_json(values, indent=1) + "\n")
+    return write_atomically(folder / FILE_NAME, dump_json(values, indent=1) + "\n")
 
 
 def write_metrics(folder: Path, history: list[dict[str, Any]]) -> Path:

@@ -23,10 +23,12 @@ import numpy.typing as npt
 from trainer_classification.arrays import Bool, Int64
 from trainer_classification.config import PrepareConfig
 from trainer_classification.console import log
-from trainer_classification.data import manifest, table
+from trainer_classification.data import beton, manifest, table
 from trainer_classification.data.formats import GRAY_SHIFT, ArrayLayout, SplitShards
 from trainer_classification.data.in_use import check_unused
 from trainer_classification.data.manifest import FileInfo, Manifest, SplitInfo
+from trainer_classification.data.source import Source
+from trainer_classification.data.split_names import SPLITS
 from trainer_classification.data.table import Table
 from trainer_classification.preparation import job, job_result, partial, splits, statistics
 from trainer_classification.preparation.assemble import FormatOutputs, map_in_threads, read_back
@@ -38,7 +40,11 @@ from trainer_classification.preparation.mirrored_classes import (
     choose_compared,
     find_mirrored_classes,
 )
-from trainer_classification.preparation.plan_regions import RegionPlan, plan_regions
+from trainer_classification.preparation.plan_regions import (
+    RegionPlan,
+    names_with_regions,
+    plan_regions,
+)
 from trainer_classification.preparation.problems import (
     find_conflicts,
     find_duplicates,
@@ -48,6 +54,8 @@ from trainer_classification.preparation.problems import (
     note_peaks,
 )
 from trainer_classification.preparation.workers import Workers
+
+_BYTES_PER_IMAGE = 500  # of tables, and of what jobs note
 
 
 @dataclass(frozen=True)
@@ -202,8 +210,7 @@ def _decode(build: Build) -> _Decoded:
     source = build.info.source
     folder = build.folder
 
-    # Each format lies once in the parts and once in the shards.
-    needed = 2 * sum(FORMATS[name].room(source, build.spec) for name in build.spec.formats)
+    needed = needed_bytes(source, build.spec)
     used = partial.used_bytes(folder / name for name in ("parts", *build.spec.formats))
     partial.check_room(folder.parent, needed - used)
     partial.claim(folder, build.info.folder, build.purpose)
@@ -216,6 +223,18 @@ def _decode(build: Build) -> _Decoded:
     result = job_result.concatenate([job_result.load(one.stem) for one in jobs])
 
     return _Decoded([one.stem for one in jobs], result, plan, measured, compared)
+
+
+def needed_bytes(source: Source, spec: PrepareSpec) -> int:
+    """Return the bytes on the disk that a build takes at most, about."""
+    # Images without a preallocated region lie once in the parts and once in the shards.
+    once = names_with_regions(spec)
+    images = sum(
+        FORMATS[name].room(source, spec) * (1 if name in once else 2) for name in spec.formats
+    )
+    # A beton's head has a page of its own, which regions allocate whole, in each split.
+    heads = len(SPLITS) * beton.SMALL_PAGE if "beton" in once else 0
+    return images + heads + _BYTES_PER_IMAGE * len(source.files)
 
 
 def _make_jobs(build: Build, plan: RegionPlan, measured: Bool, compared: Bool) -> list[job.Job]:
@@ -326,7 +345,15 @@ def _write_files(
     for name in names:
         checks.setdefault(name, functools.partial(manifest.file_info, build.folder / name))
 
-    return dict(zip(checks, map_in_threads(operator.call, checks.values()), strict=True))
+    infos = dict(zip(checks, map_in_threads(operator.call, checks.values()), strict=True))
+    return {name: _with_index(build.folder, name, info) for name, info in infos.items()}
+
+
+def _with_index(folder: Path, name: str, info: FileInfo) -> FileInfo:
+    """Add the checksum of the index to a file that holds its own."""
+    if not name.endswith(".beton"):
+        return info
+    return dataclasses.replace(info, index=beton.hash_index(folder / name))
 
 
 def _describe(build: Build, decoded: _Decoded, parts: _Splits, layout: ArrayLayout) -> Manifest:

@@ -9,6 +9,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from trainer_classification.console import disk_size
+
 _PROBE_BYTES = 32 << 20
 _MEMORY_FILE_SYSTEMS = ("tmpfs", "ramfs")  # as fast as /dev/shm, but training needs that memory
 
@@ -52,14 +54,14 @@ def choose_disk(folders: Sequence[Path], name: str, needed: int) -> tuple[Path, 
     free = {folder: shutil.disk_usage(folder).free for folder in _one_folder_per_disk(folders)}
     with_room = [folder for folder in free if free[folder] >= needed]
     if not with_room:
-        found = ", ".join(f"{folder} {_gigabytes(size)} free" for folder, size in free.items())
+        found = ", ".join(f"{folder} {disk_size(size)} free" for folder, size in free.items())
         raise ValueError(
-            f"Preparing needs about {_gigabytes(needed)} on one disk, and there is {found or 'no disk to write to'}. "
+            f"Preparing needs about {disk_size(needed)} on one disk, and there is {found or 'no disk to write to'}. "
             f"Train at a smaller --image-size, or name another folder with --prepared."
         )
 
     best = with_room[0] if len(with_room) == 1 else min(with_room, key=_seconds_to_write)
-    reason = f"{_gigabytes(free[best])} free of which it takes up to {_gigabytes(needed)}"
+    reason = f"{disk_size(free[best])} free of which it takes up to {disk_size(needed)}"
     if len(free) > 1:
         reason += f", the fastest of {len(with_room)} disks with room"
     return best / "prepared", reason
@@ -100,7 +102,3 @@ def _seconds_to_write(folder: Path) -> float:
     except OSError:
         return float("inf")
     return time.perf_counter() - started
-
-
-def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:.1f} GB"

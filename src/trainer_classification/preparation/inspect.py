@@ -134,7 +134,8 @@ def _describe(config: PrepareConfig, source: Source, train_size: int, reason: st
     side = round(SIDE_PER_TRAIN_SIZE * train_size) if resized else longest
 
     fingerprint = _fingerprint(config, source, side, resized, train_size)
-    folder = _target_folder(config, source, fingerprint, train_size, side)
+    images = len(source.files) * side**2 * 3 * (1 if resized else 2)  # `needed_bytes` of the array
+    folder = _target_folder(config, source, fingerprint, f"{train_size}px", images)
 
     return DatasetInfo(
         name=source.name,
@@ -197,7 +198,7 @@ def _fingerprint(
 
 
 def _target_folder(
-    config: PrepareConfig, source: Source, fingerprint: str, train_size: int, side: int
+    config: PrepareConfig, source: Source, fingerprint: str, size: str, needed: int
 ) -> Path:
     """Return the folder of the prepared dataset: below --prepared, else .data, or in the cloud the best disk.
 
@@ -205,14 +206,13 @@ def _target_folder(
     datasets of one name are kept apart, even if their files have the same names
     and sizes.
     """
-    stem = f"{safe_component(source.name)}-{train_size}px"
+    stem = f"{safe_component(source.name)}-{size}"
     place = f"{fingerprint} {os.path.realpath(source.root)}"
     name = f"{stem}-{xxhash.xxh3_64_hexdigest(place.encode(errors='surrogateescape'))[:8]}"
     if config.prepared or not in_cloud():
         parent = Path(config.prepared or ".data/prepared")
         return _find_same(parent, stem, source, fingerprint) or parent / name
 
-    needed = 2 * len(source.files) * side**2 * 3  # the parts and the shards of the array
     folder, reason = disk.choose_disk(disk.candidates(), name, needed)
     log(f"Prepared datasets go to {folder}: {reason}.")
 

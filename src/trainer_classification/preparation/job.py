@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import multiprocessing
 import os
 import signal
 import struct
+import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -120,15 +122,29 @@ def _view(data: bytes | Uint8) -> memoryview:
 
 
 def begin_worker() -> None:
-    """Set up a worker process: Ctrl-C is left to its parent, and imported objects are no garbage to look through."""
+    """Set up a worker process.
+
+    Ctrl-C is left to its parent, with which it ends however that ends. Imported
+    objects are no garbage to look through.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGHUP, _leave)
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     gc.freeze()
 
 
+def _end_with_parent() -> None:
+    """End this worker once the process that gives it work is gone: no signal tells of that."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        _leave()
+
+
 def _leave(*_: object) -> None:
-    """End a worker that is stopped because another one was killed: its own image is not to blame."""
-    for path in _ImageAtWork.paths:
+    """End a worker that is stopped because another process was killed: its own image is not to blame."""
+    for path in list(_ImageAtWork.paths):
         path.unlink(missing_ok=True)
     os._exit(1)
 

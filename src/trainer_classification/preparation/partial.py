@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from trainer_classification.console import log
+from trainer_classification.console import disk_size, log
 from trainer_classification.data import manifest
 from trainer_classification.data.manifest import FileInfo, Manifest
 
 _MARKER = "fingerprint"  # file in a working folder: what it is for
 _PARTIAL = ".partial"
+_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 _OLD = ".old"  # ends the name of a target while it is replaced or deleted
 
 
@@ -33,8 +35,14 @@ def lock(target: Path, wait: bool = True) -> Iterator[None]:
     Raises:
         BlockingIOError: another process has the lock, and `wait` is False.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with (target.parent / f".{target.name}.lock").open("w", encoding="utf-8") as file:
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(_open_lock(target))
+        except OSError as error:
+            if error.errno not in _READ_ONLY:
+                raise
+            yield  # nobody can prepare here, so there is nobody to wait for
+            return
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -43,6 +51,11 @@ def lock(target: Path, wait: bool = True) -> Iterator[None]:
             log(f"Another process is preparing {target}; waiting for it.")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _open_lock(target: Path) -> TextIO:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return (target.parent / f".{target.name}.lock").open("w", encoding="utf-8")
 
 
 def partial_folder(target: Path) -> Path:
@@ -115,7 +128,7 @@ def check_room(parent: Path, needed: int) -> None:
     free = shutil.disk_usage(parent).free
     if free < needed:
         raise ValueError(
-            f"Preparing needs about {needed / 1e9:.1f} GB in {parent}, and {free / 1e9:.1f} GB are free: "
+            f"Preparing needs about {disk_size(needed)} in {parent}, and {disk_size(free)} are free: "
             f"free some space, or choose another folder with --prepared."
         )
 

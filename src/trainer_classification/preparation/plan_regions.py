@@ -31,6 +31,15 @@ class RegionPlan:
     regions: dict[str, PreallocatedRegions]
 
 
+def names_with_regions(spec: PrepareSpec) -> list[str]:
+    """Return the formats whose images get preallocated regions."""
+    # Copying small images costs less than reading all files for their hashes,
+    # unless a format reads them twice anyway.
+    if not spec.layout.resized and not any(FORMATS[name].reads_originals for name in spec.formats):
+        return []
+    return [name for name in spec.formats if FORMATS[name].sizes_known(spec)]
+
+
 def plan_regions(
     source: Source,
     spec: PrepareSpec,
@@ -47,11 +56,7 @@ def plan_regions(
         folder: gets the files.
         workers: read the images where splits have to be cut by their hashes.
     """
-    # Copying small images costs less than reading all files for their hashes,
-    # unless a format reads them twice anyway.
-    if not spec.layout.resized and not any(FORMATS[name].reads_originals for name in spec.formats):
-        return RegionPlan(None, {})
-    names = [name for name in spec.formats if FORMATS[name].sizes_known(spec)]
+    names = names_with_regions(spec)
     if not names:
         return RegionPlan(None, {})
 

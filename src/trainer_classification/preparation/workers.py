@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence, Sized
 from concurrent.futures import ProcessPoolExecutor
@@ -18,9 +20,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from trainer_classification.environment import cpu_count, free_memory
+from trainer_classification.preparation.end_with_parent import PARENT_VARIABLE
 from trainer_classification.preparation.job import begin_worker
 
 _SCARCE_MEMORY = 1 << 30  # bytes
+_STOP_SECONDS = 0.5
 Piece = TypeVar("Piece", bound=Sized)
 Result = TypeVar("Result")
 
@@ -40,10 +44,16 @@ def start_fork_server(resized: bool) -> BaseContext:
         return get_context("spawn")
     from multiprocessing import forkserver
 
-    preload = "preload_resize" if resized else "preload"
+    preload = ["preload_resize" if resized else "preload"]
+    if threading.current_thread() is threading.main_thread():
+        preload.insert(0, "end_with_parent")  # the kernel means the thread that starts it
     context = get_context("forkserver")
-    context.set_forkserver_preload([f"trainer_classification.preparation.{preload}"])
-    forkserver.ensure_running()
+    context.set_forkserver_preload([f"{__package__}.{name}" for name in preload])
+    os.environ[PARENT_VARIABLE] = str(os.getpid())
+    try:
+        forkserver.ensure_running()
+    finally:
+        del os.environ[PARENT_VARIABLE]
 
     return context
 
@@ -71,6 +81,8 @@ class Workers:
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         if self._executor is not None:
+            if error is not None and not isinstance(error, Exception):
+                _stop_processes(self._executor)  # a signal: nobody waits for running jobs
             self._executor.shutdown(wait=True, cancel_futures=True)
         if isinstance(error, BrokenProcessPool):
             raise ValueError(
@@ -124,6 +136,17 @@ class Workers:
             self._executor = ProcessPoolExecutor(self._count, context, begin_worker)
         with _hide_main_module():
             return self._executor.map(function, pieces)
+
+
+def _stop_processes(executor: ProcessPoolExecutor) -> None:
+    """Ask the processes of an executor to end, and kill those that do not."""
+    processes = list((executor._processes or {}).values())  # public from Python 3.14 on
+    for process in processes:
+        process.terminate()
+    deadline = time.monotonic() + _STOP_SECONDS
+    for process in processes:
+        process.join(max(0.0, deadline - time.monotonic()))
+        process.kill()
 
 
 def _explain_memory() -> str:

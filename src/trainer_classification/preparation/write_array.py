@@ -66,8 +66,8 @@ def write(shards: SplitShards, outputs: FormatOutputs, rows: Int64, labels: Int6
 
 
 def room(source: Source, spec: PrepareSpec) -> int:
-    """Return the bytes of the shards if all images are in color."""
-    return len(source.files) * spec.layout.side**2 * 3
+    """Return the bytes of the shards."""
+    return len(source.files) * spec.layout.image_bytes
 
 
 ARRAY = Format(

@@ -210,7 +210,7 @@ def room(source: Source, spec: PrepareSpec) -> int:
     """Return the bytes of the shards, about."""
     if _options_of(spec).mode == "raw":
         return len(source.files) * spec.layout.side**2 * 3
-    return 2 * int(source.bytes.sum())
+    return int(source.bytes.sum())
 
 
 BETON = Format(

@@ -98,6 +98,7 @@ def prepare_options(config: TrainConfig) -> PrepareConfig:
         test_fraction=config.test_fraction,
         unknown_folders=config.unknown_folders,
         nested=config.nested,
+        allow_outside=config.allow_outside,
         path_column=config.path_column,
         label_column=config.label_column,
         split_column=config.split_column,

@@ -65,10 +65,10 @@ def finish_run(setup: Setup, state: State) -> dict[str, Any]:
             "model_id": model_id(setup.step.kept_model.state_dict()),
         }
         configuration = describe_configuration(setup)
-        write_outputs(setup.tracker, setup.manifest, configuration, state.history, summary, tested)
         if tested is not None:
             _write_test(setup, tested)
         predict_unlabeled(setup, temperature, summary["model_id"])
+        write_outputs(setup.tracker, setup.manifest, configuration, state.history, summary, tested)
     return summary
 
 

@@ -17,6 +17,7 @@ from trainer_classification.checkpoint.meta import CheckpointMeta, Progress
 from trainer_classification.console import log
 from trainer_classification.names import list_names
 from trainer_classification.optim.lr_schedule import factor
+from trainer_classification.optim.parameter_groups import load_optimizer_state
 from trainer_classification.options import flag
 from trainer_classification.recipes import Recipe
 from trainer_classification.training.budget import has_budget
@@ -56,7 +57,7 @@ def restore(setup: Setup, state: State, path: Path) -> None:
     tensors, meta = setup.world.broadcast_object(lambda: _load_matching(setup, path))
     step = setup.step
     step.model.load_state_dict(tensors["model"])
-    step.optimizer.load_state_dict(tensors["optimizer"])
+    load_optimizer_state(step.optimizer, tensors["optimizer"])
     if tensors["scaler"]:  # empty unless the checkpoint is of a training in fp16
         step.scaler.load_state_dict(tensors["scaler"])
     if step.ema is not None:
@@ -64,6 +65,9 @@ def restore(setup: Setup, state: State, path: Path) -> None:
     _restore_metrics(setup, state, tensors["totals"])
     state.restore_progress(meta.progress)
     _copy_best_weights(setup, path.with_name("best.pth"))
+    last = setup.tracker.checkpoint_dir / "last.pth" if setup.world.main else path
+    if meta.progress.finished and last != path:  # no epoch is left that would write it
+        checkpoint.save(last, tensors, meta)
 
 
 def _load_matching(setup: Setup, path: Path) -> tuple[dict[str, Any], CheckpointMeta]:

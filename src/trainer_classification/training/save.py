@@ -15,15 +15,28 @@ from trainer_classification.checkpoint.meta import CheckpointMeta
 from trainer_classification.environment import in_cloud
 from trainer_classification.optim.parameter_groups import optimizer_state
 from trainer_classification.training.cpu_precision import name_precision
-from trainer_classification.training.setup import Setup
+from trainer_classification.training.setup import Setup, portable_options
 from trainer_classification.training.state import State
 
 
-def describe(setup: Setup, state: State, temperature: float | None = None) -> CheckpointMeta:
-    """Describe a checkpoint of the run as it is now; the temperature is the one fitted to its weights, if any."""
+def describe(
+    setup: Setup,
+    state: State,
+    temperature: float | None = None,
+    *,
+    config: dict[str, Any] | None = None,
+) -> CheckpointMeta:
+    """Describe a checkpoint of the run as it is now.
+
+    Args:
+        setup: of the run.
+        state: of the run.
+        temperature: fitted to its weights; None: not fitted.
+        config: the options; None: without folders that name users and machines.
+    """
     manifest = setup.manifest
     return CheckpointMeta(
-        config=dataclasses.asdict(setup.config),
+        config=portable_options(setup.config) if config is None else config,
         recipe=setup.recipe,
         dataset=manifest.dataset,
         class_names=manifest.class_names,
@@ -62,7 +75,9 @@ def save_checkpoint(setup: Setup, state: State, name: str) -> None:
         return
     state.seconds_spent = time.time() - state.started
     path = setup.tracker.checkpoint_dir / name
-    checkpoint.save(path, collect_tensors(setup, state, sums, not_finite), describe(setup, state))
+    # With whole paths: a run is resumed by what its options say.
+    meta = describe(setup, state, config=dataclasses.asdict(setup.config))
+    checkpoint.save(path, collect_tensors(setup, state, sums, not_finite), meta)
     if in_cloud():
         _write_archive(setup, state, path)
 

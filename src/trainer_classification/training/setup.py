@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
@@ -272,11 +272,29 @@ def describe_configuration(setup: Setup) -> dict[str, Any]:
     policy = {f"augment_{name}": value for name, value in recipe.pop("policy").items()}
     resolved = {f"recipe_{name}": value for name, value in (recipe | policy).items()}
     return (
-        dataclasses.asdict(setup.config)
+        portable_options(setup.config)
         | resolved
         | {"manifest_fingerprint": setup.manifest.fingerprint}
         | {"start_weights": describe_origin(setup.recipe.model, setup.inputs.resolved.start)}
     )
+
+
+def portable_options(config: TrainConfig) -> dict[str, Any]:
+    """Return the options as a run's outputs have them, as JSON types.
+
+    Of a path that leads out of the working folder only the last part is kept: the
+    others name users and machines, and outputs go to others.
+    """
+    return {
+        name: _last_part(value) if isinstance(value, str) else value
+        for name, value in dataclasses.asdict(config).items()
+    }
+
+
+def _last_part(text: str) -> str:
+    path = PurePath(text)
+    leads_out = path.is_absolute() or ".." in path.parts or text.startswith("~")
+    return path.name if leads_out else text
 
 
 def _open(

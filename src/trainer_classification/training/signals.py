@@ -1,4 +1,4 @@
-"""Catch SIGTERM and SIGINT, so that a training can write its checkpoint before it stops."""
+"""Catch the signals that ask to stop, so that a training can write its checkpoint before it stops."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from trainer_classification.environment import launched
+from trainer_classification.stop_signals import restore_handlers, set_handlers
 from trainer_classification.training.watchdog import start_watchdog
 
 
 class Stopped(Exception):  # noqa: N818  (a request, not an error)
-    """SIGTERM or SIGINT arrived, and everything is saved.
+    """SIGTERM, SIGINT or SIGHUP arrived, and everything is saved.
 
     Args:
         code: of the process.
@@ -27,7 +28,7 @@ class Stopped(Exception):  # noqa: N818  (a request, not an error)
 
 @contextmanager
 def catch_signals() -> Iterator[list[int]]:
-    """Yield a list that gets the numbers of SIGTERM and SIGINT; a second SIGINT interrupts as usual."""
+    """Yield a list that gets the numbers of the signals; a second SIGINT interrupts as usual."""
     received: list[int] = []
 
     def handle(number: int, _: object) -> None:
@@ -35,12 +36,11 @@ def catch_signals() -> Iterator[list[int]]:
             raise KeyboardInterrupt
         received.append(number)
 
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    previous = set_handlers(handle)
     stop_watchdog = start_watchdog(received) if launched() else None
     try:
         yield received
     finally:
         if stop_watchdog is not None:
             stop_watchdog()
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        restore_handlers(previous)

@@ -13,6 +13,7 @@ from trainer_classification.checkpoint.meta import CheckpointMeta
 from trainer_classification.config import TrainConfig
 from trainer_classification.environment import in_cloud, on_several_machines
 from trainer_classification.options import options_of
+from trainer_classification.outputs.summary import FILE_NAME as SUMMARY
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,9 @@ def choose_start(config: TrainConfig) -> StartCheckpoint:
     """
     if config.resume == "auto":
         path, reason = checkpoint.find_newest(
-            [output_folder(config) / "experiments", _checkpoint_folder()], config.project_name
+            [output_folder(config) / "experiments", _checkpoint_folder()],
+            config.project_name,
+            _has_outputs,
         )
         if path is not None:
             return _resume(config, reason, path, checkpoint.load_meta(path))
@@ -129,6 +132,15 @@ def _resume(config: TrainConfig, reason: str, path: Path, meta: CheckpointMeta) 
     return StartCheckpoint(
         "resume", reason, path, meta, network, mean=tuple(meta.mean), std=tuple(meta.std)
     )
+
+
+def _has_outputs(path: Path) -> bool:
+    """Return whether the run of a checkpoint has written everything: its summary comes last."""
+    if path.parent == _checkpoint_folder():
+        artifacts = Path(os.environ.get("MDI_ARTIFACT_DIR", "/opt/ml/output/data"))
+    else:
+        artifacts = path.parents[1] / "data"
+    return (artifacts / SUMMARY).is_file()
 
 
 def _without_checkpoint(config: TrainConfig, reason: str) -> StartCheckpoint:

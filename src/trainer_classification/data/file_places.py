@@ -1,0 +1,101 @@
+"""Look at the files that a dataset lists, before any is opened: their sizes, and what is no image of the dataset."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from trainer_classification.arrays import Int64
+from trainer_classification.environment import in_cloud
+from trainer_classification.files import describe_kind
+from trainer_classification.names import printable
+
+
+@dataclass(frozen=True)
+class FilePlaces:
+    """Sizes and places of files.
+
+    Attributes:
+        bytes: int64 [n], size of each file; 0 where there is none.
+        outside: the files that lie outside of the dataset's folder.
+    """
+
+    bytes: Int64
+    outside: list[str]
+
+
+def look_at_files(root: Path, files: Sequence[str]) -> FilePlaces:
+    """Return sizes and places of the files of a dataset.
+
+    Args:
+        root: folder of the dataset.
+        files: n paths, relative to `root` or absolute.
+
+    Raises:
+        ValueError: one is a pipe, a device or a socket, which would be waited for
+            or read without an end.
+    """
+    sizes = np.zeros(len(files), np.int64)
+    outside = []
+    is_inside = _make_test(os.path.realpath(root))
+    for row, name in enumerate(files):
+        path = os.path.join(root, name)
+        try:
+            status = os.lstat(path)
+            if stat.S_ISLNK(status.st_mode):
+                path = os.path.realpath(path)
+                status = os.stat(path)
+        except (OSError, ValueError):
+            continue  # whoever reads it will say why
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+            raise ValueError(
+                f"{printable(os.path.join(root, name))} is {describe_kind(status.st_mode)}, no image file: remove it "
+                f"from the dataset, or put a file in its place."
+            )
+        sizes[row] = status.st_size
+        if not is_inside(os.path.dirname(path)):
+            outside.append(name)
+
+    return FilePlaces(sizes, outside)
+
+
+def _make_test(root: str) -> Callable[[str], bool]:
+    """Return a function that tells whether a folder is `root` or below it, whatever links lead there."""
+
+    @cache
+    def is_inside(folder: str) -> bool:
+        return os.path.commonpath([root, os.path.realpath(folder)]) == root
+
+    return is_inside
+
+
+def note_outside(root: Path, outside: Sequence[str], count: int, allowed: str) -> list[str]:
+    """Return a note about files outside of a dataset's folder, if there are any.
+
+    Args:
+        root: folder of the dataset.
+        outside: those files.
+        count: all files of the dataset.
+        allowed: value of `--allow-outside`: "all", "none", or "auto": all, but none
+            in the cloud, where a dataset comes from others.
+
+    Raises:
+        ValueError: they may not be read.
+    """
+    if not outside:
+        return []
+    found = (
+        f"{len(outside):,} of {count:,} images lie outside of the dataset's folder {root}, the first at "
+        f"{printable(os.path.realpath(os.path.join(root, outside[0])))}"
+    )
+    if allowed == "none" or (allowed == "auto" and in_cloud()):
+        raise ValueError(
+            f"{found}: copy them into the folder, or, if you trust the dataset, use --allow-outside all."
+        )
+    return [f"{found}. They are read, as --allow-outside none would not."]
