@@ -31,7 +31,7 @@ def run(config: PredictConfig) -> int:
 
         return run_benchmark_job(config)
     paths = find_images(config.paths.split("\n") if config.paths else [], sys.stdin)
-    model = load_model(config.model or _newest_run())
+    model = load_model(config.model or newest_run())
     predictor = Predictor(model, config.device, config.batch_size, config.workers)
     writer = PredictionWriter(sys.stdout, _format(config), model.class_names, config.top_k)
     failed = 0
@@ -78,7 +78,7 @@ def _format(config: PredictConfig) -> Format:
     return "table" if sys.stdout.isatty() else "json"
 
 
-def _newest_run() -> Path:
+def newest_run() -> Path:
     """Return the folder of the newest run that has a model.
 
     Raises:
