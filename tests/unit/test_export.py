@@ -23,13 +23,14 @@ from trainer_classification.exporting.formats import import_extra
 
 EXTRA = [name for name in ("onnx", "onnxscript", "onnxruntime", "openvino") if not importlib.util.find_spec(name)]
 needs_extra = pytest.mark.skipif(bool(EXTRA), reason=f"the extra `export` is not installed: {', '.join(EXTRA)}")
+BOUND = 1e-3  # of probabilities: of an image that shrinks more than fourfold some bytes differ by one
 CLASSES = ["cat", "dög", "0 - zero", 'a "quoted", name']
 
 
 def write_checkpoint(folder, network="resnet-small", size=32, **more):
     """A checkpoint of random weights whose norms do something, of a dataset that was resized and cropped."""
     torch.manual_seed(0)
-    about = {"resized": True, "array_size": size + size // 4, "temperature": 0.1, "task": "animals"} | more
+    about = {"resized": True, "array_size": size + size // 4, "temperature": 0.5, "task": "animals"} | more
     channels = about.get("channels", 3)
     module = models.build(network, len(CLASSES), channels, size)
     for layer in module.modules():
@@ -50,14 +51,26 @@ def exported(tmp_path_factory):
     return model, export(model, folder / "model.onnx")
 
 
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    """Captured once: that takes longer than all else."""
+    return exporting.capture(load_model(write_checkpoint(tmp_path_factory.mktemp("program"))))
+
+
+@pytest.fixture
+def captured(program, monkeypatch):
+    """Exports take the program of `write_checkpoint`, whatever the model."""
+    monkeypatch.setattr(exporting, "capture", lambda _: program)
+
+
 @needs_extra
 @pytest.mark.parametrize(
     ("network", "size", "about"),
     [
         ("resnet-small", 28, {"channels": 1, "mean": [0.1], "std": [0.3], "resized": False, "array_size": 28}),
         ("speednet", 32, {}),
-        ("resnet18", 64, {"array_size": 64}),
-        ("efficientnet-lite0", 40, {}),
+        pytest.param("resnet18", 64, {}, marks=pytest.mark.slow),
+        pytest.param("efficientnet-lite0", 40, {}, marks=pytest.mark.slow),
     ],
 )
 def test_every_network_answers_alike_in_every_runtime(tmp_path, network, size, about):
@@ -65,15 +78,17 @@ def test_every_network_answers_alike_in_every_runtime(tmp_path, network, size, a
     assert {found.name.split()[0] for found in report.differences} == {"onnxruntime", "openvino"}
     for found in report.differences:
         assert found.agreement == 1
-        assert found.largest < 1e-4, found
+        assert found.largest < BOUND, found
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["model.onnx", "model.pth"]
 
 
 @needs_extra
-@pytest.mark.parametrize(("format", "suffix"), [("openvino", ".xml"), ("torch-export", ".pt2")])
+@pytest.mark.parametrize(
+    ("format", "suffix"), [pytest.param("openvino", ".xml", marks=pytest.mark.slow), ("torch-export", ".pt2")]
+)
 def test_the_other_formats_answer_alike(tmp_path, format, suffix):
     report = export(write_checkpoint(tmp_path), tmp_path / f"model{suffix}", format)
-    assert max(found.largest for found in report.differences) < 1e-4
+    assert max(found.largest for found in report.differences) < BOUND
 
 
 @needs_extra
@@ -99,7 +114,7 @@ def test_a_file_says_what_it_is_and_not_where_it_was_made(exported):
     about = {entry.key: entry.value for entry in file.metadata_props}
     assert json.loads(about["class_names"]) == CLASSES
     assert about["fingerprint"] == "f"
-    assert about["temperature"] == "0.1"
+    assert about["temperature"] == "0.5"
     assert len(about["model_id"]) == 16
     sizes = [dim.dim_param or dim.dim_value for dim in file.graph.input[0].type.tensor_type.shape.dim]
     assert sizes == ["batch", "height", "width", 3]
@@ -107,6 +122,7 @@ def test_a_file_says_what_it_is_and_not_where_it_was_made(exported):
 
 
 @needs_extra
+@pytest.mark.slow
 def test_no_format_names_a_local_path(exported, tmp_path):
     model, _ = exported
     export(model, tmp_path / "model.xml", "openvino")
@@ -114,7 +130,7 @@ def test_no_format_names_a_local_path(exported, tmp_path):
     assert b"model_id" in (tmp_path / "model.xml").read_bytes()
 
 
-def test_a_program_names_no_local_path_and_holds_its_metadata(tmp_path):
+def test_a_program_names_no_local_path_and_holds_its_metadata(tmp_path, captured):
     export(write_checkpoint(tmp_path), tmp_path / "model.pt2", "torch-export")
     files = {"metadata.json": ""}
     torch.export.load(tmp_path / "model.pt2", extra_files=files)
@@ -130,12 +146,9 @@ def assert_no_path(content):
     assert not re.search(rb"[\w/]+/site-packages", content)
 
 
-def test_a_file_that_answers_otherwise_is_not_kept(tmp_path, monkeypatch):
-    model = load_model(write_checkpoint(tmp_path))
+def test_a_file_that_answers_otherwise_is_not_kept(tmp_path, captured):
+    model = load_model(write_checkpoint(tmp_path, temperature=3.0))
     (tmp_path / "model.pt2").write_text("old")
-    other = load_model(write_checkpoint(tmp_path, temperature=3.0))
-    capture = exporting.capture
-    monkeypatch.setattr(exporting, "capture", lambda _: capture(other))
     with pytest.raises(ValueError, match=r"differs from the checkpoint by up to .* the file was not kept"):
         export(model, tmp_path / "model.pt2", "torch-export")
     assert (tmp_path / "model.pt2").read_text() == "old"
@@ -146,14 +159,14 @@ def test_numbers_that_are_none_are_beyond_every_bound():
     assert not Difference("x", float("nan"), float("nan"), 1.0).is_within
 
 
-def test_what_a_setting_mends_is_said_and_does_not_fail(tmp_path, monkeypatch):
+def test_what_a_setting_mends_is_said_and_does_not_fail(tmp_path, captured, monkeypatch):
     rough = Difference("openvino, default (bf16)", 0.2, 0.01, 0.9, remedy="INFERENCE_PRECISION_HINT f32")
     monkeypatch.setattr(exporting, "compare", lambda *_: rough)
     report = export(write_checkpoint(tmp_path), tmp_path / "model.pt2", "torch-export")
     assert "open the file with INFERENCE_PRECISION_HINT f32" in report.notes[0]
 
 
-def test_the_images_of_a_check_are_read_as_pixels_and_a_bad_one_is_named(tmp_path):
+def test_the_images_of_a_check_are_read_as_pixels_and_a_bad_one_is_named(tmp_path, captured):
     (tmp_path / "a.png").write_bytes(encoded(photograph(1, 50, 70)))
     report = export(write_checkpoint(tmp_path), tmp_path / "m.pt2", "torch-export", [str(tmp_path / "a.png")])
     assert report.images == 1

@@ -40,8 +40,12 @@ class Box(NamedTuple):
 
 
 def length_of(axis: Tensor) -> Tensor:
-    """Return n as int64 [1]: a number of the graph, where `len` would be one of the example."""
-    return axis[-1:] + 1
+    """Return n as int64 [1]: a number of the graph, where `len` would be one of the example.
+
+    A slice of the last pixel would do, but OpenVINO 2026.4 does not know that it
+    has one element, and takes height and width for equal once both meet it.
+    """
+    return axis.amax(0, keepdim=True) + 1
 
 
 def sharp_triangle(axis: Tensor, size: int) -> Tensor:

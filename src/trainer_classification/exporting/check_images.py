@@ -29,17 +29,25 @@ def find_originals(model: Model, prepared: Path, count: int) -> list[str]:
     Returns:
         An empty list where the dataset is not prepared or its files are gone.
     """
-    for folder in sorted(prepared.iterdir()) if prepared.is_dir() else []:
-        about = manifests.read_any_version(folder)
-        if not model.fingerprint or about.get("fingerprint") != model.fingerprint:
-            continue
-        manifest = manifests.read(folder)
-        split = next(name for name in _SPLITS if name in manifest.splits)
-        files = open_table(folder, manifest, split).files
-        paths = [str(Path(manifest.root) / name) for name in files[:: -(-len(files) // count)]]
-        return [path for path in paths if Path(path).is_file()]
+    folder = _find_prepared(model, prepared)
+    if folder is None:
+        return []
+    manifest = manifests.read(folder)
+    split = next((name for name in _SPLITS if name in manifest.splits), "")
+    if not split:
+        return []
 
-    return []
+    files = open_table(folder, manifest, split).files
+    paths = [Path(manifest.root) / name for name in files[:: -(-len(files) // count)]]
+    return [str(path) for path in paths if path.is_file()]
+
+
+def _find_prepared(model: Model, prepared: Path) -> Path | None:
+    """Return the folder of the prepared dataset that a model was trained on."""
+    for folder in sorted(prepared.iterdir()) if model.fingerprint and prepared.is_dir() else []:
+        if manifests.read_any_version(folder).get("fingerprint") == model.fingerprint:
+            return folder
+    return None
 
 
 def read_images(paths: Sequence[str], channels: int) -> list[Uint8]:

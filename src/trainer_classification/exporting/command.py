@@ -25,7 +25,7 @@ def run_export(config: ExportConfig) -> None:
         ValueError: see `export`; also if there is no model or no such image.
     """
     model = load_model(config.model or newest_run())
-    target = Path(config.output) if config.output else _default_path(model, config.format)
+    target = Path(config.output) if config.output else _default_path(model, config)
     images = _choose_images(config, model)
     report = export(model, target, config.format, images)
 
@@ -34,8 +34,8 @@ def run_export(config: ExportConfig) -> None:
         print(_compare_files(model, images))
 
 
-def _default_path(model: Model, format: str) -> Path:  # noqa: A002, as the option
-    return model.source.with_suffix(FORMATS[format].suffix)
+def _default_path(model: Model, config: ExportConfig) -> Path:
+    return model.source.with_suffix(FORMATS[config.format].suffix)
 
 
 def _choose_images(config: ExportConfig, model: Model) -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trainer_classification.arrays import Float64, Uint8
+from trainer_classification.arrays import Float32, Float64, Uint8
 from trainer_classification.checkpoint.load_model import Model
 from trainer_classification.exporting.runtimes import Runtime
 from trainer_classification.inference.predictor import Predictor
@@ -59,10 +59,8 @@ def predict_with_checkpoint(model: Model, images: Sequence[ImageSource]) -> Floa
 
 
 def compare(runtime: Runtime, images: Sequence[Uint8], expected: Float64) -> Difference:
-    """Run a file over images, those of one size in batches, and compare with float64 [N, K]."""
-    found = np.zeros(expected.shape, np.float32)
-    for numbers in _batches(images):
-        found[numbers] = runtime.run(np.stack([images[number] for number in numbers]))
+    """Compare a runtime's probabilities of N images with float64 [N, K]."""
+    found = run_in_batches(runtime, images)
     difference = np.abs(found - expected)
 
     return Difference(
@@ -72,6 +70,13 @@ def compare(runtime: Runtime, images: Sequence[Uint8], expected: Float64) -> Dif
         float(np.mean(found.argmax(1) == expected.argmax(1))),
         runtime.remedy,
     )
+
+
+def run_in_batches(runtime: Runtime, images: Sequence[Uint8]) -> Float32:
+    """Run a file over images [H, W, C], those of one size in batches: float32 [N, K]."""
+    numbers = _batches(images)
+    rows = [runtime.run(np.stack([images[number] for number in batch])) for batch in numbers]
+    return np.asarray(np.concatenate(rows)[np.argsort(np.concatenate(numbers))])
 
 
 def _batches(images: Sequence[Uint8]) -> list[list[int]]:

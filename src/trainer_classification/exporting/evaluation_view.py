@@ -53,8 +53,8 @@ class EvaluationView(nn.Module):
         height = length_of(rows)
         width = length_of(columns)
         is_shrunk = torch.maximum(height, width) > _MAX_SHRINK * size
-        prepared = _resize(
-            images,
+        prepared = _resize_rows_first(
+            images.permute(0, 3, 1, 2).float(),
             torch.where(is_shrunk, hamming(rows, size), sharp_triangle(rows, size)),
             torch.where(is_shrunk, hamming(columns, size), sharp_triangle(columns, size)),
         )
@@ -67,15 +67,15 @@ class EvaluationView(nn.Module):
         is_larger = torch.maximum(length_of(rows), length_of(columns)) > size
         down = torch.where(is_larger, triangle(rows, size), padding(rows, size))
         across = torch.where(is_larger, triangle(columns, size), padding(columns, size))
-        return _resize(images, down, across)
+        return _resize_columns_first(images.permute(0, 3, 2, 1).float(), down, across)
 
     def _crop(self, prepared: Tensor, height: Tensor, width: Tensor) -> Tensor:
-        """Cut the central square out of prepared images, float [B, C, S, S] to [B, C, T, T]."""
+        """Cut the central square out of prepared images, float [B, C, S, S] as [x, y], to [B, C, T, T]."""
         size = self.preprocess.image_size
         side = self.preprocess.array_size
         fraction = self.preprocess.eval_crop
         if size == side and fraction == 0:
-            return prepared
+            return prepared.transpose(2, 3)
 
         if fraction == 0:
             one = torch.ones(1, dtype=torch.int64)
@@ -86,15 +86,23 @@ class EvaluationView(nn.Module):
             across = box_triangle(side, size, Box((width - length) // 2, length, width))
             down = box_triangle(side, size, Box((height - length) // 2, length, height))
 
-        return _round(down @ _round(prepared @ across.T))
+        return _resize_columns_first(prepared, down, across)
 
 
-def _resize(images: Tensor, down: Tensor, across: Tensor) -> Tensor:
-    """Multiply both axes of images: uint8 [B, H, W, C], [S, H] and [S, W] to float [B, C, S, S]."""
-    batch, height, width, channels = images.shape
-    rows = _round(down @ images.reshape(batch, height, width * channels).float())
-    planes = rows.reshape(batch, down.shape[0], width, channels).permute(0, 3, 1, 2)
-    return _round(planes @ across.T)
+def _resize_rows_first(planes: Tensor, down: Tensor, across: Tensor) -> Tensor:
+    """Resize images as prepare's kernels do: float [B, C, H, W] to [B, C, S, S] as [x, y].
+
+    Pillow, which prepares what shrinks more than fourfold, takes columns first:
+    some values differ by one.
+    """
+    rows = _round(down @ planes)
+    return _round(across @ rows.transpose(2, 3))
+
+
+def _resize_columns_first(planes: Tensor, down: Tensor, across: Tensor) -> Tensor:
+    """Resize images as Pillow and `augment.cpu` do: float [B, C, W, H] as [x, y] to [B, C, T, T] as [y, x]."""
+    columns = _round(across @ planes)
+    return _round(down @ columns.transpose(2, 3))
 
 
 def _round(values: Tensor) -> Tensor:

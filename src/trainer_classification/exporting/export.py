@@ -81,7 +81,7 @@ def export(
         loaded.array_size, loaded.channels
     )
 
-    with _replacing(target, FORMATS[format].companions) as temporary:
+    with replace_atomically(target, FORMATS[format].companions) as temporary:
         FORMATS[format].write(capture(loaded), describe(loaded), temporary)
         differences = _compare(loaded, temporary, format, pixels)
         _check(differences)
@@ -101,8 +101,13 @@ def _suffixes(format: str) -> tuple[str, ...]:  # noqa: A002
 
 
 @contextmanager
-def _replacing(target: Path, companions: tuple[str, ...]) -> Iterator[Path]:
-    """Yield a path in a temporary folder beside the target, and rename what is written there once all went well."""
+def replace_atomically(target: Path, companions: tuple[str, ...] = ()) -> Iterator[Path]:
+    """Yield a path in a temporary folder beside the target, and rename what is written there once all went well.
+
+    Args:
+        target: the file.
+        companions: suffixes of the files beside it that belong to it.
+    """
     if not target.parent.is_dir():
         raise ValueError(
             f"There is no folder {target.parent} to write {target.name} into: create it."
@@ -113,6 +118,7 @@ def _replacing(target: Path, companions: tuple[str, ...]) -> Iterator[Path]:
         for suffix in (*companions, target.suffix):
             flush(temporary.with_suffix(suffix))
             temporary.with_suffix(suffix).replace(target.with_suffix(suffix))
+    flush(target.parent)
 
 
 def _compare(model: Model, path: Path, format: str, images: Sequence[Uint8]) -> list[Difference]:  # noqa: A002

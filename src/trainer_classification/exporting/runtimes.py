@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +62,9 @@ def open_openvino(path: Path) -> Iterator[Runtime]:
 
 def open_torch(path: Path) -> Iterator[Runtime]:
     """Open a program in torch."""
-    module = torch.export.load(path).module()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own, about buffers that nobody writes to
+        module = torch.export.load(path).module()
 
     def run(images: Uint8) -> Float32:
         with torch.inference_mode():
