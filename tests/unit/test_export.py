@@ -68,7 +68,7 @@ def captured(program, monkeypatch):
     ("network", "size", "about"),
     [
         ("resnet-small", 28, {"channels": 1, "mean": [0.1], "std": [0.3], "resized": False, "array_size": 28}),
-        ("speednet", 32, {}),
+        pytest.param("speednet", 32, {}, marks=pytest.mark.slow),
         pytest.param("resnet18", 64, {}, marks=pytest.mark.slow),
         pytest.param("efficientnet-lite0", 40, {}, marks=pytest.mark.slow),
     ],
