@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trainer_classification.checkpoint.load_model import Model, load_model
     from trainer_classification.config import EvaluateConfig, PrepareConfig, TrainConfig
+    from trainer_classification.exporting.export import export
     from trainer_classification.inference.evaluate import evaluate
     from trainer_classification.inference.predictor import predict
     from trainer_classification.preparation.pipeline import prepare
@@ -31,6 +32,7 @@ __all__ = [
     "PrepareConfig",
     "TrainConfig",
     "evaluate",
+    "export",
     "load_model",
     "predict",
     "prepare",
@@ -43,6 +45,7 @@ _MODULES = {
     "PrepareConfig": "config",
     "TrainConfig": "config",
     "evaluate": "inference.evaluate",
+    "export": "exporting.export",
     "load_model": "checkpoint.load_model",
     "predict": "inference.predictor",
     "prepare": "preparation.pipeline",

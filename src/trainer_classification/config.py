@@ -754,6 +754,48 @@ class ExplainConfig:
         return self.files.splitlines()
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """Write a trained model for other runtimes, and check that the file answers as the model does."""
+
+    model: Annotated[
+        str,
+        Option(
+            "Folder of a run, its model.pth, a checkpoint or checkpoint.zip. Empty: the newest run below .data.",
+            "Model",
+        ),
+    ] = ""
+    format: Annotated[
+        Literal["onnx", "openvino", "torch-export"],
+        Option(
+            "onnx: for ONNX Runtime, OpenVINO and others; openvino: XML with its weights beside it; torch-export: a "
+            "program for torch.export.load.",
+            "Output",
+        ),
+    ] = "onnx"
+    output: Annotated[
+        str,
+        Option(
+            "File to write, which ends in .onnx, .xml or .pt2. Empty: beside the model.", "Output"
+        ),
+    ] = ""
+    images: Annotated[
+        str,
+        Option(
+            "Images to compare file and model on: a file, folder or pattern. Empty: the test images of the prepared "
+            "dataset, or made ones where it is gone.",
+            "Check",
+        ),
+    ] = ""
+    check_images: Annotated[
+        int, Option("Most images to compare on.", "Check", at_least=1, at_most=100_000)
+    ] = 64
+    prepared: PreparedOption = ""
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
 # Config of each script, in the order of the platform's list.
 COMMANDS: dict[str, type[Any]] = {
     "train": TrainConfig,
@@ -761,4 +803,5 @@ COMMANDS: dict[str, type[Any]] = {
     "evaluate": EvaluateConfig,
     "predict": PredictConfig,
     "explain": ExplainConfig,
+    "export": ExportConfig,
 }

@@ -103,7 +103,7 @@ def write_atomically(path: Path, content: bytes | str | Callable[[BinaryIO], obj
         raise OSError(raw.error.errno, raw.error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
-    _flush_folder(path.parent)
+    flush(path.parent)
 
     return path
 
@@ -126,8 +126,9 @@ class _RecordingFile(io.FileIO):
             raise
 
 
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def flush(path: Path) -> None:
+    """Write to the disk what the system still holds of a file or folder."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

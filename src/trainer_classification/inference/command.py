@@ -35,7 +35,7 @@ def run(config: PredictConfig) -> int:
 
         return run_benchmark_job(config)
     paths = find_images(config.paths.split("\n") if config.paths else [], sys.stdin)
-    model = load_model(config.model or _newest_run())
+    model = load_model(config.model or newest_run())
     embeddings = _Embeddings(Path(config.embeddings)) if config.embeddings else None
     predictor = Predictor(
         model,
@@ -124,7 +124,7 @@ def _format(config: PredictConfig) -> Format:
     return "table" if sys.stdout.isatty() else "json"
 
 
-def _newest_run() -> Path:
+def newest_run() -> Path:
     """Return the folder of the newest run that has a model.
 
     Raises:

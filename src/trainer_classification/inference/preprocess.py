@@ -109,7 +109,7 @@ class Preprocess:
         height, width = pixels.shape[:2]
         prepared = resize_x_first(pixels, self.array_size) if self.resized else self._fit(pixels)
 
-        return LoadedImage(self._with_channels(prepared), width, height)
+        return LoadedImage(match_channels(prepared, self.channels), width, height)
 
     def make_batch(self, images: Sequence[LoadedImage], device: torch.device) -> Tensor:
         """Return the evaluation's view of loaded images: uint8 [B, T, T, C] on the device."""
@@ -155,7 +155,9 @@ class Preprocess:
         else:
             image = decode_with_info(info, data, self.gray_shift)
             pixels = self._fit(image.pixels)
-        return LoadedImage(self._with_channels(pixels), image.info.width, image.info.height)
+        return LoadedImage(
+            match_channels(pixels, self.channels), image.info.width, image.info.height
+        )
 
     def _fit(self, pixels: Uint8) -> Uint8:
         """Pad an image to S x S, or resize it whole where it is larger: uint8 [H, W, C] to [S, S, C]."""
@@ -168,14 +170,15 @@ class Preprocess:
         )
         return np.asarray(image).reshape(self.array_size, self.array_size, -1)
 
-    def _with_channels(self, pixels: Uint8) -> Uint8:
-        """Repeat a gray channel, or weigh colors to gray: uint8 [S, S, 1 or 3] to [S, S, C]."""
-        found = pixels.shape[2]
-        if found < self.channels:
-            return np.repeat(pixels, self.channels, 2)
-        if found > self.channels:
-            return np.asarray(_to_pillow(np.ascontiguousarray(pixels)).convert("L"))[:, :, None]
-        return pixels
+
+def match_channels(pixels: Uint8, channels: int) -> Uint8:
+    """Repeat a gray channel, or weigh colors to gray: uint8 [H, W, 1 or 3] to [H, W, channels]."""
+    found = pixels.shape[2]
+    if found < channels:
+        return np.repeat(pixels, channels, 2)
+    if found > channels:
+        return np.asarray(_to_pillow(np.ascontiguousarray(pixels)).convert("L"))[:, :, None]
+    return pixels
 
 
 def _to_pillow(pixels: Uint8) -> Image:

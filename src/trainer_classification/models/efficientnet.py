@@ -121,8 +121,11 @@ class SameConv2d(nn.Conv2d):
 
 
 def _pads_input(x: Tensor) -> bool:
-    """Return True off the CPU: the depthwise kernels of GPUs are made for odd sides."""
-    return x.device.type != "cpu"
+    """Return True on GPUs, whose depthwise kernels are made for odd sides, and in an exported graph.
+
+    ONNX Runtime 1.32 refuses large weights that are padded in the graph.
+    """
+    return x.device.type != "cpu" or torch.compiler.is_exporting()
 
 
 def _same_padding(size: int, kernel: int, stride: int) -> int:

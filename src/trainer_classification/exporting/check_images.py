@@ -1,0 +1,93 @@
+"""Choose the images on which an exported file is compared with its checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from trainer_classification.arrays import Uint8
+from trainer_classification.checkpoint.load_model import Model
+from trainer_classification.data import manifest as manifests
+from trainer_classification.data.decode import BadImageError, decode
+from trainer_classification.data.table import open_table
+from trainer_classification.files import read_file
+from trainer_classification.inference.preprocess import match_channels
+
+_SPLITS = ("test", "validation", "train")
+
+
+def find_originals(model: Model, prepared: Path, count: int) -> list[str]:
+    """Return paths of up to `count` images of the dataset that a model was trained on, spread over its test split.
+
+    Args:
+        model: of `load_model`.
+        prepared: folder that holds prepared datasets.
+        count: most images.
+
+    Returns:
+        An empty list where the dataset is not prepared or its files are gone.
+    """
+    folder = _find_prepared(model, prepared)
+    if folder is None:
+        return []
+    manifest = manifests.read(folder)
+    split = next((name for name in _SPLITS if name in manifest.splits), "")
+    if not split:
+        return []
+
+    files = open_table(folder, manifest, split).files
+    paths = [Path(manifest.root) / name for name in files[:: -(-len(files) // count)]]
+    return [str(path) for path in paths if path.is_file()]
+
+
+def _find_prepared(model: Model, prepared: Path) -> Path | None:
+    """Return the folder of the prepared dataset that a model was trained on."""
+    for folder in sorted(prepared.iterdir()) if model.fingerprint and prepared.is_dir() else []:
+        if manifests.read_any_version(folder).get("fingerprint") == model.fingerprint:
+            return folder
+    return None
+
+
+def read_images(paths: Sequence[str], channels: int) -> list[Uint8]:
+    """Decode files to what an exported graph takes: uint8 [H, W, channels] each.
+
+    Raises:
+        ValueError: one cannot be read.
+    """
+    images = []
+    for path in paths:
+        try:
+            images.append(match_channels(decode(read_file(path)), channels))
+        except (OSError, BadImageError) as error:
+            raise ValueError(f"{path} cannot be compared on: {error}. Leave it out.") from None
+    return images
+
+
+def make_photographs(side: int, channels: int) -> list[Uint8]:
+    """Make images from a seed, of waves and noise: smaller and larger than `side`, upright and lying, two of a size.
+
+    Args:
+        side: of the prepared images of a model in px.
+        channels: 1 or 3.
+
+    Returns:
+        uint8 [H, W, channels] each.
+    """
+    shares = ((1, 1), (1, 1), (0.6, 0.8), (1.3, 1.9), (2.4, 1.7), (3.9, 2.2), (3.1, 5.2))
+    return [
+        _make_photograph(seed, max(1, round(tall * side)), max(1, round(wide * side)), channels)
+        for seed, (tall, wide) in enumerate(shares)
+    ]
+
+
+def _make_photograph(seed: int, height: int, width: int, channels: int) -> Uint8:
+    random = np.random.default_rng(seed)
+    y = np.arange(height)[:, None, None]
+    x = np.arange(width)[None, :, None]
+    phase = random.uniform(0, 6, (2, channels))
+    period = random.uniform(0.02, 0.1, 2) * max(height, width)
+    waves = np.sin(x / period[0] + phase[0]) * np.cos(y / period[1] + phase[1])
+    noise = random.normal(0, 20, (height, width, channels))
+    return np.clip(128 + 90 * waves + noise, 0, 255).astype(np.uint8)

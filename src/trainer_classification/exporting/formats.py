@@ -1,0 +1,126 @@
+"""Write a captured program in each format: the place to add one."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+
+_OPSET = 18  # the exporter's own; newer ones bring nothing that these graphs use
+_INPUT = "images"
+_OUTPUT = "probabilities"
+_SIZES = ("batch", "height", "width")
+
+Metadata = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class ExportFormat:
+    """A kind of file.
+
+    Attributes:
+        suffix: of its name.
+        write: writes a program and its metadata to a path with that suffix.
+        runtimes: names of those in `runtimes.RUNTIMES` that can read it.
+        companions: suffixes of further files beside the first.
+    """
+
+    suffix: str
+    write: Callable[[ExportedProgram, Metadata, Path], None]
+    runtimes: tuple[str, ...]
+    companions: tuple[str, ...] = ()
+
+
+def import_extra(name: str) -> Any:
+    """Import a module of the extra `export`.
+
+    Raises:
+        ValueError: it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"The package {error.name} is not installed: install this package's extra `export`."
+        ) from None
+
+
+def write_onnx(program: ExportedProgram, metadata: Metadata, path: Path) -> None:
+    """Write ONNX, weights included."""
+    import_extra("onnx").save(_to_onnx(program, metadata), path)
+
+
+def write_openvino(program: ExportedProgram, metadata: Metadata, path: Path) -> None:
+    """Write OpenVINO's XML, and its weights beside it in float32 with the suffix .bin."""
+    openvino = import_extra("openvino")
+    model = openvino.Core().read_model(_to_onnx(program, metadata).SerializeToString())
+    for name, value in metadata.items():
+        model.set_rt_info(value, ["model_info", name])
+    openvino.save_model(model, path, compress_to_fp16=False)
+
+
+def write_torch_export(program: ExportedProgram, metadata: Metadata, path: Path) -> None:
+    """Write a program for `torch.export.load`; the metadata are JSON in its extra file metadata.json."""
+    files = {"metadata.json": json.dumps(dict(metadata), ensure_ascii=False)}
+    torch.export.save(program, path, extra_files=files)
+
+
+def _to_onnx(program: ExportedProgram, metadata: Metadata) -> Any:
+    """Convert to an onnx.ModelProto that names no file of this machine."""
+    import_extra("onnxscript")
+    onnx = import_extra("onnx")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # onnxscript's own use of deprecated functions
+        converted = torch.onnx.export(
+            program,
+            input_names=[_INPUT],
+            output_names=[_OUTPUT],
+            opset_version=_OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    assert converted is not None
+    model = converted.model_proto
+    _clean(model.graph)
+    for function in model.functions:
+        _clean(function)
+    _name_sizes(model.graph)
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, dict(metadata))
+    onnx.checker.check_model(model, full_check=True)
+
+    return model
+
+
+def _clean(graph: Any) -> None:
+    """Remove what the exporter notes of each node and value: stack traces, with the paths of this machine."""
+    for entry in (*graph.node, *graph.value_info, graph):
+        del entry.metadata_props[:]
+        entry.doc_string = ""
+    for entry in (*getattr(graph, "input", ()), *getattr(graph, "output", ())):
+        if not isinstance(entry, str):
+            del entry.metadata_props[:]
+    for tensor in getattr(graph, "initializer", ()):
+        del tensor.metadata_props[:]
+
+
+def _name_sizes(graph: Any) -> None:
+    """Name the free sizes of input and output."""
+    for axis, name in enumerate(_SIZES):
+        graph.input[0].type.tensor_type.shape.dim[axis].dim_param = name
+    graph.output[0].type.tensor_type.shape.dim[0].dim_param = _SIZES[0]
+
+
+FORMATS = {
+    "onnx": ExportFormat(".onnx", write_onnx, ("onnxruntime", "openvino")),
+    "openvino": ExportFormat(".xml", write_openvino, ("openvino",), companions=(".bin",)),
+    "torch-export": ExportFormat(".pt2", write_torch_export, ("torch",)),
+}

@@ -1,0 +1,53 @@
+"""`export.py` writes a file from a run's folder, checks it, and prints what it found."""
+
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+
+from helpers import rows, write_dataset
+from runner import ROOT, Runner
+
+MISSING = [name for name in ("onnx", "onnxscript", "onnxruntime", "openvino") if not importlib.util.find_spec(name)]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    runner = Runner(folder, write_dataset(folder / "data", rows(40) + rows(12, "test", seed=90), ["a", "b"]))
+    runner("--epochs", "1")
+    return runner
+
+
+def export(runner, *options):
+    command = [sys.executable, str(ROOT / "scripts/export.py"), *options]
+    return subprocess.run(command, cwd=runner.folder, capture_output=True, text=True, env=runner.environment)
+
+
+@pytest.mark.skipif(bool(MISSING), reason=f"the extra `export` is not installed: {', '.join(MISSING)}")
+def test_the_newest_run_is_compared_on_its_own_test_images(trained):
+    done = export(trained, "--prepared", "prepared")
+    assert done.returncode == 0, done.stderr
+    assert "compared with the checkpoint on 12 images" in done.stdout
+    for runtime in ("onnxruntime", "openvino"):
+        (line, *_) = [line for line in done.stdout.splitlines() if line.startswith(runtime)]
+        assert line.endswith("100.0%")
+    assert (trained.experiments[0] / "model/model.onnx").is_file()
+    assert "largest difference 0.00e+00" in done.stdout.splitlines()[-1], "PNGs are decoded to one set of pixels"
+
+
+def test_without_the_dataset_images_are_made(trained):
+    done = export(trained, "--format", "torch-export", "--output", "other.pt2", "--prepared", "elsewhere")
+    assert done.returncode == 0, done.stderr
+    assert "comparing on images made from a seed" in done.stderr
+    assert "made images" in done.stdout
+
+
+def test_named_images_are_used_and_missing_ones_are_an_error(trained):
+    done = export(trained, "--format", "torch-export", "--output", "a.pt2", "--images", "data", "--check-images", "5")
+    assert "compared with the checkpoint on 5 images" in done.stdout
+    done = export(trained, "--format", "torch-export", "--output", "b.pt2", "--images", "gone.png")
+    assert done.returncode == 2
+    assert "There is no file or folder gone.png" in done.stderr
+    assert not (trained.folder / "b.pt2").exists()

@@ -1,0 +1,200 @@
+"""An exported file answers as its checkpoint in every runtime, says what it is, and is not left where it does not."""
+
+import importlib.util
+import json
+import re
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from helpers import encoded, meta_of, photograph
+from trainer_classification import models
+from trainer_classification.checkpoint import file as checkpoint
+from trainer_classification.checkpoint.load_model import load_model
+from trainer_classification.exporting import export as exporting
+from trainer_classification.exporting.check_images import make_photographs
+from trainer_classification.exporting.comparison import Difference, predict_with_checkpoint
+from trainer_classification.exporting.export import export
+from trainer_classification.exporting.formats import import_extra
+
+EXTRA = [name for name in ("onnx", "onnxscript", "onnxruntime", "openvino") if not importlib.util.find_spec(name)]
+needs_extra = pytest.mark.skipif(bool(EXTRA), reason=f"the extra `export` is not installed: {', '.join(EXTRA)}")
+BOUND = 1e-3  # of probabilities: of an image that shrinks more than fourfold some bytes differ by one
+CLASSES = ["cat", "dög", "0 - zero", 'a "quoted", name']
+
+
+def write_checkpoint(folder, network="resnet-small", size=32, **more):
+    """A checkpoint of random weights whose norms do something, of a dataset that was resized and cropped."""
+    torch.manual_seed(0)
+    about = {"resized": True, "array_size": size + size // 4, "temperature": 0.5, "task": "animals"} | more
+    channels = about.get("channels", 3)
+    module = models.build(network, len(CLASSES), channels, size)
+    for layer in module.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.weight.data.uniform_(0.5, 1.5)
+            layer.running_mean.normal_(std=0.1)
+            layer.running_var.uniform_(0.5, 1.5)
+    meta = meta_of(network, CLASSES, image_size=size, width=0, **about)
+    checkpoint.save(folder / "model.pth", {"model": module.state_dict()}, meta)
+    return folder / "model.pth"
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A model and its ONNX file."""
+    folder = tmp_path_factory.mktemp("exported")
+    model = load_model(write_checkpoint(folder))
+    return model, export(model, folder / "model.onnx")
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    """Captured once: that takes longer than all else."""
+    return exporting.capture(load_model(write_checkpoint(tmp_path_factory.mktemp("program"))))
+
+
+@pytest.fixture
+def captured(program, monkeypatch):
+    """Exports take the program of `write_checkpoint`, whatever the model."""
+    monkeypatch.setattr(exporting, "capture", lambda _: program)
+
+
+@needs_extra
+@pytest.mark.parametrize(
+    ("network", "size", "about"),
+    [
+        ("resnet-small", 28, {"channels": 1, "mean": [0.1], "std": [0.3], "resized": False, "array_size": 28}),
+        pytest.param("speednet", 32, {}, marks=pytest.mark.slow),
+        pytest.param("resnet18", 64, {}, marks=pytest.mark.slow),
+        pytest.param("efficientnet-lite0", 40, {}, marks=pytest.mark.slow),
+    ],
+)
+def test_every_network_answers_alike_in_every_runtime(tmp_path, network, size, about):
+    report = export(write_checkpoint(tmp_path, network, size, **about), tmp_path / "model.onnx")
+    assert {found.name.split()[0] for found in report.differences} == {"onnxruntime", "openvino"}
+    for found in report.differences:
+        assert found.agreement == 1
+        assert found.largest < BOUND, found
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["model.onnx", "model.pth"]
+
+
+@needs_extra
+@pytest.mark.parametrize(
+    ("format", "suffix"), [pytest.param("openvino", ".xml", marks=pytest.mark.slow), ("torch-export", ".pt2")]
+)
+def test_the_other_formats_answer_alike(tmp_path, format, suffix):
+    report = export(write_checkpoint(tmp_path), tmp_path / f"model{suffix}", format)
+    assert max(found.largest for found in report.differences) < BOUND
+
+
+@needs_extra
+def test_an_image_alone_and_in_a_batch_of_any_size_has_the_same_answer(exported):
+    import onnxruntime
+
+    model, report = exported
+    session = onnxruntime.InferenceSession(report.path)
+    images = np.stack([photograph(seed, 61, 45) for seed in range(5)])
+    (together,) = session.run(None, {"images": images})
+    for image, row in zip(images, together, strict=True):
+        assert np.abs(session.run(None, {"images": image[None]})[0] - row).max() < 1e-6
+    assert np.abs(together - predict_with_checkpoint(model, list(images))).max() < 1e-4
+    assert np.ptp(together[:, 0]) > 0.01, "the images are told apart"
+
+
+@needs_extra
+def test_a_file_says_what_it_is_and_not_where_it_was_made(exported):
+    import onnx
+
+    _, report = exported
+    file = onnx.load(report.path)
+    about = {entry.key: entry.value for entry in file.metadata_props}
+    assert json.loads(about["class_names"]) == CLASSES
+    assert about["fingerprint"] == "f"
+    assert about["temperature"] == "0.5"
+    assert len(about["model_id"]) == 16
+    sizes = [dim.dim_param or dim.dim_value for dim in file.graph.input[0].type.tensor_type.shape.dim]
+    assert sizes == ["batch", "height", "width", 3]
+    assert_no_path(report.path.read_bytes())
+
+
+@needs_extra
+@pytest.mark.slow
+def test_no_format_names_a_local_path(exported, tmp_path):
+    model, _ = exported
+    export(model, tmp_path / "model.xml", "openvino")
+    assert_no_path((tmp_path / "model.xml").read_bytes())
+    assert b"model_id" in (tmp_path / "model.xml").read_bytes()
+
+
+def test_a_program_names_no_local_path_and_holds_its_metadata(tmp_path, captured):
+    export(write_checkpoint(tmp_path), tmp_path / "model.pt2", "torch-export")
+    files = {"metadata.json": ""}
+    torch.export.load(tmp_path / "model.pt2", extra_files=files)
+    assert json.loads(json.loads(files["metadata.json"])["class_names"]) == CLASSES
+    with zipfile.ZipFile(tmp_path / "model.pt2") as archive:
+        for name in archive.namelist():
+            assert_no_path(archive.read(name))
+
+
+def assert_no_path(content):
+    for path in (Path(__file__).parents[2], Path(sys.prefix), Path(torch.__file__).parent):
+        assert str(path).encode() not in content
+    assert not re.search(rb"[\w/]+/site-packages", content)
+
+
+def test_a_file_that_answers_otherwise_is_not_kept(tmp_path, captured):
+    model = load_model(write_checkpoint(tmp_path, temperature=3.0))
+    (tmp_path / "model.pt2").write_text("old")
+    with pytest.raises(ValueError, match=r"differs from the checkpoint by up to .* the file was not kept"):
+        export(model, tmp_path / "model.pt2", "torch-export")
+    assert (tmp_path / "model.pt2").read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.pt2", "model.pth"]
+
+
+def test_numbers_that_are_none_are_beyond_every_bound():
+    assert not Difference("x", float("nan"), float("nan"), 1.0).is_within
+
+
+def test_what_a_setting_mends_is_said_and_does_not_fail(tmp_path, captured, monkeypatch):
+    rough = Difference("openvino, default (bf16)", 0.2, 0.01, 0.9, remedy="INFERENCE_PRECISION_HINT f32")
+    monkeypatch.setattr(exporting, "compare", lambda *_: rough)
+    report = export(write_checkpoint(tmp_path), tmp_path / "model.pt2", "torch-export")
+    assert "open the file with INFERENCE_PRECISION_HINT f32" in report.notes[0]
+
+
+def test_the_images_of_a_check_are_read_as_pixels_and_a_bad_one_is_named(tmp_path, captured):
+    (tmp_path / "a.png").write_bytes(encoded(photograph(1, 50, 70)))
+    report = export(write_checkpoint(tmp_path), tmp_path / "m.pt2", "torch-export", [str(tmp_path / "a.png")])
+    assert report.images == 1
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"bad\.png cannot be compared on"):
+        export(tmp_path / "model.pth", tmp_path / "n.pt2", "torch-export", [str(tmp_path / "bad.png")])
+
+
+def test_made_images_are_of_several_sizes_and_two_of_one():
+    shapes = [image.shape for image in make_photographs(40, 1)]
+    assert len(set(shapes)) == len(shapes) - 1
+    assert max(max(shape) for shape in shapes) > 4 * 40, "one is resized by Pillow"
+
+
+@pytest.mark.parametrize(
+    ("path", "format", "message"),
+    [
+        ("model.onnx", "tflite", "There is no format 'tflite'; there are: onnx, openvino, torch-export"),
+        ("model.pt", "onnx", r"give it the suffix \.onnx"),
+        ("gone/model.pt2", "torch-export", "There is no folder .*gone to write"),
+    ],
+)
+def test_wrong_requests_are_answered_with_a_sentence(tmp_path, path, format, message):
+    with pytest.raises(ValueError, match=message):
+        export(write_checkpoint(tmp_path), tmp_path / path, format)
+
+
+def test_a_missing_package_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ValueError, match="onnxruntime is not installed: install this package's extra `export`"):
+        import_extra("onnxruntime")
