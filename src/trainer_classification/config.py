@@ -66,8 +66,7 @@ NestedOption = Annotated[
 AllowOutsideOption = Annotated[
     Literal["auto", "all", "none"],
     Option(
-        "Which images outside of the dataset's folder to read that its table or a link names: all, none, or auto (all "
-        "on your own machine, none in the cloud).",
+        "Whether to read images outside of the dataset's folder. auto: not in the cloud.",
         "Data",
     ),
 ]
@@ -234,8 +233,7 @@ class TrainConfig:
     validation_fraction: Annotated[
         float,
         Option(
-            "Fraction of train to use for validation if the dataset has no validation split. 0: train on everything "
-            "but test, and keep the last epoch.",
+            "Fraction of train to validate on if there is no such split. 0: none.",
             "Data",
             at_least=0,
             at_most=0.9,
@@ -411,7 +409,7 @@ class TrainConfig:
     schedule: Annotated[
         Literal["auto", "cosine", "triangular", "constant"],
         Option(
-            "Learning rate after the warm-up: falling along a cosine or a line, or constant.",
+            "Learning rate after the warm-up.",
             "Optimization",
         ),
     ] = "auto"
@@ -445,7 +443,7 @@ class TrainConfig:
     amp: Annotated[
         Literal["auto", "fp16", "bf16", "off"],
         Option(
-            "Mixed precision. auto: fp16 on T4 and V100, bf16 on newer GPUs; on a CPU bf16 where it is faster.",
+            "auto: fp16 on T4 and V100, bf16 on newer GPUs and where a CPU is faster in it.",
             "Optimization",
         ),
     ] = "auto"

@@ -81,6 +81,16 @@ def test_whatever_is_cut_off_is_refused():
     assert not any(decoded(data[:end])[0] for end in range(len(data) - 1))
 
 
+def test_a_table_with_runs_of_no_value_is_refused():
+    """libjpeg takes each of them for the end of a block; such tables are of progressive files, or damaged."""
+    data = bytearray(saved(photograph(48, 40)))
+    table = data.index(b"\xff\xc4", data.index(b"\xff\xc4") + 2)  # the second one is of AC
+    symbols = table + 21
+    assert data[symbols] & 15
+    data[symbols] = 0x20
+    assert not decoded(bytes(data))[0]
+
+
 def test_damage_is_never_taken_for_an_image_that_libjpeg_refuses():
     data = saved(photograph(48, 40), optimize=True)
     taken = 0

@@ -326,6 +326,9 @@ def _build_table(counts, symbols, direct, table):  # type: ignore[no-untyped-def
             table[_VALUES + s] = symbol
             if code >= 1 << length or (direct and symbol > 15):
                 return False
+            # Runs without a value end a block and skip 16 in baseline files; others are damage.
+            if not direct and symbol & 15 == 0 and symbol != 0 and symbol != 0xF0:
+                return False
             if length <= _BITS:
                 _write_entries(table, code, int64(length), symbol, direct)
             code += 1
