@@ -82,7 +82,7 @@ clean: ## remove the environment and all that runs have made
 
 $(STAMP): pyproject.toml uv.lock | $(UV)
 	$(REFUSE_OTHER_SYSTEM)
-	@[ -d .venv/lib ] || echo "Installing the packages into .venv: 9.1 GB, once (docs/training-aas.md has leaner ways)"
+	@[ -d .venv/lib ] || echo "Installing the packages into .venv: 9.5 GB, once (docs/training-aas.md has leaner ways)"
 	$(UV) sync --locked --python $(PYTHON) $(EXTRAS)
 	@touch $@
 
