@@ -277,9 +277,15 @@ def test_stopped_in_the_middle_it_has_written_whole_lines(predict, tmp_path, sto
 
 
 PROGRAM = """
-import atexit, runpy, sys
+import os, runpy, sys
 script, heavy, *sys.argv[1:] = sys.argv[1:]
-atexit.register(lambda: print([name for name in heavy.split(",") if name in sys.modules], file=sys.stderr))
+leave = os._exit
+
+def report(code):  # commands end by os._exit, without what atexit has
+    print([name for name in heavy.split(",") if name in sys.modules], file=sys.stderr, flush=True)
+    leave(code)
+
+os._exit = report
 sys.path.insert(0, script)
 runpy.run_path(script + "/predict.py", run_name="__main__")
 """

@@ -195,7 +195,7 @@ def read(path: Path) -> Archive:
                 best=CheckpointMeta.from_json(config["best"]) if config.get("best") else None,
                 has_checkpoint=_CHECKPOINT in file.namelist(),
                 image_size=config["image_size"],
-                task=config["task"]["name"],
+                task=config["task"].get("name", ""),
             )
     except Exception as error:  # zipfile and json raise many kinds on bytes that are not theirs
         raise _damaged(path, error) from error
