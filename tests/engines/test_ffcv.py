@@ -181,6 +181,7 @@ def test_memory_holds_an_image_a_thread_and_not_a_batch_of_the_largest(tmp_path)
 
 START = """
 import sys, time
+from pathlib import Path
 import torch
 threads = torch.get_num_threads()
 started = time.perf_counter()
@@ -189,7 +190,7 @@ from trainer_classification.data.beton import open_beton
 from trainer_classification.loaders.base import BatchSchedule
 from trainer_classification.loaders.ffcv import BetonSplit, FfcvLoader
 from trainer_classification.plan import Plan, Policy
-store = open_beton(sys.argv[1])
+store = open_beton(Path(sys.argv[1]))
 sizes = np.stack([store.widths, store.heights], 1).astype(np.int64)
 plan = Plan(len(sizes), 0, Policy(crop="resized"), sizes)
 split = BetonSplit(store, [""] * len(sizes), 3, fixed_size=False)
