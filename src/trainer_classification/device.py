@@ -1,10 +1,17 @@
-"""Choose the device and the precision of a training, each with the reason."""
+"""Choose the device and the precision of a training, each with the reason; run a network in several threads."""
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import torch
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 _CPU_INFO = Path("/proc/cpuinfo")
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
@@ -101,3 +108,37 @@ def _cpu_info(name: str) -> str:
         return ""
     entries = (line.partition(":") for line in lines)
     return next((value.strip() for key, _, value in entries if key.strip() == name), "")
+
+
+def map_in_threads(
+    function: Callable[[Item], Result], items: Iterable[Item], threads: int, device: torch.device
+) -> Iterator[Result]:
+    """Yield a function's result for each item, in order; items are taken as they are needed.
+
+    On a CPU each thread computes with one core, so that no core waits for another.
+    Torch has its number of threads again afterwards.
+
+    Args:
+        function: called in the threads.
+        items: of which up to twice as many as threads are in work.
+        threads: their number.
+        device: that the function computes on.
+    """
+    threads_before = torch.get_num_threads()
+
+    def begin_thread() -> None:
+        if device.type == "cpu":
+            torch.set_num_threads(1)
+
+    pool = ThreadPoolExecutor(threads, "map", begin_thread)
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) == 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads_before)

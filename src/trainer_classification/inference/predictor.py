@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,7 @@ from torch import nn
 from trainer_classification.arrays import Float32
 from trainer_classification.checkpoint.load_model import Model
 from trainer_classification.data.decode import BadImageError
-from trainer_classification.device import choose_device
+from trainer_classification.device import choose_device, map_in_threads
 from trainer_classification.environment import cpu_count, keep_freed_memory
 from trainer_classification.inference.preprocess import LoadedImage, Preprocess
 from trainer_classification.models.backbone import Backbone, split_head
@@ -127,19 +126,9 @@ class Predictor:
             return
 
         batches = _batched(chain(first, rest), size)
-        threads_before = torch.get_num_threads()
-        pool = ThreadPoolExecutor(self.threads, "predict", self._begin_thread)
-        waiting: deque[Future[list[Prediction]]] = deque()
-        try:
-            for batch in batches:
-                waiting.append(pool.submit(self._classify, batch, top_k))
-                if len(waiting) == 2 * self.threads:
-                    yield from waiting.popleft().result()
-            while waiting:
-                yield from waiting.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-            torch.set_num_threads(threads_before)
+        classify = partial(self._classify, top_k=top_k)
+        for predictions in map_in_threads(classify, batches, self.threads, self.device):
+            yield from predictions
 
     def compute_logits(self, images: Sequence[LoadedImage]) -> Float32:
         """Run the network over images of `Preprocess.load`: float32 [B, K]."""
@@ -152,10 +141,6 @@ class Predictor:
             features = self._backbone(self._normalize(batch))
             logits = self._head(features).float()
             return features.float().cpu().numpy(), logits.cpu().numpy()
-
-    def _begin_thread(self) -> None:
-        if self.device.type == "cpu":
-            torch.set_num_threads(1)
 
     def _classify(self, sources: Sequence[ImageSource], top_k: int) -> list[Prediction]:
         """Return the predictions of one batch."""

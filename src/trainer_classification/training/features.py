@@ -6,9 +6,7 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from io import FileIO
@@ -23,7 +21,7 @@ from trainer_classification.arrays import Float32, Int64
 from trainer_classification.checkpoint.model_id import model_id
 from trainer_classification.console import has_live_line, live_line, log
 from trainer_classification.data.table import open_table
-from trainer_classification.device import has_bf16_cpu
+from trainer_classification.device import has_bf16_cpu, map_in_threads
 from trainer_classification.environment import keep_freed_memory
 from trainer_classification.files import write_atomically
 from trainer_classification.loaders.base import Batch, Loader
@@ -74,6 +72,7 @@ class FrozenNetwork:
         }
         self.identity = model_id(body)
         self._setup = setup
+        self.device = setup.device
         self.threads = setup.world.threads if setup.device.type == "cpu" else 1
         if setup.device.type == "cpu":
             keep_freed_memory()
@@ -174,32 +173,19 @@ def _copies(
 def _compute(
     network: FrozenNetwork, batches: Iterator[tuple[Tensor, Tensor]]
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield samples [B] and features [B, F] of each batch, in order.
+    """Yield samples [B] and features [B, F] of each batch, in order."""
 
-    On a CPU each thread computes a batch by itself, with one core: no core waits
-    for another.
-    """
-    for index, images in batches:  # the first one, alone: it chooses the precision
-        yield index, network(images)
+    def compute(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        index, images = batch
+        return index, network(images)
+
+    for batch in batches:  # the first one, alone: it chooses the precision
+        yield compute(batch)
         break
     if network.threads == 1:
-        yield from ((index, network(images)) for index, images in batches)
-        return
-
-    threads_before = torch.get_num_threads()
-    pool = ThreadPoolExecutor(network.threads, "features", partial(torch.set_num_threads, 1))
-    waiting: deque[tuple[Tensor, Future[Tensor]]] = deque()
-    try:
-        for index, images in batches:
-            waiting.append((index, pool.submit(network, images)))
-            if len(waiting) == 2 * network.threads:
-                done, result = waiting.popleft()
-                yield done, result.result()
-        for done, result in waiting:
-            yield done, result.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads_before)
+        yield from map(compute, batches)
+    else:
+        yield from map_in_threads(compute, batches, network.threads, network.device)
 
 
 def _open_view(setup: Setup, split: str, view: int) -> Loader:
