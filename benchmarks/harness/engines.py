@@ -35,6 +35,6 @@ def open_engine(engine: str, request: LoaderRequest) -> Loader:
     """
     manifest = request.manifest
     images = sum(split.count for split in manifest.splits.values())
-    array_bytes = images * manifest.image_size**2 * manifest.channels
+    array_bytes = images * manifest.image_bytes
     choice = choose_engine(engine, array_bytes, request.device, manifest.resized)
     return open_loader(choice, request)

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
-from trainer_classification.data.formats import GRAY_SHIFT
+from trainer_classification.data.formats import GRAY_SHIFT, ArrayLayout
 from trainer_classification.data.split_names import UNLABELED
 from trainer_classification.files import write_atomically
 
@@ -116,6 +116,11 @@ class Manifest:
     format_version: int = field(default=FORMAT_VERSION)
     conflicts: list[dict[str, list[str]]] = field(default_factory=list)
     mirrored_classes: list[list[str]] = field(default_factory=list)
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of one image in the array."""
+        return ArrayLayout(self.image_size, self.resized, self.channels).image_bytes
 
     @property
     def gray_shift(self) -> int:

@@ -61,7 +61,7 @@ class RecalledDataset:
     @property
     def array_bytes(self) -> int:
         """Bytes of all images in the array format."""
-        return self.count * self.manifest.image_size**2 * self.manifest.channels
+        return self.count * self.manifest.image_bytes
 
     def tell_prepared(self) -> None:
         """Log that nothing is to be prepared, and what is odd about the labels."""

@@ -24,6 +24,7 @@ from trainer_classification.models.speednet import least_side
 from trainer_classification.recipes import Recipe, RecipeKind
 from trainer_classification.training.distributed import World
 from trainer_classification.training.finetuning import (
+    Photographs,
     choose_kind,
     choose_start_weights,
     complete_freeze,
@@ -40,20 +41,8 @@ from trainer_classification.training.tta import check_views
 _TOO_SMALL = 128  # px: ImageNet weights pay from larger sides on, see docs/models.md
 
 
-class Dataset(Protocol):
+class Dataset(Photographs, Protocol):
     """What must be known of a dataset to decide; `preparation.inspect.DatasetInfo` has it before preparing."""
-
-    @property
-    def name(self) -> str:
-        """Name of the dataset."""
-
-    @property
-    def count(self) -> int:
-        """Number of images, over all splits."""
-
-    @property
-    def are_photographs(self) -> bool:
-        """Whether most images have colors and are large."""
 
     @property
     def resized(self) -> bool:
@@ -94,7 +83,7 @@ class PreparedDataset:
     @property
     def array_bytes(self) -> int:
         """Bytes of all splits in the array format."""
-        return self.count * self.manifest.image_size**2 * self.manifest.channels
+        return self.count * self.manifest.image_bytes
 
 
 @dataclass(frozen=True)
