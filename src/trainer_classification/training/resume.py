@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainer_classification.checkpoint import archive
 from trainer_classification.checkpoint import file as checkpoint
 from trainer_classification.checkpoint.archive import Archive
 from trainer_classification.checkpoint.meta import CheckpointMeta, Progress
 from trainer_classification.console import log
+from trainer_classification.models.catalogue import NETWORKS
 from trainer_classification.names import list_names
 from trainer_classification.optim.lr_schedule import factor
 from trainer_classification.optim.parameter_groups import load_optimizer_state
@@ -197,7 +198,7 @@ def _load_fitting_weights(setup: Setup, found: Archive) -> str:
     step = setup.step
     wanted = step.model.state_dict()
     same_classes = found.class_names == setup.manifest.class_names
-    head = f"{_find_head(step.model)}."
+    head = f"{NETWORKS[setup.recipe.model].head}."
     fitting = {
         name: tensor
         for name, tensor in found.load_weights().items()
@@ -218,8 +219,3 @@ def _load_fitting_weights(setup: Setup, found: Archive) -> str:
     listed = f"; new are {list_names(new, 4)}" if new else ""
 
     return f"Fine-tuning {found.path.name}: {len(fitting)} of {len(wanted)} tensors loaded{listed}"
-
-
-def _find_head(model: nn.Module) -> str:
-    """Return the name of the layer whose outputs are the classes."""
-    return [name for name, module in model.named_modules() if isinstance(module, nn.Linear)][-1]

@@ -71,12 +71,13 @@ def choose_start(config: TrainConfig) -> StartCheckpoint:
         picked, name = archive.find(_checkpoint_folder())
         if picked is not None:
             found = archive.read(picked)
-            described = found.best or found.load_checkpoint_meta()
+            meta = found.load_checkpoint_meta()
+            described = found.best or meta
             return StartCheckpoint(
                 "archive",
                 f"the picked checkpoint {name}",
                 picked,
-                found.load_checkpoint_meta(),
+                meta,
                 _known_network(found.network),
                 mean=tuple(described.mean) if described else (),
                 std=tuple(described.std) if described else (),
