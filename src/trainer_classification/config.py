@@ -86,6 +86,13 @@ PreparedOption = Annotated[
         "Data",
     ),
 ]
+NewestModelOption = Annotated[
+    str,
+    Option(
+        "Folder of a run, its model.pth, a checkpoint or checkpoint.zip. Empty: the newest run below .data.",
+        "Model",
+    ),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -643,13 +650,7 @@ class PredictConfig:
             takes_rest=True,
         ),
     ] = ""
-    model: Annotated[
-        str,
-        Option(
-            "Folder of a run, its model.pth, a checkpoint or checkpoint.zip. Empty: the newest run below .data.",
-            "Model",
-        ),
-    ] = ""
+    model: NewestModelOption = ""
     top_k: Annotated[
         int, Option("Classes to name for each image, the likeliest first.", "Output", 1, 1000)
     ] = 1
@@ -756,13 +757,7 @@ class ExplainConfig:
 class ExportConfig:
     """Write a trained model for other runtimes, and check that the file answers as the model does."""
 
-    model: Annotated[
-        str,
-        Option(
-            "Folder of a run, its model.pth, a checkpoint or checkpoint.zip. Empty: the newest run below .data.",
-            "Model",
-        ),
-    ] = ""
+    model: NewestModelOption = ""
     format: Annotated[
         Literal["onnx", "openvino", "torch-export"],
         Option(
