@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from harness.time_to_accuracy import ImageFiles, read_rgb
 from trainer_classification.checkpoint.weights import load_weights
 from trainer_classification.data.source import Source
 from trainer_classification.models import build, efficientnet
@@ -100,7 +101,9 @@ def train_from_scratch(source: Source, seconds: float, threads: int) -> float:
             transforms.ToTensor(),
         ]
     )
-    dataset: Any = _Files(_files(source, "train"), _labels(source, "train").tolist(), augment)
+    dataset: Any = ImageFiles(
+        _files(source, "train"), _labels(source, "train").tolist(), augment, rgb=True
+    )
     batches = DataLoader(dataset, _BATCH, shuffle=True, num_workers=threads)
     network = models.resnet18(num_classes=len(source.class_names))
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
@@ -112,7 +115,9 @@ def train_from_scratch(source: Source, seconds: float, threads: int) -> float:
 
     network.eval()
     view = transforms.Compose([transforms.Resize(side), transforms.ToTensor()])
-    tested: Any = _Files(_files(source, "test"), _labels(source, "test").tolist(), view)
+    tested: Any = ImageFiles(
+        _files(source, "test"), _labels(source, "test").tolist(), view, rgb=True
+    )
     with torch.inference_mode():
         found = [
             network(images).argmax(1)
@@ -132,28 +137,6 @@ def _repeat(batches: Any, seconds: float) -> Iterator[tuple[Tensor, Tensor]]:
             yield batch
 
 
-class _Files:
-    """A dataset of files as most projects write it."""
-
-    def __init__(self, files: Sequence[str], labels: Sequence[int], transform: Any) -> None:
-        self.files = files
-        self.labels = labels
-        self.transform = transform
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, row: int) -> tuple[Tensor, int]:
-        return self.transform(_read_rgb(self.files[row])), self.labels[row]
-
-
-def _read_rgb(path: str) -> Any:
-    from PIL import Image
-
-    with Image.open(path) as image:
-        return image.convert("RGB")
-
-
 @torch.inference_mode()
 def _compute_features(
     network: nn.Module, files: Sequence[str], transform: Any
@@ -162,7 +145,7 @@ def _compute_features(
     features = []
     seconds = 0.0
     for first in range(0, len(files), _BATCH):
-        batch = torch.stack([transform(_read_rgb(path)) for path in files[first : first + _BATCH]])
+        batch = torch.stack([transform(read_rgb(path)) for path in files[first : first + _BATCH]])
         started = time.perf_counter()
         features.append(network.features(batch).numpy())  # type: ignore[operator]
         seconds += time.perf_counter() - started

@@ -173,7 +173,7 @@ class Files:
         from harness.other_libraries import make_transform
 
         transform = make_transform(workload) if augment else _make_tensor_transform(workload)
-        dataset: Any = _Dataset(
+        dataset: Any = ImageFiles(
             workload.files, workload.labels.tolist(), transform, rgb=not augment
         )
         self.loader: Any = DataLoader(
@@ -187,7 +187,9 @@ class Files:
             yield Batch(moved, labels.to(device), labels, len(labels))
 
 
-class _Dataset:
+class ImageFiles:
+    """A dataset of files as most projects write it."""
+
     def __init__(self, files: list[str], labels: list[int], transform: Any, rgb: bool) -> None:
         self.files = files
         self.labels = labels
@@ -240,7 +242,7 @@ class Baseline:
         root = Path(workload.manifest.root)
         self.test_labels = torch.from_numpy(table.labels)
         transform = _make_tensor_transform(workload)
-        self.test = torch.stack([transform(_read_rgb(root / name)) for name in table.files])
+        self.test = torch.stack([transform(read_rgb(root / name)) for name in table.files])
 
     def train(self, epoch: int) -> Iterator[None]:
         """Run the loop of most tutorials."""
@@ -276,7 +278,8 @@ class Baseline:
         """Do nothing, as nothing is held."""
 
 
-def _read_rgb(path: Path) -> Any:
+def read_rgb(path: str | Path) -> Any:
+    """Decode an image file with Pillow."""
     from PIL import Image
 
     with Image.open(path) as image:
