@@ -20,6 +20,11 @@ OPTIONS = [
 ]  # as --name value
 
 
+def newest_checkpoint(folder: Path) -> Path:
+    """The checkpoint below a folder of outputs that was written last."""
+    return max(folder.glob("experiments/*/checkpoints/last.pth"), key=lambda path: path.stat().st_mtime_ns)
+
+
 class Runner:
     """`scripts/train.py` with a folder of its own."""
 

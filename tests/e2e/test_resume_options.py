@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from helpers import rows, write_dataset
+from runner import newest_checkpoint
 from trainer_classification.checkpoint import file as checkpoint
 from trainer_classification.config import TrainConfig
 from trainer_classification.training import loop
@@ -58,18 +59,14 @@ def trained(tmp_path, dataset, monkeypatch):
     return run
 
 
-def newest(folder):
-    return max(folder.glob("experiments/*/checkpoints/last.pth"), key=lambda path: path.stat().st_mtime_ns)
-
-
 @pytest.mark.parametrize("place", ["file", "run", "checkpoints"])
 def test_nothing_needs_to_be_repeated_and_the_losses_go_on(trained, tmp_path, place):
     straight = trained("straight")
     before = trained("killed", stop_after=7)
-    path = newest(tmp_path / "killed")
+    path = newest_checkpoint(tmp_path / "killed")
     resume = {"file": path, "run": path.parents[1], "checkpoints": path.parent}[place]
     assert before + trained("resumed", resume=str(resume)) == straight
-    states = [checkpoint.load(newest(tmp_path / name))[0]["model"] for name in ("straight", "resumed")]
+    states = [checkpoint.load(newest_checkpoint(tmp_path / name))[0]["model"] for name in ("straight", "resumed")]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
     logged = json.loads(next((tmp_path / "resumed").glob("experiments/*/data/configuration.json")).read_text())
     assert (logged["seed"], logged["flip"], logged["resume"]) == (5, "random", resume.name)  # outputs name no folders
@@ -92,30 +89,30 @@ def test_epochs_and_rate_change_from_here_on_and_a_line_says_what_that_means(tra
     straight = trained("straight", **options)
     before = trained("killed", stop_after=7)
     capsys.readouterr()
-    after = trained("resumed", resume=str(newest(tmp_path / "killed")), **options)
+    after = trained("resumed", resume=str(newest_checkpoint(tmp_path / "killed")), **options)
     assert [step[:3] for step in before[:7] + after][7:] == [step[:3] for step in straight][7:]
     assert after[0][3] != straight[7][3]
     line = next(line for line in capsys.readouterr().err.splitlines() if said in line)
-    earlier = trained("same", resume=str(newest(tmp_path / "killed")))[0][2]
+    earlier = trained("same", resume=str(newest_checkpoint(tmp_path / "killed")))[0][2]
     assert f"({after[0][2]:.3g}, where it was {earlier:.3g})" in line
-    meta = checkpoint.load_meta(newest(tmp_path / "resumed"))
+    meta = checkpoint.load_meta(newest_checkpoint(tmp_path / "resumed"))
     assert (meta.recipe.epochs, meta.progress.epoch) == (options.get("epochs", 3),) * 2
 
 
 def test_a_finished_run_goes_on_for_more_epochs_and_is_not_finished_meanwhile(trained, tmp_path, capsys):
     trained("done")
-    path = str(newest(tmp_path / "done"))
-    assert checkpoint.load_meta(newest(tmp_path / "done")).progress.finished
+    path = str(newest_checkpoint(tmp_path / "done"))
+    assert checkpoint.load_meta(newest_checkpoint(tmp_path / "done")).progress.finished
     assert len(trained("more", stop_after=2, resume=path, epochs=4)) == 2
     assert "where it was at its end" in capsys.readouterr().err
-    assert not checkpoint.load_meta(newest(tmp_path / "more")).progress.finished
+    assert not checkpoint.load_meta(newest_checkpoint(tmp_path / "more")).progress.finished
     trained("more", resume="auto")
-    assert checkpoint.load_meta(newest(tmp_path / "more")).progress.epoch == 4
+    assert checkpoint.load_meta(newest_checkpoint(tmp_path / "more")).progress.epoch == 4
 
 
 def test_fewer_epochs_than_were_trained_are_refused(trained, tmp_path):
     trained("killed", stop_after=8)
-    path = str(newest(tmp_path / "killed"))
+    path = str(newest_checkpoint(tmp_path / "killed"))
     with pytest.raises(ValueError, match=r"--epochs is 1, but .* has trained 1 epochs and a part of the next"):
         trained("resumed", resume=path, epochs=1)
     assert not (tmp_path / "resumed").exists()
@@ -123,7 +120,7 @@ def test_fewer_epochs_than_were_trained_are_refused(trained, tmp_path):
 
 def test_what_cannot_change_is_refused_before_anything_is_prepared(trained, tmp_path):
     trained("killed", stop_after=1)
-    path = str(newest(tmp_path / "killed"))
+    path = str(newest_checkpoint(tmp_path / "killed"))
     other = write_dataset(tmp_path / "other", rows(60), ["a", "b"], name="other")
     with pytest.raises(ValueError, match=r"its image_size differs \(28 / 64\)"):
         trained("resumed", resume=path, image_size=64, prepared="elsewhere")

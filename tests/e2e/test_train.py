@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from helpers import encoded, noise, rows, write_dataset
+from runner import newest_checkpoint
 from trainer_classification.checkpoint import file as checkpoint
 from trainer_classification.config import TrainConfig
 from trainer_classification.data.in_use import check_unused
@@ -77,10 +78,6 @@ def in_process(tmp_path, dataset, monkeypatch):
     return run
 
 
-def newest(folder):
-    return max(folder.glob("experiments/*/checkpoints/last.pth"), key=lambda path: path.stat().st_mtime_ns)
-
-
 def test_a_run_holds_the_prepared_dataset_until_it_ends(in_process, monkeypatch):
     real = train_module.fit
     folders = []
@@ -117,7 +114,7 @@ def test_killed_at_any_step_and_resumed_the_losses_go_on_as_if_nothing_happened(
 ):
     straight = in_process("straight", **options)
     before = in_process("killed", stop_after=killed_at, save_each=True, **options)
-    after = in_process("resumed", resume=str(newest(tmp_path / "killed")), **options)
+    after = in_process("resumed", resume=str(newest_checkpoint(tmp_path / "killed")), **options)
     assert before + after == straight
 
 
@@ -125,10 +122,10 @@ def test_a_cpu_that_chose_bf16_goes_on_in_it_and_one_told_to_takes_it(in_process
     monkeypatch.setattr(cpu_precision, "has_bf16_cpu", lambda: True)
     monkeypatch.setattr(cpu_precision, "choose_faster", lambda *_: (torch.bfloat16, "bf16: twice as fast"))
     before = in_process("killed", stop_after=7, save_each=True)
-    meta = checkpoint.load_meta(newest(tmp_path / "killed"))
+    meta = checkpoint.load_meta(newest_checkpoint(tmp_path / "killed"))
     assert meta.cpu_precision == "bfloat16"
     monkeypatch.setattr(cpu_precision, "choose_faster", lambda *_: (None, "fp32: now it seems faster"))
-    after = in_process("resumed", resume=str(newest(tmp_path / "killed")))
+    after = in_process("resumed", resume=str(newest_checkpoint(tmp_path / "killed")))
     assert before + after == in_process("told", amp="bf16") != in_process("plain")
     precisions = [
         json.loads(next((tmp_path / name).glob("experiments/*/data/summary.json")).read_text())["precision"]
@@ -140,8 +137,8 @@ def test_a_cpu_that_chose_bf16_goes_on_in_it_and_one_told_to_takes_it(in_process
 def test_a_resumed_run_ends_with_the_weights_and_metrics_of_a_straight_one(in_process, tmp_path):
     in_process("straight")
     in_process("killed", stop_after=7, save_each=True)
-    in_process("resumed", resume=str(newest(tmp_path / "killed")))
-    states = [checkpoint.load(newest(tmp_path / name))[0]["model"] for name in ("straight", "resumed")]
+    in_process("resumed", resume=str(newest_checkpoint(tmp_path / "killed")))
+    states = [checkpoint.load(newest_checkpoint(tmp_path / name))[0]["model"] for name in ("straight", "resumed")]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
     paths = [next((tmp_path / name).glob("experiments/*/data/metrics.jsonl")) for name in ("straight", "resumed")]
     losses = [[json.loads(line)["loss_train"] for line in path.read_text().splitlines()] for path in paths]
@@ -151,7 +148,7 @@ def test_a_resumed_run_ends_with_the_weights_and_metrics_of_a_straight_one(in_pr
 def test_resuming_with_another_recipe_says_what_differs(in_process, tmp_path):
     in_process("killed", stop_after=3, save_each=True)
     with pytest.raises(ValueError, match=r"recipe differs \(batch_size 16 / 32\)"):
-        in_process("resumed", resume=str(newest(tmp_path / "killed")), batch_size=32)
+        in_process("resumed", resume=str(newest_checkpoint(tmp_path / "killed")), batch_size=32)
 
 
 @pytest.mark.parametrize(
@@ -161,14 +158,14 @@ def test_resuming_with_another_recipe_says_what_differs(in_process, tmp_path):
 def test_what_a_resumed_run_cannot_change_is_compared(in_process, tmp_path, options, message):
     in_process("killed", stop_after=3, save_each=True)
     with pytest.raises(ValueError, match=message):
-        in_process("resumed", resume=str(newest(tmp_path / "killed")), **options)
+        in_process("resumed", resume=str(newest_checkpoint(tmp_path / "killed")), **options)
 
 
 @pytest.mark.parametrize("stop_after", [7, None])
 def test_a_checkpoint_that_was_copied_alone_ends_with_a_model(in_process, tmp_path, stop_after):
     in_process("before", stop_after=stop_after, save_each=True)
     alone = tmp_path / "alone.pth"
-    alone.write_bytes(newest(tmp_path / "before").read_bytes())
+    alone.write_bytes(newest_checkpoint(tmp_path / "before").read_bytes())
     in_process("after", resume=str(alone))
     (model,) = tmp_path.glob("after/experiments/*/model/model.pth")
     assert checkpoint.load_meta(model).progress.epoch == 3
@@ -183,13 +180,13 @@ def test_a_run_goes_on_in_another_precision_with_a_fresh_scale(in_process, tmp_p
             assert state, "as torch does where it is enabled"
 
     monkeypatch.setattr("torch.amp.GradScaler", Scaler)
-    assert len(in_process("after", resume=str(newest(tmp_path / "before")))) == 8
+    assert len(in_process("after", resume=str(newest_checkpoint(tmp_path / "before")))) == 8
 
 
 def test_a_run_without_a_budget_is_not_resumed_with_one(in_process, tmp_path):
     in_process("before", stop_after=3, save_each=True)
     with pytest.raises(ValueError, match="is of a run without --budget"):
-        in_process("after", resume=str(newest(tmp_path / "before")), budget="30s", epochs=0)
+        in_process("after", resume=str(newest_checkpoint(tmp_path / "before")), budget="30s", epochs=0)
 
 
 @pytest.mark.parametrize(
@@ -221,7 +218,7 @@ def test_a_wrong_path_is_found_before_preparing(in_process, tmp_path, options, m
 
 def test_a_refused_start_leaves_no_folder_of_a_run(in_process, tmp_path):
     in_process("before", stop_after=1, save_each=True)
-    for options in ({"shift": 28}, {"resume": str(newest(tmp_path / "before")), "batch_size": 32}):
+    for options in ({"shift": 28}, {"resume": str(newest_checkpoint(tmp_path / "before")), "batch_size": 32}):
         with pytest.raises(ValueError, match=r"--shift is 28|cannot be resumed"):
             in_process("a", **options)
         assert not (tmp_path / "a").exists()
@@ -297,7 +294,7 @@ def test_sigterm_writes_a_checkpoint_says_how_to_go_on_and_auto_goes_on(runner):
     assert process.wait(20) == 128 + signal.SIGTERM
     assert "--resume" in rest
     assert "Traceback" not in rest
-    stopped = checkpoint.load_meta(newest(runner.folder / ".data"))
+    stopped = checkpoint.load_meta(newest_checkpoint(runner.folder / ".data"))
     assert stopped.progress.epoch >= 2
     again = runner("--epochs", "4000", "--project-name", "stopped", "--resume", "auto", "--batch-size", "8", code=2)
     assert "batch_size 16 / 8" in again
