@@ -190,6 +190,8 @@ def _create_logger(project_name: str, log_dir: Path, name: str) -> Any:
         _import_when_used("seedir")
         from hafnia.experiment import HafniaLogger
 
+        # Its __del__ reads this, and would print a traceback for a logger whose __init__ failed before it was set.
+        HafniaLogger._mlflow_initialized = False
         logger = HafniaLogger(project_name=project_name, log_dir=str(log_dir))
         if name and not in_cloud():
             _rename_folder(logger, name)
