@@ -116,7 +116,7 @@ def _int8_table(report: Int8Report) -> Iterator[str]:
         f"accuracy  {plain.accuracy:9.2%} {quantized.accuracy:9.2%}   {quantized.accuracy - plain.accuracy:+.2%}"
     )
     yield f"images/s  {plain.rate:9,.0f} {quantized.rate:9,.0f}   {quantized.rate / plain.rate:.2f}x"
-    yield f"MB        {plain.megabytes:9.1f} {quantized.megabytes:9.1f}"
+    yield f"MB        {plain.megabytes:9.2f} {quantized.megabytes:9.2f}"
 
 
 def _compare_files(model: Model, paths: list[str]) -> str:
