@@ -174,6 +174,21 @@ class PrepareConfig:
     workers: Annotated[
         int, Option("Number of processes. 0: one for each CPU.", "Run", at_least=0, at_most=1024)
     ] = 0
+    executor: Annotated[
+        Literal["local", "dask", "ray"],
+        Option(
+            "Where images are decoded: on this machine, or by the workers of a Dask or Ray cluster, which see dataset "
+            "and --prepared under the same paths.",
+            "Run",
+        ),
+    ] = "local"
+    executor_address: Annotated[
+        str,
+        Option(
+            "Address of the cluster: dask: tcp://HOST:8786; ray: ray://HOST:10001, auto, or local.",
+            "Run",
+        ),
+    ] = ""
     force: Annotated[
         bool, Option("Prepare again, even if the prepared files are complete.", "Run")
     ] = False
@@ -195,6 +210,10 @@ class PrepareConfig:
         if unknown:
             raise ValueError(
                 f"--formats has {', '.join(map(repr, unknown))}, but may list: {','.join(FORMATS)}."
+            )
+        if (self.executor == "local") != (self.executor_address == ""):
+            raise ValueError(
+                "--executor dask or ray and --executor-address belong together: give both, or neither."
             )
 
 

@@ -45,7 +45,7 @@ def open_onnxruntime(path: Path) -> Iterator[Runtime]:
 
 
 def open_openvino(path: Path) -> Iterator[Runtime]:
-    """Open a file in OpenVINO on the CPU as it comes; before that in float32, where the default is another precision."""
+    """Open a file in OpenVINO on the CPU as it comes; before that in float32, where that is not the default."""
     openvino = import_extra("openvino")
     core = openvino.Core()
     version = openvino.__version__.split("-")[0]

@@ -78,8 +78,8 @@ class Build:
 
     @property
     def folder(self) -> Path:
-        """The working folder."""
-        return partial.partial_folder(self.info.folder)
+        """The working folder, absolute, as processes elsewhere need it."""
+        return partial.partial_folder(self.info.folder).absolute()
 
     @property
     def purpose(self) -> dict[str, str]:

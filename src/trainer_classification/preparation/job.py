@@ -18,6 +18,7 @@ import os
 import signal
 import struct
 import threading
+import uuid
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -98,8 +99,17 @@ class _FormatWriter:
 
     def __init__(self, job: Job, name: str, stack: ExitStack) -> None:
         self.result = FormatResult.empty(len(job), FORMATS[name].fields)
-        self._part: BinaryIO = stack.enter_context(job.stem.with_suffix(f".{name}").open("wb"))
+        self._path = job.stem.with_suffix(f".{name}")
+        self._temporary = self._path.with_name(f"{self._path.name}.{uuid.uuid4().hex}")
+        self._part: BinaryIO = stack.enter_context(self._temporary.open("wb"))
         self._regions = stack.enter_context(RegionWriter(job.regions.get(name)))
+
+    def finish(self) -> None:
+        """Give the part file its name, once it is closed and whole.
+
+        A cluster may run a job twice at once, and kill one of both.
+        """
+        self._temporary.replace(self._path)
 
     def add(self, number: int, image: EncodedImage) -> None:
         """Write the image of that number and note where it is."""
@@ -167,7 +177,7 @@ class _ImageAtWork:
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
-        self._path.unlink()
+        self._path.unlink(missing_ok=True)  # where the job runs twice
         self.paths.discard(self._path)
 
     def set(self, number: int) -> None:
@@ -210,6 +220,8 @@ def run_job(job: Job) -> None:
             at_work.set(number)
             reasons.append(_process(job, number, writers, result))
 
+    for writer in writers.values():
+        writer.finish()
     formats = {name: writer.result for name, writer in writers.items()}
     dataclasses.replace(result, reasons=np.array(reasons), formats=formats).save(job.stem)
 

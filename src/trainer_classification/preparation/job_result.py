@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -82,7 +83,7 @@ class JobResult:
         it wrote, and after a power failure the shards are compared with their
         checksums.
         """
-        temporary = stem.with_suffix(".tmp")
+        temporary = stem.with_suffix(f".{uuid.uuid4().hex}")  # where the job runs twice
         temporary.write_bytes(pickle.dumps(self))
         temporary.replace(stem.with_suffix(".part"))
 

@@ -115,7 +115,9 @@ def write(
 
         listed = ", ".join(spec.formats) or "its table"
         log(f"Preparing {info.name} for {info.train_size} px ({info.train_size_reason}): {listed}.")
-        with Workers(config.workers, info.resized) as workers:
+        with Workers(
+            config.workers, info.resized, config.executor, config.executor_address
+        ) as workers:
             made = build_dataset(Build(info, config, spec, before, workers))
         remember(info, config, wanted)
     print_summary(info.folder, made, info.source, time.perf_counter() - started)

@@ -22,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from trainer_classification.environment import cpu_count, free_memory
 from trainer_classification.preparation.end_with_parent import PARENT_VARIABLE
 from trainer_classification.preparation.job import begin_worker
+from trainer_classification.preparation.remote_workers import connect
 
 _SCARCE_MEMORY = 1 << 30  # bytes
 _STOP_SECONDS = 0.5
@@ -69,12 +70,17 @@ class Workers:
     Args:
         count: of the processes; 0: one for each CPU.
         resized: of the images, see `start_fork_server`.
+        executor: "local", or "dask" or "ray" for the workers of a cluster.
+        address: of the cluster.
     """
 
-    def __init__(self, count: int, resized: bool) -> None:
+    def __init__(
+        self, count: int, resized: bool, executor: str = "local", address: str = ""
+    ) -> None:
         self._count = count or cpu_count()
         self._resized = resized
         self._executor: ProcessPoolExecutor | None = None
+        self._remote = None if executor == "local" else connect(executor, address)
 
     def __enter__(self) -> Workers:
         return self
@@ -84,6 +90,8 @@ class Workers:
             if error is not None and not isinstance(error, Exception):
                 _stop_processes(self._executor)  # a signal: nobody waits for running jobs
             self._executor.shutdown(wait=True, cancel_futures=True)
+        if self._remote is not None:
+            self._remote.close()
         if isinstance(error, BrokenProcessPool):
             raise ValueError(
                 f"A worker process was killed{_explain_memory()}. Finished work is kept: run the same command again."
@@ -129,6 +137,8 @@ class Workers:
     def _map(
         self, function: Callable[[Piece], Result], pieces: Sequence[Piece], isolated: bool
     ) -> Iterator[Result]:
+        if self._remote is not None:
+            return self._remote.map(function, pieces)
         if not isolated and min(self._count, len(pieces)) <= 1:
             return map(function, pieces)
         if self._executor is None:
