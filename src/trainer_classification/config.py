@@ -200,10 +200,7 @@ class PrepareConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Train an image classifier on a Hafnia dataset.
-
-    The dataset is prepared first if that is not done.
-    """
+    """Train an image classifier on a Hafnia dataset, preparing it first if that is not done."""
 
     project_name: Annotated[
         str, Option("Name of the project in the experiment tracker.", "Run")
@@ -523,11 +520,20 @@ class TrainConfig:
     best_by: Annotated[
         Literal["accuracy", "balanced", "f1", "loss"],
         Option(
-            "What decides on validation which epoch is kept. balanced (accuracy) and f1 (macro) suit classes of "
-            "different sizes.",
+            "What decides on validation which epoch is kept. balanced (accuracy) and f1 (macro) suit uneven classes.",
             "Run",
         ),
     ] = "accuracy"
+    early_stop: Annotated[
+        int,
+        Option(
+            "Stop when validation has not improved for so many epochs. 0: never. The schedule is then cut off, and "
+            "its last epochs gain most: fewer --epochs often do better.",
+            "Run",
+            at_least=0,
+            at_most=100000,
+        ),
+    ] = 0
     output_dir: Annotated[str, Option("Folder of the experiments. Empty: .data.", "Run")] = ""
     log_interval: Annotated[
         int,

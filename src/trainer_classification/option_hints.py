@@ -78,6 +78,7 @@ _SAME = {
     "device": ("gpu", "gpus", "gpu_id", "cuda", "cpu", "accelerator"),
     "processes": ("nproc", "nproc_per_node", "devices", "num_gpus", "ngpus", "world_size"),
     "seed": ("random_seed", "manual_seed"),
+    "early_stop": ("patience", "patience_epochs", "early_stopping", "early_stopping_patience"),
     "resume": ("checkpoint", "resume_from", "continue", "resume_from_checkpoint"),
     "output_dir": ("output", "o", "save_dir", "runs", "logdir", "log_dir", "out"),
     "project_name": ("project", "experiment_name"),
@@ -94,9 +95,6 @@ _SAME = {
 
 # What a foreign option stands for, where nothing here does it.
 _MISSING = {
-    "patience": "stopping when validation no longer improves",
-    "patience_epochs": "stopping when validation no longer improves",
-    "early_stopping": "stopping when validation no longer improves",
     "lrf": "choosing the final learning rate",
     "min_lr": "choosing the final learning rate",
     "momentum": "choosing the momentum",

@@ -54,6 +54,15 @@ def test_weights_beside_a_checkpoint_have_no_effect():
     assert idle(SMALL, weights="a.pth") == ""
 
 
+def test_an_early_stop_has_no_effect_without_validation_or_with_one_epoch():
+    assert idle(SMALL, early_stop=3) == ""
+    frozen = dataclasses.replace(PHOTOS, freeze="backbone")
+    assert "--early-stop 3 has no effect: the head" in idle(frozen, early_stop=3)
+    manifest = SimpleNamespace(splits={"train": SimpleNamespace(origin="dataset")})
+    (said,) = describe_idle_options(TrainConfig(early_stop=3), SMALL, SMALL, manifest)
+    assert "there are no validation images" in said
+
+
 def test_options_of_the_beton_have_no_effect_without_one(monkeypatch, capsys):
     monkeypatch.setattr(pipeline, "inspect", lambda _: None)
     monkeypatch.setattr(pipeline, "write", lambda *_: None)

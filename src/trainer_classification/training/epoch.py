@@ -11,6 +11,7 @@ from trainer_classification.console import duration, log
 from trainer_classification.files import nullify
 from trainer_classification.training.best_epoch import measure_validation, score_epoch
 from trainer_classification.training.budget import BudgetController
+from trainer_classification.training.early_stop import is_early_stop
 from trainer_classification.training.evaluate import evaluate
 from trainer_classification.training.metrics import summarize
 from trainer_classification.training.save import save_checkpoint, save_model
@@ -105,7 +106,7 @@ def close_epoch(
     if score >= state.best_score:
         state.best_score = score
         save_model(setup, state, setup.tracker.checkpoint_dir / "best.pth")
-    state.finished = state.epoch == setup.epochs(state)
+    state.finished = state.epoch == setup.epochs(state) or is_early_stop(setup, state)
     save_checkpoint(setup, state, "last.pth")
 
 
