@@ -435,6 +435,13 @@ class TrainConfig:
             at_most=0.9,
         ),
     ] = -1.0
+    class_weights: Annotated[
+        Literal["auto", "none", "balanced"],
+        Option(
+            "balanced: all classes count alike in the loss, however many their images.",
+            "Optimization",
+        ),
+    ] = "auto"
     ema: Annotated[
         float,
         Option(

@@ -65,6 +65,7 @@ _SAME = {
         "warmup_ratio",
     ),
     "label_smoothing": ("smoothing", "ls"),
+    "class_weights": ("class_weight", "weighted_loss", "balance_classes", "cls_pw"),
     "ema": ("model_ema", "model_ema_decay", "ema_decay"),
     "amp": ("amp_dtype", "precision", "half", "fp16", "bf16", "mixed_precision", "no_amp"),
     "accumulate": (
@@ -116,7 +117,6 @@ _MISSING = {
     "mosaic": "mosaics",
     "bce_loss": "another loss than cross-entropy",
     "loss": "another loss than cross-entropy",
-    "class_weights": "weights of classes",
     "save_period": "keeping a checkpoint of every few epochs (best.pth and last.pth are kept)",
     "log_wandb": "a tracker other than Hafnia's",
     "wandb": "a tracker other than Hafnia's",

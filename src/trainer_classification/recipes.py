@@ -31,6 +31,7 @@ class Recipe:
         schedule: learning rate after the warm-up.
         warmup_fraction: fraction of the steps over which the learning rate rises.
         label_smoothing: probability spread over the other classes.
+        class_weights: "balanced": each class has the same share of the loss.
         ema: decay of the averaged weights, per step; 0: no average.
         minimum_steps: a dataset with few images gets more epochs, until there are
             this many steps.
@@ -62,6 +63,7 @@ class Recipe:
     schedule: Literal["cosine", "triangular", "constant"] = "triangular"
     warmup_fraction: float = 0.2
     label_smoothing: float = 0.1
+    class_weights: Literal["none", "balanced"] = "none"
     ema: float = 0.0
     minimum_steps: int = 0
     clip_norm: float = 0.0
@@ -315,7 +317,7 @@ _UNSET_BELOW_ZERO = (
     *("clip_norm", "mixup", "cutmix", "progressive", "eval_crop"),
     *("unfreeze_after", "backbone_rate"),
 )
-_UNSET_AT_AUTO = ("model", "optimizer", "schedule", "freeze")
+_UNSET_AT_AUTO = ("model", "optimizer", "schedule", "freeze", "class_weights")
 
 
 def apply_options(config: TrainConfig, recipe: Recipe) -> Recipe:

@@ -45,6 +45,7 @@ def error_of(capsys, config, *argv):
         ("--imgsiz", "--image-size"),
         ("--LR", "--learning-rate"),
         ("--patience", "--early-stop"),
+        ("--class-weight", "--class-weights"),
     ],
 )
 def test_an_unknown_option_names_the_one_that_does_it(typed, option, capsys):

@@ -30,6 +30,8 @@ def describe_idle_options(
             f"--eval-crop {config.eval_crop:g} has no effect: images that are stored at their own size are always "
             f"seen whole."
         )
+    if config.class_weights == "balanced" and len(set(manifest.splits["train"].per_class)) == 1:
+        yield "--class-weights balanced has no effect: all classes have the same number of images."
     if config.weights and config.resume:
         yield f"--weights {config.weights} has no effect where --resume finds a checkpoint, which has its own."
     yield from _describe_idle_loop(config, recipe, manifest)
