@@ -298,6 +298,24 @@ class TrainConfig:
             at_most=512,
         ),
     ] = -1
+    erasing: Annotated[
+        float,
+        Option(
+            "Share of the images in which a box of 2 to 33 % is blank. -1: the recipe's.",
+            "Augmentation",
+            at_least=-1,
+            at_most=1,
+        ),
+    ] = -1.0
+    color_jitter: Annotated[
+        float,
+        Option(
+            "Largest change of brightness, contrast, saturation. -1: the recipe's.",
+            "Augmentation",
+            at_least=-1,
+            at_most=1,
+        ),
+    ] = -1.0
     mixup: Annotated[
         float,
         Option(

@@ -16,9 +16,13 @@ from typing import Literal
 
 import numpy as np
 
-from trainer_classification.arrays import Bool, Float32, Int8, Int64, Integers
+from trainer_classification.arrays import Bool, Float32, Int8, Int16, Int64, Integers
 
 _CANDIDATES = 10  # tries of a resized crop before the fallback, as in torchvision
+COLOR_UNIT = 256  # of the factors of color jitter: 1.0
+# Share of the image's area and height / width of an erased box, as in torchvision.
+_ERASED_AREA = (0.02, 0.33)
+_ERASED_ASPECT = (0.3, 3.3)
 
 
 class Stream(IntEnum):
@@ -34,6 +38,8 @@ class Stream(IntEnum):
     CUTOUT = 4
     FIRST_FLIP = 5
     MIX = 6
+    COLOR = 7
+    ERASE = 8
 
 
 def random_stream(seed: int, stream: Stream, index: int) -> np.random.Generator:
@@ -65,8 +71,12 @@ class Policy:
             epoch, and half of the samples start flipped.
         cutout: side in px of a blanked square (DeVries and Taylor, arXiv
             1708.04552); 0 for none.
-        fill: gray value 0..255 of that square. The default is near the mean of
+        fill: gray value 0..255 of what is blanked. The default is near the mean of
             photographs.
+        color_jitter: largest change of brightness, contrast and saturation, each as
+            a fraction of it, 0..1; 0 for none.
+        erasing: probability that a box of 2 to 33 % of the image is blanked (Zhong
+            et al., "Random erasing data augmentation", arXiv 1708.04896).
     """
 
     crop: Literal["none", "shift", "resized"] = "none"
@@ -77,6 +87,8 @@ class Policy:
     flip: Literal["none", "random", "alternating"] = "none"
     cutout: int = 0
     fill: int = 114
+    color_jitter: float = 0.0
+    erasing: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -92,16 +104,22 @@ class Draws:
             x + dx).
         cutout: float32 [n, 2], center y, x of the blanked square as fractions of
             the output image, after the flip.
+        color: int16 [n, 3], factors of brightness, contrast and saturation, in
+            1/256.
+        erased: float32 [n, 4], top, left, bottom, right of the erased box as
+            fractions of the output image; zeros: none.
     """
 
     box: Float32
     flip: Bool
     shift: Int8
     cutout: Float32
+    color: Int16
+    erased: Float32
 
     def __getitem__(self, index: Int64) -> Draws:
         """Return the draws of some samples."""
-        return Draws(self.box[index], self.flip[index], self.shift[index], self.cutout[index])
+        return Draws(*(getattr(self, field.name)[index] for field in dataclasses.fields(self)))
 
 
 class Plan:
@@ -136,6 +154,8 @@ class Plan:
             flip=self._draw_flips(epoch),
             shift=self._draw_shifts(epoch),
             cutout=self._draw_cutouts(epoch),
+            color=self._draw_colors(epoch),
+            erased=self._draw_erased_boxes(epoch),
         )
 
     def _random(self, stream: Stream, epoch: int) -> np.random.Generator:
@@ -160,6 +180,31 @@ class Plan:
         if self.policy.cutout == 0:
             return np.zeros((self.count, 2), np.float32)
         return self._random(Stream.CUTOUT, epoch).random((self.count, 2), np.float32)
+
+    def _draw_colors(self, epoch: int) -> Int16:
+        largest = self.policy.color_jitter
+        if largest == 0:
+            return np.full((self.count, 3), COLOR_UNIT, np.int16)
+
+        change = 2 * self._random(Stream.COLOR, epoch).random((self.count, 3)) - 1
+        return np.rint(COLOR_UNIT * (1 + largest * change)).astype(np.int16)
+
+    def _draw_erased_boxes(self, epoch: int) -> Float32:
+        if self.policy.erasing == 0:
+            return np.zeros((self.count, 4), np.float32)
+
+        u = self._random(Stream.ERASE, epoch).random((5, self.count))
+        area = _ERASED_AREA[0] + (_ERASED_AREA[1] - _ERASED_AREA[0]) * u[1]
+        logarithms = np.log(_ERASED_ASPECT)
+        aspect = np.exp(logarithms[0] + (logarithms[1] - logarithms[0]) * u[2])
+        height = np.minimum(1, np.sqrt(area * aspect))
+        width = np.minimum(1, np.sqrt(area / aspect))
+        top = u[3] * (1 - height)
+        left = u[4] * (1 - width)
+        boxes = np.stack([top, left, top + height, left + width], axis=1)
+        boxes[u[0] >= self.policy.erasing] = 0
+
+        return boxes.astype(np.float32)
 
     def _draw_boxes(self, epoch: int) -> Float32:
         if self.policy.crop != "resized" or self.sizes is None:

@@ -285,8 +285,12 @@ def describe_augmentation(policy: Policy, mirrored_classes: list[list[str]] | No
         parts.append(f"shifts of up to {policy.shift} px")
     if policy.crop == "resized":
         parts.append(f"crops of {policy.area[0]:.0%} to {policy.area[1]:.0%} of the area")
+    if policy.color_jitter:
+        parts.append(f"colors changed by up to {policy.color_jitter:.0%}")
     if policy.cutout:
         parts.append(f"a blank square of {policy.cutout} px")
+    if policy.erasing:
+        parts.append(f"a blank box in {policy.erasing:.0%} of the images")
     return ", ".join(parts)
 
 
@@ -317,6 +321,7 @@ _UNSET_BELOW_ZERO = (
     *("clip_norm", "mixup", "cutmix", "progressive", "eval_crop"),
     *("unfreeze_after", "backbone_rate"),
 )
+_POLICY_OPTIONS = ("shift", "cutout", "color_jitter", "erasing")  # unset below 0
 _UNSET_AT_AUTO = ("model", "optimizer", "schedule", "freeze", "class_weights")
 
 
@@ -330,9 +335,7 @@ def apply_options(config: TrainConfig, recipe: Recipe) -> Recipe:
         name: getattr(config, name) for name in _UNSET_AT_AUTO if getattr(config, name) != "auto"
     }
 
-    policy = {
-        name: getattr(config, name) for name in ("shift", "cutout") if getattr(config, name) >= 0
-    }
+    policy = {name: getattr(config, name) for name in _POLICY_OPTIONS if getattr(config, name) >= 0}
     if config.flip != "auto":
         policy["flip"] = config.flip
     return dataclasses.replace(

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageEnhance
 
+from helpers import photograph
 from trainer_classification.augment import cpu, device, reference
 from trainer_classification.plan import Plan, Policy
 
@@ -14,6 +16,11 @@ SHIFTS = [
     Policy(crop="shift", shift=3, pad="zero", flip="alternating"),
     Policy(crop="shift", shift=2, pad="reflect", flip="none", cutout=5),
     Policy(crop="shift", shift=2, pad="zero", flip="random", cutout=40),
+]
+COLORS = [
+    Policy(color_jitter=0.4),
+    Policy(crop="shift", shift=2, flip="random", color_jitter=1.0, cutout=3, erasing=0.7),
+    Policy(erasing=1.0),
 ]
 CROPS = [
     Policy(crop="resized", flip="random"),
@@ -46,6 +53,42 @@ def test_shift_flip_and_cutout_equal_the_reference_bit_for_bit(fast, policy, cha
     images, index, draws = images_and_draws(side, channels, policy)
     expected = reference.augment(images, index, draws, policy, side)
     np.testing.assert_array_equal(fast(images, index, draws, policy, side), expected)
+
+
+@pytest.mark.parametrize("fast", [cpu.augment, on_device])
+@pytest.mark.parametrize("policy", COLORS)
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("side", [5, 32])
+def test_colors_and_erased_boxes_equal_the_reference_bit_for_bit(fast, policy, channels, side):
+    images, index, draws = images_and_draws(side, channels, policy)
+    expected = reference.augment(images, index, draws, policy, side)
+    assert not np.array_equal(expected, images[index])
+    np.testing.assert_array_equal(fast(images, index, draws, policy, side), expected)
+
+
+@pytest.mark.parametrize("kind", ["Brightness", "Contrast", "Color"])
+@pytest.mark.parametrize("factor", [0, 64, 256, 300, 512])
+def test_a_color_is_changed_as_pillow_changes_it(kind, factor):
+    image = photograph(3, 24, 32)
+    factors = np.full(3, 256, np.int16)
+    factors[["Brightness", "Contrast", "Color"].index(kind)] = factor
+    expected = getattr(ImageEnhance, kind)(Image.fromarray(image)).enhance(factor / 256)
+    difference = np.abs(reference.jitter_colors(image, factors).astype(int) - np.asarray(expected))
+    assert difference.max() <= 2  # Pillow rounds the gray image, and its mean, in another way
+    if factor == 256:
+        assert difference.max() == 0
+
+
+def test_an_erased_box_is_blank_and_nothing_else_is_changed():
+    policy = Policy(erasing=1.0)
+    images, index, draws = images_and_draws(40, 3, policy)
+    images[images == policy.fill] += 1
+    shown = reference.augment(images, index, draws, policy, 40)
+    for image, before, (top, left, bottom, right) in zip(shown, images[index], draws.erased, strict=True):
+        blank = (image == policy.fill).all(2)
+        assert np.array_equal(image[~blank], before[~blank])
+        assert blank.sum() == pytest.approx(1600 * (bottom - top) * (right - left), abs=100)
+        assert blank.any(0).sum() * blank.any(1).sum() == blank.sum(), "a box"
 
 
 @pytest.mark.parametrize("fast", [cpu.augment, on_device])

@@ -46,6 +46,8 @@ def error_of(capsys, config, *argv):
         ("--LR", "--learning-rate"),
         ("--patience", "--early-stop"),
         ("--class-weight", "--class-weights"),
+        ("--hsv-s", "--color-jitter"),
+        ("--reprob", "--erasing"),
     ],
 )
 def test_an_unknown_option_names_the_one_that_does_it(typed, option, capsys):

@@ -9,13 +9,13 @@ computes them in its tensor cores, at about 36 MFLOP for an image of 128 px.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
 from trainer_classification.augment.reference import Layout, resizes
-from trainer_classification.plan import Draws, Policy
+from trainer_classification.plan import COLOR_UNIT, Draws, Policy
 
 
 @dataclass(frozen=True)
@@ -26,15 +26,17 @@ class DeviceDraws:
     flip: Tensor
     shift: Tensor
     cutout: Tensor
+    color: Tensor
+    erased: Tensor
 
     def __getitem__(self, index: Tensor) -> DeviceDraws:
         """Return the draws of some samples."""
-        return DeviceDraws(self.box[index], self.flip[index], self.shift[index], self.cutout[index])
+        return DeviceDraws(*(getattr(self, field.name)[index] for field in fields(self)))
 
 
 def to_device(draws: Draws, device: torch.device) -> DeviceDraws:
-    """Copy the draws of a whole epoch to a device: 23 bytes a sample."""
-    arrays = (draws.box, draws.flip, draws.shift, draws.cutout)
+    """Copy the draws of a whole epoch to a device: 45 bytes a sample."""
+    arrays = (getattr(draws, field.name) for field in fields(DeviceDraws))
     return DeviceDraws(*(torch.from_numpy(array).to(device, non_blocking=True) for array in arrays))
 
 
@@ -72,9 +74,27 @@ def augment(
             f"Shifts need images of layout HWC, these are {layout}: prepare with --image-size {size}."
         )
 
+    return finish(batch, draws, policy)
+
+
+def finish(images: Tensor, draws: DeviceDraws, policy: Policy) -> Tensor:
+    """Do what follows crop, shift and flip: colors, then blanked boxes.
+
+    Args:
+        images: uint8 [B, T, T, C]; may be written.
+        draws: of the batch, B rows.
+        policy: the one that `draws` was drawn by.
+    """
+    if policy.color_jitter:
+        images = _jitter_colors(images, draws.color)
+    size = images.shape[1]
     if policy.cutout:
-        _blank_squares(batch, draws.cutout, policy)
-    return batch
+        first = (draws.cutout * size).floor().long() - policy.cutout // 2
+        _blank(images, first, first + policy.cutout, policy.fill)
+    if policy.erasing:
+        edges = (draws.erased * size).floor().long()
+        _blank(images, edges[:, :2], edges[:, 2:], policy.fill)
+    return images
 
 
 def _shift_images(images: Tensor, index: Tensor, draws: DeviceDraws, policy: Policy) -> Tensor:
@@ -143,11 +163,45 @@ def _triangle_weights(start: Tensor, length: Tensor, side: int, size: int) -> Te
     return weights / weights.sum(2, keepdim=True)
 
 
-def _blank_squares(images: Tensor, center: Tensor, policy: Policy) -> None:
-    """Blank a square of each image in place."""
-    size = images.shape[1]
-    start = (center * size).floor().long() - policy.cutout // 2
-    pixel = torch.arange(size, device=images.device)
-    inside = (pixel >= start[:, :, None]) & (pixel < start[:, :, None] + policy.cutout)
-    square = inside[:, 0, :, None] & inside[:, 1, None, :]
-    images.masked_fill_(square[..., None], policy.fill)
+def _jitter_colors(images: Tensor, factors: Tensor) -> Tensor:
+    """Change brightness, contrast and saturation, in whole numbers.
+
+    Args:
+        images: uint8 [B, T, T, C], of 1 or 3 channels.
+        factors: int16 [B, 3], in 1/256.
+
+    Returns:
+        uint8 [B, T, T, C].
+    """
+    brightness, contrast, saturation = factors.int()[:, :, None, None, None].unbind(1)
+    pixels = _round_to_bytes(images.int() * brightness)
+    gray = _to_gray(pixels)
+    count = gray[0].numel()
+    total = gray.sum((1, 2, 3), keepdim=True)  # int64
+    mean = torch.div(total + count // 2, count, rounding_mode="floor").int()
+    pixels = _round_to_bytes(pixels * contrast + mean * (COLOR_UNIT - contrast))
+    gray = _to_gray(pixels)
+    pixels = _round_to_bytes(pixels * saturation + gray * (COLOR_UNIT - saturation))
+
+    return pixels.to(torch.uint8)
+
+
+def _round_to_bytes(values: Tensor) -> Tensor:
+    """Return values in 1/256 as whole numbers of 0..255."""
+    return ((values + COLOR_UNIT // 2) >> 8).clamp_(0, 255)
+
+
+def _to_gray(pixels: Tensor) -> Tensor:
+    """Return the luma of ITU-R 601, int32 [B, T, T, 1]; of one channel, that channel."""
+    if pixels.shape[3] == 1:
+        return pixels
+    red, green, blue = pixels.unbind(3)
+    return _round_to_bytes(77 * red + 150 * green + 29 * blue)[..., None]
+
+
+def _blank(images: Tensor, start: Tensor, end: Tensor, fill: int) -> None:
+    """Blank a box of each image in place, from start to end, int64 [B, 2] each, y and x in px."""
+    pixel = torch.arange(images.shape[1], device=images.device)
+    inside = (pixel >= start[:, :, None]) & (pixel < end[:, :, None])
+    box = inside[:, 0, :, None] & inside[:, 1, None, :]
+    images.masked_fill_(box[..., None], fill)
