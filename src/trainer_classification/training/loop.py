@@ -14,6 +14,7 @@ from trainer_classification.training.budget import BudgetController, has_budget,
 from trainer_classification.training.divergence import advise_on_divergence, check_weights
 from trainer_classification.training.early_stop import describe_early_stop, is_early_stop
 from trainer_classification.training.epoch import EpochStart, close_epoch, measure_epoch
+from trainer_classification.training.epoch_lines import format_heading
 from trainer_classification.training.save import save_checkpoint
 from trainer_classification.training.setup import Setup
 from trainer_classification.training.signals import Stopped
@@ -36,6 +37,8 @@ def fit(setup: Setup, state: State, received: list[int]) -> None:
     controller = (
         BudgetController(parse_seconds(setup.config.budget)) if has_budget(setup.config) else None
     )
+    if has_live_line():
+        log(format_heading())
     while state.epoch < setup.epochs(state) and not is_early_stop(setup, state):
         state.finished = False  # more epochs, or patience, than a finished run had
         _open_epoch_size(setup, state)
