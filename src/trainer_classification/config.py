@@ -316,6 +316,15 @@ class TrainConfig:
             at_most=1,
         ),
     ] = -1.0
+    rand_augment: Annotated[
+        float,
+        Option(
+            "Magnitude of two random operations, up to 10. 0: none, -1: the recipe's.",
+            "Augmentation",
+            at_least=-1,
+            at_most=10,
+        ),
+    ] = -1.0
     mixup: Annotated[
         float,
         Option(

@@ -285,6 +285,8 @@ def describe_augmentation(policy: Policy, mirrored_classes: list[list[str]] | No
         parts.append(f"shifts of up to {policy.shift} px")
     if policy.crop == "resized":
         parts.append(f"crops of {policy.area[0]:.0%} to {policy.area[1]:.0%} of the area")
+    if policy.rand_augment:
+        parts.append(f"two random operations of magnitude {policy.rand_augment:g}")
     if policy.color_jitter:
         parts.append(f"colors changed by up to {policy.color_jitter:.0%}")
     if policy.cutout:
@@ -321,7 +323,7 @@ _UNSET_BELOW_ZERO = (
     *("clip_norm", "mixup", "cutmix", "progressive", "eval_crop"),
     *("unfreeze_after", "backbone_rate"),
 )
-_POLICY_OPTIONS = ("shift", "cutout", "color_jitter", "erasing")  # unset below 0
+_POLICY_OPTIONS = ("shift", "cutout", "color_jitter", "erasing", "rand_augment")  # unset below 0
 _UNSET_AT_AUTO = ("model", "optimizer", "schedule", "freeze", "class_weights")
 
 

@@ -74,7 +74,8 @@ def test_weighted_images_count_as_if_they_were_repeated():
     repeats = np.where(labels == 0, 1, 3)
     repeated = np.repeat(logits, repeats, 0), np.repeat(labels, repeats)
     assert cross_entropy(logits, labels, 1.5, repeats.astype(float)) == pytest.approx(cross_entropy(*repeated, 1.5))
-    logits = logits + 2 * np.eye(4, dtype=np.float32)[labels]
+    sure = np.where(labels == 0, 3, 1).astype(np.float32)  # classes of which the model is sure to different degrees
+    logits = logits + sure[:, None] * np.eye(4, dtype=np.float32)[labels]
     repeated = np.repeat(logits, repeats, 0), np.repeat(labels, repeats)
     weighted = fit_temperature(logits, labels, repeats.astype(float))
     assert weighted.temperature == pytest.approx(fit_temperature(*repeated).temperature)

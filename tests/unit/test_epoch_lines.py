@@ -24,14 +24,14 @@ def plain(text):
     return re.sub(r"\x1b\[\d*m", "", text)
 
 
-@pytest.mark.parametrize("row", [ROW, WITHOUT, ROW | {"epoch": 12345, "seconds": 99999}])
+@pytest.mark.parametrize("row", [ROW, WITHOUT, ROW | {"epoch": 400, "seconds": 9999.0}])
 def test_the_figures_stand_below_their_names_in_eighty_columns(row):
     heading = plain(format_heading())
     assert len(heading) == 80
-    shown = format_row(row, 12345)
+    shown = format_row(row, 400)
     ends = [match.end() for match in re.finditer(r"val\. loss|\S+", heading)]
     assert [match.end() for match in re.finditer(r"\S+", shown)] == ends
-    assert f"{row['epoch']}/12345" in shown
+    assert f"{row['epoch']}/400" in shown
     assert "1.2346" in shown
     assert ("100.00%" in shown) == (row is not WITHOUT)
     assert "12,346" in shown

@@ -15,6 +15,10 @@ GOLDEN_FLIP = [0, 0, 1, 0, 0, 1, 1, 0]
 GOLDEN_SHIFT = [[-1, 2], [-1, 0], [3, -3]]
 GOLDEN_COLOR = [[266, 316, 180], [188, 315, 229], [355, 284, 224]]
 GOLDEN_ERASED = [[0, 0, 0, 0], [43, 28, 86, 69], [0, 0, 0, 0]]  # percent
+GOLDEN_OPERATIONS = [
+    [65536, 0, 0, 65536, 0, 0, 256, 256, 256, 255, 256, 0],
+    [65536, 0, 0, 65536, 0, 0, 256, 256, 256, 255, 26, 0],
+]
 GOLDEN_BOX = [[49, 29, 282, 347], [199, 14, 103, 78]]
 SIZES = np.random.default_rng(0).integers(1, 700, (400, 2))
 
@@ -28,14 +32,15 @@ def test_the_first_ids_and_draws_of_seed_0_never_change():
     assert draws.shift[:3].tolist() == GOLDEN_SHIFT
     boxes = Plan(400, 0, Policy(crop="resized"), SIZES).draws(0).box * np.tile(SIZES, 2)
     assert np.rint(boxes[:2]).astype(int).tolist() == GOLDEN_BOX
-    draws = Plan(400, 0, Policy(color_jitter=0.4, erasing=0.3)).draws(1)
+    draws = Plan(400, 0, Policy(color_jitter=0.4, erasing=0.3, rand_augment=9)).draws(1)
+    assert draws.operations[1].tolist() == GOLDEN_OPERATIONS
     assert draws.color[:3].tolist() == GOLDEN_COLOR
     assert np.rint(draws.erased[2:5] * 100).astype(int).tolist() == GOLDEN_ERASED
 
 
 def test_new_draws_leave_the_others_as_they_were():
     policy = Policy(crop="shift", shift=4, flip="random", cutout=3)
-    more = dataclasses.replace(policy, color_jitter=0.5, erasing=0.5)
+    more = dataclasses.replace(policy, color_jitter=0.5, erasing=0.5, rand_augment=5)
     one, other = Plan(50, 0, policy).draws(2), Plan(50, 0, more).draws(2)
     for name in ("box", "flip", "shift", "cutout"):
         assert np.array_equal(getattr(one, name), getattr(other, name))

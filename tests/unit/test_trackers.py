@@ -2,7 +2,6 @@
 
 import csv
 import math
-import sys
 
 import pytest
 
@@ -47,9 +46,9 @@ def test_the_csv_file_has_a_row_for_each_epoch_from_the_first_on(opened):
     path = tracker.artifact_dir / "metrics.csv"
     tracker.scalar("train/loss_step", 0.9, 7)
     tracker.epochs(HISTORY[:1])
-    assert len(list(csv.DictReader(path.open()))) == 1
+    assert len(path.read_text().splitlines()) == 2
     tracker.epochs(HISTORY)
-    rows = list(csv.DictReader(path.open()))
+    rows = list(csv.DictReader(path.read_text().splitlines()))
     assert [(row["epoch"], row["loss_train"], row["accuracy_validation"]) for row in rows] == [
         ("1", "0.5", "0.75"),
         ("2", "0.25", ""),
@@ -110,4 +109,4 @@ def test_the_lines_of_the_tracker_are_for_the_platform_only(tmp_path, monkeypatc
     tracker.close()
     assert capsys.readouterr().out == ("name='train/loss'\nend\n" if in_cloud else "")
     print("ours")
-    assert sys.stdout is sys.__stdout__ or capsys.readouterr().out == "ours\n"
+    assert capsys.readouterr().out == "ours\n"

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 PLAN = [
-    ("    ERASE = 8\n", "    ERASE = 8\n    INVERT = 9\n"),
+    ("    OPERATION = 9\n", "    OPERATION = 9\n    INVERT = 10\n"),
     ("    cutout: int = 0\n", "    cutout: int = 0\n    invert: float = 0.0\n"),
     ("    erased: Float32\n", "    erased: Float32\n    invert: Bool\n"),
     (
@@ -47,9 +47,7 @@ CONFIG = [
         "    mixup: Annotated[",
     ),
 ]
-RECIPES = [
-    ('("shift", "cutout", "color_jitter", "erasing")', '("shift", "cutout", "color_jitter", "erasing", "invert")')
-]
+RECIPES = [('"erasing", "rand_augment")', '"erasing", "rand_augment", "invert")')]
 STEPS = {
     "plan.py": PLAN,
     "augment/reference.py": REFERENCE,

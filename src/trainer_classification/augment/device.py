@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from trainer_classification.augment.reference import Layout, resizes
-from trainer_classification.plan import COLOR_UNIT, Draws, Policy
+from trainer_classification.plan import COLOR_UNIT, GEOMETRY_UNIT, Draws, Policy
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class DeviceDraws:
     cutout: Tensor
     color: Tensor
     erased: Tensor
+    operations: Tensor
 
     def __getitem__(self, index: Tensor) -> DeviceDraws:
         """Return the draws of some samples."""
@@ -35,7 +36,7 @@ class DeviceDraws:
 
 
 def to_device(draws: Draws, device: torch.device) -> DeviceDraws:
-    """Copy the draws of a whole epoch to a device: 45 bytes a sample."""
+    """Copy the draws of a whole epoch to a device: 45 bytes a sample, and 96 of RandAugment."""
     arrays = (getattr(draws, field.name) for field in fields(DeviceDraws))
     return DeviceDraws(*(torch.from_numpy(array).to(device, non_blocking=True) for array in arrays))
 
@@ -78,13 +79,15 @@ def augment(
 
 
 def finish(images: Tensor, draws: DeviceDraws, policy: Policy) -> Tensor:
-    """Do what follows crop, shift and flip: colors, then blanked boxes.
+    """Do what follows crop, shift and flip: operations, colors, then blanked boxes.
 
     Args:
         images: uint8 [B, T, T, C]; may be written.
         draws: of the batch, B rows.
         policy: the one that `draws` was drawn by.
     """
+    for operation in draws.operations.unbind(1):
+        images = _operate(images, operation, policy.fill)
     if policy.color_jitter:
         images = _jitter_colors(images, draws.color)
     size = images.shape[1]
@@ -163,12 +166,52 @@ def _triangle_weights(start: Tensor, length: Tensor, side: int, size: int) -> Te
     return weights / weights.sum(2, keepdim=True)
 
 
+def _operate(images: Tensor, operation: Tensor, fill: int) -> Tensor:
+    """Do an operation of each image: all kinds, of which those that it is not change nothing.
+
+    Args:
+        images: uint8 [B, T, T, C], of 1 or 3 channels.
+        operation: int32 [B, 12], as `plan.draw_operations`.
+        fill: value of the pixels that come from outside of the image.
+    """
+    images = _warp(images, operation[:, :6], fill)
+    images = _jitter_colors(images, operation[:, 6:9]).int()
+    kept, threshold, stretches = operation[:, 9:, None, None, None].unbind(1)
+    images = images & kept
+    images = torch.where(images >= threshold, 255 - images, images)
+
+    low = images.amin((1, 2), keepdim=True)
+    span = images.amax((1, 2), keepdim=True) - low
+    stretched = (images - low) * 255 + torch.div(span, 2, rounding_mode="floor")
+    stretched = torch.div(stretched, span.clamp(min=1), rounding_mode="floor")
+    images = torch.where((stretches > 0) & (span > 0), stretched, images)
+
+    return images.to(torch.uint8)
+
+
+def _warp(images: Tensor, geometry: Tensor, fill: int) -> Tensor:
+    """Move the pixels of each image by a matrix and a shift, int32 [B, 6], without interpolation."""
+    size = images.shape[1]
+    a, b, c, d, dy, dx = geometry[:, :, None, None].unbind(1)
+    center = 2 * torch.arange(size, device=images.device, dtype=torch.int32) - (size - 1)
+    v = center[:, None]
+    u = center[None, :]
+    half = size * GEOMETRY_UNIT
+    y = (a * v + b * u + 2 * size * dy + half) >> 17
+    x = (c * v + d * u + 2 * size * dx + half) >> 17
+
+    inside = (y >= 0) & (y < size) & (x >= 0) & (x < size)
+    row = torch.arange(len(images), device=images.device)[:, None, None]
+    moved = images[row, y.clamp(0, size - 1).long(), x.clamp(0, size - 1).long()]
+    return torch.where(inside[..., None], moved, fill)
+
+
 def _jitter_colors(images: Tensor, factors: Tensor) -> Tensor:
     """Change brightness, contrast and saturation, in whole numbers.
 
     Args:
         images: uint8 [B, T, T, C], of 1 or 3 channels.
-        factors: int16 [B, 3], in 1/256.
+        factors: int16 or int32 [B, 3], in 1/256.
 
     Returns:
         uint8 [B, T, T, C].

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from trainer_classification.arrays import Float32, Int8, Int16, Int32, Int64, Uint8
-from trainer_classification.plan import COLOR_UNIT, Draws, Policy
+from trainer_classification.plan import COLOR_UNIT, GEOMETRY_UNIT, Draws, Policy
 
 Layout = Literal["HWC", "WHC"]
 
@@ -48,6 +48,8 @@ def augment(
 
         if draws.flip[row]:
             image = image[:, ::-1]
+        for operation in draws.operations[row]:
+            image = operate(image, operation, policy.fill)
         if policy.color_jitter:
             image = jitter_colors(image, draws.color[row])
         rows.append(blank(image, [box[row] for box in boxes], policy.fill))
@@ -115,7 +117,7 @@ def resized_crop(image: Uint8, box: Float32, size: int) -> Uint8:
     return np.asarray(resized).reshape(size, size, channels)
 
 
-def jitter_colors(image: Uint8, factors: Int16) -> Uint8:
+def jitter_colors(image: Uint8, factors: Int16 | Int32) -> Uint8:
     """Return the image with other brightness, contrast and saturation, in this order and in whole numbers.
 
     Each of the three blends the image with another one, as Pillow's ImageEnhance:
@@ -123,7 +125,7 @@ def jitter_colors(image: Uint8, factors: Int16) -> Uint8:
 
     Args:
         image: uint8 [T, T, C], of 1 or 3 channels.
-        factors: int16 [3], in 1/256: brightness, contrast, saturation.
+        factors: int16 or int32 [3], in 1/256: brightness, contrast, saturation.
     """
     brightness, contrast, saturation = factors.tolist()
     pixels = _round_to_bytes(image * np.int64(brightness))
@@ -134,6 +136,47 @@ def jitter_colors(image: Uint8, factors: Int16) -> Uint8:
     pixels = _round_to_bytes(pixels * saturation + gray * (COLOR_UNIT - saturation))
 
     return pixels.astype(np.uint8)
+
+
+def operate(image: Uint8, operation: Int32, fill: int) -> Uint8:
+    """Return the image after an operation of `plan.draw_operations`, in whole numbers.
+
+    Args:
+        image: uint8 [T, T, C], of 1 or 3 channels.
+        operation: int32 [12].
+        fill: value of the pixels that come from outside of the image.
+    """
+    kept, threshold, stretches = operation[9:].tolist()
+    image = _warp(image, operation[:6], fill)
+    image = jitter_colors(image, operation[6:9])
+    image = image & np.uint8(kept)
+    image = np.where(image >= threshold, 255 - image, image)
+
+    return _stretch(image) if stretches else image
+
+
+def _warp(image: Uint8, geometry: Int32, fill: int) -> Uint8:
+    """Return the image as a matrix and a shift move its pixels, without interpolation."""
+    size = len(image)
+    a, b, c, d, dy, dx = geometry.tolist()
+    center = 2 * np.arange(size) - (size - 1)  # in half pixels from the center
+    v = center[:, None]
+    u = center[None, :]
+    half = size * GEOMETRY_UNIT  # of the image, plus half a pixel to round
+    y = (a * v + b * u + 2 * size * dy + half) >> 17
+    x = (c * v + d * u + 2 * size * dx + half) >> 17
+
+    inside = (y >= 0) & (y < size) & (x >= 0) & (x < size)
+    moved = image[y.clip(0, size - 1), x.clip(0, size - 1)]
+    return np.where(inside[..., None], moved, np.uint8(fill))
+
+
+def _stretch(image: Uint8) -> Uint8:
+    """Return the image with each channel stretched to 0..255; one of a single value stays."""
+    low = image.min((0, 1)).astype(np.int64)
+    span = image.max((0, 1)) - low
+    stretched = ((image - low) * 255 + span // 2) // np.maximum(span, 1)
+    return np.where(span > 0, stretched, image).astype(np.uint8)
 
 
 def _round_to_bytes(values: Int64) -> Int64:

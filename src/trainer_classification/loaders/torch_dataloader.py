@@ -22,6 +22,7 @@ from trainer_classification.augment.reference import (
     blank,
     blanked_boxes,
     jitter_colors,
+    operate,
     resizes,
 )
 from trainer_classification.data.formats import GRAY_SHIFT
@@ -47,6 +48,7 @@ class Item(NamedTuple):
         flip: mirror the image horizontally.
         shift: dy, dx in px.
         color: factors of brightness, contrast and saturation in 1/256.
+        operations: of `plan.draw_operations`.
         blanks: top, left, bottom, right of each blanked box in px.
     """
 
@@ -55,6 +57,7 @@ class Item(NamedTuple):
     flip: bool
     shift: tuple[int, int]
     color: tuple[int, int, int]
+    operations: tuple[tuple[int, ...], ...]
     blanks: tuple[tuple[int, int, int, int], ...]
 
 
@@ -80,7 +83,10 @@ class PlannedBatches(Sampler[list[Item]]):
             blanks = np.stack([*blanked], axis=1) if blanked else np.zeros((len(index), 0, 4), int)
             columns = (
                 values.tolist()
-                for values in (index, boxes, drawn.flip, drawn.shift, drawn.color, blanks)
+                for values in (
+                    *(index, boxes, drawn.flip, drawn.shift),
+                    *(drawn.color, drawn.operations, blanks),
+                )
             )
             yield [Item(*values) for values in zip(*columns, strict=True)]
 
@@ -120,6 +126,8 @@ class Originals(Dataset[tuple[npt.NDArray[np.uint8], int, int]]):
         if item.sample < 0:
             return np.zeros(shape, np.uint8), 0, -1
         image = np.array(self._augment(self._read_image(item.sample), item)).reshape(shape)
+        for operation in item.operations:
+            image = operate(image, np.array(operation, np.int32), self.policy.fill)
         if self.policy.color_jitter:
             image = jitter_colors(image, np.array(item.color, np.int16))
         image = blank(image, [np.array(box, np.int32) for box in item.blanks], self.policy.fill)
