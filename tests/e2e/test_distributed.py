@@ -53,6 +53,15 @@ def test_equal_global_batches_give_the_curve_of_one_process(many, processes):
     assert (names == "train/loss").sum() == 3
 
 
+def test_all_ranks_stop_early_at_the_same_epoch(many):
+    errors = many("--epochs", "12", "--early-stop", "2", "--processes", "2", TEST_PLAIN="1")
+    (experiment,) = many.experiments
+    summary = many.summary(experiment)
+    assert summary["stopped_early"]
+    assert summary["epochs"] == len(many.metrics(experiment)) < 12
+    assert errors.count("Stopped early") == 1
+
+
 @pytest.mark.parametrize(("fault", "code", "said"), [("raise", 1, "rank 1 has a fault"), ("kill", 137, "SIGKILL")])
 def test_a_dead_rank_ends_the_job_with_its_traceback_and_code(many, fault, code, said):
     errors = many("--epochs", "4000", "--processes", "2", code=code, TEST_FAULT=fault)
