@@ -20,6 +20,7 @@ import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,7 +53,7 @@ DATASETS = {
     "caltech-101": (6_247, 160, 128, 3, 101),
 }
 # The options of the trainings of each prepared dataset, one run each.
-RUNS = {
+RUNS: dict[str, list[dict[str, Any]]] = {
     "mnist": [
         {},
         *({"epochs": 7, "seed": seed} for seed in range(3)),
@@ -102,7 +103,7 @@ def main() -> int:
         else "cpu"
     )
     path = Path(options.out) / f"gpu-{card}.json"
-    content = {
+    content: dict[str, Any] = {
         "tests_gpu": run_tests() if options.device == "cuda" and options.tests else "not run"
     }
     content |= {"rows": [], "trainings": []}
@@ -154,7 +155,7 @@ def list_measurements(
         write_synthetic(folder / name, name, options.images)
         for name in find_missing_datasets(given)
     ]
-    measurements = [
+    measurements: list[tuple[str, Callable[[], list[dict]]]] = [
         ("rows", partial(measure_rates, source, options)) for source in [*synthetic, *given]
     ]
     for source in given:
@@ -249,7 +250,7 @@ def open_candidates(work: Workload) -> dict:
     """Open what can be measured of a prepared dataset, by the name of its row."""
     found = work.manifest
     step_work = fit_batch_size(work)
-    candidates = {}
+    candidates: dict[str, Any] = {}
     if "array" in found.formats:
         candidates["loader resident"] = Engine("resident", work)
         candidates["step, cached batch"] = Steps(step_work)

@@ -3,6 +3,7 @@
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 from harness import cases, tables
 from harness.bottleneck import find_bottleneck
@@ -18,7 +19,7 @@ from trainer_classification import cli
 def main(config: LoaderBenchConfig) -> int:
     names = cases.select_candidates(config.loaders, config.bottleneck)
     timing = Timing(config.seconds, config.turns, config.cold)
-    content = {"rows": [], "left_out": {}, "bottlenecks": {}, "targets": {}}
+    content: dict[str, Any] = {"rows": [], "left_out": {}, "bottlenecks": {}, "targets": {}}
     disqualified = []
 
     get_fork_server()  # imports torch while the dataset is prepared

@@ -7,7 +7,7 @@ from harness import predict_timing as timing
 from harness import tables
 from harness.cases import say
 from harness.intervals import ratio_interval
-from harness.measure import figures, interleave
+from harness.measure import interleave, summarize
 from harness.options import PredictBenchConfig
 from harness.provenance import provenance
 from trainer_classification import cli
@@ -56,7 +56,7 @@ def main(config: PredictBenchConfig) -> int:
             take()  # compiles, and brings the files to the page cache
         turns = interleave(takers, 0, config.turns)
         rows += [
-            about | {"what": name} | figures(done) | provenance() for name, done in turns.items()
+            about | {"what": name} | summarize(done) | provenance() for name, done in turns.items()
         ]
         verdicts += judge(network, turns)
 
@@ -65,21 +65,21 @@ def main(config: PredictBenchConfig) -> int:
             take()
         turns = interleave(answers, 0, config.turns)
         rows += [
-            about | {"what": name} | figures(done) | provenance() for name, done in turns.items()
+            about | {"what": name} | summarize(done) | provenance() for name, done in turns.items()
         ]
         verdicts.append(judge_first_answer(network, turns))
 
     where = f"{Path(config.dataset).name}, {len(paths):,} files, {config.image_size} px; {rows[0]['cpu']}"
-    tables.show(where, list(COLUMNS), tables.cells(rows, COLUMNS))
+    tables.print_table(where, list(COLUMNS), tables.format_rows(rows, COLUMNS))
     lines = [verdict["text"] for verdict in verdicts]
     print(*lines, sep="\n")
     if config.json:
         tables.write_json(Path(config.json), {"rows": rows, "verdicts": verdicts})
     if config.markdown:
-        table = tables.markdown(list(COLUMNS), tables.cells(rows, COLUMNS))
+        table = tables.format_table(rows, COLUMNS)
         listed = "\n".join(f"- {line}" for line in lines)
         Path(config.markdown).write_text(
-            f"# Predict\n\n## {where}\n\n{table}\n\n{listed}\n\n{NOTE}\n"
+            f"# Predict\n\n## {where}\n\n{table}\n\n{listed}\n\n{NOTE}\n", encoding="utf-8"
         )
     return 0 if all(verdict["holds"] for verdict in verdicts) else 1
 

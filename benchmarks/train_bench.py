@@ -4,6 +4,7 @@ import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from harness import cases, tables
 from harness import time_to_accuracy as accuracy
@@ -39,7 +40,7 @@ def main(config: TrainBenchConfig) -> int:
         prepared, scratch, 0, config.threads, choose_device(config.device)[0]
     )
     rows, disqualified = measure_steps(config, workload)
-    content = {"rows": rows}
+    content: dict[str, Any] = {"rows": rows}
     title = tables.describe_rows(rows[0])
     tables.print_table(title, list(COLUMNS), tables.format_rows(rows, COLUMNS))
     page = f"# Training\n\n## {title}\n\n{tables.format_table(rows, COLUMNS)}\n\n{NOTE}\n"

@@ -217,3 +217,19 @@ class PredictBenchConfig:
 
     def __post_init__(self) -> None:
         check(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportBenchConfig:
+    """Compare exported files with their networks, and time them in float32 and in 8 bits, in turns."""
+
+    networks: Annotated[str, Option("Which, with commas. Empty: all.", "Data")] = ""
+    samples: Annotated[str, Option("Bundled samples, with commas. Empty: all.", "Data")] = ""
+    images: Annotated[int, Option("So many images of each sample.", "Data", 2)] = 32
+    int8: Annotated[bool, Option("Also in 8 bits.", "Data")] = True
+    turns: TurnsOption = 5
+    json: JsonOption = ""
+    markdown: MarkdownOption = ""
+
+    def __post_init__(self) -> None:
+        check(self)

@@ -815,6 +815,22 @@ class ExportConfig:
             "File to write, which ends in .onnx, .xml or .pt2. Empty: beside the model.", "Output"
         ),
     ] = ""
+    int8: Annotated[
+        bool,
+        Option(
+            "Write convolutions in 8-bit integers, for onnx and openvino, if that is as accurate and faster here.",
+            "Output",
+        ),
+    ] = False
+    largest_loss: Annotated[
+        float,
+        Option(
+            "For --int8: most accuracy that may be lost, as a fraction of the test images.",
+            "Check",
+            at_least=0,
+            at_most=1,
+        ),
+    ] = 0.01
     images: Annotated[
         str,
         Option(

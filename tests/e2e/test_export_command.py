@@ -1,15 +1,13 @@
 """`export.py` writes a file from a run's folder, checks it, and prints what it found."""
 
-import importlib.util
 import subprocess
 import sys
 
 import pytest
 
+from exported_models import EXTRA
 from helpers import rows, write_dataset
 from runner import ROOT, Runner
-
-MISSING = [name for name in ("onnx", "onnxscript", "onnxruntime", "openvino") if not importlib.util.find_spec(name)]
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +23,7 @@ def export(runner, *options):
     return subprocess.run(command, cwd=runner.folder, capture_output=True, text=True, env=runner.environment)
 
 
-@pytest.mark.skipif(bool(MISSING), reason=f"the extra `export` is not installed: {', '.join(MISSING)}")
+@pytest.mark.skipif(bool(EXTRA), reason=f"the extra `export` is not installed: {', '.join(EXTRA)}")
 def test_the_newest_run_is_compared_on_its_own_test_images(trained):
     done = export(trained, "--prepared", "prepared")
     assert done.returncode == 0, done.stderr
@@ -51,3 +49,22 @@ def test_named_images_are_used_and_missing_ones_are_an_error(trained):
     assert done.returncode == 2
     assert "There is no file or folder gone.png" in done.stderr
     assert not (trained.folder / "b.pt2").exists()
+
+
+@pytest.mark.skipif(bool(EXTRA), reason=f"the extra `export` is not installed: {', '.join(EXTRA)}")
+def test_8_bits_are_measured_on_the_test_images(trained):
+    done = export(trained, "--prepared", "prepared", "--int8", "--largest-loss", "1")
+    file = trained.experiments[0] / "model/model-int8.onnx"
+    assert "Choosing ranges on 40 training images, measuring on 12 others" in done.stderr
+    if done.returncode == 0:
+        assert "12 labeled images" in done.stdout
+        assert file.is_file()
+    else:  # a network as small as this one need not be faster
+        assert "8 bits are pointless here" in done.stderr
+        assert not file.exists()
+
+
+def test_8_bits_need_the_dataset(trained):
+    done = export(trained, "--prepared", "elsewhere", "--int8")
+    assert done.returncode == 2
+    assert "were not found in elsewhere: prepare it" in done.stderr

@@ -1,6 +1,5 @@
 """An exported file answers as its checkpoint in every runtime, says what it is, and is not left where it does not."""
 
-import importlib.util
 import json
 import re
 import sys
@@ -11,9 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import encoded, meta_of, photograph
-from trainer_classification import models
-from trainer_classification.checkpoint import file as checkpoint
+from exported_models import CLASSES, EXTRA, write_checkpoint
+from helpers import encoded, photograph
 from trainer_classification.checkpoint.load_model import load_model
 from trainer_classification.exporting import export as exporting
 from trainer_classification.exporting.check_images import make_photographs
@@ -21,26 +19,8 @@ from trainer_classification.exporting.comparison import Difference, predict_with
 from trainer_classification.exporting.export import export
 from trainer_classification.exporting.formats import import_extra
 
-EXTRA = [name for name in ("onnx", "onnxscript", "onnxruntime", "openvino") if not importlib.util.find_spec(name)]
 needs_extra = pytest.mark.skipif(bool(EXTRA), reason=f"the extra `export` is not installed: {', '.join(EXTRA)}")
 BOUND = 1e-3  # of probabilities: of an image that shrinks more than fourfold some bytes differ by one
-CLASSES = ["cat", "dög", "0 - zero", 'a "quoted", name']
-
-
-def write_checkpoint(folder, network="resnet-small", size=32, **more):
-    """A checkpoint of random weights whose norms do something, of a dataset that was resized and cropped."""
-    torch.manual_seed(0)
-    about = {"resized": True, "array_size": size + size // 4, "temperature": 0.5, "task": "animals"} | more
-    channels = about.get("channels", 3)
-    module = models.build(network, len(CLASSES), channels, size)
-    for layer in module.modules():
-        if isinstance(layer, torch.nn.BatchNorm2d):
-            layer.weight.data.uniform_(0.5, 1.5)
-            layer.running_mean.normal_(std=0.1)
-            layer.running_var.uniform_(0.5, 1.5)
-    meta = meta_of(network, CLASSES, image_size=size, width=0, **about)
-    checkpoint.save(folder / "model.pth", {"model": module.state_dict()}, meta)
-    return folder / "model.pth"
 
 
 @pytest.fixture(scope="module")
@@ -92,11 +72,12 @@ def test_the_other_formats_answer_alike(tmp_path, format, suffix):
 
 
 @needs_extra
-def test_an_image_alone_and_in_a_batch_of_any_size_has_the_same_answer(exported):
+def test_an_image_alone_and_in_a_batch_of_any_size_has_the_same_answer(exported, capfd):
     import onnxruntime
 
     model, report = exported
     session = onnxruntime.InferenceSession(report.path)
+    assert capfd.readouterr().err == "", "such as of operators that it has no kernel for"
     images = np.stack([photograph(seed, 61, 45) for seed in range(5)])
     (together,) = session.run(None, {"images": images})
     for image, row in zip(images, together, strict=True):

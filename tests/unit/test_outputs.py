@@ -1,5 +1,6 @@
 """The tracker never ends a training; summaries are whole."""
 
+import gc
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -68,6 +69,17 @@ def test_without_the_sdk_outputs_go_to_plain_folders_with_a_line_that_says_so(tm
     assert tracker.checkpoint_dir.is_dir()
     assert tmp_path in tracker.checkpoint_dir.parents
     assert "No HafniaLogger" in capsys.readouterr().err
+
+
+def test_a_logger_that_cannot_start_is_one_line(tmp_path, monkeypatch, capsys):
+    """Without the guard the SDK's `__del__` fails too, which pytest reports as an unraisable exception."""
+    from hafnia.experiment import hafnia_logger
+
+    monkeypatch.delattr(hafnia_logger.HafniaLogger, "_mlflow_initialized", raising=False)
+    monkeypatch.setattr(hafnia_logger, "now_as_str", lambda: 1 / 0)
+    Tracker("p", tmp_path)
+    gc.collect()
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 @pytest.mark.parametrize("with_sdk", [True, False])

@@ -50,6 +50,55 @@ def test_in_parts_the_gradient_and_the_figures_are_those_of_the_whole_batch(part
     assert totals_in_parts.read() == pytest.approx(totals.read())
 
 
+class Small(nn.Module):
+    """A network on a device whose memory holds the maps of `most` images."""
+
+    def __init__(self, most):
+        super().__init__()
+        self.network = plain()
+        self.most = most
+        self.sizes = []
+
+    def forward(self, images):
+        self.sizes.append(len(images))
+        output = self.network(images)
+        if len(images) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return output
+
+
+def test_a_batch_that_does_not_fit_is_computed_in_parts_from_then_on(capsys):
+    model = Small(4)
+    weights, loss, totals = stepped(model)
+    expected, expected_loss, expected_totals = stepped()
+    assert model.sizes == [12, 6, 3, 3, 3, 3]
+    torch.testing.assert_close(weights, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(loss, expected_loss)
+    assert totals.read() == pytest.approx(expected_totals.read())
+    said = capsys.readouterr().err
+    assert "does not suffice for 12 images at once: batches are computed in 4 parts from now on" in said
+
+
+def test_parts_of_a_failed_attempt_leave_no_gradient():
+    class Second(Small):
+        def forward(self, images):
+            if len(self.sizes) == 1:
+                self.sizes.append(len(images))
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return super().forward(images)
+
+    weights, *_ = stepped(Second(6), accumulate=2)
+    torch.testing.assert_close(weights, stepped()[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"may_split": False}, {"accumulate": 12}])
+def test_memory_that_cannot_be_had_by_parts_ends_the_step(options):
+    model = Small(0)
+    with pytest.raises(torch.OutOfMemoryError):
+        stepped(model, **options)
+    assert len(model.sizes) == 1
+
+
 def test_a_clipped_step_is_as_long_as_the_norm_allows_and_a_short_one_is_left_alone():
     before = torch.cat([p.detach().flatten() for p in plain().parameters()])
     free, clipped, loose = (stepped(clip_norm=norm)[0] - before for norm in (0.0, 0.01, 1e6))

@@ -51,13 +51,13 @@ def length_of(axis: Tensor) -> Tensor:
 def sharp_triangle(axis: Tensor, size: int) -> Tensor:
     """Return what `kernels.resize.whole_x_first` multiplies by: a triangle of 0.75 of its width, where it reduces."""
     width = torch.clamp(6 * length_of(axis), min=8 * size)
-    return _fixed_point(torch.relu(width - 4 * _distances(axis, size)), axis)
+    return _fixed_point(torch.clamp(width - 4 * _distances(axis, size), min=0), axis)
 
 
 def triangle(axis: Tensor, size: int) -> Tensor:
     """Return what Pillow's bilinear resize multiplies by."""
     width = torch.clamp(2 * length_of(axis), min=2 * size)
-    values = torch.relu(width - _distances(axis, size)).float()
+    values = torch.clamp(width - _distances(axis, size), min=0).float()
     return values / values.sum(1, keepdim=True)
 
 
@@ -97,7 +97,7 @@ def box_triangle(side: int, size: int, box: Box) -> Tensor:
     centers = side * (2 * size * start + (2 * torch.arange(size) + 1) * length)
     distances = (((2 * axis + 1) * (whole * size))[None, :] - centers[:, None]).abs()
     width = torch.maximum(2 * side * length, 2 * size * whole)
-    values = torch.relu(width - distances)
+    values = torch.clamp(width - distances, min=0)
 
     return _fixed_point(values // (width // _FINEST + 1), axis)
 

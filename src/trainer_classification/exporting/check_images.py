@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from trainer_classification.arrays import Uint8
+from trainer_classification.arrays import Int64, Uint8
 from trainer_classification.checkpoint.load_model import Model
 from trainer_classification.data import manifest as manifests
 from trainer_classification.data.decode import BadImageError, decode
@@ -18,28 +19,52 @@ from trainer_classification.inference.preprocess import match_channels
 _SPLITS = ("test", "validation", "train")
 
 
-def find_originals(model: Model, prepared: Path, count: int) -> list[str]:
-    """Return paths of up to `count` images of the dataset that a model was trained on, spread over its test split.
+@dataclass(frozen=True)
+class LabeledFiles:
+    """Image files and their classes.
+
+    Attributes:
+        paths: N of them.
+        labels: int64 [N]; -1: none.
+    """
+
+    paths: list[str]
+    labels: Int64
+
+
+def find_originals(
+    model: Model, prepared: Path, count: int, splits: Sequence[str] = _SPLITS
+) -> LabeledFiles:
+    """Return up to `count` images of the dataset that a model was trained on, spread over a split.
 
     Args:
         model: of `load_model`.
         prepared: folder that holds prepared datasets.
         count: most images.
+        splits: of these, the first one that the dataset has.
 
     Returns:
-        An empty list where the dataset is not prepared or its files are gone.
+        No images where the dataset is not prepared or its files are gone.
     """
+    nothing = LabeledFiles([], np.empty(0, np.int64))
     folder = _find_prepared(model, prepared)
     if folder is None:
-        return []
+        return nothing
     manifest = manifests.read(folder)
-    split = next((name for name in _SPLITS if name in manifest.splits), "")
+    split = next((name for name in splits if name in manifest.splits), "")
     if not split:
-        return []
+        return nothing
 
-    files = open_table(folder, manifest, split).files
-    paths = [Path(manifest.root) / name for name in files[:: -(-len(files) // count)]]
-    return [str(path) for path in paths if path.is_file()]
+    table = open_table(folder, manifest, split)
+    step = max(1, -(-len(table.files) // count))
+    rows = [
+        (str(Path(manifest.root) / name), label)
+        for name, label in zip(table.files[::step], table.labels[::step], strict=True)
+    ]
+    there = [(path, label) for path, label in rows if Path(path).is_file()]
+    return LabeledFiles(
+        [path for path, _ in there], np.array([label for _, label in there], np.int64)
+    )
 
 
 def _find_prepared(model: Model, prepared: Path) -> Path | None:

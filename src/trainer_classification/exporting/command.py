@@ -12,9 +12,12 @@ from trainer_classification.exporting.check_images import find_originals, read_i
 from trainer_classification.exporting.comparison import predict_with_checkpoint
 from trainer_classification.exporting.export import ExportReport, export
 from trainer_classification.exporting.formats import FORMATS
+from trainer_classification.exporting.int8 import Int8Report, export_int8
 from trainer_classification.inference.command import newest_run
 from trainer_classification.inference.image_paths import find_images
 
+_CALIBRATION_IMAGES = 200
+_LABELED_IMAGES = 1000
 _PREPARED = Path(".data/prepared")
 
 
@@ -26,6 +29,9 @@ def run_export(config: ExportConfig) -> None:
     """
     model = load_model(config.model or newest_run())
     target = Path(config.output) if config.output else _default_path(model, config)
+    if config.int8:
+        print("\n".join(_int8_table(_export_int8(config, model, target))))
+        return
     images = _choose_images(config, model)
     report = export(model, target, config.format, images)
 
@@ -35,15 +41,47 @@ def run_export(config: ExportConfig) -> None:
 
 
 def _default_path(model: Model, config: ExportConfig) -> Path:
-    return model.source.with_suffix(FORMATS[config.format].suffix)
+    path = model.source.with_suffix(FORMATS[config.format].suffix)
+    return path.with_stem(f"{path.stem}-int8") if config.int8 else path
+
+
+def _export_int8(config: ExportConfig, model: Model, target: Path) -> Int8Report:
+    """Export in 8 bits, calibrated on training images and measured on test images.
+
+    Raises:
+        ValueError: see `export_int8`; or the dataset is not there, or has no labels.
+    """
+    prepared = _prepared_folder(config)
+    labeled = find_originals(model, prepared, _LABELED_IMAGES)
+    calibration = find_originals(model, prepared, _CALIBRATION_IMAGES, ("train",))
+    if not labeled.paths or not calibration.paths or labeled.labels.min() < 0:
+        raise ValueError(
+            f"--int8 measures on labeled images of the dataset {model.dataset}, on which the model was trained, and "
+            f"they were not found in {prepared}: prepare it, or name the folder of prepared datasets with --prepared."
+        )
+    log(
+        f"Choosing ranges on {len(calibration.paths)} training images, measuring on {len(labeled.paths)} others"
+    )
+    return export_int8(
+        model,
+        target,
+        calibration.paths,
+        labeled,
+        format=config.format,
+        largest_loss=config.largest_loss,
+    )
+
+
+def _prepared_folder(config: ExportConfig) -> Path:
+    return Path(config.prepared) if config.prepared else _PREPARED
 
 
 def _choose_images(config: ExportConfig, model: Model) -> list[str]:
     """Return the images to compare on; none where there are none but made ones."""
     if config.images:
         return list(find_images([config.images], []))[: config.check_images]
-    prepared = Path(config.prepared) if config.prepared else _PREPARED
-    found = find_originals(model, prepared, config.check_images)
+    prepared = _prepared_folder(config)
+    found = find_originals(model, prepared, config.check_images).paths
     if not found:
         log(
             f"The images that the model was trained on were not found in {prepared}: comparing on images made from a "
@@ -65,6 +103,20 @@ def _table(report: ExportReport, are_real: bool) -> Iterator[str]:
         )
     for note in report.notes:
         yield f"Note: {note}"
+
+
+def _int8_table(report: Int8Report) -> Iterator[str]:
+    """Yield the lines of the table that people read."""
+    plain = report.plain
+    quantized = report.quantized
+    yield f"{report.path}: in {report.runtime} on this machine, {report.images:,} labeled images"
+    yield ""
+    yield "            float32      int8"
+    yield (
+        f"accuracy  {plain.accuracy:9.2%} {quantized.accuracy:9.2%}   {quantized.accuracy - plain.accuracy:+.2%}"
+    )
+    yield f"images/s  {plain.rate:9,.0f} {quantized.rate:9,.0f}   {quantized.rate / plain.rate:.2f}x"
+    yield f"MB        {plain.megabytes:9.2f} {quantized.megabytes:9.2f}"
 
 
 def _compare_files(model: Model, paths: list[str]) -> str:

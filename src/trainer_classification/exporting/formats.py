@@ -59,11 +59,16 @@ def write_onnx(program: ExportedProgram, metadata: Metadata, path: Path) -> None
 
 def write_openvino(program: ExportedProgram, metadata: Metadata, path: Path) -> None:
     """Write OpenVINO's XML, and its weights beside it in float32 with the suffix .bin."""
+    convert_to_openvino(_to_onnx(program, metadata), path)
+
+
+def convert_to_openvino(model: Any, path: Path) -> None:
+    """Write an onnx.ModelProto as OpenVINO's XML, with its metadata, and its weights beside it with the suffix .bin."""
     openvino = import_extra("openvino")
-    model = openvino.Core().read_model(_to_onnx(program, metadata).SerializeToString())
-    for name, value in metadata.items():
-        model.set_rt_info(value, ["model_info", name])
-    openvino.save_model(model, path, compress_to_fp16=False)
+    converted = openvino.Core().read_model(model.SerializeToString())
+    for entry in model.metadata_props:
+        converted.set_rt_info(entry.value, ["model_info", entry.key])
+    openvino.save_model(converted, path, compress_to_fp16=False)
 
 
 def write_torch_export(program: ExportedProgram, metadata: Metadata, path: Path) -> None:

@@ -237,6 +237,9 @@ def _create_logger(project_name: str, log_dir: Path, name: str) -> Any:
         with _drop_lines():
             from hafnia.experiment import HafniaLogger
 
+            # Its __del__ reads this, and would print a traceback for a logger whose
+            # __init__ failed before it was set.
+            HafniaLogger._mlflow_initialized = False
             logger = HafniaLogger(project_name=project_name, log_dir=str(log_dir))
         if name and not in_cloud():
             _rename_folder(logger, name)

@@ -359,6 +359,8 @@ def _build_step(
         forward=world.wrap_ddp(forward, device, static=config.accumulate == 1),
         mixing=Mixing(config.seed, recipe.mixup, recipe.cutmix, world.rank, world.size),
         accumulate=config.accumulate,
+        # Graphs of torch.compile write each output over the one before.
+        may_split=world.size == 1 and config.compile != "reduce-overhead",
         clip_norm=recipe.clip_norm,
     )
 

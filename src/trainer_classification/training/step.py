@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from trainer_classification.augment.mixup import Mixing, Targets
+from trainer_classification.console import log
 from trainer_classification.loaders.base import Batch
 from trainer_classification.models.normalize import Normalize
 from trainer_classification.optim.ema import ModelEma
@@ -32,6 +33,8 @@ class Step:
         mixing: mixup and cutmix of the images; None: none.
         accumulate: parts in which a batch is computed.
         clip_norm: largest norm of the gradient; 0: not clipped.
+        may_split: compute batches in more parts when memory runs out. Not where
+            other ranks wait for this one in the backward pass.
     """
 
     def __init__(  # noqa: PLR0913  (keyword-only options, each of them named by every caller)
@@ -48,6 +51,7 @@ class Step:
         mixing: Mixing | None = None,
         accumulate: int = 1,
         clip_norm: float = 0.0,
+        may_split: bool = True,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
@@ -60,6 +64,7 @@ class Step:
         self.mixing = mixing or Mixing(0)
         self.accumulate = accumulate
         self.clip_norm = clip_norm
+        self.may_split = may_split
         self.scaler = self._create_scaler()
 
     def _create_scaler(self) -> Any:
@@ -86,11 +91,35 @@ class Step:
     def _train(self, images: Tensor, labels: Tensor, step: int, metrics: Metrics) -> Tensor:
         """Do everything but update the average, whose decay changes from step to step."""
         mixed, targets = self.mixing(self.normalize(images), labels, step)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss, logits = self._backward(mixed, targets)
+        loss, logits = self._backward_in_memory(mixed, targets)
         self._update_weights(metrics)
         metrics.add(loss, logits, labels)
         return loss
+
+    def _backward_in_memory(self, images: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
+        """Compute the gradients, in more parts from now on if the memory does not suffice.
+
+        The gradient is that of the same batch. Batch norm sees the parts.
+        """
+        while True:
+            self.optimizer.zero_grad(set_to_none=True)
+            try:
+                return self._backward(images, targets)
+            except torch.OutOfMemoryError:
+                if not self._can_split(images):
+                    raise
+            # Here the error, which keeps what the failed part had allocated, is gone.
+            self.accumulate *= 2
+            torch.cuda.empty_cache()
+            log(
+                f"The memory of the GPU does not suffice for {len(images)} images at once: batches are computed in "
+                f"{self.accumulate} parts from now on, as by --accumulate {self.accumulate}."
+            )
+
+    def _can_split(self, images: Tensor) -> bool:
+        """Return False for parts of one image, and while a graph is recorded, which would hold the failure."""
+        is_recording = images.is_cuda and torch.cuda.is_current_stream_capturing()
+        return self.may_split and not is_recording and 2 * self.accumulate <= len(images)
 
     def _backward(self, images: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
         """Compute the gradients of the mean loss; return that loss and the logits, detached."""
