@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from harness import caltech_protocol as protocol
+from harness import long_tail
 from harness.options import RecipeBenchConfig
 from harness.plain_probe import probe_plainly, train_from_scratch
 from harness.provenance import provenance
@@ -107,10 +108,13 @@ def measure_plain_loops(
 
 
 def _write_protocol(config: RecipeBenchConfig, seed: int) -> str:
-    """Return the folder of the dataset with the splits of --per-class; "" without that option."""
-    if not config.per_class:
+    """Return the folder of the dataset with the splits of --per-class or --long-tail; "" without these options."""
+    if not config.per_class and not config.long_tail:
         return ""
     source = find_dataset(config.dataset, config.task)
+    if config.long_tail:
+        root = _scratch(config) / "protocol"
+        return str(long_tail.write(source, config.long_tail, config.classes, seed, root))
     return str(protocol.write(source, config.per_class, seed, _scratch(config) / "protocol"))
 
 

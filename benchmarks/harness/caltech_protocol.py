@@ -34,23 +34,43 @@ def write(source: Source, per_class: int, seed: int, root: Path) -> Path:
     """
     train = _draw_training_images(source, per_class, seed)
     folder = root / f"{per_class}-per-class-seed-{seed}" / source.name
+    splits = np.where(train, "train", "test").astype(object)
+
+    return write_splits(source, splits, source.class_names, folder)
+
+
+def write_splits(
+    source: Source, splits: npt.NDArray[np.object_], class_names: list[str], folder: Path
+) -> Path:
+    """Write a dataset of the files of another one with splits of its own.
+
+    Args:
+        source: the dataset.
+        splits: object [n], the split of each image; "" leaves it out.
+        class_names: of those that are used, the first of the source's.
+        folder: of the new dataset.
+
+    Returns:
+        The folder.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    classes = [{"name": name} for name in source.class_names]
+    classes = [{"name": name} for name in class_names]
     task = {"primitive": "Classification", "name": source.task, "classes": classes}
     info = {"dataset_name": source.name, "version": source.version, "tasks": [task]}
     rows = (
         {
             "file_path": str(Path(path).absolute()),
-            "split": "train" if is_train else "test",
+            "split": split,
             "width": int(size[0]),
             "height": int(size[1]),
             "classifications": [
                 {"task_name": source.task, "class_name": source.class_names[label]}
             ],
         }
-        for path, is_train, size, label in zip(
-            source.paths, train, source.sizes, source.labels, strict=True
+        for path, split, size, label in zip(
+            source.paths, splits, source.sizes, source.labels, strict=True
         )
+        if split
     )
     (folder / "annotations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "dataset_info.json").write_text(json.dumps(info))

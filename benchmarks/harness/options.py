@@ -180,6 +180,16 @@ class RecipeBenchConfig(TrainConfig):
             0,
         ),
     ] = 0
+    long_tail: Annotated[
+        int,
+        Option(
+            "Cut the training images of the first --classes classes to a long tail, in which the largest class is so "
+            "many times the smallest. 0: use all.",
+            "Data",
+            0,
+        ),
+    ] = 0
+    classes: Annotated[int, Option("Classes of --long-tail.", "Data", 2)] = 10
     seeds: Annotated[
         int, Option("Number of trainings, with the seeds --seed, --seed + 1, ...", "Run", 1, 100)
     ] = 3

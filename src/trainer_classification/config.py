@@ -219,10 +219,7 @@ class PrepareConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Train an image classifier on a Hafnia dataset.
-
-    The dataset is prepared first if that is not done.
-    """
+    """Train an image classifier on a Hafnia dataset, preparing it first if that is not done."""
 
     project_name: Annotated[
         str, Option("Name of the project in the experiment tracker.", "Run")
@@ -249,8 +246,8 @@ class TrainConfig:
     eval_crop: Annotated[
         float,
         Option(
-            "What validation and test see of large images: the central square of this fraction of the short side. 0: "
-            "the whole image, squashed to a square. -1: the recipe's.",
+            "What validation and test see of large images: a central square, as a fraction of the short side. 0: the "
+            "whole image. -1: the recipe's.",
             "Data",
             at_least=-1,
             at_most=1,
@@ -320,6 +317,33 @@ class TrainConfig:
             at_most=512,
         ),
     ] = -1
+    erasing: Annotated[
+        float,
+        Option(
+            "Share of the images in which a box of 2 to 33 % is blank. -1: the recipe's.",
+            "Augmentation",
+            at_least=-1,
+            at_most=1,
+        ),
+    ] = -1.0
+    color_jitter: Annotated[
+        float,
+        Option(
+            "Largest change of brightness, contrast, saturation. -1: the recipe's.",
+            "Augmentation",
+            at_least=-1,
+            at_most=1,
+        ),
+    ] = -1.0
+    rand_augment: Annotated[
+        float,
+        Option(
+            "Magnitude of two random operations, up to 10. 0: none, -1: the recipe's.",
+            "Augmentation",
+            at_least=-1,
+            at_most=10,
+        ),
+    ] = -1.0
     mixup: Annotated[
         float,
         Option(
@@ -355,15 +379,15 @@ class TrainConfig:
         str,
         Option(
             "Trained weights: a model.pth, checkpoint, state dict, zip or tar, or imagenet (installed for "
-            "efficientnet-lite, downloaded for resnet). A head for other classes is new.",
+            "efficientnet-lite, downloaded for resnet).",
             "Model",
         ),
     ] = ""
     freeze: Annotated[
         Literal["auto", "none", "backbone"],
         Option(
-            "backbone: compute the features of each image once, and fit the head to them. none: train all layers. "
-            "auto: backbone for the recipe finetune on a CPU.",
+            "backbone: fit only the head, to features computed once. none: train all layers. auto: backbone for "
+            "finetune on a CPU.",
             "Model",
         ),
     ] = "auto"
@@ -417,7 +441,7 @@ class TrainConfig:
     optimizer: Annotated[
         Literal["auto", "sgd", "adamw", "muon"],
         Option(
-            "SGD with Nesterov momentum, AdamW, or Muon (orthogonal steps, for speednet).",
+            "SGD (Nesterov), AdamW, or Muon (for speednet).",
             "Optimization",
         ),
     ] = "auto"
@@ -457,6 +481,13 @@ class TrainConfig:
             at_most=0.9,
         ),
     ] = -1.0
+    class_weights: Annotated[
+        Literal["auto", "none", "balanced"],
+        Option(
+            "balanced: all classes count alike in the loss.",
+            "Optimization",
+        ),
+    ] = "auto"
     ema: Annotated[
         float,
         Option(
@@ -534,20 +565,32 @@ class TrainConfig:
     resume: Annotated[
         str,
         Option(
-            "Run to continue, with its options: its folder, its last.pth, or auto (the newest of this project, if "
-            "there is one).",
+            "Run to continue with its options: folder, last.pth, or auto: the newest.",
             "Run",
         ),
     ] = ""
     best_by: Annotated[
         Literal["accuracy", "balanced", "f1", "loss"],
         Option(
-            "What decides on validation which epoch is kept. balanced (accuracy) and f1 (macro) suit classes of "
-            "different sizes.",
+            "What decides on validation which epoch is kept. balanced (accuracy) and f1 (macro) suit uneven classes.",
             "Run",
         ),
     ] = "accuracy"
+    early_stop: Annotated[
+        int,
+        Option(
+            "Stop when validation has not improved for so many epochs. 0: never. It cuts the schedule off: fewer "
+            "--epochs often do better.",
+            "Run",
+            at_least=0,
+            at_most=100000,
+        ),
+    ] = 0
     output_dir: Annotated[str, Option("Folder of the experiments. Empty: .data.", "Run")] = ""
+    tracker: Annotated[
+        Literal["hafnia", "tensorboard", "csv"],
+        Option("Where metrics go beside Hafnia.", "Run"),
+    ] = "hafnia"
     log_interval: Annotated[
         int,
         Option("Steps between updates of the live line. 0: about one a second.", "Run", at_least=0),
@@ -561,12 +604,12 @@ class TrainConfig:
     ] = False
     tta: Annotated[
         Literal["none", "flip", "flip-translate"],
-        Option("Test again with the mean over several views of each image.", "Run"),
+        Option("Test by several views, too.", "Run"),
     ] = "none"
     budget: Annotated[
         str,
         Option(
-            "Time for the whole command, such as 90s, 10min or 1h. Epochs, sizes and batch are planned to fit.",
+            "Time for the whole command, as 90s, 10min or 1h; plans the epochs.",
             "Run",
         ),
     ] = ""

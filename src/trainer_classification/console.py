@@ -42,8 +42,18 @@ def live_line(text: str) -> None:
         sys.stderr.flush()
 
 
-def duration(seconds: float) -> str:
-    """Format seconds as 45 s, 3:07 min or 1:02:09 h."""
+def duration(seconds: float, short: bool = False) -> str:
+    """Format seconds as 45 s, 3:07 min or 1:02:09 h.
+
+    Args:
+        seconds: to format.
+        short: as one word, for a table: 45s, 3:07 or 1:02:09.
+    """
+    text = _format_duration(seconds)
+    return text.replace(" s", "s").split()[0] if short else text
+
+
+def _format_duration(seconds: float) -> str:
     whole = round(seconds)
     if whole < 100:
         return f"{whole} s"

@@ -9,6 +9,7 @@ et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
@@ -16,9 +17,16 @@ from typing import Literal
 
 import numpy as np
 
-from trainer_classification.arrays import Bool, Float32, Int8, Int64, Integers
+from trainer_classification.arrays import Bool, Float32, Int8, Int16, Int32, Int64, Integers
 
 _CANDIDATES = 10  # tries of a resized crop before the fallback, as in torchvision
+COLOR_UNIT = 256  # of the factors of color jitter: 1.0
+# Share of the image's area and height / width of an erased box, as in torchvision.
+_ERASED_AREA = (0.02, 0.33)
+_ERASED_ASPECT = (0.3, 3.3)
+GEOMETRY_UNIT = 1 << 16  # of an operation's matrix and of its shift: 1.0
+_OPERATIONS = 2  # on each image
+_LARGEST_MAGNITUDE = 10.0
 
 
 class Stream(IntEnum):
@@ -34,6 +42,9 @@ class Stream(IntEnum):
     CUTOUT = 4
     FIRST_FLIP = 5
     MIX = 6
+    COLOR = 7
+    ERASE = 8
+    OPERATION = 9
 
 
 def random_stream(seed: int, stream: Stream, index: int) -> np.random.Generator:
@@ -65,8 +76,14 @@ class Policy:
             epoch, and half of the samples start flipped.
         cutout: side in px of a blanked square (DeVries and Taylor, arXiv
             1708.04552); 0 for none.
-        fill: gray value 0..255 of that square. The default is near the mean of
+        fill: gray value 0..255 of what is blanked. The default is near the mean of
             photographs.
+        color_jitter: largest change of brightness, contrast and saturation, each as
+            a fraction of it, 0..1; 0 for none.
+        erasing: probability that a box of 2 to 33 % of the image is blanked (Zhong
+            et al., "Random erasing data augmentation", arXiv 1708.04896).
+        rand_augment: magnitude of two random operations, 0..10 (Cubuk et al.,
+            "RandAugment", arXiv 1909.13719); 0 for none.
     """
 
     crop: Literal["none", "shift", "resized"] = "none"
@@ -77,6 +94,9 @@ class Policy:
     flip: Literal["none", "random", "alternating"] = "none"
     cutout: int = 0
     fill: int = 114
+    color_jitter: float = 0.0
+    erasing: float = 0.0
+    rand_augment: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -92,16 +112,25 @@ class Draws:
             x + dx).
         cutout: float32 [n, 2], center y, x of the blanked square as fractions of
             the output image, after the flip.
+        color: int16 [n, 3], factors of brightness, contrast and saturation, in
+            1/256.
+        erased: float32 [n, 4], top, left, bottom, right of the erased box as
+            fractions of the output image; zeros: none.
+        operations: int32 [n, 2, 12], or [n, 0, 12] where there are none: those of
+            `draw_operations`, one after the other.
     """
 
     box: Float32
     flip: Bool
     shift: Int8
     cutout: Float32
+    color: Int16
+    erased: Float32
+    operations: Int32
 
     def __getitem__(self, index: Int64) -> Draws:
         """Return the draws of some samples."""
-        return Draws(self.box[index], self.flip[index], self.shift[index], self.cutout[index])
+        return Draws(*(getattr(self, field.name)[index] for field in dataclasses.fields(self)))
 
 
 class Plan:
@@ -136,6 +165,9 @@ class Plan:
             flip=self._draw_flips(epoch),
             shift=self._draw_shifts(epoch),
             cutout=self._draw_cutouts(epoch),
+            color=self._draw_colors(epoch),
+            erased=self._draw_erased_boxes(epoch),
+            operations=self._draw_operations(epoch),
         )
 
     def _random(self, stream: Stream, epoch: int) -> np.random.Generator:
@@ -161,11 +193,114 @@ class Plan:
             return np.zeros((self.count, 2), np.float32)
         return self._random(Stream.CUTOUT, epoch).random((self.count, 2), np.float32)
 
+    def _draw_colors(self, epoch: int) -> Int16:
+        largest = self.policy.color_jitter
+        if largest == 0:
+            return np.full((self.count, 3), COLOR_UNIT, np.int16)
+
+        change = 2 * self._random(Stream.COLOR, epoch).random((self.count, 3)) - 1
+        return np.rint(COLOR_UNIT * (1 + largest * change)).astype(np.int16)
+
+    def _draw_erased_boxes(self, epoch: int) -> Float32:
+        if self.policy.erasing == 0:
+            return np.zeros((self.count, 4), np.float32)
+
+        u = self._random(Stream.ERASE, epoch).random((5, self.count))
+        area = _ERASED_AREA[0] + (_ERASED_AREA[1] - _ERASED_AREA[0]) * u[1]
+        logarithms = np.log(_ERASED_ASPECT)
+        aspect = np.exp(logarithms[0] + (logarithms[1] - logarithms[0]) * u[2])
+        height = np.minimum(1, np.sqrt(area * aspect))
+        width = np.minimum(1, np.sqrt(area / aspect))
+        top = u[3] * (1 - height)
+        left = u[4] * (1 - width)
+        boxes = np.stack([top, left, top + height, left + width], axis=1)
+        boxes[u[0] >= self.policy.erasing] = 0
+
+        return boxes.astype(np.float32)
+
+    def _draw_operations(self, epoch: int) -> Int32:
+        if self.policy.rand_augment == 0:
+            return np.zeros((self.count, 0, len(_NO_OPERATION)), np.int32)
+
+        random = self._random(Stream.OPERATION, epoch)
+        return draw_operations(random, self.count, self.policy.rand_augment)
+
     def _draw_boxes(self, epoch: int) -> Float32:
         if self.policy.crop != "resized" or self.sizes is None:
             return np.tile(np.array([0, 0, 1, 1], np.float32), (self.count, 1))
         random = self._random(Stream.BOX, epoch)
         return resized_crop_boxes(random, self.sizes, self.policy.area, self.policy.aspect)
+
+
+class Operation(IntEnum):
+    """What an operation of RandAugment does to an image; equalize and sharpness of the paper are left out."""
+
+    IDENTITY = 0
+    SHEAR_X = 1
+    SHEAR_Y = 2
+    TRANSLATE_X = 3
+    TRANSLATE_Y = 4
+    ROTATE = 5
+    BRIGHTNESS = 6
+    CONTRAST = 7
+    SATURATION = 8
+    POSTERIZE = 9
+    SOLARIZE = 10
+    AUTOCONTRAST = 11
+
+
+# Matrix and shift, brightness, contrast and saturation, bits that are kept, threshold,
+# autocontrast: as `draw_operations` returns them.
+_NO_OPERATION = (
+    *(GEOMETRY_UNIT, 0, 0, GEOMETRY_UNIT, 0, 0),
+    *(COLOR_UNIT, COLOR_UNIT, COLOR_UNIT),
+    *(255, 256, 0),
+)
+
+
+def draw_operations(random: np.random.Generator, count: int, magnitude: float) -> Int32:
+    """Draw two operations for each image, of the ranges of RandAugment's own code.
+
+    Args:
+        random: source of randomness.
+        count: number of images, n.
+        magnitude: 0 to 10.
+
+    Returns:
+        int32 [n, 2, 12]. Columns 0 to 5: output pixel (y, x), from the center, shows
+        the pixel (a y + b x + dy, c y + d x + dx), as a, b, c, d, dy, dx in
+        1/65536, the last two of the side. 6 to 8: factors as `Draws.color`. 9: the
+        bits that are kept. 10: from which value on pixels are inverted. 11:
+        whether each channel is stretched to 0..255.
+    """
+    level = magnitude / _LARGEST_MAGNITUDE
+    kind = random.integers(0, len(Operation), (count, _OPERATIONS))
+    sign = 2 * random.integers(0, 2, (count, _OPERATIONS)) - 1
+    drawn = np.tile(np.array(_NO_OPERATION, np.int32), (count, _OPERATIONS, 1))
+
+    def fill(operation: Operation, column: int, values: Integers | int) -> None:
+        drawn[..., column] = np.where(kind == operation, values, drawn[..., column])
+
+    shear = np.rint(sign * 0.3 * level * GEOMETRY_UNIT).astype(np.int64)
+    shift = np.rint(sign * 0.45 * level * GEOMETRY_UNIT).astype(np.int64)
+    cosine = round(math.cos(math.radians(30 * level)) * GEOMETRY_UNIT)
+    sine = np.rint(sign * math.sin(math.radians(30 * level)) * GEOMETRY_UNIT).astype(np.int64)
+    factor = np.rint((1 + sign * 0.9 * level) * COLOR_UNIT).astype(np.int64)
+
+    fill(Operation.SHEAR_Y, 1, shear)
+    fill(Operation.SHEAR_X, 2, shear)
+    fill(Operation.TRANSLATE_Y, 4, shift)
+    fill(Operation.TRANSLATE_X, 5, shift)
+    for column, values in enumerate((cosine, -sine, sine, cosine)):
+        fill(Operation.ROTATE, column, values)
+    fill(Operation.BRIGHTNESS, 6, factor)
+    fill(Operation.CONTRAST, 7, factor)
+    fill(Operation.SATURATION, 8, factor)
+    fill(Operation.POSTERIZE, 9, (255 << round(4 * level)) & 255)
+    fill(Operation.SOLARIZE, 10, 256 - round(256 * level))
+    fill(Operation.AUTOCONTRAST, 11, 1)
+
+    return drawn
 
 
 def _random_bits(random: np.random.Generator, count: int) -> Bool:

@@ -31,6 +31,7 @@ class Recipe:
         schedule: learning rate after the warm-up.
         warmup_fraction: fraction of the steps over which the learning rate rises.
         label_smoothing: probability spread over the other classes.
+        class_weights: "balanced": each class has the same share of the loss.
         ema: decay of the averaged weights, per step; 0: no average.
         minimum_steps: a dataset with few images gets more epochs, until there are
             this many steps.
@@ -62,6 +63,7 @@ class Recipe:
     schedule: Literal["cosine", "triangular", "constant"] = "triangular"
     warmup_fraction: float = 0.2
     label_smoothing: float = 0.1
+    class_weights: Literal["none", "balanced"] = "none"
     ema: float = 0.0
     minimum_steps: int = 0
     clip_norm: float = 0.0
@@ -283,8 +285,14 @@ def describe_augmentation(policy: Policy, mirrored_classes: list[list[str]] | No
         parts.append(f"shifts of up to {policy.shift} px")
     if policy.crop == "resized":
         parts.append(f"crops of {policy.area[0]:.0%} to {policy.area[1]:.0%} of the area")
+    if policy.rand_augment:
+        parts.append(f"two random operations of magnitude {policy.rand_augment:g}")
+    if policy.color_jitter:
+        parts.append(f"colors changed by up to {policy.color_jitter:.0%}")
     if policy.cutout:
         parts.append(f"a blank square of {policy.cutout} px")
+    if policy.erasing:
+        parts.append(f"a blank box in {policy.erasing:.0%} of the images")
     return ", ".join(parts)
 
 
@@ -315,7 +323,8 @@ _UNSET_BELOW_ZERO = (
     *("clip_norm", "mixup", "cutmix", "progressive", "eval_crop"),
     *("unfreeze_after", "backbone_rate"),
 )
-_UNSET_AT_AUTO = ("model", "optimizer", "schedule", "freeze")
+_POLICY_OPTIONS = ("shift", "cutout", "color_jitter", "erasing", "rand_augment")  # unset below 0
+_UNSET_AT_AUTO = ("model", "optimizer", "schedule", "freeze", "class_weights")
 
 
 def apply_options(config: TrainConfig, recipe: Recipe) -> Recipe:
@@ -328,9 +337,7 @@ def apply_options(config: TrainConfig, recipe: Recipe) -> Recipe:
         name: getattr(config, name) for name in _UNSET_AT_AUTO if getattr(config, name) != "auto"
     }
 
-    policy = {
-        name: getattr(config, name) for name in ("shift", "cutout") if getattr(config, name) >= 0
-    }
+    policy = {name: getattr(config, name) for name in _POLICY_OPTIONS if getattr(config, name) >= 0}
     if config.flip != "auto":
         policy["flip"] = config.flip
     return dataclasses.replace(

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 WORKER = Path(__file__).with_name("plain_worker.py")
@@ -48,7 +49,17 @@ def test_equal_global_batches_give_the_curve_of_one_process(many, processes):
     assert first["loss_test"] == pytest.approx(second["loss_test"], rel=1e-4)
     assert errors.count("Done: test accuracy") == 1
     assert errors.count("epoch 3/3") == 1
-    assert many.stdout.count("name='train/loss'") == 3
+    names = pl.read_parquet(several / "data/experiment.parquet")["name"]
+    assert (names == "train/loss").sum() == 3
+
+
+def test_all_ranks_stop_early_at_the_same_epoch(many):
+    errors = many("--epochs", "12", "--early-stop", "2", "--processes", "2", TEST_PLAIN="1")
+    (experiment,) = many.experiments
+    summary = many.summary(experiment)
+    assert summary["stopped_early"]
+    assert summary["epochs"] == len(many.metrics(experiment)) < 12
+    assert errors.count("Stopped early") == 1
 
 
 @pytest.mark.parametrize(("fault", "code", "said"), [("raise", 1, "rank 1 has a fault"), ("kill", 137, "SIGKILL")])

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 
+import polars as pl
 import pytest
 import torch
 
@@ -35,7 +36,9 @@ def test_a_training_leaves_model_checkpoints_summary_and_metrics(runner):
     assert all(torch.isfinite(tensor.double()).all() for tensor in state["model"].values())
     assert "accuracy on test" in (experiment / "model/README.md").read_text()
     assert {"last.pth", "best.pth"} <= set(os.listdir(experiment / "checkpoints"))
-    assert "name='train/loss'" in runner.stdout  # the platform reads these lines
+    assert runner.stdout == ""  # the tracker's lines are for the platform
+    names = pl.read_parquet(experiment / "data/experiment.parquet")["name"]
+    assert (names == "train/loss").sum() == 3
     logged = json.loads((experiment / "data/configuration.json").read_text())
     assert logged["batch_size"] == 16
     assert logged["recipe_model"] == "resnet-small"
@@ -341,3 +344,23 @@ def test_folders_and_files_whose_names_are_not_utf8_train_to_the_report(runner):
     assert "No report" not in errors
     assert "tea/\\udcfdbad.png: not an image" in (experiment / "data/report.html").read_text(encoding="utf-8")
     assert "caf\\udce9" in (experiment / "data/classes.csv").read_text(encoding="utf-8")
+
+
+def test_a_run_stops_early_where_it_would_have_and_a_resumed_one_at_the_same_epoch(in_process, tmp_path, capsys):
+    options = {"epochs": 12, "early_stop": 2}
+    straight = in_process("straight", **options)
+    assert "Stopped early: validation has not improved for 2 epochs (--early-stop 2)" in capsys.readouterr().err
+    epochs = straight[-1][0] + 1
+    assert 3 <= epochs < 12
+    summary = json.loads(next((tmp_path / "straight").glob("experiments/*/data/summary.json")).read_text())
+    assert (summary["epochs"], summary["epochs_planned"], summary["stopped_early"]) == (epochs, 12, True)
+    assert checkpoint.load_meta(newest_checkpoint(tmp_path / "straight")).progress.finished
+
+    before = in_process("killed", stop_after=len(straight) - 3, save_each=True, **options)
+    after = in_process("resumed", resume=str(newest_checkpoint(tmp_path / "killed")), **options)
+    assert before + after == straight
+
+    stopped = str(newest_checkpoint(tmp_path / "straight"))
+    assert in_process("again", resume=stopped, **options) == []
+    further = in_process("further", resume=stopped, epochs=12, early_stop=100)
+    assert [further[0][0], further[-1][0]] == [epochs, 11]

@@ -1,5 +1,6 @@
 """The contract of loaders, asked of every engine: exactly the planned batches, the same pixels, nothing left behind."""
 
+import dataclasses
 import gc
 import os
 import threading
@@ -26,6 +27,7 @@ from trainer_classification.plan import Plan, Policy, central_boxes, identity
 CPU = torch.device("cpu")
 SHIFT = Policy(crop="shift", shift=3, pad="reflect", flip="random", cutout=4)
 ZERO = Policy(crop="shift", shift=2, pad="zero", flip="alternating")
+COLOR = Policy(crop="shift", shift=3, flip="random", color_jitter=0.5, cutout=3, erasing=0.6, rand_augment=9)
 STILL = Policy(flip="random", cutout=5)
 CROP = Policy(crop="resized", area=(0.2, 1.0), flip="random")
 
@@ -138,7 +140,7 @@ def compare_with_the_array(engine, prepared, policy, most):
 
 
 @engines
-@pytest.mark.parametrize("policy", [SHIFT, ZERO, STILL], ids=["reflect", "zero", "none"])
+@pytest.mark.parametrize("policy", [SHIFT, ZERO, STILL, COLOR], ids=["reflect", "zero", "none", "color"])
 @pytest.mark.parametrize("kind", ["small", "uneven"])
 def test_pixels_and_labels_of_small_images_are_exactly_those_of_the_reference(engine, kind, policy, request):
     compare_with_the_array(engine, request.getfixturevalue(kind), policy, 0)
@@ -147,6 +149,24 @@ def test_pixels_and_labels_of_small_images_are_exactly_those_of_the_reference(en
 @engines
 def test_small_images_can_be_cropped_too(engine, small):
     compare_with_the_array(engine, small, CROP, 2.5)
+
+
+@engines
+def test_colors_and_erased_boxes_of_crops_are_those_of_the_crops(engine, photos):
+    """What follows a crop is exact: on the pixels of its own crop each engine does what the reference does."""
+    policy = dataclasses.replace(CROP, color_jitter=0.6, erasing=0.5, rand_augment=6)
+    draws = plan_of(photos, policy).draws(1)
+    with opened(engine, photos, CROP) as plain, opened(engine, photos, policy) as loader:
+        pairs = zip(collected(plain.epoch(1)), collected(loader.epoch(1)), strict=True)
+        for (crops, _, index, _), (images, _, _, _) in pairs:
+            boxes = oracle.blanked_boxes(draws[index.numpy()], policy, crops.shape[1])
+            for row, sample in enumerate(index.tolist()):
+                expected = crops[row].numpy()
+                for operation in draws.operations[sample]:
+                    expected = oracle.operate(expected, operation, policy.fill)
+                expected = oracle.jitter_colors(expected, draws.color[sample])
+                expected = oracle.blank(expected, [box[row] for box in boxes], policy.fill)
+                assert np.array_equal(images[row].numpy(), expected)
 
 
 @array_engines

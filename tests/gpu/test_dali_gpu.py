@@ -1,5 +1,6 @@
 """The dali loader on a GPU against the slow definition."""
 
+import dataclasses
 import io
 
 import numpy as np
@@ -22,6 +23,7 @@ Image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
 COUNT = 40
 CUDA = torch.device("cuda")
 SHIFT = Policy(crop="shift", shift=3, pad="reflect", flip="random", cutout=4)
+COLOR = dataclasses.replace(SHIFT, color_jitter=0.5, erasing=0.5, rand_augment=9)
 CROP = Policy(crop="resized", area=(0.2, 1.0), flip="random")
 
 
@@ -39,12 +41,13 @@ def delivered(loader):
             yield ids, batch.images.cpu().numpy().astype(int)
 
 
-def test_small_images_are_exact():
+@pytest.mark.parametrize("policy", [SHIFT, COLOR])
+def test_small_images_are_exact(policy):
     images = np.random.default_rng(0).integers(0, 256, (COUNT, 24, 24, 3), dtype=np.uint8)
-    table, plan = table_of([(24, 24)] * COUNT), Plan(COUNT, 0, SHIFT)
+    table, plan = table_of([(24, 24)] * COUNT), Plan(COUNT, 0, policy)
     store = ArrayStore(images, table.labels, table.sizes)
     for ids, got in delivered(DaliLoader(store, table, BatchSchedule(plan, COUNT, 8), 24, 3, device=CUDA, threads=2)):
-        assert np.array_equal(got, oracle.augment(images, ids, plan.draws(1)[ids], SHIFT, 24))
+        assert np.array_equal(got, oracle.augment(images, ids, plan.draws(1)[ids], policy, 24))
 
 
 def test_photographs_are_close_to_those_of_pillow(tmp_path):

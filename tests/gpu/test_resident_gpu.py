@@ -15,6 +15,7 @@ POLICIES = {
     "shift": Policy(crop="shift", shift=3, pad="reflect", flip="random", cutout=4),
     "zero": Policy(crop="shift", shift=3, pad="zero", flip="alternating"),
     "crop": Policy(crop="resized", area=(0.2, 1.0), flip="random"),
+    "color": Policy(crop="shift", shift=3, cutout=4, color_jitter=0.5, erasing=0.5, rand_augment=9),
 }
 
 
@@ -47,9 +48,11 @@ def test_batches_on_the_gpu_are_those_of_the_reference(engine, name):
         assert seen == 64
 
 
-def test_an_epoch_of_the_device_placement_never_waits_for_the_gpu():
-    store, plan = store_and_plan("crop")
-    with DeviceResident(store, BatchSchedule(plan, 70, 16), 32, torch.device("cuda")) as loader:
+@pytest.mark.parametrize("name", ["crop", "color"])
+def test_an_epoch_of_the_device_placement_never_waits_for_the_gpu(name):
+    store, plan = store_and_plan(name)
+    size = 32 if name == "crop" else 40
+    with DeviceResident(store, BatchSchedule(plan, 70, 16), size, torch.device("cuda")) as loader:
         list(loader.epoch(0))
         torch.cuda.set_sync_debug_mode("error")
         try:

@@ -123,6 +123,7 @@ STEPS = {
     "all": {"optimizer": "sgd", "mixing": Mixing(0, 0.2, 1.0), "accumulate": 2, "clip_norm": 1.0},
     "muon": {"optimizer": "muon"},
     "parts": {"accumulate": 2, "clip_norm": 1.0},
+    "weighted": {"class_weights": torch.linspace(0.2, 3.0, CLASSES)},
 }
 
 
@@ -134,6 +135,8 @@ def step_of(kind, name="sgd", dtype=None, last=None):
     """A step over a network of its own, always with the same first weights."""
     options = dict(STEPS[name])
     optimizer = options.pop("optimizer", "sgd")
+    if "class_weights" in options:
+        options["class_weights"] = options["class_weights"].to(CUDA)
     network, recipe = "resnet-small", dataclasses.replace(RECIPES["mnist"], optimizer=optimizer, learning_rate=0.01)
     if optimizer == "muon":
         network, recipe = "speednet", SPEED_RECIPES["cifar100"]
@@ -171,7 +174,7 @@ def test_a_step_never_waits_for_the_gpu(name, dtype, kind):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", ["sgd", "adamw", "parts", "muon"])
+@pytest.mark.parametrize("name", ["sgd", "adamw", "parts", "muon", "weighted"])
 def test_a_recorded_step_does_what_the_plain_one_does(name, dtype):
     """With rates that a recording must not keep, and batches that it must read anew."""
     rates = [0.01, 0.01, 0.01, 0.01, 0.0, 0.03, 0.002, 0.01]

@@ -1,11 +1,15 @@
 """The kernels on the CPU and the device operations against the slow definition."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageEnhance, ImageOps
 
+from helpers import photograph
 from trainer_classification.augment import cpu, device, reference
-from trainer_classification.plan import Plan, Policy
+from trainer_classification.plan import Operation, Plan, Policy, draw_operations
 
 SHIFTS = [
     Policy(),
@@ -14,6 +18,13 @@ SHIFTS = [
     Policy(crop="shift", shift=3, pad="zero", flip="alternating"),
     Policy(crop="shift", shift=2, pad="reflect", flip="none", cutout=5),
     Policy(crop="shift", shift=2, pad="zero", flip="random", cutout=40),
+]
+COLORS = [
+    Policy(color_jitter=0.4),
+    Policy(crop="shift", shift=2, flip="random", color_jitter=1.0, cutout=3, erasing=0.7),
+    Policy(erasing=1.0),
+    Policy(rand_augment=9),
+    Policy(crop="shift", shift=2, flip="random", rand_augment=4, color_jitter=0.3, erasing=0.3),
 ]
 CROPS = [
     Policy(crop="resized", flip="random"),
@@ -46,6 +57,89 @@ def test_shift_flip_and_cutout_equal_the_reference_bit_for_bit(fast, policy, cha
     images, index, draws = images_and_draws(side, channels, policy)
     expected = reference.augment(images, index, draws, policy, side)
     np.testing.assert_array_equal(fast(images, index, draws, policy, side), expected)
+
+
+@pytest.mark.parametrize("fast", [cpu.augment, on_device])
+@pytest.mark.parametrize("policy", COLORS)
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("side", [5, 32])
+def test_colors_and_erased_boxes_equal_the_reference_bit_for_bit(fast, policy, channels, side):
+    images, index, draws = images_and_draws(side, channels, policy)
+    expected = reference.augment(images, index, draws, policy, side)
+    assert not np.array_equal(expected, images[index])
+    np.testing.assert_array_equal(fast(images, index, draws, policy, side), expected)
+
+
+@pytest.mark.parametrize("kind", ["Brightness", "Contrast", "Color"])
+@pytest.mark.parametrize("factor", [0, 64, 256, 300, 512])
+def test_a_color_is_changed_as_pillow_changes_it(kind, factor):
+    image = photograph(3, 24, 32)
+    factors = np.full(3, 256, np.int16)
+    factors[["Brightness", "Contrast", "Color"].index(kind)] = factor
+    expected = getattr(ImageEnhance, kind)(Image.fromarray(image)).enhance(factor / 256)
+    difference = np.abs(reference.jitter_colors(image, factors).astype(int) - np.asarray(expected))
+    assert difference.max() <= 2  # Pillow rounds the gray image, and its mean, in another way
+    if factor == 256:
+        assert difference.max() == 0
+
+
+def operation_of(kind):
+    """One operation of a kind, of those that are drawn at magnitude 8."""
+    drawn = draw_operations(np.random.default_rng(0), 400, 8).reshape(-1, 12)
+    kinds = np.random.default_rng(0).integers(0, 12, (400, 2)).reshape(-1)
+    return drawn[kinds == kind]
+
+
+@pytest.mark.parametrize("fast", [cpu.augment, on_device])
+@pytest.mark.parametrize("kind", Operation)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_each_operation_equals_the_reference_bit_for_bit(fast, kind, channels):
+    policy = Policy(rand_augment=8)
+    images, index, draws = images_and_draws(31, channels, policy)
+    images = images // 2 + 40  # so that there is something to stretch
+    draws = dataclasses.replace(draws, operations=operation_of(kind)[: len(index), None])
+    expected = reference.augment(images, index, draws, policy, 31)
+    np.testing.assert_array_equal(fast(images, index, draws, policy, 31), expected)
+    is_plain = kind == Operation.IDENTITY or (kind == Operation.SATURATION and channels == 1)
+    assert np.array_equal(expected, images[index]) == is_plain
+
+
+def test_geometry_is_that_of_pillow():
+    image = photograph(0, 48, 48)
+    for kind in (Operation.SHEAR_X, Operation.SHEAR_Y, Operation.TRANSLATE_X, Operation.TRANSLATE_Y, Operation.ROTATE):
+        operation = operation_of(kind)[0]
+        a, b, c, d, dy, dx = (operation[:6] / 65536).tolist()
+        # Pillow: x before y, from the corner.
+        x = 24 - d * 24 - c * 24 + 48 * dx
+        y = 24 - b * 24 - a * 24 + 48 * dy
+        shown = Image.fromarray(image).transform(
+            (48, 48), Image.Transform.AFFINE, (d, c, x, b, a, y), fillcolor=(7, 7, 7)
+        )
+        differs = (np.asarray(shown) != reference.operate(image, operation, 7)).any(2)
+        assert differs.mean() < 0.02, kind  # pixels whose sources lie between two
+
+
+def test_values_are_posterized_solarized_and_stretched_as_pillow_does():
+    image = photograph(0, 24, 24) // 2 + 40
+    picture = Image.fromarray(image)
+    posterized = reference.operate(image, operation_of(Operation.POSTERIZE)[0], 0)
+    assert np.array_equal(posterized, ImageOps.posterize(picture, 5))
+    solarized = reference.operate(image, operation_of(Operation.SOLARIZE)[0], 0)
+    assert np.array_equal(solarized, ImageOps.solarize(picture, 256 - 205))
+    stretched = reference.operate(image, operation_of(Operation.AUTOCONTRAST)[0], 0)
+    assert np.abs(stretched.astype(int) - np.asarray(ImageOps.autocontrast(picture))).max() <= 1
+
+
+def test_an_erased_box_is_blank_and_nothing_else_is_changed():
+    policy = Policy(erasing=1.0)
+    images, index, draws = images_and_draws(40, 3, policy)
+    images[images == policy.fill] += 1
+    shown = reference.augment(images, index, draws, policy, 40)
+    for image, before, (top, left, bottom, right) in zip(shown, images[index], draws.erased, strict=True):
+        blank = (image == policy.fill).all(2)
+        assert np.array_equal(image[~blank], before[~blank])
+        assert blank.sum() == pytest.approx(1600 * (bottom - top) * (right - left), abs=100)
+        assert blank.any(0).sum() * blank.any(1).sum() == blank.sum(), "a box"
 
 
 @pytest.mark.parametrize("fast", [cpu.augment, on_device])

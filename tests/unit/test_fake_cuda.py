@@ -23,6 +23,7 @@ POLICIES = {
     "shift": (Policy(crop="shift", shift=3, flip="random", cutout=4), SIDE, "HWC"),
     "zero": (Policy(crop="shift", shift=3, pad="zero", flip="alternating"), SIDE, "HWC"),
     "crop": (Policy(crop="resized", flip="random"), 32, "WHC"),
+    "color": (Policy(crop="resized", color_jitter=0.4, erasing=0.5, rand_augment=9), 32, "WHC"),
 }
 NETWORKS = ["resnet-small", "resnet18", "resnet50"]
 DTYPES = [None, torch.float16]  # for bf16 torch asks the GPU which convolution it has, and lays out its output by that
@@ -47,9 +48,17 @@ def handed_over(tensor, shape, dtype):
 def augmented(policy, size, layout, channels=3):
     images = torch.empty(100, SIDE, SIDE, channels, dtype=torch.uint8, device=CUDA)
     index = torch.zeros(ROWS, dtype=torch.int64, device=CUDA)
-    kinds = ((4, torch.float32), (0, torch.bool), (2, torch.int8), (2, torch.float32))
+    kinds = {
+        "box": ((4,), torch.float32),
+        "flip": ((), torch.bool),
+        "shift": ((2,), torch.int8),
+        "cutout": ((2,), torch.float32),
+        "color": ((3,), torch.int16),
+        "erased": ((4,), torch.float32),
+        "operations": ((2 if policy.rand_augment else 0, 12), torch.int32),
+    }
     draws = on_device.DeviceDraws(
-        *(torch.empty((ROWS, n) if n else (ROWS,), dtype=kind, device=CUDA) for n, kind in kinds)
+        **{name: torch.empty((ROWS, *shape), dtype=kind, device=CUDA) for name, (shape, kind) in kinds.items()}
     )
     return on_device.augment(images, index, draws, policy, size, layout)
 

@@ -15,8 +15,9 @@ SMALL = RECIPES["cifar10"]
 DIGITS = RECIPES["mnist"]
 
 
-def idle(recipe, origin="dataset", own=None, **options):
-    splits = {name: SimpleNamespace(origin=origin) for name in ("train", "validation", "test")}
+def idle(recipe, origin="dataset", own=None, counts=(3, 4), **options):
+    names = ("train", "validation", "test")
+    splits = {name: SimpleNamespace(origin=origin, per_class=list(counts)) for name in names}
     manifest = SimpleNamespace(splits=splits)
     return " ".join(describe_idle_options(TrainConfig(**options), recipe, own or recipe, manifest))
 
@@ -52,6 +53,22 @@ def test_an_evaluation_view_of_images_at_their_own_size_has_no_effect():
 def test_weights_beside_a_checkpoint_have_no_effect():
     assert "--weights a.pth has no effect" in idle(SMALL, weights="a.pth", resume="last.pth")
     assert idle(SMALL, weights="a.pth") == ""
+
+
+def test_an_early_stop_has_no_effect_without_validation_or_with_one_epoch():
+    assert idle(SMALL, early_stop=3) == ""
+    frozen = dataclasses.replace(PHOTOS, freeze="backbone")
+    assert "--early-stop 3 has no effect: the head" in idle(frozen, early_stop=3)
+    manifest = SimpleNamespace(splits={"train": SimpleNamespace(origin="dataset", per_class=[3, 4])})
+    (said,) = describe_idle_options(TrainConfig(early_stop=3), SMALL, SMALL, manifest)
+    assert "there are no validation images" in said
+
+
+def test_weights_of_equal_classes_have_no_effect():
+    assert "--class-weights balanced has no effect" in idle(SMALL, counts=(5, 5), class_weights="balanced")
+    assert idle(SMALL, class_weights="balanced") == ""
+    frozen = dataclasses.replace(PHOTOS, freeze="backbone")
+    assert idle(frozen, class_weights="balanced") == ""
 
 
 def test_options_of_the_beton_have_no_effect_without_one(monkeypatch, capsys):

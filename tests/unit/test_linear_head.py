@@ -238,6 +238,19 @@ def test_without_validation_a_tenth_of_train_chooses_the_decay(setup, capsys):
     assert "a tenth of the training images, in" in capsys.readouterr().err
 
 
+def test_a_head_leans_to_the_class_that_weighs_more(prepared, weights, tmp_path):
+    options = {"weights": weights, "model": "resnet18", "freeze": "backbone", "class_weights": "balanced"}
+    setup = open_setup(prepared, tmp_path, **options)
+    assert setup.step.class_weights.tolist() == pytest.approx([1, 1])  # of each class there are as many
+    leanings = []
+    for heavy in (0, 1):
+        setup.step.class_weights = torch.full((2,), 0.02).index_fill(0, torch.tensor(heavy), 1.98)
+        train_head(setup, create_state(setup), [])
+        logits, _ = collect_frozen_split(setup, "test")
+        leanings.append((logits[:, 1] - logits[:, 0]).mean())
+    assert leanings[0] < leanings[1] - 1
+
+
 def test_random_weights_cannot_be_frozen(prepared, tmp_path):
     with pytest.raises(ValueError, match="resnet18 starts from random ones: add --weights"):
         open_setup(prepared, tmp_path, freeze="backbone", model="resnet18")

@@ -44,6 +44,10 @@ def error_of(capsys, config, *argv):
         ("--leraning-rate", "--learning-rate"),
         ("--imgsiz", "--image-size"),
         ("--LR", "--learning-rate"),
+        ("--patience", "--early-stop"),
+        ("--class-weight", "--class-weights"),
+        ("--hsv-s", "--color-jitter"),
+        ("--reprob", "--erasing"),
     ],
 )
 def test_an_unknown_option_names_the_one_that_does_it(typed, option, capsys):
@@ -52,7 +56,7 @@ def test_an_unknown_option_names_the_one_that_does_it(typed, option, capsys):
     assert option in error
 
 
-@pytest.mark.parametrize("typed", ["--patience", "--dropout", "--mosaic"])
+@pytest.mark.parametrize("typed", ["--degrees", "--dropout", "--mosaic"])
 def test_what_nothing_does_yet_is_said(typed, capsys):
     assert "nothing here does that yet: " in error_of(capsys, TrainConfig, typed, "1")
 

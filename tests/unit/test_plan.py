@@ -1,5 +1,7 @@
 """Order and draws are pure functions of (seed, epoch), and say what the policies promise."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,6 +13,12 @@ from trainer_classification.plan import Plan, Policy
 GOLDEN_ORDER = [37, 189, 246, 296, 22, 27, 339, 279]
 GOLDEN_FLIP = [0, 0, 1, 0, 0, 1, 1, 0]
 GOLDEN_SHIFT = [[-1, 2], [-1, 0], [3, -3]]
+GOLDEN_COLOR = [[266, 316, 180], [188, 315, 229], [355, 284, 224]]
+GOLDEN_ERASED = [[0, 0, 0, 0], [43, 28, 86, 69], [0, 0, 0, 0]]  # percent
+GOLDEN_OPERATIONS = [
+    [65536, 0, 0, 65536, 0, 0, 256, 256, 256, 255, 256, 0],
+    [65536, 0, 0, 65536, 0, 0, 256, 256, 256, 255, 26, 0],
+]
 GOLDEN_BOX = [[49, 29, 282, 347], [199, 14, 103, 78]]
 SIZES = np.random.default_rng(0).integers(1, 700, (400, 2))
 
@@ -24,6 +32,33 @@ def test_the_first_ids_and_draws_of_seed_0_never_change():
     assert draws.shift[:3].tolist() == GOLDEN_SHIFT
     boxes = Plan(400, 0, Policy(crop="resized"), SIZES).draws(0).box * np.tile(SIZES, 2)
     assert np.rint(boxes[:2]).astype(int).tolist() == GOLDEN_BOX
+    draws = Plan(400, 0, Policy(color_jitter=0.4, erasing=0.3, rand_augment=9)).draws(1)
+    assert draws.operations[1].tolist() == GOLDEN_OPERATIONS
+    assert draws.color[:3].tolist() == GOLDEN_COLOR
+    assert np.rint(draws.erased[2:5] * 100).astype(int).tolist() == GOLDEN_ERASED
+
+
+def test_new_draws_leave_the_others_as_they_were():
+    policy = Policy(crop="shift", shift=4, flip="random", cutout=3)
+    more = dataclasses.replace(policy, color_jitter=0.5, erasing=0.5, rand_augment=5)
+    one, other = Plan(50, 0, policy).draws(2), Plan(50, 0, more).draws(2)
+    for name in ("box", "flip", "shift", "cutout"):
+        assert np.array_equal(getattr(one, name), getattr(other, name))
+
+
+def test_colors_and_erased_boxes_are_drawn_within_their_limits():
+    draws = Plan(4000, 0, Policy(color_jitter=0.25, erasing=0.4)).draws(0)
+    assert draws.color.min() == 192
+    assert draws.color.max() == 320
+    assert draws.color.mean() == pytest.approx(256, abs=1)
+    erased = draws.erased[draws.erased[:, 2] > 0]
+    assert len(erased) / 4000 == pytest.approx(0.4, abs=0.03)
+    assert erased.min() >= 0
+    assert erased.max() <= 1
+    area = (erased[:, 2] - erased[:, 0]) * (erased[:, 3] - erased[:, 1])
+    assert 0.02 <= area.min() < 0.03
+    assert 0.32 < area.max() <= 0.3301
+    assert (Plan(9, 0, Policy()).draws(0).color == 256).all()
 
 
 @given(count=st.integers(1, 300), seed=st.integers(0, 2**31 - 1), epoch=st.integers(0, 10_000))

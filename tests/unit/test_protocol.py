@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from harness import caltech_protocol as protocol
-from helpers import encoded, noise, write_dataset
+from harness import long_tail
+from helpers import encoded, noise, rows, write_dataset
 from trainer_classification.data.source import read_folder
 
 
@@ -34,3 +35,16 @@ def test_another_seed_draws_others(source, tmp_path):
 def test_a_class_too_small_to_test_is_an_error(source, tmp_path):
     with pytest.raises(ValueError, match=r"--per-class 4: the class ant has only 4 images"):
         protocol.write(source, 4, 0, tmp_path)
+
+
+def test_a_long_tail_falls_geometrically_and_leaves_the_test_images(tmp_path):
+    names = list("abcd")
+    images = rows(4 * 40, classes="abcd") + rows(20, "test", classes="abcd", seed=500)
+    source = read_folder(write_dataset(tmp_path / "whole", images, names))
+    cut = read_folder(long_tail.write(source, 10, 3, 0, tmp_path))
+    assert cut.class_names == names[:3]
+    is_train = cut.splits == "train"
+    assert np.bincount(cut.labels[is_train]).tolist() == [40, 13, 4]
+    assert np.bincount(cut.labels[~is_train]).tolist() == [5, 5, 5]
+    again = long_tail.write(source, 10, 3, 0, tmp_path / "again")
+    assert sorted(read_folder(again).paths) == sorted(cut.paths)

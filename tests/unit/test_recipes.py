@@ -19,5 +19,8 @@ def test_the_augmentation_is_named_and_so_is_the_option_that_turns_flips_off():
     policy = Policy(crop="shift", shift=4, flip="alternating")
     assert describe_augmentation(policy) == "alternating flips, which --flip none turns off, shifts of up to 4 px"
     photo = Policy(crop="resized", area=(0.25, 1.0), cutout=8)
+    colors = Policy(color_jitter=0.4, erasing=0.25, rand_augment=9)
+    assert "two random operations of magnitude 9, colors changed" in describe_augmentation(colors)
+    assert describe_augmentation(colors).endswith("colors changed by up to 40%, a blank box in 25% of the images")
     assert describe_augmentation(photo) == "no flips, crops of 25% to 100% of the area, a blank square of 8 px"
     assert describe_augmentation(dataclasses.replace(policy, flip="none", shift=0)) == "no flips"

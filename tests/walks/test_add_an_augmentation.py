@@ -7,10 +7,9 @@ import pytest
 import torch
 
 PLAN = [
-    ("    MIX = 6\n", "    MIX = 6\n    INVERT = 7\n"),
+    ("    OPERATION = 9\n", "    OPERATION = 9\n    INVERT = 10\n"),
     ("    cutout: int = 0\n", "    cutout: int = 0\n    invert: float = 0.0\n"),
-    ("    cutout: Float32\n", "    cutout: Float32\n    invert: Bool\n"),
-    ("self.shift[index], self.cutout[index])", "self.shift[index], self.cutout[index], self.invert[index])"),
+    ("    erased: Float32\n", "    erased: Float32\n    invert: Bool\n"),
     (
         "            cutout=self._draw_cutouts(epoch),\n",
         "            cutout=self._draw_cutouts(epoch),\n            invert=self._draw_inverts(epoch),\n",
@@ -24,23 +23,21 @@ PLAN = [
 ]
 REFERENCE = [
     (
-        "        rows.append(blank_square(",
-        "        if draws.invert[row]:\n            image = 255 - image\n        rows.append(blank_square(",
+        "        rows.append(blank(",
+        "        if draws.invert[row]:\n            image = 255 - image\n        rows.append(blank(",
     ),
 ]
 CPU = [
     (
-        "    cut_out(out, draws, policy)\n",
-        "    out[draws.invert] = 255 - out[draws.invert]\n    cut_out(out, draws, policy)\n",
+        "    for boxes in blanked_boxes(",
+        "    images[draws.invert] = 255 - images[draws.invert]\n    for boxes in blanked_boxes(",
     ),
 ]
 DEVICE = [
-    ("    cutout: Tensor\n", "    cutout: Tensor\n    invert: Tensor\n"),
-    ("self.shift[index], self.cutout[index])", "self.shift[index], self.cutout[index], self.invert[index])"),
-    ("draws.shift, draws.cutout)", "draws.shift, draws.cutout, draws.invert)"),
+    ("    erased: Tensor\n", "    erased: Tensor\n    invert: Tensor\n"),
     (
         "    if policy.cutout:\n",
-        "    batch = torch.where(draws.invert[:, None, None, None], 255 - batch, batch)\n    if policy.cutout:\n",
+        "    images = torch.where(draws.invert[:, None, None, None], 255 - images, images)\n    if policy.cutout:\n",
     ),
 ]
 CONFIG = [
@@ -50,7 +47,7 @@ CONFIG = [
         "    mixup: Annotated[",
     ),
 ]
-RECIPES = [('for name in ("shift", "cutout")', 'for name in ("shift", "cutout", "invert")')]
+RECIPES = [('"erasing", "rand_augment")', '"erasing", "rand_augment", "invert")')]
 STEPS = {
     "plan.py": PLAN,
     "augment/reference.py": REFERENCE,

@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit
 
 from trainer_classification.arrays import Int64, Uint8
-from trainer_classification.augment.reference import Layout, resizes
+from trainer_classification.augment.reference import Layout, blanked_boxes, resizes
 from trainer_classification.kernels.resize import axes, look_ahead, pixels_at, resize, scratch_for
 from trainer_classification.kernels.vector import copy_row, fetch, mirror_row
 from trainer_classification.plan import Draws, Policy
@@ -92,15 +92,25 @@ def augment_at(
             f"Shifts need images of layout HWC, these are {layout}: prepare with --image-size {size}."
         )
 
-    cut_out(out, draws, policy)
+    finish(out, draws, policy)
 
     return out
 
 
-def cut_out(images: Uint8, draws: Draws, policy: Policy) -> None:
-    """Blank the square of each image in place, if the policy has one."""
-    if policy.cutout:
-        _blank_squares(images, draws.cutout, policy.cutout, policy.fill)
+def finish(images: Uint8, draws: Draws, policy: Policy) -> None:
+    """Do in place what follows crop, shift and flip: operations, colors, then blanked boxes.
+
+    Args:
+        images: uint8 [B, T, T, C].
+        draws: of the batch, B rows.
+        policy: the one that `draws` was drawn by.
+    """
+    if policy.rand_augment:
+        _operate(images, draws.operations, policy.fill)
+    if policy.color_jitter:
+        _jitter_colors(images, draws.color)
+    for boxes in blanked_boxes(draws, policy, images.shape[1]):
+        _blank(images, boxes, policy.fill)
 
 
 @njit(nogil=True, cache=True)
@@ -167,14 +177,128 @@ def _fill_border(image, target, dy, dx, mirrored, reflect):  # type: ignore[no-u
 
 
 @njit(nogil=True, cache=True)
-def _blank_squares(images, center, side, fill):  # type: ignore[no-untyped-def]
-    """Blank a square of each image in place."""
-    size = images.shape[1]
+def _blank(images, boxes, fill):  # type: ignore[no-untyped-def]
+    """Blank a box of each image in place."""
     for b in range(len(images)):
-        top = int(np.floor(center[b, 0] * np.float32(size))) - side // 2
-        left = int(np.floor(center[b, 1] * np.float32(size))) - side // 2
-        for y in range(max(top, 0), min(top + side, size)):
-            images[b, y, max(left, 0) : max(min(left + side, size), 0)] = fill
+        top, left, bottom, right = boxes[b]
+        images[b, top:bottom, left:right] = fill
+
+
+@njit(nogil=True, cache=True)
+def _jitter_colors(images, factors):  # type: ignore[no-untyped-def]
+    """Change brightness, contrast and saturation of each image in place, in whole numbers."""
+    batch, height, width, channels = images.shape
+    for b in range(batch):
+        _jitter_image(images[b].reshape(height * width, channels), factors[b])
+
+
+@njit(nogil=True, cache=True)
+def _jitter_image(image, factors):  # type: ignore[no-untyped-def]
+    """Change the colors of an image [pixels, C] in place."""
+    pixels, channels = image.shape
+    brightness = np.int32(factors[0])
+    contrast = np.int32(factors[1])
+    saturation = np.int32(factors[2])
+
+    total = 0
+    for i in range(pixels):
+        for c in range(channels):
+            image[i, c] = _round_to_byte(image[i, c] * brightness)
+        total += _to_gray(image[i])
+    mean = np.int32((total + pixels // 2) // pixels)
+
+    offset = mean * (np.int32(256) - contrast)
+    for i in range(pixels):
+        for c in range(channels):
+            image[i, c] = _round_to_byte(image[i, c] * contrast + offset)
+        gray = _to_gray(image[i]) * (np.int32(256) - saturation)
+        for c in range(channels):
+            image[i, c] = _round_to_byte(image[i, c] * saturation + gray)
+
+
+@njit(nogil=True, cache=True)
+def _operate(images, operations, fill):  # type: ignore[no-untyped-def]
+    """Do the operations of each image in place, one after the other."""
+    batch, size, _, channels = images.shape
+    before = np.empty((size, size, channels), np.uint8)
+    for b in range(batch):
+        image = images[b]
+        pixels = image.reshape(size * size, channels)
+        for n in range(operations.shape[1]):
+            operation = operations[b, n]
+            if _moves_pixels(operation):
+                before[:] = image
+                _warp(before, operation, fill, image)
+            if operation[6] != 256 or operation[7] != 256 or operation[8] != 256:
+                _jitter_image(pixels, operation[6:9])
+            if operation[9] != 255 or operation[10] != 256:
+                _quantize(pixels, operation[9], operation[10])
+            if operation[11]:
+                _stretch(pixels)
+
+
+@njit(nogil=True, inline="always")
+def _moves_pixels(operation):  # type: ignore[no-untyped-def]
+    """Return whether matrix or shift change anything."""
+    turns = operation[0] != 65536 or operation[3] != 65536
+    return turns or operation[1] or operation[2] or operation[4] or operation[5]
+
+
+@njit(nogil=True, cache=True)
+def _warp(image, operation, fill, out):  # type: ignore[no-untyped-def]
+    """Write an image [T, T, C] as a matrix and a shift move its pixels."""
+    size = len(image)
+    half = np.int64(size) << 16
+    shift_y = 2 * size * np.int64(operation[4]) + half
+    shift_x = 2 * size * np.int64(operation[5]) + half
+    for row in range(size):
+        v = 2 * row - (size - 1)
+        for column in range(size):
+            u = 2 * column - (size - 1)
+            y = (operation[0] * v + operation[1] * u + shift_y) >> 17
+            x = (operation[2] * v + operation[3] * u + shift_x) >> 17
+            if 0 <= y < size and 0 <= x < size:
+                out[row, column] = image[y, x]
+            else:
+                out[row, column] = fill
+
+
+@njit(nogil=True, cache=True)
+def _quantize(pixels, kept, threshold):  # type: ignore[no-untyped-def]
+    """Keep some bits of each value, and invert those from a threshold on, in place."""
+    for i in range(len(pixels)):
+        for c in range(pixels.shape[1]):
+            value = pixels[i, c] & kept
+            pixels[i, c] = 255 - value if value >= threshold else value
+
+
+@njit(nogil=True, cache=True)
+def _stretch(pixels):  # type: ignore[no-untyped-def]
+    """Stretch each channel to 0..255 in place."""
+    for c in range(pixels.shape[1]):
+        low = np.int64(pixels[:, c].min())
+        span = np.int64(pixels[:, c].max()) - low
+        if span == 0:
+            continue
+        for i in range(len(pixels)):
+            pixels[i, c] = ((pixels[i, c] - low) * 255 + span // 2) // span
+
+
+@njit(nogil=True, inline="always")
+def _round_to_byte(value):  # type: ignore[no-untyped-def]
+    """Return a value in 1/256 as a byte."""
+    return np.uint8(min(max((value + np.int32(128)) >> np.int32(8), 0), 255))
+
+
+@njit(nogil=True, inline="always")
+def _to_gray(pixel):  # type: ignore[no-untyped-def]
+    """Return the luma of a pixel of 3 channels, else its first channel."""
+    if len(pixel) != 3:
+        return np.int32(pixel[0])
+    red = np.int32(77) * pixel[0]
+    green = np.int32(150) * pixel[1]
+    blue = np.int32(29) * pixel[2]
+    return np.int32((red + green + blue + np.int32(128)) >> np.int32(8))
 
 
 @njit(nogil=True, cache=True)

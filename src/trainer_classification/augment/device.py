@@ -9,13 +9,13 @@ computes them in its tensor cores, at about 36 MFLOP for an image of 128 px.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
 from trainer_classification.augment.reference import Layout, resizes
-from trainer_classification.plan import Draws, Policy
+from trainer_classification.plan import COLOR_UNIT, GEOMETRY_UNIT, Draws, Policy
 
 
 @dataclass(frozen=True)
@@ -26,15 +26,18 @@ class DeviceDraws:
     flip: Tensor
     shift: Tensor
     cutout: Tensor
+    color: Tensor
+    erased: Tensor
+    operations: Tensor
 
     def __getitem__(self, index: Tensor) -> DeviceDraws:
         """Return the draws of some samples."""
-        return DeviceDraws(self.box[index], self.flip[index], self.shift[index], self.cutout[index])
+        return DeviceDraws(*(getattr(self, field.name)[index] for field in fields(self)))
 
 
 def to_device(draws: Draws, device: torch.device) -> DeviceDraws:
-    """Copy the draws of a whole epoch to a device: 23 bytes a sample."""
-    arrays = (draws.box, draws.flip, draws.shift, draws.cutout)
+    """Copy the draws of a whole epoch to a device: 45 bytes a sample, and 96 of RandAugment."""
+    arrays = (getattr(draws, field.name) for field in fields(DeviceDraws))
     return DeviceDraws(*(torch.from_numpy(array).to(device, non_blocking=True) for array in arrays))
 
 
@@ -72,9 +75,29 @@ def augment(
             f"Shifts need images of layout HWC, these are {layout}: prepare with --image-size {size}."
         )
 
+    return finish(batch, draws, policy)
+
+
+def finish(images: Tensor, draws: DeviceDraws, policy: Policy) -> Tensor:
+    """Do what follows crop, shift and flip: operations, colors, then blanked boxes.
+
+    Args:
+        images: uint8 [B, T, T, C]; may be written.
+        draws: of the batch, B rows.
+        policy: the one that `draws` was drawn by.
+    """
+    for operation in draws.operations.unbind(1):
+        images = _operate(images, operation, policy.fill)
+    if policy.color_jitter:
+        images = _jitter_colors(images, draws.color)
+    size = images.shape[1]
     if policy.cutout:
-        _blank_squares(batch, draws.cutout, policy)
-    return batch
+        first = (draws.cutout * size).floor().long() - policy.cutout // 2
+        _blank(images, first, first + policy.cutout, policy.fill)
+    if policy.erasing:
+        edges = (draws.erased * size).floor().long()
+        _blank(images, edges[:, :2], edges[:, 2:], policy.fill)
+    return images
 
 
 def _shift_images(images: Tensor, index: Tensor, draws: DeviceDraws, policy: Policy) -> Tensor:
@@ -143,11 +166,85 @@ def _triangle_weights(start: Tensor, length: Tensor, side: int, size: int) -> Te
     return weights / weights.sum(2, keepdim=True)
 
 
-def _blank_squares(images: Tensor, center: Tensor, policy: Policy) -> None:
-    """Blank a square of each image in place."""
+def _operate(images: Tensor, operation: Tensor, fill: int) -> Tensor:
+    """Do an operation of each image: all kinds, of which those that it is not change nothing.
+
+    Args:
+        images: uint8 [B, T, T, C], of 1 or 3 channels.
+        operation: int32 [B, 12], as `plan.draw_operations`.
+        fill: value of the pixels that come from outside of the image.
+    """
+    images = _warp(images, operation[:, :6], fill)
+    images = _jitter_colors(images, operation[:, 6:9]).int()
+    kept, threshold, stretches = operation[:, 9:, None, None, None].unbind(1)
+    images = images & kept
+    images = torch.where(images >= threshold, 255 - images, images)
+
+    low = images.amin((1, 2), keepdim=True)
+    span = images.amax((1, 2), keepdim=True) - low
+    stretched = (images - low) * 255 + torch.div(span, 2, rounding_mode="floor")
+    stretched = torch.div(stretched, span.clamp(min=1), rounding_mode="floor")
+    images = torch.where((stretches > 0) & (span > 0), stretched, images)
+
+    return images.to(torch.uint8)
+
+
+def _warp(images: Tensor, geometry: Tensor, fill: int) -> Tensor:
+    """Move the pixels of each image by a matrix and a shift, int32 [B, 6], without interpolation."""
     size = images.shape[1]
-    start = (center * size).floor().long() - policy.cutout // 2
-    pixel = torch.arange(size, device=images.device)
-    inside = (pixel >= start[:, :, None]) & (pixel < start[:, :, None] + policy.cutout)
-    square = inside[:, 0, :, None] & inside[:, 1, None, :]
-    images.masked_fill_(square[..., None], policy.fill)
+    a, b, c, d, dy, dx = geometry[:, :, None, None].unbind(1)
+    center = 2 * torch.arange(size, device=images.device, dtype=torch.int32) - (size - 1)
+    v = center[:, None]
+    u = center[None, :]
+    half = size * GEOMETRY_UNIT
+    y = (a * v + b * u + 2 * size * dy + half) >> 17
+    x = (c * v + d * u + 2 * size * dx + half) >> 17
+
+    inside = (y >= 0) & (y < size) & (x >= 0) & (x < size)
+    row = torch.arange(len(images), device=images.device)[:, None, None]
+    moved = images[row, y.clamp(0, size - 1).long(), x.clamp(0, size - 1).long()]
+    return torch.where(inside[..., None], moved, fill)
+
+
+def _jitter_colors(images: Tensor, factors: Tensor) -> Tensor:
+    """Change brightness, contrast and saturation, in whole numbers.
+
+    Args:
+        images: uint8 [B, T, T, C], of 1 or 3 channels.
+        factors: int16 or int32 [B, 3], in 1/256.
+
+    Returns:
+        uint8 [B, T, T, C].
+    """
+    brightness, contrast, saturation = factors.int()[:, :, None, None, None].unbind(1)
+    pixels = _round_to_bytes(images.int() * brightness)
+    gray = _to_gray(pixels)
+    count = gray[0].numel()
+    total = gray.sum((1, 2, 3), keepdim=True)  # int64
+    mean = torch.div(total + count // 2, count, rounding_mode="floor").int()
+    pixels = _round_to_bytes(pixels * contrast + mean * (COLOR_UNIT - contrast))
+    gray = _to_gray(pixels)
+    pixels = _round_to_bytes(pixels * saturation + gray * (COLOR_UNIT - saturation))
+
+    return pixels.to(torch.uint8)
+
+
+def _round_to_bytes(values: Tensor) -> Tensor:
+    """Return values in 1/256 as whole numbers of 0..255."""
+    return ((values + COLOR_UNIT // 2) >> 8).clamp_(0, 255)
+
+
+def _to_gray(pixels: Tensor) -> Tensor:
+    """Return the luma of ITU-R 601, int32 [B, T, T, 1]; of one channel, that channel."""
+    if pixels.shape[3] == 1:
+        return pixels
+    red, green, blue = pixels.unbind(3)
+    return _round_to_bytes(77 * red + 150 * green + 29 * blue)[..., None]
+
+
+def _blank(images: Tensor, start: Tensor, end: Tensor, fill: int) -> None:
+    """Blank a box of each image in place, from start to end, int64 [B, 2] each, y and x in px."""
+    pixel = torch.arange(images.shape[1], device=images.device)
+    inside = (pixel >= start[:, :, None]) & (pixel < end[:, :, None])
+    box = inside[:, 0, :, None] & inside[:, 1, None, :]
+    images.masked_fill_(box[..., None], fill)

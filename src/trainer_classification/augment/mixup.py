@@ -34,18 +34,25 @@ class Targets:
     others: Tensor | None = None
     share: Tensor | None = None
 
-    def loss(self, logits: Tensor, smoothing: float) -> Tensor:
+    def loss(self, logits: Tensor, smoothing: float, class_weights: Tensor | None = None) -> Tensor:
         """Return the mean cross entropy, in which both labels count by their share of the image.
+
+        The sum is divided by the number of images, not by that of their weights:
+        parts of a batch, and the ranks, then add up to the whole batch's gradient.
+        A weight is that of the label, for the smoothed part of the target too.
 
         Args:
             logits: float [B, K].
             smoothing: probability that is spread over the other classes.
+            class_weights: float32 [K], of each label; None: all 1.
         """
         if self.others is None or self.share is None:
-            return F.cross_entropy(logits, self.labels, label_smoothing=smoothing)
+            if class_weights is None:
+                return F.cross_entropy(logits, self.labels, label_smoothing=smoothing)
+            return _measure_losses(logits, self.labels, smoothing, class_weights).mean()
 
-        own = F.cross_entropy(logits, self.labels, label_smoothing=smoothing, reduction="none")
-        other = F.cross_entropy(logits, self.others, label_smoothing=smoothing, reduction="none")
+        own = _measure_losses(logits, self.labels, smoothing, class_weights)
+        other = _measure_losses(logits, self.others, smoothing, class_weights)
 
         return torch.lerp(other, own, self.share).mean()
 
@@ -136,6 +143,14 @@ class Mixing:
         first = self.rank * rows
 
         return np.stack(columns, 1)[first : first + rows].astype(np.float32)
+
+
+def _measure_losses(
+    logits: Tensor, labels: Tensor, smoothing: float, class_weights: Tensor | None
+) -> Tensor:
+    """Return the weighted cross entropy of each image, float32 [B]."""
+    losses = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
+    return losses if class_weights is None else losses * class_weights[labels]
 
 
 def _own_share(draws: Tensor, side: int) -> Tensor:

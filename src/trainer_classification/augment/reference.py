@@ -3,7 +3,7 @@
 The fast versions are tested against it.
 
 `augment` here, in `cpu.py` (numba) and in `device.py` (torch) share one
-signature. Shifts, flips and cutouts are exact. Resized crops are those of
+signature. Shifts, flips, colors and blanked boxes are exact. Resized crops are those of
 Pillow's antialiased bilinear `resize(box=...)`, up to rounding.
 """
 
@@ -13,8 +13,8 @@ from typing import Literal
 
 import numpy as np
 
-from trainer_classification.arrays import Float32, Int8, Int64, Uint8
-from trainer_classification.plan import Draws, Policy
+from trainer_classification.arrays import Float32, Int8, Int16, Int32, Int64, Uint8
+from trainer_classification.plan import COLOR_UNIT, GEOMETRY_UNIT, Draws, Policy
 
 Layout = Literal["HWC", "WHC"]
 
@@ -22,7 +22,7 @@ Layout = Literal["HWC", "WHC"]
 def augment(
     images: Uint8, index: Int64, draws: Draws, policy: Policy, size: int, layout: Layout = "HWC"
 ) -> Uint8:
-    """Crop, shift, mirror and blank the images of a batch as drawn.
+    """Crop, shift, mirror, color and blank the images of a batch as drawn.
 
     Args:
         images: uint8 [N, S, S, C], the whole split. An image is [y, x, c], or [x,
@@ -37,6 +37,7 @@ def augment(
     Returns:
         uint8 [B, T, T, C].
     """
+    boxes = blanked_boxes(draws, policy, size)
     rows = []
     for row, sample in enumerate(index):
         image = images[sample] if layout == "HWC" else images[sample].swapaxes(0, 1)
@@ -47,7 +48,11 @@ def augment(
 
         if draws.flip[row]:
             image = image[:, ::-1]
-        rows.append(blank_square(image, draws.cutout[row], policy))
+        for operation in draws.operations[row]:
+            image = operate(image, operation, policy.fill)
+        if policy.color_jitter:
+            image = jitter_colors(image, draws.color[row])
+        rows.append(blank(image, [box[row] for box in boxes], policy.fill))
 
     return np.stack(rows)
 
@@ -112,22 +117,106 @@ def resized_crop(image: Uint8, box: Float32, size: int) -> Uint8:
     return np.asarray(resized).reshape(size, size, channels)
 
 
-def blank_square(image: Uint8, center: Float32, policy: Policy) -> Uint8:
-    """Return the image with a square of `policy.cutout` px set to `policy.fill`.
+def jitter_colors(image: Uint8, factors: Int16 | Int32) -> Uint8:
+    """Return the image with other brightness, contrast and saturation, in this order and in whole numbers.
+
+    Each of the three blends the image with another one, as Pillow's ImageEnhance:
+    black, the mean of its gray pixels, and the gray image.
 
     Args:
-        image: uint8 [T, T, C].
-        center: float32 [2], y and x of the square's center as fractions of the
-            image.
-        policy: how images are augmented.
+        image: uint8 [T, T, C], of 1 or 3 channels.
+        factors: int16 or int32 [3], in 1/256: brightness, contrast, saturation.
     """
-    if policy.cutout == 0:
+    brightness, contrast, saturation = factors.tolist()
+    pixels = _round_to_bytes(image * np.int64(brightness))
+    gray = _to_gray(pixels)
+    mean = (gray.sum() + gray.size // 2) // gray.size
+    pixels = _round_to_bytes(pixels * contrast + mean * (COLOR_UNIT - contrast))
+    gray = _to_gray(pixels)
+    pixels = _round_to_bytes(pixels * saturation + gray * (COLOR_UNIT - saturation))
+
+    return pixels.astype(np.uint8)
+
+
+def operate(image: Uint8, operation: Int32, fill: int) -> Uint8:
+    """Return the image after an operation of `plan.draw_operations`, in whole numbers.
+
+    Args:
+        image: uint8 [T, T, C], of 1 or 3 channels.
+        operation: int32 [12].
+        fill: value of the pixels that come from outside of the image.
+    """
+    kept, threshold, stretches = operation[9:].tolist()
+    image = _warp(image, operation[:6], fill)
+    image = jitter_colors(image, operation[6:9])
+    image = image & np.uint8(kept)
+    image = np.where(image >= threshold, 255 - image, image)
+
+    return _stretch(image) if stretches else image
+
+
+def _warp(image: Uint8, geometry: Int32, fill: int) -> Uint8:
+    """Return the image as a matrix and a shift move its pixels, without interpolation."""
+    size = len(image)
+    a, b, c, d, dy, dx = geometry.tolist()
+    center = 2 * np.arange(size) - (size - 1)  # in half pixels from the center
+    v = center[:, None]
+    u = center[None, :]
+    half = size * GEOMETRY_UNIT  # of the image, plus half a pixel to round
+    y = (a * v + b * u + 2 * size * dy + half) >> 17
+    x = (c * v + d * u + 2 * size * dx + half) >> 17
+
+    inside = (y >= 0) & (y < size) & (x >= 0) & (x < size)
+    moved = image[y.clip(0, size - 1), x.clip(0, size - 1)]
+    return np.where(inside[..., None], moved, np.uint8(fill))
+
+
+def _stretch(image: Uint8) -> Uint8:
+    """Return the image with each channel stretched to 0..255; one of a single value stays."""
+    low = image.min((0, 1)).astype(np.int64)
+    span = image.max((0, 1)) - low
+    stretched = ((image - low) * 255 + span // 2) // np.maximum(span, 1)
+    return np.where(span > 0, stretched, image).astype(np.uint8)
+
+
+def _round_to_bytes(values: Int64) -> Int64:
+    """Return values in 1/256 as whole numbers of 0..255."""
+    return ((values + COLOR_UNIT // 2) >> 8).clip(0, 255)
+
+
+def _to_gray(pixels: Int64) -> Int64:
+    """Return the luma of ITU-R 601, int64 [T, T, 1]; of one channel, that channel."""
+    if pixels.shape[2] == 1:
+        return pixels
+    return _round_to_bytes(pixels @ np.array([77, 150, 29]))[..., None]
+
+
+def blanked_boxes(draws: Draws, policy: Policy, size: int) -> list[Int32]:
+    """Return the boxes that are blanked: of cutout, of erasing, of both or of none.
+
+    Args:
+        draws: of a batch, B rows.
+        policy: the one that `draws` was drawn by.
+        size: side T of the images in px.
+
+    Returns:
+        int32 [B, 4] each: top, left, bottom, right in px, within the image.
+    """
+    boxes = []
+    if policy.cutout:
+        first = np.floor(draws.cutout * np.float32(size)).astype(np.int32) - policy.cutout // 2
+        boxes.append(np.concatenate([first, first + policy.cutout], axis=1).clip(0, size))
+    if policy.erasing:
+        boxes.append(np.floor(draws.erased * np.float32(size)).astype(np.int32))
+    return boxes
+
+
+def blank(image: Uint8, boxes: list[Int32], fill: int) -> Uint8:
+    """Return the image with all pixels of some boxes, int32 [4] each, set to a value."""
+    if not boxes:
         return image
 
-    size = len(image)
-    side = policy.cutout
-    top, left = np.floor(center * np.float32(size)).astype(int) - side // 2
     image = image.copy()
-    image[max(top, 0) : max(top + side, 0), max(left, 0) : max(left + side, 0)] = policy.fill
-
+    for top, left, bottom, right in boxes:
+        image[top:bottom, left:right] = fill
     return image

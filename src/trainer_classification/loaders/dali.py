@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from trainer_classification.arrays import Int64
+from trainer_classification.augment.device import finish, to_device
 from trainer_classification.augment.reference import resizes
 from trainer_classification.data.array import ArrayStore, open_array
 from trainer_classification.data.manifest import check_files, check_format
@@ -110,7 +111,10 @@ class DaliLoader(Loader):
         indices = torch.from_numpy(np.stack([index for index, _ in batches])).to(
             self.device, non_blocking=True
         )
-        self._jobs = self._make_jobs(self.schedule.draws(epoch), batches)
+        draws = self.schedule.draws(epoch)
+        policy = self.schedule.policy
+        device_draws = to_device(draws, self.device)
+        self._jobs = self._make_jobs(draws, batches)
         try:
             self._pipeline.schedule_run()
             for index in indices:
@@ -120,6 +124,7 @@ class DaliLoader(Loader):
                 # write there.
                 self._pipeline.release_outputs()
                 self._pipeline.schedule_run()
+                images = finish(images, device_draws[index], policy)
                 yield Batch(images, self.labels[index], index, count)
                 del images
         finally:

@@ -1,8 +1,8 @@
 """Define the DALI pipeline of the dali loader, once for CPU and GPU.
 
 On a CPU, decoded pixels equal Pillow's to the bit. Resizing uses the same
-triangular filter with other rounding. Copies, mirroring and blanked squares are
-exact.
+triangular filter with other rounding. Copies and mirroring are exact. What
+follows them is done by `augment.device.finish`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trainer_classification.loaders.pixel_boxes import cutout_boxes, pixel_boxes
+from trainer_classification.loaders.pixel_boxes import pixel_boxes
 from trainer_classification.plan import Draws, Policy
 
 Array = npt.NDArray[Any]
@@ -55,8 +55,6 @@ class Graph:
             "extent": self.encoded or self.resizes,
             "shift": self.policy.crop == "shift",
             "flip": self.policy.flip != "none",
-            "blank_start": self.policy.cutout > 0,
-            "blank_extent": self.policy.cutout > 0,
         }
         return [name for name, wanted in used.items() if wanted]
 
@@ -130,22 +128,13 @@ def _crop(graph: Graph, inputs: dict[str, Any]) -> Any:
 
 
 def _augment(graph: Graph, images: Any, inputs: dict[str, Any]) -> Any:
-    """Shift, mirror and blank the images as drawn."""
+    """Shift and mirror the images as drawn."""
     from nvidia.dali import fn
 
-    policy = graph.policy
     if "shift" in inputs:
-        images = _shift(images, inputs["shift"], graph.size, policy)
+        images = _shift(images, inputs["shift"], graph.size, graph.policy)
     if "flip" in inputs:
         images = fn.flip(images, horizontal=inputs["flip"])
-    if "blank_start" in inputs:
-        images = fn.erase(
-            images,
-            anchor=inputs["blank_start"],
-            shape=inputs["blank_extent"],
-            axis_names="HW",
-            fill_value=float(policy.fill),
-        )
     return images
 
 
@@ -190,7 +179,6 @@ def make_inputs(graph: Graph, draws: Draws, sizes: npt.NDArray[np.int32]) -> dic
             corner of the box, y, x, as fractions.
         shift: int32 [B, 2], y, x.
         flip: int32 [B].
-        blank_start, blank_extent: float32 [B, 2], y, x in px.
     """
     policy = graph.policy
     inputs: dict[str, Array] = {"flip": draws.flip.astype(np.int32)}
@@ -204,7 +192,4 @@ def make_inputs(graph: Graph, draws: Draws, sizes: npt.NDArray[np.int32]) -> dic
         inputs["shift"] = draws.shift.astype(np.int32) + (
             policy.shift if policy.pad == "reflect" else 0
         )
-    if policy.cutout:
-        blank = cutout_boxes(draws.cutout, graph.size, policy.cutout).astype(np.float32)
-        inputs |= {"blank_start": blank[:, :2], "blank_extent": blank[:, 2:]}
     return {name: np.ascontiguousarray(values) for name, values in inputs.items()}

@@ -120,7 +120,7 @@ class FfcvLoader(RingBufferLoader):
             raise ValueError(
                 f"Sample {sample} ({file}) cannot be used: {_REASONS[status]}. {self.split.remedy}"
             )
-        cpu.cut_out(out, draws, self.schedule.policy)
+        cpu.finish(out, draws, self.schedule.policy)
 
     def _make_fixed_size(self, index: Int64, draws: Draws, out: npt.NDArray[np.uint8]) -> None:
         """Write a batch of raw images.

@@ -1,4 +1,4 @@
-"""Convert draws to whole pixels, for engines that crop and blank with another library's operations."""
+"""Convert draws to whole pixels, for engines that crop with another library's operations."""
 
 from __future__ import annotations
 
@@ -28,21 +28,3 @@ def pixel_boxes(box: npt.NDArray[np.float32], sizes: npt.NDArray[np.integer[Any]
     end = np.clip(np.rint(scaled[:, :2] + scaled[:, 2:]), start + 1, sizes)
 
     return np.concatenate([start, end - start], axis=1).astype(np.int32)
-
-
-def cutout_boxes(center: npt.NDArray[np.float32], size: int, side: int) -> Int32:
-    """Return the squares that cutout blanks, clipped to the image, as `augment.reference` blanks them.
-
-    Args:
-        center: float32 [n, 2], y, x as fractions of the image.
-        size: side of the image in px.
-        side: side of the square in px.
-
-    Returns:
-        int32 [n, 4]: top, left, height, width in px.
-    """
-    first = np.floor(center * np.float32(size)).astype(np.int32) - side // 2
-    start = np.maximum(first, 0)
-    end = np.minimum(first + side, size)
-
-    return np.concatenate([start, end - start], axis=1)

@@ -18,13 +18,19 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from trainer_classification.augment.reference import resizes
+from trainer_classification.augment.reference import (
+    blank,
+    blanked_boxes,
+    jitter_colors,
+    operate,
+    resizes,
+)
 from trainer_classification.data.formats import GRAY_SHIFT
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.data.table import Table, open_table
 from trainer_classification.environment import cpu_count
 from trainer_classification.loaders.base import Batch, BatchSchedule, Loader, LoaderRequest
-from trainer_classification.loaders.pixel_boxes import cutout_boxes, pixel_boxes
+from trainer_classification.loaders.pixel_boxes import pixel_boxes
 from trainer_classification.plan import Policy
 
 if TYPE_CHECKING:
@@ -41,14 +47,18 @@ class Item(NamedTuple):
         box: x, y, w, h of the crop in px of the image.
         flip: mirror the image horizontally.
         shift: dy, dx in px.
-        blank: top, left, height, width of the blanked square in px.
+        color: factors of brightness, contrast and saturation in 1/256.
+        operations: of `plan.draw_operations`.
+        blanks: top, left, bottom, right of each blanked box in px.
     """
 
     sample: int
     box: tuple[int, int, int, int]
     flip: bool
     shift: tuple[int, int]
-    blank: tuple[int, int, int, int]
+    color: tuple[int, int, int]
+    operations: tuple[tuple[int, ...], ...]
+    blanks: tuple[tuple[int, int, int, int], ...]
 
 
 class PlannedBatches(Sampler[list[Item]]):
@@ -69,9 +79,14 @@ class PlannedBatches(Sampler[list[Item]]):
         for index, _ in self.schedule.batches(self.epoch, self.start_step):
             drawn = draws[index]
             boxes = pixel_boxes(drawn.box, self.sizes[index])
-            blanks = cutout_boxes(drawn.cutout, self.image_size, policy.cutout)
+            blanked = blanked_boxes(drawn, policy, self.image_size)
+            blanks = np.stack([*blanked], axis=1) if blanked else np.zeros((len(index), 0, 4), int)
             columns = (
-                values.tolist() for values in (index, boxes, drawn.flip, drawn.shift, blanks)
+                values.tolist()
+                for values in (
+                    *(index, boxes, drawn.flip, drawn.shift),
+                    *(drawn.color, drawn.operations, blanks),
+                )
             )
             yield [Item(*values) for values in zip(*columns, strict=True)]
 
@@ -110,8 +125,13 @@ class Originals(Dataset[tuple[npt.NDArray[np.uint8], int, int]]):
         shape = self.image_size, self.image_size, self.channels
         if item.sample < 0:
             return np.zeros(shape, np.uint8), 0, -1
-        image = self._augment(self._read_image(item.sample), item)
-        return np.array(image).reshape(shape), int(self.labels[item.sample]), item.sample
+        image = np.array(self._augment(self._read_image(item.sample), item)).reshape(shape)
+        for operation in item.operations:
+            image = operate(image, np.array(operation, np.int32), self.policy.fill)
+        if self.policy.color_jitter:
+            image = jitter_colors(image, np.array(item.color, np.int16))
+        image = blank(image, [np.array(box, np.int32) for box in item.blanks], self.policy.fill)
+        return image, int(self.labels[item.sample]), item.sample
 
     def _read_image(self, sample: int) -> Image:
         path = self.root / self.files[sample]
@@ -139,10 +159,7 @@ class Originals(Dataset[tuple[npt.NDArray[np.uint8], int, int]]):
             image = F.crop(
                 image, policy.shift + item.shift[0], policy.shift + item.shift[1], size, size
             )
-        image = F.horizontal_flip(image) if item.flip else image
-        if policy.cutout:
-            image = F.erase(image, *item.blank, v=torch.tensor(policy.fill, dtype=torch.uint8))
-        return image
+        return F.horizontal_flip(image) if item.flip else image
 
 
 def open_image(path: Path, channels: int, side: int = 0, gray_shift: int = GRAY_SHIFT) -> Image:

@@ -69,23 +69,29 @@ def confidence_of(logits: Float32, temperature: float = 1.0) -> Float64:
     return np.concatenate(blocks) if blocks else np.zeros(0)
 
 
-def cross_entropy(logits: Float32, labels: Int64, temperature: float = 1.0) -> float:
+def cross_entropy(
+    logits: Float32, labels: Int64, temperature: float = 1.0, weights: Float64 | None = None
+) -> float:
     """Return the mean cross entropy in nats, computed in float64; NaN without images.
 
     Args:
         logits: float32 [N, K], finite.
         labels: int64 [N].
         temperature: positive.
+        weights: float64 [N], of the images in the mean; None: all 1.
     """
     if not len(labels):
         return math.nan
+    weights = np.ones(len(labels)) if weights is None else weights
     total = 0.0
-    for logits_block, labels_block in zip(_blocks(logits), _blocks(labels), strict=True):
+    blocks = zip(_blocks(logits), _blocks(labels), _blocks(weights), strict=True)
+    for logits_block, labels_block, weights_block in blocks:
         scaled = _subtract_own(logits_block, labels_block) / temperature
         highest = scaled.max(axis=1)
-        total += float((highest + np.log(np.exp(scaled - highest[:, None]).sum(axis=1))).sum())
+        losses = highest + np.log(np.exp(scaled - highest[:, None]).sum(axis=1))
+        total += float((losses * weights_block).sum())
 
-    return total / len(labels)
+    return total / float(weights.sum())
 
 
 def calibration_error(confidences: Float64, correct: Bool, bins: int = BINS) -> float:
@@ -110,7 +116,9 @@ def calibration_error(confidences: Float64, correct: Bool, bins: int = BINS) -> 
     return float(np.abs(gaps).sum()) / len(confidences)
 
 
-def fit_temperature(logits: Float32, labels: Int64) -> TemperatureFit:
+def fit_temperature(
+    logits: Float32, labels: Int64, weights: Float64 | None = None
+) -> TemperatureFit:
     """Fit the temperature with the lowest cross entropy.
 
     Give it validation images, never those of test.
@@ -122,8 +130,9 @@ def fit_temperature(logits: Float32, labels: Int64) -> TemperatureFit:
     Args:
         logits: float32 [N, K], finite.
         labels: int64 [N].
+        weights: float64 [N], of the images in the mean; None: all 1.
     """
-    loss_before = cross_entropy(logits, labels)
+    loss_before = cross_entropy(logits, labels, weights=weights)
     if not len(labels):
         return TemperatureFit(
             1.0, loss_before, loss_before, "There are no validation images to fit a temperature on."
@@ -133,7 +142,8 @@ def fit_temperature(logits: Float32, labels: Int64) -> TemperatureFit:
             1.0, loss_before, loss_before, "All classes have equal logits: no temperature matters."
         )
 
-    temperature = 1 / _root_of_slope(logits, labels)
+    exact = np.ones(len(labels)) if weights is None else weights
+    temperature = 1 / _root_of_slope(logits, labels, exact)
     note = ""
     if temperature == MINIMUM_TEMPERATURE:
         note = (
@@ -145,25 +155,25 @@ def fit_temperature(logits: Float32, labels: Int64) -> TemperatureFit:
             f"The temperature is the upper bound, {MAXIMUM_TEMPERATURE:g}: on validation the model's confidence says "
             f"next to nothing."
         )
-    return TemperatureFit(
-        temperature, loss_before, cross_entropy(logits, labels, temperature), note
-    )
+    loss_after = cross_entropy(logits, labels, temperature, weights)
+
+    return TemperatureFit(temperature, loss_before, loss_after, note)
 
 
-def _root_of_slope(logits: Float32, labels: Int64) -> float:
+def _root_of_slope(logits: Float32, labels: Int64, image_weights: Float64) -> float:
     """Return the inverse temperature at which the slope of the cross entropy is 0, or the bound nearest to it."""
     low = 1 / MAXIMUM_TEMPERATURE
     high = 1 / MINIMUM_TEMPERATURE
     # The upper end first: where all images are right by far, the slope underflows
     # to 0 at both.
-    if _slope_and_curvature(logits, labels, high)[0] <= 0:
+    if _slope_and_curvature(logits, labels, image_weights, high)[0] <= 0:
         return high
-    if _slope_and_curvature(logits, labels, low)[0] >= 0:
+    if _slope_and_curvature(logits, labels, image_weights, low)[0] >= 0:
         return low
 
     inverse = 1.0
     for _ in range(_ITERATIONS):
-        slope, curvature = _slope_and_curvature(logits, labels, inverse)
+        slope, curvature = _slope_and_curvature(logits, labels, image_weights, inverse)
         low = inverse if slope < 0 else low
         high = inverse if slope >= 0 else high
         candidate = inverse - slope / curvature if curvature > 0 else high
@@ -176,18 +186,22 @@ def _root_of_slope(logits: Float32, labels: Int64) -> float:
     return inverse
 
 
-def _slope_and_curvature(logits: Float32, labels: Int64, inverse: float) -> tuple[float, float]:
+def _slope_and_curvature(
+    logits: Float32, labels: Int64, image_weights: Float64, inverse: float
+) -> tuple[float, float]:
     """Return the first and second derivative of the summed cross entropy by the inverse temperature."""
     slope = 0.0
     curvature = 0.0
-    for logits_block, labels_block in zip(_blocks(logits), _blocks(labels), strict=True):
+    blocks = zip(_blocks(logits), _blocks(labels), _blocks(image_weights), strict=True)
+    for logits_block, labels_block, weights_block in blocks:
         relative = _subtract_own(logits_block, labels_block)
         exponents = relative * inverse
         weights = np.exp(exponents - exponents.max(axis=1, keepdims=True))
         weights /= weights.sum(axis=1, keepdims=True)
         means = (weights * relative).sum(axis=1)
-        slope += float(means.sum())
-        curvature += float((weights * (relative - means[:, None]) ** 2).sum())
+        slope += float((weights_block * means).sum())
+        spread = (weights * (relative - means[:, None]) ** 2).sum(axis=1)
+        curvature += float((weights_block * spread).sum())
 
     return slope, curvature
 

@@ -41,6 +41,8 @@ def fit_head(
     num_classes: int,
     decay: float,
     start: LinearHead | None = None,
+    *,
+    class_weights: Tensor | None = None,
 ) -> LinearHead:
     """Minimize the mean cross entropy plus half the decay times the squared norm of the weights.
 
@@ -53,6 +55,8 @@ def fit_head(
         num_classes: K.
         decay: of the weights.
         start: a solution nearby, such as that of another decay; None: zeros.
+        class_weights: float32 [K], of each image by its label; the sum of their
+            losses is divided by N. None: all 1.
 
     Returns:
         The classifier of the features as they were given, on their device.
@@ -75,10 +79,15 @@ def fit_head(
         line_search_fn="strong_wolfe",
     )
 
+    def measure_mean(logits: Tensor) -> Tensor:
+        if class_weights is None:
+            return F.cross_entropy(logits, labels)
+        return (F.cross_entropy(logits, labels, reduction="none") * class_weights[labels]).mean()
+
     def measure_loss() -> Tensor:
         optimizer.zero_grad()
         penalty = 0.5 * decay * weight.square().sum()
-        loss = F.cross_entropy(F.linear(scaled, weight, bias), labels) + penalty
+        loss = measure_mean(F.linear(scaled, weight, bias)) + penalty
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 

@@ -3,23 +3,32 @@
 A failing tracker never ends a training. The logger is not thread-safe, and each
 call rewrites a file and in the cloud sends a request. So it is called once an
 epoch and a few hundred times a run, outside the timed steps. The lines that the
-logger prints on stdout are the platform's protocol.
+logger prints on stdout are the platform's protocol; elsewhere nobody reads them,
+and they are dropped.
 """
 
 from __future__ import annotations
 
 import fcntl
 import importlib.util
+import io
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import (
+    AbstractContextManager,
+    contextmanager,
+    nullcontext,
+    redirect_stdout,
+    suppress,
+)
 from pathlib import Path
 from typing import Any
 
 from trainer_classification.console import log
 from trainer_classification.environment import in_cloud
+from trainer_classification.outputs.trackers import Writer, open_writer
 
 # By default MLflow's client retries a failing request for four minutes, and each
 # metric is a request.
@@ -43,14 +52,22 @@ class Tracker:
             platform's folders are used.
         name: of the run, which the tracker shows and the folder's name ends with;
             empty: none.
+        tracker: where metrics go beside Hafnia's, as `--tracker`.
     """
 
-    def __init__(self, project_name: str, log_dir: Path, name: str = "") -> None:
+    def __init__(
+        self, project_name: str, log_dir: Path, name: str = "", tracker: str = "hafnia"
+    ) -> None:
         self.failures = 0
         self._waited = 0.0
+        self._writer: Writer | None = None
         with _wait_for_unused_name(log_dir / "experiments"):
             self._logger = _create_logger(project_name, log_dir, name)
             self._make_folders(log_dir / "experiments" / (_name_by_time() + _suffix(name)))
+        self._guard(lambda: self._open_writer(tracker))
+
+    def _open_writer(self, tracker: str) -> None:
+        self._writer = open_writer(tracker, self.artifact_dir)
 
     def _make_folders(self, folder: Path) -> None:
         """Create the folders of the experiment: below `folder` if there is no logger."""
@@ -70,10 +87,20 @@ class Tracker:
     def scalar(self, name: str, value: float, step: int) -> None:
         """Log a metric of a step or an epoch."""
         self._call(lambda logger: logger.log_scalar(name, float(value), int(step)))
+        self._write(lambda writer: writer.scalar(name, float(value), int(step)))
 
     def metric(self, name: str, value: float, step: int = 0) -> None:
         """Log a metric of the whole run."""
         self._call(lambda logger: logger.log_metric(name, float(value), int(step)))
+        self._write(lambda writer: writer.scalar(name, float(value), int(step)))
+
+    def epochs(self, history: Sequence[dict[str, Any]]) -> None:
+        """Take the rows of metrics.jsonl so far, for trackers that keep rows.
+
+        Args:
+            history: one row for each epoch.
+        """
+        self._write(lambda writer: writer.epochs(history))
 
     def configuration(self, values: dict[str, Any]) -> None:
         """Log the options and the values resolved from them.
@@ -84,6 +111,7 @@ class Tracker:
             values: JSON types only.
         """
         self._call(lambda logger: logger.log_configuration(values))
+        self._write(lambda writer: writer.configuration(values))
 
     def close(self) -> None:
         """End the run in the tracker.
@@ -93,24 +121,18 @@ class Tracker:
         """
         status = _status(sys.exception())
         self._call(lambda logger: _end(logger, status))
+        self._write(lambda writer: writer.close())
         if self.failures:
             log(f"The tracker failed {self.failures} times; the training is not affected.")
 
     def _call(self, call: Callable[[Any], None]) -> None:
         if self._logger is None:
             return
+        logger = self._logger
         started = time.monotonic()
-        try:
-            call(self._logger)
-            sys.stdout.flush()  # the platform reads the lines as they come
-        except (
-            Exception
-        ) as error:  # MLflow, HTTP and parquet raise many kinds; none may end a training
-            self.failures += 1
-            if self.failures == 1:
-                log(
-                    f"The tracker failed ({type(error).__name__}: {error}); the training continues."
-                )
+        with _drop_lines():
+            self._guard(lambda: call(logger))
+        sys.stdout.flush()  # the platform reads the lines as they come
         self._waited += max(0.0, time.monotonic() - started - 1)
         if self._waited > _MAX_WAIT and getattr(self._logger, "_mlflow_initialized", False):
             self._logger._mlflow_initialized = False
@@ -118,6 +140,29 @@ class Tracker:
                 f"The run waited {self._waited:.0f} s for the tracker's server: from now on metrics go to the "
                 f"tracker's file and to stdout only."
             )
+
+    def _write(self, call: Callable[[Writer], None]) -> None:
+        writer = self._writer
+        if writer is not None:
+            self._guard(lambda: call(writer))
+
+    def _guard(self, call: Callable[[], None]) -> None:
+        """Call a tracker; count the call if it fails, and say so the first time."""
+        try:
+            call()
+        except (
+            Exception
+        ) as error:  # MLflow, HTTP, parquet and disks raise many kinds; none may end a training
+            self.failures += 1
+            if self.failures == 1:
+                log(
+                    f"The tracker failed ({type(error).__name__}: {error}); the training continues."
+                )
+
+
+def _drop_lines() -> AbstractContextManager[Any]:
+    """Drop what the SDK prints, except in the cloud, where the platform reads it."""
+    return nullcontext() if in_cloud() else redirect_stdout(io.StringIO())
 
 
 def _status(error: BaseException | None) -> str:
@@ -145,6 +190,7 @@ class NullTracker(Tracker):
         self.failures = 0
         self._waited = 0.0
         self._logger = None
+        self._writer = None
         self.model_dir = self.checkpoint_dir = self.artifact_dir = folder
 
 
@@ -188,11 +234,13 @@ def _create_logger(project_name: str, log_dir: Path, name: str) -> Any:
         os.environ["MLFLOW_RUN_NAME"] = name
     try:
         _import_when_used("seedir")
-        from hafnia.experiment import HafniaLogger
+        with _drop_lines():
+            from hafnia.experiment import HafniaLogger
 
-        # Its __del__ reads this, and would print a traceback for a logger whose __init__ failed before it was set.
-        HafniaLogger._mlflow_initialized = False
-        logger = HafniaLogger(project_name=project_name, log_dir=str(log_dir))
+            # Its __del__ reads this, and would print a traceback for a logger whose
+            # __init__ failed before it was set.
+            HafniaLogger._mlflow_initialized = False
+            logger = HafniaLogger(project_name=project_name, log_dir=str(log_dir))
         if name and not in_cloud():
             _rename_folder(logger, name)
         return logger

@@ -7,10 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
-from trainer_classification.console import duration, log
+from trainer_classification.console import has_live_line, log
 from trainer_classification.files import nullify
 from trainer_classification.training.best_epoch import measure_validation, score_epoch
 from trainer_classification.training.budget import BudgetController
+from trainer_classification.training.early_stop import is_early_stop
+from trainer_classification.training.epoch_lines import format_line, format_row
 from trainer_classification.training.evaluate import evaluate
 from trainer_classification.training.metrics import summarize
 from trainer_classification.training.save import save_checkpoint, save_model
@@ -90,8 +92,10 @@ def close_epoch(
         controller: of the budget, if there is one.
     """
     state.history.append(nullify(row))
-    log(_format_row(setup, state, row))
+    in_table = has_live_line() and setup.recipe.freeze != "backbone"
+    log((format_row if in_table else format_line)(row, setup.epochs(state)))
     _track(setup, row, start)
+    setup.tracker.epochs(state.history)
 
     steps = state.step - start.step
     state.steps_before = state.steps_done
@@ -105,7 +109,7 @@ def close_epoch(
     if score >= state.best_score:
         state.best_score = score
         save_model(setup, state, setup.tracker.checkpoint_dir / "best.pth")
-    state.finished = state.epoch == setup.epochs(state)
+    state.finished = state.epoch == setup.epochs(state) or is_early_stop(setup, state)
     save_checkpoint(setup, state, "last.pth")
 
 
@@ -119,23 +123,3 @@ def _track(setup: Setup, row: dict[str, Any], start: EpochStart) -> None:
         kind, _, split = name.partition("_")
         tracked_name = f"{split}/{kind}" if kind in ("loss", "accuracy") else name
         setup.tracker.scalar(tracked_name, value, row["epoch"])
-
-
-def _format_row(setup: Setup, state: State, row: dict[str, Any]) -> str:
-    epochs = setup.epochs(state)
-    parts = [
-        f"epoch {row['epoch']}/{epochs}",
-        f"loss {row['loss_train']:.4f}",
-        f"accuracy {row['accuracy_train']:.2%}",
-    ]
-    if "accuracy_validation" in row:
-        parts.append(f"validation loss {row['loss_validation']:.4f}")
-        parts.append(f"accuracy {row['accuracy_validation']:.2%}")
-    parts.append(f"{row['images_per_second']:,.0f} img/s")
-    parts.append(f"data-wait {row['data_wait_fraction']:.2%}")
-
-    seconds_left = (epochs - row["epoch"]) * row["seconds"]
-    left = f", {duration(seconds_left)} left" if seconds_left else ""
-    parts.append(duration(row["seconds"]) + left)
-
-    return "  ".join(parts)

@@ -156,6 +156,8 @@ def build_summary(
         "dataset": setup.manifest.dataset,
         "loader": setup.inputs.resolved.engine.reason,
         "epochs": state.epoch,
+        "epochs_planned": setup.epochs(state),
+        "stopped_early": state.epoch < setup.epochs(state),
         "best_epoch": best_epoch,
         "best_by": setup.config.best_by,
         "seconds_training": state.seconds_training,

@@ -20,7 +20,7 @@ MOST_IMAGES = 100_000  # with more, a network of one's own is worth its time
 # Options of these groups shape the steps of an ordinary training, of which a frozen
 # backbone has none.
 _LOOP_GROUPS = ("Augmentation", "Optimization")
-_FOR_ALL_TRAININGS = ("amp", "batch_size")
+_FOR_ALL_TRAININGS = ("amp", "batch_size", "class_weights")
 # Points of accuracy that a head on frozen features of Caltech-101 loses at sides up to
 # so many px, and what the smallest images reach: docs/models.md.
 _POINTS_LOST = ((96, "9"), (128, "3"), (160, "1"))

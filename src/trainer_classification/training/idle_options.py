@@ -24,6 +24,27 @@ def describe_idle_options(
         own_recipe: of the dataset, before any option changed it.
         manifest: of the prepared dataset.
     """
+    yield from _describe_idle_augmentation(config, recipe, own_recipe)
+    if config.eval_crop > 0 and recipe.eval_crop == 0:
+        yield (
+            f"--eval-crop {config.eval_crop:g} has no effect: images that are stored at their own size are always "
+            f"seen whole."
+        )
+    if config.class_weights == "balanced" and len(set(manifest.splits["train"].per_class)) == 1:
+        yield "--class-weights balanced has no effect: all classes have the same number of images."
+    if config.weights and config.resume:
+        yield f"--weights {config.weights} has no effect where --resume finds a checkpoint, which has its own."
+    yield from _describe_idle_loop(config, recipe, manifest)
+    for name, split in _FRACTIONS:
+        value = getattr(config, name)
+        has_own = split in manifest.splits and manifest.splits[split].origin == "dataset"
+        if has_own and value != getattr(TrainConfig, name):
+            yield f"{flag(name)} {value:g} has no effect: the dataset has its own {split} split."
+
+
+def _describe_idle_augmentation(
+    config: TrainConfig, recipe: Recipe, own_recipe: Recipe
+) -> Iterator[str]:
     if config.shift > 0 and recipe.policy.crop == "resized":
         yield (
             f"--shift {config.shift} has no effect: images that are stored larger than {recipe.image_size} px are "
@@ -32,20 +53,17 @@ def describe_idle_options(
     if config.flip == own_recipe.policy.flip:
         does = "has no flips" if config.flip == "none" else f"has {config.flip} flips"
         yield f"--flip {config.flip} has no effect: the recipe {does} in any case."
-    if config.eval_crop > 0 and recipe.eval_crop == 0:
-        yield (
-            f"--eval-crop {config.eval_crop:g} has no effect: images that are stored at their own size are always "
-            f"seen whole."
-        )
-    if config.weights and config.resume:
-        yield f"--weights {config.weights} has no effect where --resume finds a checkpoint, which has its own."
-    if recipe.freeze == "backbone":
-        for option in loop_options(config):
-            yield f"{option} has no effect: only the head is trained, to features; --freeze none trains all layers."
-    elif config.feature_views > 1:
-        yield f"--feature-views {config.feature_views} has no effect without --freeze backbone."
-    for name, split in _FRACTIONS:
-        value = getattr(config, name)
-        has_own = split in manifest.splits and manifest.splits[split].origin == "dataset"
-        if has_own and value != getattr(TrainConfig, name):
-            yield f"{flag(name)} {value:g} has no effect: the dataset has its own {split} split."
+
+
+def _describe_idle_loop(config: TrainConfig, recipe: Recipe, manifest: Manifest) -> Iterator[str]:
+    if config.early_stop and "validation" not in manifest.splits:
+        yield f"--early-stop {config.early_stop} has no effect: there are no validation images."
+    if recipe.freeze != "backbone":
+        if config.feature_views > 1:
+            yield f"--feature-views {config.feature_views} has no effect without --freeze backbone."
+        return
+
+    if config.early_stop:
+        yield f"--early-stop {config.early_stop} has no effect: the head is fitted in one epoch."
+    for option in loop_options(config):
+        yield f"{option} has no effect: only the head is trained, to features; --freeze none trains all layers."

@@ -9,9 +9,8 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from trainer_classification.arrays import Bool, Float32, Int64
+from trainer_classification.arrays import Bool, Float32, Float64, Int64
 from trainer_classification.console import duration, log
 from trainer_classification.metrics.calibration import fit_temperature
 from trainer_classification.optim.logistic_regression import LinearHead, fit_head
@@ -127,7 +126,7 @@ def _choose_head(setup: Setup, training: Features, validation: Features | None) 
         is_held = np.arange(len(training.labels)) % _HELD_BACK == 0
         held = _select(training, is_held)
         decay, judged = _search_decay(setup, _select(training, ~is_held), held)
-        head = fit_head(*_to_device(setup, training), setup.num_classes, decay, judged)
+        head = _fit_head(setup, training, decay, judged)
         return _Choice(head, judged, f"decay {decay:g}, the best on a tenth of the training images")
 
     decay, judged = _search_decay(setup, training, validation)
@@ -136,7 +135,7 @@ def _choose_head(setup: Setup, training: Features, validation: Features | None) 
         return _Choice(judged, judged, reason)
 
     everything = _concatenate(training, validation)
-    head = fit_head(*_to_device(setup, everything), setup.num_classes, decay, judged)
+    head = _fit_head(setup, everything, decay, judged)
 
     return _Choice(head, judged, f"{reason}, which then joined the training images")
 
@@ -165,13 +164,13 @@ def _search_decay(
             f"The features of {setup.recipe.model} are not finite: its weights are damaged, or the precision is too "
             f"narrow for them; try --amp off."
         )
-    features, labels = _to_device(setup, training)
+    weights = _weigh_images(setup, validation)
     best_loss = math.inf
     best_decay = _DECAYS[0]
     head: LinearHead | None = None
     for decay in _DECAYS:
-        fitted = fit_head(features, labels, setup.num_classes, decay, head)
-        loss = fit_temperature(_logits(fitted, validation), validation.labels).loss_after
+        fitted = _fit_head(setup, training, decay, head)
+        loss = fit_temperature(_logits(fitted, validation), validation.labels, weights).loss_after
         if loss >= best_loss:
             break
         best_loss = loss
@@ -182,13 +181,23 @@ def _search_decay(
     return best_decay, head
 
 
+def _weigh_images(setup: Setup, features: Features) -> Float64 | None:
+    """Return the weight of each image by its class, float64 [N]; None: all 1."""
+    weights = setup.step.class_weights
+    return None if weights is None else weights.double().cpu().numpy()[features.labels]
+
+
+def _fit_head(
+    setup: Setup, features: Features, decay: float, start: LinearHead | None
+) -> LinearHead:
+    values = torch.from_numpy(features.values).to(setup.device)
+    labels = torch.from_numpy(np.array(features.labels)).to(setup.device)
+    weights = setup.step.class_weights
+    return fit_head(values, labels, setup.num_classes, decay, start, class_weights=weights)
+
+
 def _select(features: Features, rows: Bool) -> Features:
     return Features(features.values[rows], features.labels[rows])
-
-
-def _to_device(setup: Setup, features: Features) -> tuple[Tensor, Tensor]:
-    values = torch.from_numpy(features.values).to(setup.device)
-    return values, torch.from_numpy(np.array(features.labels)).to(setup.device)
 
 
 def evaluate_features(setup: Setup, head: LinearHead, features: Features) -> Evaluation:

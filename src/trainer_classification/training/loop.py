@@ -12,7 +12,9 @@ from trainer_classification.optim.lr_schedule import factor
 from trainer_classification.optim.parameter_groups import set_learning_rate
 from trainer_classification.training.budget import BudgetController, has_budget, parse_seconds
 from trainer_classification.training.divergence import advise_on_divergence, check_weights
+from trainer_classification.training.early_stop import describe_early_stop, is_early_stop
 from trainer_classification.training.epoch import EpochStart, close_epoch, measure_epoch
+from trainer_classification.training.epoch_lines import format_heading
 from trainer_classification.training.save import save_checkpoint
 from trainer_classification.training.setup import Setup
 from trainer_classification.training.signals import Stopped
@@ -35,7 +37,10 @@ def fit(setup: Setup, state: State, received: list[int]) -> None:
     controller = (
         BudgetController(parse_seconds(setup.config.budget)) if has_budget(setup.config) else None
     )
-    while state.epoch < setup.epochs(state):
+    if has_live_line():
+        log(format_heading())
+    while state.epoch < setup.epochs(state) and not is_early_stop(setup, state):
+        state.finished = False  # more epochs, or patience, than a finished run had
         _open_epoch_size(setup, state)
         start = EpochStart.of(state)
         _train_epoch(setup, state, received, start)
@@ -44,6 +49,8 @@ def fit(setup: Setup, state: State, received: list[int]) -> None:
         close_epoch(setup, state, row, start, controller)
     setup.consensus.settle()
     state.finished = True
+    if state.epoch < setup.epochs(state):
+        log(describe_early_stop(setup, state))
 
 
 def _open_epoch_size(setup: Setup, state: State) -> None:

@@ -267,8 +267,9 @@ def _estimate_time(setup: Setup, state: State, times: list[float], seconds_befor
     training = step * steps * sum(areas)
     validation, final = estimate_evaluation(setup, batch)
     rest = validation * len(areas) + final + CLOSING_SECONDS + seconds_before
+    sooner = ", or less if --early-stop ends it" if setup.config.early_stop else ""
 
     return (
         f"about {duration(training + rest)} for {len(areas)} epochs of {steps} steps, "
-        f"{duration(training)} of them training"
+        f"{duration(training)} of them training{sooner}"
     )

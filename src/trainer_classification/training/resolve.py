@@ -21,6 +21,7 @@ from trainer_classification.data.manifest import Manifest
 from trainer_classification.device import choose_device, choose_precision
 from trainer_classification.loaders.registry import EngineChoice, choose_engine
 from trainer_classification.models.speednet import least_side
+from trainer_classification.outputs.trackers import check_tracker
 from trainer_classification.recipes import Recipe, RecipeKind
 from trainer_classification.training.distributed import World
 from trainer_classification.training.finetuning import (
@@ -155,6 +156,7 @@ def decide(
     Raises:
         ValueError: what the user asked for is not possible here; says what to do.
     """
+    check_tracker(config.tracker)
     start = start or choose_start(config)
     _check_dataset(start, dataset)
     device, device_reason = choose_device(config.device)

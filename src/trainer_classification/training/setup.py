@@ -20,6 +20,7 @@ from trainer_classification.data.table import open_table
 from trainer_classification.loaders.base import Loader, LoaderRequest
 from trainer_classification.loaders.registry import open_loader
 from trainer_classification.models.normalize import Normalize
+from trainer_classification.optim.class_weights import balance_classes
 from trainer_classification.optim.ema import ModelEma
 from trainer_classification.optim.parameter_groups import build_optimizer
 from trainer_classification.outputs.tracking import Tracker
@@ -253,6 +254,9 @@ def log_setup(setup: Setup) -> None:
         f"Recipe: {setup.recipe_reason}; {recipe.model}, {recipe.image_size} px, {recipe.epochs} epochs of "
         f"{setup.plan.count:,} images; augmentation: {augmentation}."
     )
+    if (weights := setup.step.class_weights) is not None:
+        present = weights[weights > 0]
+        log(f"Classes weigh {present.min():.3g} to {present.max():.3g} in the loss.")
     log(f"Validation and test see {describe_view(recipe.eval_crop)}.")
     own_recipe, _ = recipe_of(setup.config, setup.inputs.resolved, setup.manifest)
     manifest = setup.manifest
@@ -349,6 +353,7 @@ def _build_step(
         build_optimizer(model, recipe),
         normalize,
         label_smoothing=recipe.label_smoothing,
+        class_weights=_weigh_classes(recipe, inputs.manifest, device),
         dtype=inputs.resolved.dtype,
         ema=ModelEma(model, recipe.ema) if recipe.ema else None,
         forward=world.wrap_ddp(forward, device, static=config.accumulate == 1),
@@ -358,3 +363,10 @@ def _build_step(
         may_split=world.size == 1 and config.compile != "reduce-overhead",
         clip_norm=recipe.clip_norm,
     )
+
+
+def _weigh_classes(recipe: Recipe, manifest: Manifest, device: torch.device) -> torch.Tensor | None:
+    """Return the weight of each class in the loss, float32 [K]; None: all 1."""
+    if recipe.class_weights == "none":
+        return None
+    return balance_classes(manifest.splits["train"].per_class).to(device)

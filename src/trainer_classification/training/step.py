@@ -25,6 +25,7 @@ class Step:
         optimizer: over the model's parameters.
         normalize: turns a batch into the network's input.
         label_smoothing: of the loss.
+        class_weights: of the loss, float32 [K] on the model's device; None: all 1.
         dtype: of autocast; None: none.
         ema: average of the weights to update; None: none.
         forward: how training calls the model, compiled or wrapped in DDP; None:
@@ -43,6 +44,7 @@ class Step:
         normalize: Normalize,
         *,
         label_smoothing: float = 0.0,
+        class_weights: Tensor | None = None,
         dtype: torch.dtype | None = None,
         ema: ModelEma | None = None,
         forward: nn.Module | None = None,
@@ -55,6 +57,7 @@ class Step:
         self.optimizer = optimizer
         self.normalize = normalize
         self.label_smoothing = label_smoothing
+        self.class_weights = class_weights
         self.dtype = dtype
         self.ema = ema
         self.forward = model if forward is None else forward
@@ -130,7 +133,8 @@ class Step:
             with self._gradient_exchange(is_last):
                 with torch.autocast(part.device.type, self.dtype, enabled=self.dtype is not None):
                     output = self.forward(part)
-                    loss = target.loss(output, self.label_smoothing) * (len(part) / len(images))
+                    loss = target.loss(output, self.label_smoothing, self.class_weights)
+                    loss = loss * (len(part) / len(images))
                 self.scaler.scale(loss).backward()
             losses.append(loss.detach())
             logits.append(output.detach())

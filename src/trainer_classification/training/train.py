@@ -128,7 +128,7 @@ def _run_training(inputs: Inputs) -> dict[str, Any]:
     def open_tracker() -> Tracker:
         if not inputs.world.main:
             return NullTracker()
-        return Tracker(config.project_name, output_folder(config), config.name)
+        return Tracker(config.project_name, output_folder(config), config.name, config.tracker)
 
     setup = build_setup(inputs, open_tracker)
     log_setup(setup)
