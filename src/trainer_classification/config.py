@@ -821,8 +821,14 @@ class ServeConfig:
         int, Option("Classes to name for each image, the likeliest first.", "Model", 1, 1000)
     ] = 1
     max_batch: Annotated[
-        int, Option("Most images that are classified at once.", "Run", 1, 1 << 16)
-    ] = 64
+        int,
+        Option(
+            "Most images that are classified at once. 0: 16 for each thread on a CPU, 128 on a GPU.",
+            "Run",
+            0,
+            1 << 16,
+        ),
+    ] = 0
     workers: Annotated[
         int,
         Option(

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from trainer_classification.checkpoint.load_model import Model
 from trainer_classification.inference.predictor import Prediction
@@ -121,25 +121,40 @@ class Service:
             leaving.cancel()
 
 
-def build_app(service: Service) -> Starlette:
-    """Return the ASGI application of a service; errors are JSON, with a sentence as `detail`."""
-    routes = [
-        Route("/ping", service.ping, methods=["GET"]),
-        Route("/model-info", service.model_info, methods=["GET"]),
-        Route("/invocations", service.invocations, methods=["POST"]),
-    ]
-    return Starlette(routes=routes, exception_handlers={HTTPException: _respond_to_error})
+def build_app(service: Service) -> ASGIApp:
+    """Return the ASGI application of a service; its errors are JSON, with a sentence as `detail`."""
+    return Router(
+        [
+            Route("/ping", _Endpoint(service.ping), methods=["GET"]),
+            Route("/model-info", _Endpoint(service.model_info), methods=["GET"]),
+            Route("/invocations", _Endpoint(service.invocations), methods=["POST"]),
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class _Endpoint:
+    """The ASGI application of one handler.
+
+    An application of Starlette's would wrap it in two layers of middleware, which
+    take a quarter of what a request costs beside its image.
+    """
+
+    handler: Callable[[Request], Coroutine[Any, Any, Response]]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        try:
+            response = await self.handler(Request(scope, receive))
+        except HTTPException as error:
+            response = _respond({"detail": error.detail}, error.status_code)
+        await response(scope, receive, send)
 
 
 async def _wait_for_leaving(request: Request) -> None:
     """Wait until the client of a request, whose body has been read, is gone."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-async def _respond_to_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return _respond({"detail": error.detail}, error.status_code, error.headers)
 
 
 def _refuse_bad_images(predictions: Sequence[Prediction]) -> None:
@@ -152,5 +167,5 @@ def _refuse_bad_images(predictions: Sequence[Prediction]) -> None:
             raise HTTPException(400, f"{which} cannot be classified: {prediction.error}.")
 
 
-def _respond(content: Any, status: int = 200, headers: Any = None) -> Response:
-    return Response(json.dumps(content), status, headers, "application/json")
+def _respond(content: Any, status: int = 200) -> Response:
+    return Response(json.dumps(content), status, media_type="application/json")

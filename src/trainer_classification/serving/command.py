@@ -45,7 +45,7 @@ def run_server(config: ServeConfig) -> None:
         def announce() -> None:
             log(f"Serving {_describe(model)} at {url_of(listener)}")
 
-        batcher = Batcher(classify, config.max_batch)
+        batcher = Batcher(classify, config.max_batch or _choose_max_batch(predictor))
         limits = RequestLimits(config.max_body * _BYTES_PER_MB, config.max_waiting)
         try:
             serve(build_app(Service(model, batcher, limits)), listener, announce)
@@ -56,6 +56,12 @@ def run_server(config: ServeConfig) -> None:
 def _choose_host(config: ServeConfig) -> str:
     """Return the address to listen at: that of a container has to be reached from outside."""
     return config.host or (_EVERYWHERE if in_cloud() else _THIS_MACHINE)
+
+
+def _choose_max_batch(predictor: Predictor) -> int:
+    """Return what fills the predictor's threads on a CPU, or a GPU: while it is classified, others arrive."""
+    threads = predictor.threads if predictor.device.type == "cpu" else 1
+    return predictor.batch_size * threads
 
 
 def _warm_up(predictor: Predictor) -> None:

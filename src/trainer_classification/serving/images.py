@@ -9,6 +9,7 @@ from typing import Any
 
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 from starlette.types import Message
 
@@ -67,11 +68,14 @@ def _bound_body(request: Request, max_bytes: int) -> Request:
 
 
 async def _read_files(request: Request) -> list[bytes]:
-    async with request.form(max_files=MAX_IMAGES) as form:
-        files = [part for _, part in form.multi_items() if isinstance(part, UploadFile)]
-        if not files:
-            raise HTTPException(400, "The form holds no file: send one file or several.")
-        return [await file.read() for file in files]
+    try:
+        async with request.form(max_files=MAX_IMAGES) as form:
+            files = [part for _, part in form.multi_items() if isinstance(part, UploadFile)]
+            if not files:
+                raise HTTPException(400, "The form holds no file: send one file or several.")
+            return [await file.read() for file in files]
+    except MultiPartException as error:
+        raise HTTPException(400, f"The form cannot be read: {error.message}") from None
 
 
 def _parse_json(body: bytes) -> tuple[list[bytes], bool]:
