@@ -100,9 +100,12 @@ async def _send_all(server: RunningServer, messages: Sequence[bytes], connection
     """Send every message over one of the connections, and wait for all answers."""
     loop = asyncio.get_running_loop()
     rest = iter(messages)
-    clients = [_Connection(rest, loop.create_future()) for _ in range(connections)]
-    for client in clients:
-        await loop.create_connection(lambda client=client: client, server.host, server.port)
+    clients = []
+    for _ in range(connections):
+        _, client = await loop.create_connection(
+            lambda: _Connection(rest, loop.create_future()), server.host, server.port
+        )
+        clients.append(client)
     for client in clients:
         client.send_next()
     await asyncio.gather(*(client.finished for client in clients))
