@@ -233,3 +233,22 @@ class ExportBenchConfig:
 
     def __post_init__(self) -> None:
         check(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeBenchConfig:
+    """Measure the requests a second of serve.py, and of handlers that predict one by one, in turns."""
+
+    samples: Annotated[
+        str,
+        Option("Bundled samples, separated by commas: mnist, cifar100, caltech-101.", "Data"),
+    ] = "mnist,cifar100,caltech-101"
+    connections: Annotated[int, Option("Connections of the client.", "Run", 1, 10_000)] = 64
+    requests: Annotated[int, Option("Requests of a turn.", "Run", 1)] = 1000
+    turns: TurnsOption = 7
+    scratch: ScratchOption = ".data/bench"
+    json: JsonOption = ""
+    markdown: MarkdownOption = ""
+
+    def __post_init__(self) -> None:
+        check(self)

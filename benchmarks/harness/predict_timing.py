@@ -23,14 +23,15 @@ from trainer_classification.inference.predictor import Predictor
 
 BATCH = 32  # of the plain loop
 _SCRIPTS = Path(__file__).parents[2] / "scripts"
+_PHOTOS = _SCRIPTS.parent / "samples/caltech-101"
 
 
-def train_briefly(network: str, image_size: int, folder: Path) -> Path:
-    """Return the folder of a run of two steps on the bundled sample, made where it is not there."""
+def train_briefly(network: str, image_size: int, folder: Path, dataset: Path = _PHOTOS) -> Path:
+    """Return the folder of a run of two steps on a bundled sample, made where it is not there."""
     found = sorted(folder.glob("experiments/*/model/model.pth"))
     if not found:
         options = {
-            "--dataset": str(_SCRIPTS.parent / "samples/caltech-101"),
+            "--dataset": str(dataset),
             "--prepared": str(folder / "prepared"),
             "--output-dir": str(folder),
             "--model": network,

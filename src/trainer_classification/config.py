@@ -867,6 +867,63 @@ class ExportConfig:
         check(self)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ServeConfig:
+    """Serve a trained model over HTTP, by the contract of Hafnia's inference container."""
+
+    when_stopped: ClassVar[str] = "The requests that were accepted have been answered."
+
+    model: NewestModelOption = ""
+    host: Annotated[
+        str,
+        Option(
+            "Address to listen at. Empty: 127.0.0.1, which only this machine reaches; on Training-aaS 0.0.0.0, all "
+            "addresses.",
+            "Network",
+        ),
+    ] = ""
+    port: Annotated[int, Option("Port to listen at. 0: a free one.", "Network", 0, 65535)] = 8080
+    max_body: Annotated[
+        int, Option("Largest body of a request in MB (1,000,000 bytes).", "Network", 1, 1024)
+    ] = 16
+    max_waiting: Annotated[
+        int,
+        Option(
+            "Most requests that are read or wait at the same time; others are answered with 503.",
+            "Network",
+            1,
+            1 << 16,
+        ),
+    ] = 128
+    top_k: Annotated[
+        int, Option("Classes to name for each image, the likeliest first.", "Model", 1, 1000)
+    ] = 1
+    max_batch: Annotated[
+        int,
+        Option(
+            "Most images that are classified at once. 0: 16 for each thread on a CPU, 128 on a GPU.",
+            "Run",
+            0,
+            1 << 16,
+        ),
+    ] = 0
+    workers: Annotated[
+        int,
+        Option(
+            "Threads that decode and classify. 0: one for each CPU.",
+            "Run",
+            at_least=0,
+            at_most=1024,
+        ),
+    ] = 0
+    device: Annotated[
+        Device, Option("Where to classify. auto: the GPU where there is one.", "Run")
+    ] = "auto"
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
 # Config of each script, in the order of the platform's list.
 COMMANDS: dict[str, type[Any]] = {
     "train": TrainConfig,
@@ -875,4 +932,5 @@ COMMANDS: dict[str, type[Any]] = {
     "predict": PredictConfig,
     "explain": ExplainConfig,
     "export": ExportConfig,
+    "serve": ServeConfig,
 }

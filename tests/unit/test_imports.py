@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "src/trainer_classification"
 NAME = "trainer_classification"
 # Files at the top of the package that any other may import.
-BASE = {"options", "environment", "files", "names", "arrays", "console", "stop_signals", "streams"}
+BASE = {"options", "environment", "files", "names", "arrays", "console", "stop_signals", "streams", "extras"}
 # What each part of the package may import, beside itself and BASE. An arrow that is not here points back.
 ALLOWED = {
     "options": set(),
@@ -22,6 +22,7 @@ ALLOWED = {
     "console": set(),
     "stop_signals": set(),
     "streams": set(),
+    "extras": set(),
     "device": set(),
     "config": set(),
     "metrics": set(),
@@ -45,6 +46,7 @@ ALLOWED = {
         *("models", "checkpoint", "outputs", "metrics"),
     },
     "exporting": {"config", "data", "models", "checkpoint", "metrics", "inference"},
+    "serving": {"config", "checkpoint", "inference"},
     "forms": {"config"},
     "option_hints": set(),
     "option_file": set(),
@@ -67,6 +69,9 @@ HEAVY = {
     "cyclopts": {"cli.py"},
     "PIL": {"data/decode.py"},
     "rich": {"preparation/pipeline.py", "preparation/summary.py", "preparation/workers.py"},
+    "starlette": {f"serving/{name}.py" for name in ("app", "images", "server")},
+    "uvicorn": {"serving/server.py"},
+    "python_multipart": set(),
     "onnx": set(),
     "onnxruntime": set(),
     "openvino": set(),

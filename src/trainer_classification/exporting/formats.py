@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import warnings
 from collections.abc import Callable, Mapping
@@ -12,6 +11,8 @@ from typing import Any
 
 import torch
 from torch.export import ExportedProgram
+
+from trainer_classification.extras import import_from_extra
 
 _OPSET = 18  # the exporter's own; newer ones bring nothing that these graphs use
 _INPUT = "images"
@@ -44,12 +45,7 @@ def import_extra(name: str) -> Any:
     Raises:
         ValueError: it is not installed.
     """
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"The package {error.name} is not installed: install this package's extra `export`."
-        ) from None
+    return import_from_extra(name, "export")
 
 
 def write_onnx(program: ExportedProgram, metadata: Metadata, path: Path) -> None:

@@ -69,11 +69,16 @@ class PredictionWriter:
         if prediction.error:
             blanks = [""] * (2 * self._top_k - 2)
             return _csv_text([prediction.source, "", "", prediction.error, *blanks])
-        cells = [prediction.source, prediction.class_name, _rounded(prediction.confidence), ""]
+        cells = [
+            prediction.source,
+            prediction.class_name,
+            round_confidence(prediction.confidence),
+            "",
+        ]
         for name, confidence in zip(
             prediction.classes[1:], prediction.confidences[1:], strict=True
         ):
-            cells += [name, _rounded(confidence)]
+            cells += [name, round_confidence(confidence)]
         return _csv_text(cells)
 
 
@@ -81,7 +86,9 @@ def _json_line(prediction: Prediction) -> str:
     if prediction.error:
         return json.dumps({"path": prediction.source, "error": prediction.error})
     scores = zip(prediction.classes, prediction.confidences, strict=True)
-    top = [{"class": name, "confidence": _rounded(confidence)} for name, confidence in scores]
+    top = [
+        {"class": name, "confidence": round_confidence(confidence)} for name, confidence in scores
+    ]
     return json.dumps({"path": prediction.source} | top[0] | {"top": top})
 
 
@@ -91,7 +98,8 @@ def _csv_text(cells: Sequence[object]) -> str:
     return text.getvalue()
 
 
-def _rounded(confidence: float) -> float:
+def round_confidence(confidence: float) -> float:
+    """Return a probability with the digits that are shown of it."""
     return round(confidence, 6)
 
 

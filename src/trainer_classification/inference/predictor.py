@@ -41,6 +41,8 @@ class Prediction:
             ones the first in the model's order.
         confidences: probability of each, in 0..1.
         error: why the image cannot be classified; "" where it is.
+        width: of the image, upright, in px; 0 where it cannot be decoded.
+        height: of the image, upright, in px; 0 where it cannot be decoded.
         embedding: what the network's last layer saw, float32 [F], if it was asked
             for; else None.
     """
@@ -49,6 +51,8 @@ class Prediction:
     classes: tuple[str, ...] = ()
     confidences: tuple[float, ...] = ()
     error: str = ""
+    width: int = 0
+    height: int = 0
     embedding: Float32 | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -166,9 +170,16 @@ class Predictor:
     def _predict_loaded(self, images: Sequence[LoadedImage], top_k: int) -> list[Prediction]:
         """Return the predictions of images, without their names."""
         features, logits = self._compute(images)
+        rankings = self._rank(logits, top_k)
         return [
-            Prediction("", *ranking, embedding=row if self._embeddings else None)
-            for ranking, row in zip(self._rank(logits, top_k), features, strict=True)
+            Prediction(
+                "",
+                *ranking,
+                image.width,
+                image.height,
+                embedding=row if self._embeddings else None,
+            )
+            for image, ranking, row in zip(images, rankings, features, strict=True)
         ]
 
     def _rank(

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from trainer_classification.checkpoint.load_model import Model
 
     ImageSource: TypeAlias = (
-        str | os.PathLike[str] | Image | np.ndarray[tuple[int, ...], np.dtype[np.generic]]
+        str | os.PathLike[str] | bytes | Image | np.ndarray[tuple[int, ...], np.dtype[np.generic]]
     )
 
 
@@ -97,14 +97,17 @@ class Preprocess:
         size is resized whole to their size.
 
         Args:
-            source: path of a file, or a PIL image, or an array [H, W] or [H, W,
-                C] with 1 to 4 channels: gray, gray with alpha, RGB or RGBA.
+            source: path of a file, or its content, or a PIL image, or an array [H,
+                W] or [H, W, C] with 1 to 4 channels: gray, gray with alpha, RGB or
+                RGBA.
 
         Raises:
             BadImageError: it cannot be read or decoded; the text is the reason.
         """
         if isinstance(source, str | os.PathLike):
-            return self._load_file(os.fspath(source))
+            return self._decode(_read(os.fspath(source)))
+        if isinstance(source, bytes):
+            return self._decode(source)
         pixels = _pixels_of(source, self.gray_shift)
         height, width = pixels.shape[:2]
         prepared = resize_x_first(pixels, self.array_size) if self.resized else self._fit(pixels)
@@ -143,11 +146,7 @@ class Preprocess:
             self.layout,
         )
 
-    def _load_file(self, path: str) -> LoadedImage:
-        try:
-            data = read_file(path)
-        except OSError as error:
-            raise BadImageError(f"cannot be read: {error.strerror or error}") from None
+    def _decode(self, data: bytes) -> LoadedImage:
         info = plain_jpeg(data)
         if self.resized:
             image = decode_for_resize(info, data, self.gray_shift)
@@ -169,6 +168,13 @@ class Preprocess:
             (self.array_size, self.array_size), Image.Resampling.BILINEAR
         )
         return np.asarray(image).reshape(self.array_size, self.array_size, -1)
+
+
+def _read(path: str) -> bytes:
+    try:
+        return read_file(path)
+    except OSError as error:
+        raise BadImageError(f"cannot be read: {error.strerror or error}") from None
 
 
 def match_channels(pixels: Uint8, channels: int) -> Uint8:
