@@ -523,12 +523,15 @@ class TrainConfig:
     best_by: Annotated[
         Literal["accuracy", "balanced", "f1", "loss"],
         Option(
-            "What decides on validation which epoch is kept. balanced (accuracy) and f1 (macro) suit classes of "
-            "different sizes.",
+            "Which epoch is kept, by validation. balanced and f1 (macro) suit classes of different sizes.",
             "Run",
         ),
     ] = "accuracy"
     output_dir: Annotated[str, Option("Folder of the experiments. Empty: .data.", "Run")] = ""
+    report_images: Annotated[
+        Literal["auto", "on", "off"],
+        Option("Images in report.html. auto: not in the cloud.", "Run"),
+    ] = "auto"
     log_interval: Annotated[
         int,
         Option("Steps between updates of the live line. 0: about one a second.", "Run", at_least=0),
@@ -790,6 +793,19 @@ class ExportConfig:
 
 
 # Config of each script, in the order of the platform's list.
+@dataclass(frozen=True, kw_only=True)
+class RunsConfig:
+    """List the runs of a folder: dataset, network, accuracy on test with its 95 % interval, seconds, folder."""
+
+    output_dir: Annotated[
+        str, Option("Folder of the experiments, as of train.py. Empty: .data.", "Runs")
+    ] = ""
+    csv: Annotated[bool, Option("Print CSV instead of a table.", "Runs")] = False
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
 COMMANDS: dict[str, type[Any]] = {
     "train": TrainConfig,
     "prepare": PrepareConfig,
@@ -797,4 +813,5 @@ COMMANDS: dict[str, type[Any]] = {
     "predict": PredictConfig,
     "explain": ExplainConfig,
     "export": ExportConfig,
+    "runs": RunsConfig,
 }

@@ -1,10 +1,12 @@
-"""Write the metrics of each class and the confusion matrix as CSV files."""
+"""Write the metrics of each class, the confusion matrix, and likely wrong labels as CSV files."""
 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from trainer_classification.arrays import Int64
@@ -15,6 +17,29 @@ CLASS_COLUMNS = (
     *("class", "support", "predicted", "accuracy", "precision", "recall", "f1"),
     *("recall_low", "recall_high"),
 )
+
+
+@dataclass(frozen=True)
+class LabelError:
+    """An image whose label is likely wrong.
+
+    Attributes:
+        split: of the image.
+        index: its sample number in the split.
+        file: its original file, relative to the dataset's folder; "": not told.
+        label: its class.
+        suggested: the class that the model gives.
+        confidence: of the model in it.
+        label_probability: that the model gives to the label.
+    """
+
+    split: str
+    index: int
+    file: str
+    label: str
+    suggested: str
+    confidence: float
+    label_probability: float
 
 
 def class_rows(confusion: Int64, class_names: Sequence[str]) -> list[dict[str, str | int | float]]:
@@ -66,6 +91,12 @@ def write_confusion(path: Path, confusion: Int64, class_names: Sequence[str]) ->
     """
     rows = ([name, *counts] for name, counts in zip(class_names, confusion.tolist(), strict=False))
     return _write_csv(path, ("class", *class_names), rows)
+
+
+def write_label_errors(path: Path, errors: Iterable[LabelError]) -> Path:
+    """Write one line for each image, in the order given."""
+    columns = [field.name for field in dataclasses.fields(LabelError)]
+    return _write_csv(path, columns, map(dataclasses.astuple, errors))
 
 
 def _write_csv(path: Path, header: Iterable[object], rows: Iterable[Iterable[object]]) -> Path:
