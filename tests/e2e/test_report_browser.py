@@ -1,15 +1,11 @@
 """The report of a run in a real browser: nothing on its console, nothing wider than the screen, tables that sort."""
 
-import base64
 import csv
-import hashlib
-import html
-import json
 import re
 
 import pytest
 
-from browser import NAMES, Browser, find_browser
+from browser import NAMES, Browser, add_script, find_browser
 from helpers import encoded, noise, write_dataset
 from runner import Runner
 
@@ -25,10 +21,7 @@ const found = {width: innerWidth, content: document.documentElement.scrollWidth,
 click(0); found.up = column(0);
 click(0); found.down = column(0);
 click(2); found.numbers = column(2).map((text) => Number(text.replace(",", "")));
-const output = document.createElement("pre");
-output.id = "measured";
-output.textContent = JSON.stringify(found);
-document.body.append(output);
+send(found);
 """
 CLASSES = ["a", "b", "<img src=x onerror=alert(1)>", "long " * 20]
 
@@ -56,17 +49,6 @@ def browser(tmp_path):
     return Browser(find_browser(), tmp_path)
 
 
-def add_script(page, script, allowed):
-    """Return the page with a script at its end, which its policy allows or not."""
-    text = page.read_text(encoding="utf-8")
-    source = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    if allowed:
-        text = text.replace("script-src &#39;", f"script-src &#39;sha256-{source}&#39; &#39;", 1)
-    changed = page.with_name("with-script.html")
-    changed.write_text(text.replace("</body>", f"<script>{script}</script></body>"), encoding="utf-8")
-    return changed
-
-
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("dark", [False, True])
 def test_nothing_is_wrong_in_any_size_and_color(folder, browser, width, dark):
@@ -74,10 +56,10 @@ def test_nothing_is_wrong_in_any_size_and_color(folder, browser, width, dark):
     assert page.stat().st_size < 3_000_000
     assert browser.open(page, width, dark=dark).console == []
 
-    visit = browser.open(add_script(page, MEASURE, allowed=True), width, dark=dark)
+    measured = add_script(page, browser.folder / "measured.html", MEASURE, allowed=True)
+    visit = browser.open(measured, width, dark=dark)
     assert visit.console == []
-    measured = re.search(r'<pre id="measured">(.*?)</pre>', visit.elements, re.DOTALL)[1]
-    found = json.loads(html.unescape(measured))
+    found = visit.found
     assert found["width"] == width
     assert found["content"] == width
     brightness = [sum(map(int, re.findall(r"\d+", found[name])[:3])) for name in ("ground", "text")]
@@ -88,8 +70,9 @@ def test_nothing_is_wrong_in_any_size_and_color(folder, browser, width, dark):
 
 
 def test_a_script_that_it_did_not_bring_does_not_run(folder, browser):
-    visit = browser.open(add_script(folder / "report.html", 'document.body.id = "changed"', allowed=False), 1280)
-    assert 'id="changed"' not in visit.elements
+    page = add_script(folder / "report.html", browser.folder / "foreign.html", "send(1)", allowed=False)
+    visit = browser.open(page, 1280)
+    assert visit.found is None
     assert "Content Security Policy" in "".join(visit.console)
 
 
@@ -109,7 +92,7 @@ def test_images_are_shown_and_likely_wrong_labels_are_listed(folder):
 
 
 def test_without_images_no_picture_and_no_file_name_is_in_it(tmp_path, folder):
-    runner = Runner(tmp_path, folder.parents[2] / "tiny")
+    runner = Runner(tmp_path, folder.parents[3] / "tiny")
     runner("--epochs", "1", "--report-images", "off")
     (found,) = runner.experiments
     page = (found / "data/report.html").read_text(encoding="utf-8")

@@ -14,7 +14,7 @@ MAX_SIDE = 350  # points; with more classes several share one
 _LEVELS = 7  # of opacity, for right and for wrong
 _RIGHT = (37, 99, 235)
 _WRONG = (234, 88, 12)
-_FAINTEST = 70  # of 255, so that a single mistake is seen
+_FAINTEST = 140  # of 255, so that a single mistake is seen
 
 
 def draw_confusion(confusion: ConfusionPairs) -> tuple[str, int]:

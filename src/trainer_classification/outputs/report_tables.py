@@ -115,8 +115,9 @@ def confused_pairs(confusion: ConfusionPairs, class_names: Sequence[str]) -> lis
     support = confusion.measure_classes().support
     pairs = []
     for label, prediction, count in confusion.mistakes():
-        names = (one_line(class_names[index], _LONGEST_NAME) for index in (label, prediction))
-        pairs.append(Pair(*names, count, count / int(support[label])))
+        true = one_line(class_names[label], _LONGEST_NAME)
+        predicted = one_line(class_names[prediction], _LONGEST_NAME)
+        pairs.append(Pair(true, predicted, count, count / int(support[label])))
         if len(pairs) == _MAX_PAIRS:
             break
 

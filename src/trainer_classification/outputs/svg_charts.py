@@ -19,7 +19,7 @@ Point = tuple[float, float]
 _WIDTH = 360  # units of a chart, about as many px on a phone
 _HEIGHT = 220
 _LEFT = 46
-_RIGHT = 12
+_RIGHT = 18
 _TOP = 26
 _BOTTOM = 36
 _MAX_POINTS = 300  # of a line; more cannot be told apart
@@ -107,8 +107,8 @@ def draw_reliability(before: ReliabilityBins, after: ReliabilityBins | None) -> 
                 f"{count:,} images, confidence {x:.1%}, right {y:.1%}</title></circle>"
             )
 
-    names = ["without temperature"] if after is None else ["without temperature", "with it"]
-    return _svg("accuracy by confidence", [*marks, *_legend([*curves], names)])
+    names = ["as trained"] if after is None else ["as trained", "with temperature"]
+    return _svg("accuracy", [*marks, *_legend([*curves], names)])
 
 
 def draw_bars(names: Sequence[str], values: Sequence[int]) -> str:

@@ -232,17 +232,23 @@ def _read_training_batch(setup: Setup, state: State) -> tuple[list[Uint8], Int64
         text = "Images from all over the training split. The network is frozen and saw each once, without augmentation."
         return images, labels[rows], text
 
+    return _read_augmented_batch(setup, state)
+
+
+def _read_augmented_batch(setup: Setup, state: State) -> tuple[list[Uint8], Int64, str]:
+    """Return the first images of the last epoch as the network saw them, as `_read_training_batch` does."""
     epoch = max(0, state.epoch - 1)
     with setup.open_whole_training(_BATCH) as loader:
         batch = next(loader.epoch(epoch))
-        shown = batch.images[: batch.count].clone()
+        images = batch.images[: batch.count].clone()
         labels = batch.labels[: batch.count].clone()
     mixing = setup.step.mixing
     text = f"The first images of epoch {epoch + 1}, augmented."
     if mixing.mixup > 0 or mixing.cutmix > 0:
         text = f"The first images of epoch {epoch + 1}, augmented and mixed with each other."
         # Mixing is linear, so it may be shown on pixels that are not normalized.
-        mixed, _ = mixing(shown.permute(0, 3, 1, 2).float(), labels, max(0, state.steps_before - 1))
-        shown = mixed.permute(0, 2, 3, 1).round().clamp(0, 255).to(torch.uint8)
+        pixels = images.permute(0, 3, 1, 2).float()
+        mixed, _ = mixing(pixels, labels, max(0, state.steps_before - 1))
+        images = mixed.permute(0, 2, 3, 1).round().clamp(0, 255).to(torch.uint8)
 
-    return [*shown.cpu().numpy()], labels.cpu().numpy(), text
+    return [*images.cpu().numpy()], labels.cpu().numpy(), text
