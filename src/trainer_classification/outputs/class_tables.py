@@ -12,6 +12,9 @@ from pathlib import Path
 from trainer_classification.arrays import Int64
 from trainer_classification.files import write_atomically
 from trainer_classification.metrics.classification import measure_classes, wilson_interval
+from trainer_classification.metrics.confusion_pairs import ConfusionPairs
+
+_MAX_COLUMNS = 1000  # of a confusion matrix that is written as one
 
 CLASS_COLUMNS = (
     *("class", "support", "predicted", "accuracy", "precision", "recall", "f1"),
@@ -84,11 +87,19 @@ def write_class_table(path: Path, confusion: Int64, class_names: Sequence[str]) 
 def write_confusion(path: Path, confusion: Int64, class_names: Sequence[str]) -> Path:
     """Write the confusion matrix: a line for each true class, a column for each predicted one.
 
+    With more than 1,000 classes, whose matrix nobody opens and 21,841 of which
+    would be a gigabyte, it is a line for each pair that occurs.
+
     Args:
         path: of the file.
         confusion: int64 [K, C].
         class_names: C names, of the columns; the first K are those of the rows.
     """
+    if len(class_names) > _MAX_COLUMNS:
+        pairs = ConfusionPairs.from_matrix(confusion)
+        cells = zip(pairs.labels, pairs.predictions, pairs.counts, strict=True)
+        lines = ([class_names[row], class_names[column], count] for row, column, count in cells)
+        return _write_csv(path, ("class", "predicted", "images"), lines)
     rows = ([name, *counts] for name, counts in zip(class_names, confusion.tolist(), strict=False))
     return _write_csv(path, ("class", *class_names), rows)
 

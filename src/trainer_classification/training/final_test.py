@@ -37,16 +37,7 @@ from trainer_classification.training.unlabeled import predict_unlabeled
 
 def finish_run(setup: Setup, state: State) -> dict[str, Any]:
     """Test the best weights once, on all ranks, write model, summary, metrics and report, and return the summary."""
-    best = setup.tracker.checkpoint_dir / "best.pth"
-    if (
-        not best.is_file()
-    ):  # the last checkpoint of a finished training was copied without its best weights
-        _check_last_loss(setup, state)
-        save_model(setup, state, best)
-    tensors, meta = setup.world.broadcast_object(lambda: checkpoint.load(best))
-    check_weights(setup, tensors["model"])
-    log(describe_choice(state.history, meta.progress.epoch, setup.config.best_by))
-    setup.step.kept_model.load_state_dict(tensors["model"])
+    best_epoch = _load_best(setup, state)
     temperature = None
     readers = ""
     judged: list[ImageScores] = []
@@ -55,27 +46,55 @@ def finish_run(setup: Setup, state: State) -> dict[str, Any]:
         readers = archive.describe_readers(save_final(setup, state, temperature))
 
     tested = _test(setup, "none")
-    summary = build_summary(setup, state, meta.progress.epoch, tested)
+    summary = build_summary(setup, state, best_epoch, tested)
     views = setup.config.tta
     if views != "none" and tested is not None:
         summary |= _test_views(setup, views)
     if setup.world.main:
         scores = _score_test(setup, temperature)
-        judged = [*judged, *([] if scores is None else [scores])]
         summary |= measure_calibration(scores, temperature)
         summary |= {
             "archive_readers": readers,
             "model_id": model_id(setup.step.kept_model.state_dict()),
         }
-        configuration = describe_configuration(setup)
-        if tested is not None:
-            _write_test(setup, tested)
-        predict_unlabeled(setup, temperature, summary["model_id"])
-        make_report = partial(write_run_report, setup, state, summary, tested, judged)
-        write_outputs(
-            setup.tracker, setup.manifest, configuration, state.history, summary, make_report
-        )
+        _write_all(setup, state, summary, tested, [*judged, *filter(None, [scores])])
     return summary
+
+
+def _load_best(setup: Setup, state: State) -> int:
+    """Give the kept model the best weights, on all ranks, and return the number of their epoch."""
+    best = setup.tracker.checkpoint_dir / "best.pth"
+    # The last checkpoint of a finished training may have been copied without it.
+    if not best.is_file():
+        _check_last_loss(setup, state)
+        save_model(setup, state, best)
+    tensors, meta = setup.world.broadcast_object(lambda: checkpoint.load(best))
+    check_weights(setup, tensors["model"])
+    log(describe_choice(state.history, meta.progress.epoch, setup.config.best_by))
+    setup.step.kept_model.load_state_dict(tensors["model"])
+
+    return int(meta.progress.epoch)
+
+
+def _write_all(
+    setup: Setup,
+    state: State,
+    summary: dict[str, Any],
+    tested: Evaluation | None,
+    judged: list[ImageScores],
+) -> None:
+    """Write what the run leaves beside its model, as `write_run_report` takes it."""
+    if tested is not None:
+        _write_test(setup, tested)
+    predict_unlabeled(setup, summary["temperature"], summary["model_id"])
+    write_outputs(
+        setup.tracker,
+        setup.manifest,
+        describe_configuration(setup),
+        state.history,
+        summary,
+        partial(write_run_report, setup, state, summary, tested, judged),
+    )
 
 
 def _judge_validation(setup: Setup, state: State) -> tuple[float | None, list[ImageScores]]:
