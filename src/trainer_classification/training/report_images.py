@@ -80,6 +80,8 @@ def collect_galleries(setup: Setup, state: State, judged: list[ImageScores]) -> 
 
 def _show_mistakes(setup: Setup, thumbnails: Thumbnails, entries: list[_Entry]) -> Gallery:
     text = "Test images that are classified wrong, with the highest confidence."
+    if any(entry.note for entry in entries):
+        text += " Of those marked with label?, the label is likely wrong."
     neighbors = find_neighbors(setup, "test", [entry.row for entry in entries])
     if neighbors is not None:
         text += " Below each, the training images that the frozen network sees as most alike."
