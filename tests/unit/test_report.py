@@ -201,7 +201,14 @@ def test_the_page_is_whole_and_escapes_names(confusion):
 
 @pytest.mark.parametrize(
     "name",
-    ["$x$ \\frac", "a" * 10_000, "two\nlines \x1b[31m", "caf\udce9", '"><img src=x onerror=alert(1)>', "</script>"],
+    [
+        "$x$ \\frac",
+        "a" * 10_000,
+        "two\nlines \x1b[31m",
+        "caf\udce9",
+        '"><img src=x onerror=alert(1)>',
+        "</script><img src=x onerror=alert(1)>",
+    ],
 )
 @pytest.mark.parametrize("count", [3, 40])
 def test_a_class_of_any_name_is_shown_as_text(name, count):
