@@ -572,7 +572,7 @@ class TrainConfig:
     best_by: Annotated[
         Literal["accuracy", "balanced", "f1", "loss"],
         Option(
-            "What decides on validation which epoch is kept. balanced (accuracy) and f1 (macro) suit uneven classes.",
+            "Which epoch is kept, by validation. balanced and f1 (macro) suit classes of different sizes.",
             "Run",
         ),
     ] = "accuracy"
@@ -591,6 +591,10 @@ class TrainConfig:
         Literal["hafnia", "tensorboard", "csv"],
         Option("Where metrics go beside Hafnia.", "Run"),
     ] = "hafnia"
+    report_images: Annotated[
+        Literal["auto", "on", "off"],
+        Option("Images in report.html. auto: not in the cloud.", "Run"),
+    ] = "auto"
     log_interval: Annotated[
         int,
         Option("Steps between updates of the live line. 0: about one a second.", "Run", at_least=0),
@@ -924,6 +928,19 @@ class ServeConfig:
         check(self)
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunsConfig:
+    """List the runs of a folder: dataset, network, accuracy on test with its 95 % interval, seconds, folder."""
+
+    output_dir: Annotated[
+        str, Option("Folder of the experiments, as of train.py. Empty: .data.", "Runs")
+    ] = ""
+    csv: Annotated[bool, Option("Print CSV instead of a table.", "Runs")] = False
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
 # Config of each script, in the order of the platform's list.
 COMMANDS: dict[str, type[Any]] = {
     "train": TrainConfig,
@@ -933,4 +950,5 @@ COMMANDS: dict[str, type[Any]] = {
     "explain": ExplainConfig,
     "export": ExportConfig,
     "serve": ServeConfig,
+    "runs": RunsConfig,
 }

@@ -230,6 +230,9 @@ def test_a_sample_of_the_platform_trains_though_most_classes_lack_images_in_most
     assert "classes have no image" in errors
     summary = json.loads((cloud.artifacts / "summary.json").read_text())
     assert 0 <= summary["accuracy_test"] <= 1
+    page = (cloud.artifacts / "report.html").read_text(encoding="utf-8")
+    assert "<figure>" not in page
+    assert "(--report-images auto, in the cloud)" in page
 
 
 def test_with_other_tasks_beside_it_the_one_to_train_is_chosen(cloud, tmp_path):

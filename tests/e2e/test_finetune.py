@@ -131,3 +131,23 @@ def test_a_finished_run_can_be_resumed_and_says_the_same(work, log):
 def test_options_that_a_frozen_backbone_ignores_are_named(work, log):
     found = train(work, "--freeze", "backbone", "--mixup", "0.2")
     assert "Note: --mixup has no effect: only the head is trained" in found
+
+
+def test_its_report_shows_training_images_that_are_like_a_mistake(tmp_path):
+    """Every fifth image lies with the wrong class, so that some of test do."""
+    for number in range(60):
+        is_red = number % 2 == 1
+        place = tmp_path / "photos" / "ab"[is_red != (number % 5 == 0)]
+        place.mkdir(parents=True, exist_ok=True)
+        pixels = photograph(number, 110, 130)
+        pixels[..., 0 if is_red else 2] //= 4
+        (place / f"{number}.jpg").write_bytes(encoded(pixels, "JPEG"))
+    errors = train(tmp_path)
+
+    assert "No report" not in errors
+    (run,) = runs(tmp_path)
+    page = (run / "data/report.html").read_text(encoding="utf-8")
+    assert "the training images that the frozen network sees as most alike" in page
+    mistakes = page.count('<div class="near">')
+    assert mistakes > 0
+    assert page.count("<span><img") == 3 * mistakes

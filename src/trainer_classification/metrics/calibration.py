@@ -110,10 +110,44 @@ def calibration_error(confidences: Float64, correct: Bool, bins: int = BINS) -> 
     """
     if not len(confidences):
         return math.nan
-    index = np.clip(np.ceil(confidences * bins).astype(np.int64) - 1, 0, bins - 1)
-    gaps = np.bincount(index, weights=correct - confidences, minlength=bins)
+    found = bin_confidences(confidences, correct, bins)
+    gaps = np.abs(found.confidences - found.accuracies)
 
-    return float(np.abs(gaps).sum()) / len(confidences)
+    return float(np.nansum(found.counts * gaps)) / len(confidences)
+
+
+@dataclass(frozen=True)
+class ReliabilityBins:
+    """Images in M bins of equal width by the confidence in their predicted class, the lowest first.
+
+    Attributes:
+        counts: int64 [M], images.
+        confidences: float64 [M], their mean confidence; NaN without images.
+        accuracies: float64 [M], share of them that is right; NaN without images.
+    """
+
+    counts: Int64
+    confidences: Float64
+    accuracies: Float64
+
+
+def bin_confidences(confidences: Float64, correct: Bool, bins: int = BINS) -> ReliabilityBins:
+    """Sort images into bins by their confidence, as `calibration_error` does.
+
+    Args:
+        confidences: float64 [N], of 0 to 1, of the predicted classes.
+        correct: bool [N], True where the prediction is right.
+        bins: M, of equal width.
+    """
+    index = np.clip(np.ceil(confidences * bins).astype(np.int64) - 1, 0, bins - 1)
+    counts = np.bincount(index, minlength=bins)
+    filled = np.where(counts > 0, counts, np.nan)
+
+    return ReliabilityBins(
+        counts.astype(np.int64),
+        np.bincount(index, weights=confidences, minlength=bins) / filled,
+        np.bincount(index, weights=correct, minlength=bins) / filled,
+    )
 
 
 def fit_temperature(

@@ -94,11 +94,22 @@ def measure_classes(confusion: Int64) -> ClassMetrics:
         confusion: int64 [K, C] of `count_confusion`.
     """
     num_classes = len(confusion)
-    support = confusion.sum(axis=1)
-    predicted = confusion.sum(axis=0)[:num_classes]
-    correct = confusion.diagonal().copy()
+
+    return measure_counts(
+        confusion.sum(axis=1), confusion.sum(axis=0)[:num_classes], confusion.diagonal().copy()
+    )
+
+
+def measure_counts(support: Int64, predicted: Int64, correct: Int64) -> ClassMetrics:
+    """Compute the metrics of each class from its counts.
+
+    Args:
+        support: int64 [K], images of the class; their sum is the number of images.
+        predicted: int64 [K], images for which the class was predicted.
+        correct: int64 [K], images of the class for which it was predicted.
+    """
     wrong_for_class = support + predicted - 2 * correct
-    total = np.full(num_classes, confusion.sum())
+    total = np.full(len(support), support.sum())
 
     return ClassMetrics(
         support=support,

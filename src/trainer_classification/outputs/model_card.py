@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from trainer_classification.console import log
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.names import escape_markdown
-from trainer_classification.outputs.report import write_report
 from trainer_classification.outputs.summary import write_metrics, write_summary
 from trainer_classification.outputs.tracking import Tracker
 from trainer_classification.plan import describe_view
@@ -46,7 +47,7 @@ def write_outputs(
     configuration: dict[str, Any],
     history: list[dict[str, Any]],
     summary: dict[str, Any],
-    tested: Any,
+    make_report: Callable[[], Path],
 ) -> None:
     """Write the results of a run, the summary last, and log where they are.
 
@@ -56,7 +57,7 @@ def write_outputs(
         configuration: options and recipe.
         history: one row for each epoch.
         summary: of the run.
-        tested: the Evaluation on test, or None.
+        make_report: writes the report, and returns its path.
     """
     write_metrics(tracker.artifact_dir, history)
     _write_card(tracker, manifest, configuration, summary)
@@ -64,8 +65,7 @@ def write_outputs(
         if summary[name] is not None:
             tracker.metric(name, summary[name])
 
-    confusion = None if tested is None else tested.confusion
-    _write_report(tracker, manifest, configuration, history, summary, confusion)
+    _write_report(make_report)
     write_summary(tracker.artifact_dir, summary)
 
     accuracy = "no test split"
@@ -96,12 +96,9 @@ def _write_card(
     (tracker.model_dir / "README.md").write_text(_CARD.format(**shown), encoding="utf-8")
 
 
-def _write_report(tracker: Tracker, *content: Any) -> None:
+def _write_report(make_report: Callable[[], Path]) -> None:
     """Write the report. A run does not fail without it."""
     try:
-        path = write_report(tracker.artifact_dir, *content)
-        log(f"Report: {path}")
-    except (
-        Exception
-    ) as error:  # matplotlib or jinja2 may be missing, or unable to show a class name
+        log(f"Report: {make_report()}")
+    except Exception as error:  # jinja2 or Pillow may be missing, or an image be damaged
         log(f"No report ({type(error).__name__}: {error}).")

@@ -1,246 +1,295 @@
-"""Write `report.html`: one self-contained page that explains a run.
+"""Write `report.html`: one self-contained page that explains a run to others.
 
-It shows no image of the dataset.
+The page needs no network, and its content security policy allows only the style
+and the script that it brings. Whatever comes from a dataset is escaped text.
 """
 
 from __future__ import annotations
 
 import base64
-import importlib
-import io
-from contextlib import suppress
+import hashlib
+import json
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from trainer_classification.arrays import Int64
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.files import write_atomically
+from trainer_classification.metrics.calibration import ReliabilityBins
 from trainer_classification.metrics.classification import wilson_interval
+from trainer_classification.metrics.confusion_pairs import ConfusionPairs
 from trainer_classification.names import one_line
+from trainer_classification.outputs import report_tables, svg_charts
+from trainer_classification.outputs.confusion_picture import draw_confusion
+from trainer_classification.outputs.svg_charts import Line
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-_MAX_PAIRS = 10  # confused pairs on the page
-_MAX_NAMED_CLASSES = 30  # with more classes the confusion matrix has no names
-_LONGEST_LABEL = 30  # characters of a class name beside the confusion matrix
-_SPLIT_COLORS = {"train": "#2563eb", "validation": "#d97706"}
+_PARTS = Path(__file__).parent / "report_page"
+_MAX_PICTURE_CLASSES = 1000  # with more, nobody can see a cell of the matrix
+_MAX_NAMED_BARS = 30
+_DATA_LIMITS = 0.1  # fraction of the training in which the device waits for data, from which it is worth a word
 
 
 @dataclass(frozen=True)
-class ClassRow:
-    """Results of a class on test.
+class Neighbor:
+    """A training image that the network sees as alike.
 
     Attributes:
-        name: of the class.
-        train: number of training images.
-        test: number of test images.
-        accuracy: fraction of the test images that are classified correctly.
-        low: lower end of the accuracy's 95 % interval.
-        high: upper end of it.
+        picture: data URI.
+        label: its class.
     """
 
-    name: str
-    train: int
-    test: int
-    accuracy: float
-    low: float
-    high: float
+    picture: str
+    label: str
 
 
-def class_rows(manifest: Manifest, confusion: Int64) -> list[ClassRow]:
-    """Return the classes that have test images, the worst first.
+@dataclass(frozen=True)
+class ShownImage:
+    """An image in the report.
 
-    Args:
-        manifest: of the dataset.
-        confusion: int64 [K, K], rows are the true classes.
+    Attributes:
+        picture: data URI.
+        label: its class.
+        predicted: the class that the model gives; "": not shown.
+        confidence: of the model in it.
+        note: a few words more.
+        neighbors: the nearest training images.
     """
-    train_counts = manifest.splits["train"].per_class
-    rows = []
-    for index, name in enumerate(manifest.class_names):
-        count = int(confusion[index].sum())
-        right = int(confusion[index, index])
-        if count > 0:
-            low, high = wilson_interval(right, count)
-            rows.append(
-                ClassRow(one_line(name), train_counts[index], count, right / count, low, high)
-            )
 
-    return sorted(rows, key=lambda row: (row.accuracy, -row.test))
+    picture: str
+    label: str
+    predicted: str = ""
+    confidence: float = 0.0
+    note: str = ""
+    neighbors: tuple[Neighbor, ...] = ()
 
 
-def confused_pairs(manifest: Manifest, confusion: Int64) -> list[tuple[str, str, int]]:
-    """Return (true class, predicted class, count), the most frequent mistakes first.
+@dataclass(frozen=True)
+class Gallery:
+    """Images under a heading.
 
-    Args:
-        manifest: of the dataset.
-        confusion: int64 [K, K], rows are the true classes.
+    Attributes:
+        title: the heading.
+        text: what they are, in a sentence or two.
+        images: in the order they are shown.
     """
-    mistakes = confusion * ~np.eye(len(confusion), dtype=bool)
-    order = np.argsort(mistakes, axis=None, kind="stable")[::-1][:_MAX_PAIRS]
-    names = manifest.class_names
-    pairs = []
-    for row, column in zip(*np.unravel_index(order, mistakes.shape), strict=True):
-        count = int(mistakes[row, column])
-        if count > 0:
-            pairs.append((one_line(names[row]), one_line(names[column]), count))
 
-    return pairs
+    title: str
+    text: str
+    images: tuple[ShownImage, ...]
 
 
-def load_matplotlib() -> None:
-    """Start to import what draws the pictures, in a thread beside other work."""
+@dataclass(frozen=True)
+class ReportContent:
+    """What a report is made of.
 
-    def load() -> None:
-        with suppress(ImportError):  # `write_report` says so
-            importlib.import_module("matplotlib.backends.backend_agg")
-
-    Thread(target=load, daemon=True).start()
-
-
-def write_report(
-    folder: Path,
-    manifest: Manifest,
-    configuration: dict[str, Any],
-    history: list[dict[str, Any]],
-    summary: dict[str, Any],
-    confusion: Int64 | None,
-) -> Path:
-    """Write report.html, curves.png and, if there was a test, confusion.png.
-
-    Args:
-        folder: where to write them.
+    Attributes:
         manifest: of the dataset.
         configuration: options and recipe.
         history: one row for each epoch, as in metrics.jsonl.
         summary: as in summary.json.
-        confusion: int64 [K, K], rows are the true classes; None without a test
-            split.
-
-    Returns:
-        Path of report.html.
+        confusion: of the test split; None without one.
+        reliability: of the test images without and with the temperature; None
+            where they were not measured.
+        galleries: of images; empty where they are left out.
+        label_errors: number of images whose label is likely wrong, which
+            likely_wrong_labels.csv lists; None where it was not written.
+        no_images: why there are no images, in a sentence; "" where there are.
     """
+
+    manifest: Manifest
+    configuration: dict[str, Any]
+    history: list[dict[str, Any]]
+    summary: dict[str, Any]
+    confusion: ConfusionPairs | None = None
+    reliability: tuple[ReliabilityBins, ReliabilityBins | None] | None = None
+    galleries: tuple[Gallery, ...] = ()
+    label_errors: int | None = None
+    no_images: str = ""
+
+
+def write_report(folder: Path, content: ReportContent) -> Path:
+    """Write report.html, and return its path."""
+    return write_atomically(folder / "report.html", render_report(content))
+
+
+def render_report(content: ReportContent) -> str:
+    """Return the page."""
     from jinja2 import Environment
 
-    pictures = {"curves": _save_picture(_plot_curves(history), folder / "curves.png")}
-    classes: list[ClassRow] = []
-    pairs: list[tuple[str, str, int]] = []
-    if confusion is not None:
-        figure = _plot_confusion(manifest, confusion)
-        pictures["confusion"] = _save_picture(figure, folder / "confusion.png")
-        classes = class_rows(manifest, confusion)
-        pairs = confused_pairs(manifest, confusion)
-
-    environment = Environment(autoescape=True)
+    style = (_PARTS / "page.css").read_text(encoding="utf-8")
+    script = (_PARTS / "page.js").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["percent"] = _format_percent
-    page = environment.from_string(_PAGE).render(
-        manifest=manifest,
-        configuration=configuration,
-        summary=summary,
-        pictures=pictures,
-        classes=classes,
-        pairs=pairs,
+    environment.filters["name"] = one_line
+    template = environment.from_string((_PARTS / "page.html").read_text(encoding="utf-8"))
+
+    return template.render(
+        content=content,
+        manifest=content.manifest,
+        summary=content.summary,
+        style=style,
+        script=script,
+        policy=_describe_policy(style, script),
+        interval=_test_interval(content.confusion),
+        curves=_draw_curves(content.history),
+        reliability=svg_charts.draw_reliability(*content.reliability)
+        if content.reliability
+        else "",
+        times=_split_time(content.summary),
+        limit=_describe_limit(content.summary),
+        balance=_describe_balance(content.manifest),
+        **_describe_classes(content),
     )
-    return write_atomically(folder / "report.html", page)
+
+
+def _describe_policy(style: str, script: str) -> str:
+    """Return the content security policy: pictures of the page itself, this style and this script, nothing else."""
+    return (
+        f"default-src 'none'; img-src data:; style-src {_hash_source(style)}; script-src {_hash_source(script)}; "
+        f"base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hash_source(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
 
 
 def _format_percent(share: float | None) -> str:
     return "none" if share is None else f"{share:.2%}"
 
 
-def _save_picture(figure: Figure, path: Path) -> str:
-    """Save a figure as PNG, and return the file in base64 for the page."""
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=110, bbox_inches="tight")
-    path.write_bytes(file.getvalue())
-    return base64.b64encode(file.getvalue()).decode()
+def _test_interval(confusion: ConfusionPairs | None) -> tuple[float, float] | None:
+    """Return the 95 % interval of the accuracy on test."""
+    if confusion is None:
+        return None
+    is_right = confusion.labels == confusion.predictions
+    return wilson_interval(int(confusion.counts[is_right].sum()), confusion.images)
 
 
-def _plot_curves(history: list[dict[str, Any]]) -> Figure:
-    """Plot loss and accuracy of the splits by epoch."""
-    from matplotlib.figure import Figure
+def _draw_curves(history: Sequence[dict[str, Any]]) -> list[str]:
+    """Draw loss, accuracy and learning rate; of a single epoch there is nothing to draw."""
+    if len(history) < 2:
+        return []
+    kinds = {"loss": svg_charts.format_number, "accuracy": svg_charts.format_percent}
+    charts = []
+    for kind, format_y in kinds.items():
+        splits = ("train", "validation")
+        lines = [Line(split, _points(history, f"{kind}_{split}")) for split in splits]
+        charts.append(
+            svg_charts.draw_lines(kind, [line for line in lines if line.points], format_y)
+        )
+    rate = Line("rate", _points(history, "learning_rate"))
+    charts.append(svg_charts.draw_lines("learning rate", [rate], svg_charts.format_number))
 
-    figure = Figure(figsize=(9, 3.2))
-    epochs = [row["epoch"] for row in history]
-    for axes, kind in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        for split, color in _SPLIT_COLORS.items():
-            name = f"{kind}_{split}"
-            if name in history[0]:
-                values = [row[name] for row in history]
-                axes.plot(epochs, values, marker=".", color=color, label=split)
-
-        axes.set(title=kind, xlabel="epoch")
-        axes.grid(alpha=0.3)
-        axes.legend(frameon=False)
-
-    return figure
+    return [chart for chart in charts if chart]
 
 
-def _plot_confusion(manifest: Manifest, confusion: Int64) -> Figure:
-    """Plot the confusion matrix, each row as fractions of the true class."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 6))
-    axes = figure.subplots()
-    shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    figure.colorbar(image, shrink=0.7, label="share of the true class")
-    axes.set(title="confusion on test", xlabel="predicted class", ylabel="true class")
-
-    count = len(confusion)
-    if count <= _MAX_NAMED_CLASSES:
-        names = [one_line(name, _LONGEST_LABEL) for name in manifest.class_names]
-        axes.set_xticks(range(count), names, rotation=90, fontsize=8, parse_math=False)
-        axes.set_yticks(range(count), names, fontsize=8, parse_math=False)
-    return figure
+def _points(history: Sequence[dict[str, Any]], name: str) -> list[tuple[float, float]]:
+    return [(row["epoch"], row[name]) for row in history if row.get(name) is not None]
 
 
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{{ manifest.dataset }}: training report</title>
-<style>
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1f2937 }
-h1 { margin-bottom: 0 } h2 { margin-top: 2rem; border-bottom: 1px solid #e5e7eb }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums } img { max-width: 100% }
-td, th { padding: .15rem .8rem .15rem 0; text-align: left; vertical-align: top } td.n, th.n { text-align: right }
-.figures { display: flex; gap: 2rem; flex-wrap: wrap; margin: 1rem 0 } .figures b { display: block; font-size: 1.7rem }
-.scroll { max-height: 24rem; overflow: auto }
-</style></head><body>
-<h1>{{ manifest.dataset }}</h1>
-<p>{{ configuration.recipe_model }}, {{ configuration.recipe_image_size }} px, {{ summary.epochs }} epochs, seed
-{{ summary.seed }}, {{ summary.device }}, {{ summary.precision }}</p>
-<div class="figures">
-<div><b>{{ summary.accuracy_test | percent }}</b>accuracy on test</div>
-<div><b>{{ summary.balanced_accuracy_test | percent }}</b>mean of the classes</div>
-<div><b>{{ summary.accuracy_validation | percent }}</b>on validation (best epoch {{ summary.best_epoch }})</div>
-<div><b>{{ "%.1f" | format(summary.seconds_training) }} s</b>of training</div>
-<div><b>{{ "{:,.0f}".format(summary.images_per_second) }}</b>images per second</div>
-<div><b>{{ summary.data_wait_fraction | percent }}</b>waiting for data</div>
-</div>
-<h2>Curves</h2><img alt="loss and accuracy by epoch" src="data:image/png;base64,{{ pictures.curves }}">
-{% if classes %}
-<h2>Classes, the worst first</h2><div class="scroll"><table>
-<tr><th>class</th><th class="n">train images</th><th class="n">test images</th><th class="n">accuracy</th>
-<th>95 % interval</th></tr>
-{% for row in classes %}<tr><td>{{ row.name }}</td><td class="n">{{ row.train }}</td><td class="n">{{ row.test }}</td>
-<td class="n">{{ row.accuracy | percent }}</td><td>{{ row.low | percent }} to {{ row.high | percent }}</td></tr>
-{% endfor %}</table></div>
-<h2>Most frequent mistakes</h2><table><tr><th>true class</th><th>predicted class</th><th class="n">times</th></tr>
-{% for row in pairs %}<tr><td>{{ row[0] }}</td><td>{{ row[1] }}</td><td class="n">{{ row[2] }}</td></tr>{% endfor %}
-</table><img alt="confusion matrix" src="data:image/png;base64,{{ pictures.confusion }}">
-{% else %}<p>The dataset has no test split.</p>{% endif %}
-<h2>Data</h2><table><tr><th>split</th><th class="n">images</th><th>origin</th></tr>
-{% for name, split in manifest.splits.items() %}<tr><td>{{ name }}</td><td class="n">{{ split.count }}</td>
-<td>{{ split.origin }}</td></tr>{% endfor %}</table>
-<p>{{ manifest.class_names | length }} classes; skipped {{ manifest.skipped | length }}, unlabeled
-{{ manifest.unlabelled }}, images in several splits {{ manifest.duplicates | length }}; fingerprint
-{{ manifest.fingerprint }}</p>
-{% if manifest.skipped %}<ul>{% for entry in manifest.skipped[:50] %}<li>{{ entry.file }}: {{ entry.reason }}</li>
-{% endfor %}</ul>{% endif %}
-<h2>Configuration</h2><div class="scroll"><table>
-{% for name, value in configuration.items() %}<tr><td>{{ name }}</td><td>{{ value }}</td></tr>{% endfor %}
-</table></div></body></html>
-"""
+@dataclass(frozen=True)
+class _TimePart:
+    """A part of the run's time: CSS class, what it was spent on, seconds, and share of the whole."""
+
+    kind: str
+    name: str
+    seconds: float
+    share: float
+
+
+def _split_time(summary: dict[str, Any]) -> dict[str, Any]:
+    """Split the seconds of the command into parts, and draw them."""
+    total = summary["seconds_total"] or 0.0
+    training = summary["seconds_training"] or 0.0
+    waiting = training * (summary["data_wait_fraction"] or 0.0)
+    head = summary.get("seconds_head") or 0.0
+    first_step = summary.get("seconds_in_first_step") or 0.0
+    start = max(0.0, (summary["seconds_first_step"] or 0.0) - first_step)
+    seconds = {
+        ("start", "start and preparing"): start,
+        ("network", "network" if not head else "features of the frozen network"): training
+        - waiting
+        - head,
+        ("head", "fitting the head"): head,
+        ("waiting", "waiting for data"): waiting,
+        ("other", "validation, test and saving"): max(0.0, total - start - training),
+    }
+    whole = sum(seconds.values()) or 1.0
+    parts = [
+        _TimePart(kind, name, value, value / whole)
+        for (kind, name), value in seconds.items()
+        if value > 0
+    ]
+
+    return {
+        "total": total,
+        "parts": parts,
+        "bar": svg_charts.draw_shares((part.kind, part.seconds) for part in parts),
+    }
+
+
+def _describe_limit(summary: dict[str, Any]) -> str:
+    """Say what bounded the speed of the training."""
+    waiting = summary["data_wait_fraction"]
+    if waiting is None or not math.isfinite(waiting):
+        return ""
+    if waiting > _DATA_LIMITS:
+        return (
+            f"Loading limits: for {waiting:.0%} of the training the network had nothing to do but wait for images. "
+            f"More CPU cores, --loader resident, or smaller prepared images would help."
+        )
+    return (
+        f"The network limits: for {1 - waiting:.0%} of the training the device was busy with it. A faster device, a "
+        f"smaller network or smaller images would help; faster loading would not."
+    )
+
+
+def _describe_balance(manifest: Manifest) -> dict[str, Any]:
+    """Draw the training images of each class, and say how far apart the classes are."""
+    counts = manifest.splits["train"].per_class
+    names = [one_line(name, 20) for name in manifest.class_names]
+    smallest = min(range(len(counts)), key=counts.__getitem__)
+    largest = max(range(len(counts)), key=counts.__getitem__)
+    few = len(counts) <= _MAX_NAMED_BARS
+
+    return {
+        "chart": svg_charts.draw_bars(names, counts) if few else svg_charts.draw_ranks(counts),
+        "smallest": (manifest.class_names[smallest], counts[smallest]),
+        "largest": (manifest.class_names[largest], counts[largest]),
+        "median": sorted(counts)[len(counts) // 2],
+        "ratio": counts[largest] / counts[smallest] if counts[smallest] else None,
+    }
+
+
+def _describe_classes(content: ReportContent) -> dict[str, Any]:
+    """Return the tables about classes and the confusion matrix, or parts of it."""
+    confusion = content.confusion
+    if confusion is None:
+        return {"rows": []}
+    names = content.manifest.class_names
+    train_counts = content.manifest.splits["train"].per_class
+    picture = ""
+    cells = ""
+    if report_tables.MAX_MATRIX < confusion.num_classes <= _MAX_PICTURE_CLASSES:
+        picture, block = draw_confusion(confusion)
+        cells = _dump_for_page(report_tables.list_cells(confusion, names, block))
+
+    return {
+        "rows": report_tables.class_rows(confusion, names, train_counts),
+        "is_cut": np.count_nonzero(confusion.measure_classes().support) > report_tables.MAX_ROWS,
+        "pairs": report_tables.confused_pairs(confusion, names),
+        "matrix": report_tables.make_matrix(confusion, names),
+        "picture": picture,
+        "cells": cells,
+    }
+
+
+def _dump_for_page(value: Any) -> str:
+    """Return JSON that may stand within a script element: nothing in it can end the element."""
+    return json.dumps(value).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -146,6 +146,12 @@ def collect_features(
     return dataclasses.replace(features, seconds=seconds, seconds_waiting=sum(waits))
 
 
+def open_kept(setup: Setup, network: FrozenNetwork, split: str) -> Float32 | None:
+    """Memory-map the features of a split as evaluation sees it, float32 [N, F]; None if they were not kept."""
+    path = _path_of(setup, network, split, _EVALUATION_VIEW)
+    return np.load(path, mmap_mode="r") if path.is_file() else None
+
+
 def _select_finished(values: Float32, labels: Int64, view: int) -> Features:
     """Return the features without the images that a view of training left out: its epochs have whole batches only."""
     if view <= _MIRRORED_VIEW:

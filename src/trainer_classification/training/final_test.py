@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -12,14 +13,15 @@ from trainer_classification.checkpoint import archive
 from trainer_classification.checkpoint import file as checkpoint
 from trainer_classification.checkpoint.model_id import model_id
 from trainer_classification.console import log
-from trainer_classification.metrics.classification import platform_scalars
+from trainer_classification.metrics.classification import platform_scalars, wilson_interval
+from trainer_classification.metrics.image_scores import ImageScores, score_images
 from trainer_classification.outputs.class_tables import write_class_table, write_confusion
 from trainer_classification.outputs.model_card import write_outputs
-from trainer_classification.outputs.report import load_matplotlib
 from trainer_classification.training.best_epoch import describe_choice
 from trainer_classification.training.cpu_precision import name_precision
 from trainer_classification.training.divergence import advise_on_divergence, check_weights
 from trainer_classification.training.evaluate import Evaluation, evaluate, evaluate_logits
+from trainer_classification.training.run_report import write_run_report
 from trainer_classification.training.save import save_final, save_model
 from trainer_classification.training.setup import Setup, describe_configuration
 from trainer_classification.training.state import State
@@ -35,48 +37,89 @@ from trainer_classification.training.unlabeled import predict_unlabeled
 
 def finish_run(setup: Setup, state: State) -> dict[str, Any]:
     """Test the best weights once, on all ranks, write model, summary, metrics and report, and return the summary."""
+    best_epoch = _load_best(setup, state)
+    temperature = None
+    readers = ""
+    judged: list[ImageScores] = []
     if setup.world.main:
-        load_matplotlib()
+        temperature, judged = _judge_validation(setup, state)
+        readers = archive.describe_readers(save_final(setup, state, temperature))
+
+    tested = _test(setup, "none")
+    summary = build_summary(setup, state, best_epoch, tested)
+    views = setup.config.tta
+    if views != "none" and tested is not None:
+        summary |= _test_views(setup, views)
+    if setup.world.main:
+        scores = _score_test(setup, temperature)
+        summary |= measure_calibration(scores, temperature)
+        summary |= {
+            "archive_readers": readers,
+            "model_id": model_id(setup.step.kept_model.state_dict()),
+        }
+        _write_all(setup, state, summary, tested, [*judged, *filter(None, [scores])])
+    return summary
+
+
+def _load_best(setup: Setup, state: State) -> int:
+    """Give the kept model the best weights, on all ranks, and return the number of their epoch."""
     best = setup.tracker.checkpoint_dir / "best.pth"
-    if (
-        not best.is_file()
-    ):  # the last checkpoint of a finished training was copied without its best weights
+    # The last checkpoint of a finished training may have been copied without it.
+    if not best.is_file():
         _check_last_loss(setup, state)
         save_model(setup, state, best)
     tensors, meta = setup.world.broadcast_object(lambda: checkpoint.load(best))
     check_weights(setup, tensors["model"])
     log(describe_choice(state.history, meta.progress.epoch, setup.config.best_by))
     setup.step.kept_model.load_state_dict(tensors["model"])
-    temperature = None
-    readers = ""
-    if setup.world.main:
-        temperature = _find_temperature(setup, state)
-        readers = archive.describe_readers(save_final(setup, state, temperature))
 
-    tested = _test(setup, "none")
-    summary = build_summary(setup, state, meta.progress.epoch, tested)
-    views = setup.config.tta
-    if views != "none" and tested is not None:
-        summary |= _test_views(setup, views)
-    if setup.world.main:
-        summary |= measure_calibration(setup, temperature)
-        summary |= {
-            "archive_readers": readers,
-            "model_id": model_id(setup.step.kept_model.state_dict()),
-        }
-        configuration = describe_configuration(setup)
-        if tested is not None:
-            _write_test(setup, tested)
-        predict_unlabeled(setup, temperature, summary["model_id"])
-        write_outputs(setup.tracker, setup.manifest, configuration, state.history, summary, tested)
-    return summary
+    return int(meta.progress.epoch)
 
 
-def _find_temperature(setup: Setup, state: State) -> float | None:
-    """Return the temperature of validation; a frozen backbone's head may have seen these images since."""
-    if setup.recipe.freeze == "backbone":
-        return state.history[-1].get("temperature")
-    return fit_on_validation(setup)
+def _write_all(
+    setup: Setup,
+    state: State,
+    summary: dict[str, Any],
+    tested: Evaluation | None,
+    judged: list[ImageScores],
+) -> None:
+    """Write what the run leaves beside its model, as `write_run_report` takes it."""
+    if tested is not None:
+        _write_test(setup, tested)
+    predict_unlabeled(setup, summary["temperature"], summary["model_id"])
+    write_outputs(
+        setup.tracker,
+        setup.manifest,
+        describe_configuration(setup),
+        state.history,
+        summary,
+        partial(write_run_report, setup, state, summary, tested, judged),
+    )
+
+
+def _judge_validation(setup: Setup, state: State) -> tuple[float | None, list[ImageScores]]:
+    """Return the temperature of validation, and the scores of its images unless the model was trained on them.
+
+    A frozen backbone's head was: validation images that were cut from train join
+    it in the end.
+    """
+    split = setup.manifest.splits.get("validation")
+    is_frozen = setup.recipe.freeze == "backbone"
+    temperature = state.history[-1].get("temperature")
+    if split is None or (is_frozen and split.origin != "dataset"):
+        return temperature, []
+    logits, labels = collect_split(setup, "validation")
+    if not is_frozen:
+        temperature = fit_on_validation(logits, labels)
+
+    scores = score_images("validation", logits, labels, temperature)
+    return temperature, [scores] if len(labels) else []
+
+
+def _score_test(setup: Setup, temperature: float | None) -> ImageScores | None:
+    """Return the scores of the test images; None where there is nothing to score."""
+    logits, labels = collect_split(setup, "test")
+    return score_images("test", logits, labels, temperature) if len(labels) else None
 
 
 def _check_last_loss(setup: Setup, state: State) -> None:
@@ -154,6 +197,7 @@ def build_summary(
 
     return {
         "dataset": setup.manifest.dataset,
+        "model": setup.recipe.model,
         "loader": setup.inputs.resolved.engine.reason,
         "epochs": state.epoch,
         "epochs_planned": setup.epochs(state),
@@ -168,6 +212,7 @@ def build_summary(
         "images_per_second": state.images / state.seconds_training,
         "data_wait_fraction": state.seconds_waiting / state.seconds_training,
         "accuracy_test": tested.accuracy if tested else None,
+        "accuracy_test_interval": _interval_of(tested),
         "balanced_accuracy_test": tested.balanced_accuracy if tested else None,
         "accuracy_validation": best_row.get("accuracy_validation"),
         "loss_test": tested.loss if tested and math.isfinite(tested.loss) else None,
@@ -180,3 +225,11 @@ def build_summary(
         "steps_overflowed": overflowed,
         "compile": _final_step_mode(setup),
     }
+
+
+def _interval_of(tested: Evaluation | None) -> list[float] | None:
+    """Return the 95 % Wilson interval of the accuracy."""
+    if tested is None:
+        return None
+    correct = int(tested.confusion.trace())
+    return list(wilson_interval(correct, int(tested.confusion.sum())))

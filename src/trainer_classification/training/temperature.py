@@ -7,23 +7,22 @@ import numpy as np
 from trainer_classification.arrays import Float32, Int64
 from trainer_classification.console import log
 from trainer_classification.loaders.collect_logits import collect_logits
-from trainer_classification.metrics.calibration import (
-    calibration_error,
-    confidence_of,
-    fit_temperature,
-)
+from trainer_classification.metrics.calibration import calibration_error, fit_temperature
+from trainer_classification.metrics.image_scores import ImageScores
 from trainer_classification.training.linear_head import collect_frozen_split
 from trainer_classification.training.setup import Setup
 
 
-def fit_on_validation(setup: Setup) -> float | None:
-    """Return the temperature with the lowest cross entropy on validation; never on test. Rank 0 calls this alone.
+def fit_on_validation(logits: Float32, labels: Int64) -> float | None:
+    """Return the temperature with the lowest cross entropy on validation; never on test.
+
+    Args:
+        logits: float32 [N, K], of `collect_split`.
+        labels: int64 [N].
 
     Returns:
-        None without a validation split, or if the network's outputs are not
-        finite.
+        None without images.
     """
-    logits, labels = collect_split(setup, "validation")
     if not len(logits):
         return None
 
@@ -37,27 +36,29 @@ def fit_on_validation(setup: Setup) -> float | None:
     return fit.temperature
 
 
-def measure_calibration(setup: Setup, temperature: float | None) -> dict[str, float | None]:
-    """Return the temperature and the expected calibration error on test without and with it. Rank 0 calls this alone.
+def measure_calibration(
+    scores: ImageScores | None, temperature: float | None
+) -> dict[str, float | None]:
+    """Return the temperature and the expected calibration error on test without and with it.
 
     Args:
-        setup: of the run, with the kept weights.
+        scores: of the test images; None: there are none.
         temperature: None: not fitted.
 
     Returns:
         Entries of `summary.json`; None where there was nothing to measure.
     """
-    logits, labels = collect_split(setup, "test")
-    correct = logits.argmax(axis=1) == labels
-    errors = {
-        name: calibration_error(confidence_of(logits, value), correct)
-        if value and len(labels)
-        else None
-        for name, value in (("before", 1.0), ("after", temperature))
-    }
+    before = None
+    after = None
+    if scores is not None:
+        before = calibration_error(scores.plain_confidences, scores.correct)
+        if temperature:
+            after = calibration_error(scores.confidences, scores.correct)
 
-    return {"temperature": temperature} | {
-        f"calibration_error_test_{name}": error for name, error in errors.items()
+    return {
+        "temperature": temperature,
+        "calibration_error_test_before": before,
+        "calibration_error_test_after": after,
     }
 
 
