@@ -1,4 +1,4 @@
-"""Cut a dataset to a long tail: the training images of its classes fall off geometrically, the test images stay."""
+"""Cut a dataset to a long tail: the training images of its classes fall off geometrically."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from trainer_classification.data.source import Source
 def write(source: Source, ratio: int, classes: int, seed: int, root: Path) -> Path:
     """Write a dataset of the first classes of another one, whose last class has 1 / ratio of the first one's images.
 
-    No file is copied.
+    No file is copied. The test images stay; without any, those that do not train
+    are tested.
 
     After Cui, Jia, Lin, Song and Belongie, "Class-balanced loss based on effective
     number of samples", arXiv 1901.05555.
@@ -33,12 +34,13 @@ def write(source: Source, ratio: int, classes: int, seed: int, root: Path) -> Pa
         ValueError: a class has no training images.
     """
     splits = source.splits.astype(object)
-    splits[source.labels >= classes] = ""
+    others = "" if (source.splits == "test").any() else "test"
     rng = np.random.default_rng(seed)
     counts = _count_kept(source, ratio, classes)
     for label, count in enumerate(counts):
         members = np.flatnonzero((source.labels == label) & (source.splits == "train"))
-        splits[rng.permutation(members)[count:]] = ""
+        splits[rng.permutation(members)[count:]] = others
+    splits[source.labels >= classes] = ""
 
     folder = root / f"long-tail-{ratio}-of-{classes}-seed-{seed}" / source.name
     return write_splits(source, splits, source.class_names[:classes], folder)

@@ -46,5 +46,8 @@ def test_a_long_tail_falls_geometrically_and_leaves_the_test_images(tmp_path):
     is_train = cut.splits == "train"
     assert np.bincount(cut.labels[is_train]).tolist() == [40, 13, 4]
     assert np.bincount(cut.labels[~is_train]).tolist() == [5, 5, 5]
+    alone = read_folder(write_dataset(tmp_path / "alone", rows(4 * 40, classes="abcd"), names))
+    rest = read_folder(long_tail.write(alone, 10, 3, 0, tmp_path / "rest"))
+    assert np.bincount(rest.labels[rest.splits == "test"]).tolist() == [0, 27, 36]
     again = long_tail.write(source, 10, 3, 0, tmp_path / "again")
     assert sorted(read_folder(again).paths) == sorted(cut.paths)
