@@ -36,7 +36,6 @@ CPU = [
 ]
 DEVICE = [
     ("    cutout: Tensor\n", "    cutout: Tensor\n    invert: Tensor\n"),
-    ("self.shift[index], self.cutout[index])", "self.shift[index], self.cutout[index], self.invert[index])"),
     ("draws.shift, draws.cutout)", "draws.shift, draws.cutout, draws.invert)"),
     (
         "    if policy.cutout:\n",

@@ -27,15 +27,15 @@ class DeviceDraws:
     shift: Tensor
     cutout: Tensor
 
-    def __getitem__(self, index: Tensor) -> DeviceDraws:
-        """Return the draws of some samples."""
-        return DeviceDraws(self.box[index], self.flip[index], self.shift[index], self.cutout[index])
-
 
 def to_device(draws: Draws, device: torch.device) -> DeviceDraws:
-    """Copy the draws of a whole epoch to a device: 23 bytes a sample."""
+    """Copy the draws of some samples to a device without waiting for it: 27 bytes a sample."""
     arrays = (draws.box, draws.flip, draws.shift, draws.cutout)
-    return DeviceDraws(*(torch.from_numpy(array).to(device, non_blocking=True) for array in arrays))
+    tensors = [torch.from_numpy(array) for array in arrays]
+    if device.type == "cuda":
+        # A copy from other memory waits for the work that the GPU has been given.
+        tensors = [tensor.pin_memory() for tensor in tensors]
+    return DeviceDraws(*(tensor.to(device, non_blocking=True) for tensor in tensors))
 
 
 def augment(

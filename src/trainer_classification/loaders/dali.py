@@ -22,6 +22,7 @@ from torch.utils.dlpack import from_dlpack
 
 from trainer_classification.arrays import Int64
 from trainer_classification.augment.reference import resizes
+from trainer_classification.crop_boxes import load_kernels
 from trainer_classification.data.array import ArrayStore, open_array
 from trainer_classification.data.manifest import check_files, check_format
 from trainer_classification.data.table import Table, open_table
@@ -29,7 +30,7 @@ from trainer_classification.data.tar import TarStore, open_tars
 from trainer_classification.environment import cpu_count
 from trainer_classification.loaders.base import Batch, BatchSchedule, Loader, LoaderRequest
 from trainer_classification.loaders.dali_pipeline import Graph, build, make_inputs
-from trainer_classification.plan import Draws
+from trainer_classification.plan import EpochDraws
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class DaliLoader(Loader):
         self.device = device
         self.table = table
         self.labels = torch.from_numpy(table.labels).to(device)
-        self._read_image = _image_reader(store)
+        self._read_images = _image_reader(store)
         self._jobs: Iterator[_Job] = iter(())
         self._running_jobs: deque[_Job] = deque()
 
@@ -94,10 +95,10 @@ class DaliLoader(Loader):
         self._running_jobs.append(job)
         return job.inputs
 
-    def _make_jobs(self, draws: Draws, batches: list[tuple[Int64, int]]) -> Iterator[_Job]:
+    def _make_jobs(self, draws: EpochDraws, batches: list[tuple[Int64, int]]) -> Iterator[_Job]:
         for index, count in batches:
             rows = np.maximum(index, 0)  # padding rows show sample 0
-            images = [self._read_image(row) for row in rows.tolist()]
+            images = self._read_images(rows)
             inputs = make_inputs(self.graph, draws[rows], self.table.sizes[rows])
             yield _Job(index, count, [images, *(inputs[name] for name in self.graph.inputs[1:])])
 
@@ -143,9 +144,10 @@ class DaliLoader(Loader):
         from trainer_classification.data.decode import BadImageError, decode
 
         for job in self._running_jobs if self.graph.encoded else ():
-            for sample in np.maximum(job.index, 0).tolist():
+            samples = np.maximum(job.index, 0)
+            for sample, image in zip(samples.tolist(), self._read_images(samples), strict=True):
                 try:
-                    decode(self._read_image(sample).tobytes())
+                    decode(image.tobytes())
                 except BadImageError as bad:
                     name = self.table.files[sample]
                     return f"Image {sample} ({name}) is damaged in its tar: {bad}. Prepare again with --force."
@@ -168,7 +170,7 @@ class DaliLoader(Loader):
         """End DALI's threads, free its memory and release the memory map."""
         self._end_epoch()
         self._pipeline = None
-        self._read_image = lambda _: np.empty(0, np.uint8)
+        self._read_images = lambda _: []
         self.labels = torch.empty(0)
 
 
@@ -179,24 +181,27 @@ def _gpu_id(device: torch.device) -> int | None:
     return device.index if device.index is not None else torch.cuda.current_device()
 
 
-def _image_reader(store: TarStore | ArrayStore) -> Callable[[int], npt.NDArray[np.uint8]]:
-    """Return a function from a sample id to the bytes of its file, or to its pixels.
+def _image_reader(
+    store: TarStore | ArrayStore,
+) -> Callable[[Int64], list[npt.NDArray[np.uint8]]]:
+    """Return a function from sample ids to the bytes of their files, or to their pixels.
 
     It returns views of plain arrays, which are quicker to make than views of
     np.memmap.
     """
     if isinstance(store, ArrayStore):
-        return np.asarray(store.images).__getitem__
+        pixels = np.asarray(store.images)
+        return lambda samples: [pixels[sample] for sample in samples.tolist()]
 
     shards = [np.asarray(shard) for shard in store.shards]
-    ends = store.offsets + store.sizes
-    ranges = list(zip(store.shard.tolist(), store.offsets.tolist(), ends.tolist(), strict=True))
 
-    def read_image(sample: int) -> npt.NDArray[np.uint8]:
-        shard, start, end = ranges[sample]
-        return shards[shard][start:end]
+    def read_images(samples: Int64) -> list[npt.NDArray[np.uint8]]:
+        starts = store.offsets[samples]
+        ends = starts + store.sizes[samples]
+        ranges = zip(store.shard[samples].tolist(), starts.tolist(), ends.tolist(), strict=True)
+        return [shards[shard][start:end] for shard, start, end in ranges]
 
-    return read_image
+    return read_images
 
 
 def open_dali(request: LoaderRequest) -> DaliLoader:
@@ -205,6 +210,7 @@ def open_dali(request: LoaderRequest) -> DaliLoader:
     Raises:
         ValueError: the split or its format is missing or damaged.
     """
+    load_kernels()  # for boxes, which are drawn by batch
     folder = request.folder
     manifest = request.manifest
     split = request.split

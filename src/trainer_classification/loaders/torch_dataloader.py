@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from trainer_classification.augment.reference import resizes
+from trainer_classification.crop_boxes import load_kernels
 from trainer_classification.data.formats import GRAY_SHIFT
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.data.table import Table, open_table
@@ -315,6 +316,7 @@ def open_torch(request: LoaderRequest) -> TorchLoader:
     """
     import torchvision.transforms.v2  # noqa: F401  # once, here: otherwise each worker spends seconds importing it
 
+    load_kernels()  # for boxes, which are drawn by batch
     manifest = request.manifest
     table = open_table(request.folder, manifest, request.split)
     root = Path(manifest.root)
