@@ -19,7 +19,7 @@ _MIN_TO_SHARE = 3  # images of a class from which on it gives at least one
 def cut_missing(
     splits: npt.NDArray[np.str_],
     labels: npt.NDArray[np.int64],
-    hashes: npt.NDArray[np.str_],
+    hashes: npt.NDArray[np.bytes_],
     validation_fraction: float,
     test_fraction: float = TEST_FRACTION,
 ) -> tuple[npt.NDArray[np.str_], dict[str, str]]:
@@ -35,7 +35,7 @@ def cut_missing(
     Args:
         splits: str [n], of SPLITS and UNLABELED.
         labels: int64 [n]; -1: none.
-        hashes: str [n], content hash of each image.
+        hashes: bytes [n], content hash of each image in hex digits.
         validation_fraction: 0: there is no validation split, and the dataset's
             own joins train.
         test_fraction: more than 0, because every training ends with a test.
@@ -84,23 +84,26 @@ def _lacks_test(existing: Collection[str]) -> bool:
 def _cut(
     splits: npt.NDArray[np.str_],
     labels: npt.NDArray[np.int64],
-    hashes: npt.NDArray[np.str_],
+    hashes: npt.NDArray[np.bytes_],
     name: str,
     fraction: float,
 ) -> None:
     """Move a fraction of train to the split `name`, in place."""
     train = np.flatnonzero(splits == "train")
     seed = _HASH_SEEDS[name]
-    position = np.array(
-        [xxhash.xxh3_64_intdigest(text.encode(), seed) for text in hashes[train].tolist()],
-        np.uint64,
-    )
-
+    texts = hashes[train].astype("S32", copy=False).tolist()
+    position = np.array([xxhash.xxh3_64_intdigest(text, seed) for text in texts], np.uint64)
     chosen = position < np.uint64(fraction * 2.0**64)
-    for label in np.unique(labels[train]):
-        members = np.flatnonzero(labels[train] == label)
-        if len(members) >= _MIN_TO_SHARE and not chosen[members].any():
-            chosen[members[position[members].argmin()]] = True
-        elif chosen[members].all():
-            chosen[members[position[members].argmax()]] = False
+
+    # The classes one after the other, each from its lowest position to its
+    # highest, and the other way round.
+    ascending = np.lexsort((position, labels[train]))
+    descending = np.lexsort((~position, labels[train]))
+    starts = np.flatnonzero(np.diff(labels[train][ascending], prepend=np.iinfo(np.int64).min))
+    members = np.diff(starts, append=len(train))
+    taken = np.add.reduceat(chosen[ascending].astype(np.int64), starts)
+
+    gives_none = (members >= _MIN_TO_SHARE) & (taken == 0)
+    chosen[ascending[starts[gives_none]]] = True
+    chosen[descending[starts[taken == members]]] = False
     splits[train[chosen]] = name
