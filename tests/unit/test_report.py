@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from trainer_classification.data.manifest import Manifest, SplitInfo
+from trainer_classification.metrics.confusion import list_cells
 from trainer_classification.outputs.report import (
     _plot_confusion,
     _save_picture,
@@ -57,7 +58,7 @@ def test_mistakes_come_most_frequent_first(manifest):
     assert confused_pairs(manifest, CONFUSION) == [("<script>", "absent", 5), ("cat", "<script>", 2)]
 
 
-@pytest.mark.parametrize("confusion", [CONFUSION, None])
+@pytest.mark.parametrize("confusion", [CONFUSION, list_cells(CONFUSION), None])
 def test_the_page_is_whole_and_escapes_names(tmp_path, manifest, confusion):
     summary = dict.fromkeys(REQUIRED) | {
         "accuracy_test": 0.65,
@@ -74,7 +75,9 @@ def test_the_page_is_whole_and_escapes_names(tmp_path, manifest, confusion):
     assert "a.png: empty file" in page
     assert "http" not in page
     assert (tmp_path / "curves.png").stat().st_size > 1000
-    assert (tmp_path / "confusion.png").exists() == (confusion is not None)
+    assert (tmp_path / "confusion.png").exists() == isinstance(confusion, np.ndarray)
+    assert ("confusion matrix" in page) == isinstance(confusion, np.ndarray)
+    assert ("Most frequent mistakes" in page) == (confusion is not None)
 
 
 @pytest.mark.parametrize("name", ["$", "$x$ \\frac", r"$\undefined{$", "a" * 10_000, "two\nlines \x1b[31m", "_^{}%#&~"])

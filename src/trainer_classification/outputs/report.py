@@ -19,7 +19,8 @@ import numpy as np
 from trainer_classification.arrays import Int64
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.files import write_atomically
-from trainer_classification.metrics.classification import wilson_interval
+from trainer_classification.metrics.classification import measure_classes, wilson_interval
+from trainer_classification.metrics.confusion import Confusion, ConfusionPairs, list_mistakes
 from trainer_classification.names import one_line
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class ClassRow:
     high: float
 
 
-def class_rows(manifest: Manifest, confusion: Int64) -> list[ClassRow]:
+def class_rows(manifest: Manifest, confusion: Confusion) -> list[ClassRow]:
     """Return the classes that have test images, the worst first.
 
     Args:
@@ -60,10 +61,11 @@ def class_rows(manifest: Manifest, confusion: Int64) -> list[ClassRow]:
         confusion: int64 [K, K], rows are the true classes.
     """
     train_counts = manifest.splits["train"].per_class
+    classes = measure_classes(confusion)
     rows = []
     for index, name in enumerate(manifest.class_names):
-        count = int(confusion[index].sum())
-        right = int(confusion[index, index])
+        count = int(classes.support[index])
+        right = int(classes.correct[index])
         if count > 0:
             low, high = wilson_interval(right, count)
             rows.append(
@@ -73,23 +75,18 @@ def class_rows(manifest: Manifest, confusion: Int64) -> list[ClassRow]:
     return sorted(rows, key=lambda row: (row.accuracy, -row.test))
 
 
-def confused_pairs(manifest: Manifest, confusion: Int64) -> list[tuple[str, str, int]]:
+def confused_pairs(manifest: Manifest, confusion: Confusion) -> list[tuple[str, str, int]]:
     """Return (true class, predicted class, count), the most frequent mistakes first.
 
     Args:
         manifest: of the dataset.
-        confusion: int64 [K, K], rows are the true classes.
+        confusion: [K, K], rows are the true classes.
     """
-    mistakes = confusion * ~np.eye(len(confusion), dtype=bool)
-    order = np.argsort(mistakes, axis=None, kind="stable")[::-1][:_MAX_PAIRS]
     names = manifest.class_names
-    pairs = []
-    for row, column in zip(*np.unravel_index(order, mistakes.shape), strict=True):
-        count = int(mistakes[row, column])
-        if count > 0:
-            pairs.append((one_line(names[row]), one_line(names[column]), count))
-
-    return pairs
+    return [
+        (one_line(names[true]), one_line(names[predicted]), count)
+        for true, predicted, count in list_mistakes(confusion, _MAX_PAIRS)
+    ]
 
 
 def load_matplotlib() -> None:
@@ -108,7 +105,7 @@ def write_report(
     configuration: dict[str, Any],
     history: list[dict[str, Any]],
     summary: dict[str, Any],
-    confusion: Int64 | None,
+    confusion: Confusion | None,
 ) -> Path:
     """Write report.html, curves.png and, if there was a test, confusion.png.
 
@@ -118,8 +115,8 @@ def write_report(
         configuration: options and recipe.
         history: one row for each epoch, as in metrics.jsonl.
         summary: as in summary.json.
-        confusion: int64 [K, K], rows are the true classes; None without a test
-            split.
+        confusion: [K, K], rows are the true classes; None without a test split.
+            One of pairs is too large for a picture.
 
     Returns:
         Path of report.html.
@@ -129,9 +126,10 @@ def write_report(
     pictures = {"curves": _save_picture(_plot_curves(history), folder / "curves.png")}
     classes: list[ClassRow] = []
     pairs: list[tuple[str, str, int]] = []
-    if confusion is not None:
+    if confusion is not None and not isinstance(confusion, ConfusionPairs):
         figure = _plot_confusion(manifest, confusion)
         pictures["confusion"] = _save_picture(figure, folder / "confusion.png")
+    if confusion is not None:
         classes = class_rows(manifest, confusion)
         pairs = confused_pairs(manifest, confusion)
 
@@ -230,7 +228,8 @@ td, th { padding: .15rem .8rem .15rem 0; text-align: left; vertical-align: top }
 {% endfor %}</table></div>
 <h2>Most frequent mistakes</h2><table><tr><th>true class</th><th>predicted class</th><th class="n">times</th></tr>
 {% for row in pairs %}<tr><td>{{ row[0] }}</td><td>{{ row[1] }}</td><td class="n">{{ row[2] }}</td></tr>{% endfor %}
-</table><img alt="confusion matrix" src="data:image/png;base64,{{ pictures.confusion }}">
+</table>{% if pictures.confusion %}<img alt="confusion matrix" src="data:image/png;base64,{{ pictures.confusion }}">
+{% endif %}
 {% else %}<p>The dataset has no test split.</p>{% endif %}
 <h2>Data</h2><table><tr><th>split</th><th class="n">images</th><th>origin</th></tr>
 {% for name, split in manifest.splits.items() %}<tr><td>{{ name }}</td><td class="n">{{ split.count }}</td>
