@@ -119,7 +119,11 @@ def collect(stems: Sequence[Path], count: int) -> JobResult:
             whole = _allocate(result, count)
         end = start + len(result.reasons)
         for column, values in zip(_columns(whole), _columns(result), strict=True):
-            column[start:end] = values
+            # The new columns are zeros, for which no memory is taken before they are
+            # written.
+            is_zero = values.dtype.kind in "biu" and not values.any()
+            if not is_zero:
+                column[start:end] = values
         start = end
 
     assert whole is not None

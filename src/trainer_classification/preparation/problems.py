@@ -110,7 +110,10 @@ def group_equal_files(hashes: npt.NDArray[np.bytes_], good: Int64) -> list[Int64
     # long.
     words = hashes[good].view(np.uint64).reshape(-1, 4)
     order = np.lexsort(words.T)
-    is_equal = (words[order[1:]] == words[order[:-1]]).all(axis=1)
+    is_equal = np.ones(max(0, len(order) - 1), np.bool_)
+    for column in words.T:
+        values = column[order]
+        is_equal &= values[1:] == values[:-1]
     edges = np.diff(is_equal.astype(np.int8), prepend=np.int8(0), append=np.int8(0))
     starts = np.flatnonzero(edges == 1).tolist()
     ends = np.flatnonzero(edges == -1).tolist()
