@@ -61,19 +61,20 @@ def layout(sizes: Int64, labels: Int64, shard_bytes: int = SHARD_BYTES) -> TarLa
     digits = np.array([len(str(label)) for label in labels.tolist()])
     needed = 2 * _BLOCK + _padded(sizes) + _padded(digits)
 
+    order = order_of(len(sizes))
+    ends = np.concatenate([[0], np.cumsum(needed[order])])
     offsets = np.zeros_like(needed)
-    shards: list[list[int]] = [[]]
-    end = 0
-    for sample in order_of(len(sizes)).tolist():
-        size = int(needed[sample])
-        if shards[-1] and end + size + END_BYTES > shard_bytes:
-            shards.append([])
-            end = 0
-        shards[-1].append(sample)
-        offsets[sample] = end
-        end += size
+    shards = []
+    first = 0
+    while first < len(order):
+        limit = ends[first] + shard_bytes - END_BYTES
+        last = int(np.searchsorted(ends, limit, "right")) - 1
+        last = max(last, first + 1)  # a file larger than a shard has one of its own
+        shards.append(order[first:last])
+        offsets[shards[-1]] = ends[first:last] - ends[first]
+        first = last
 
-    return TarLayout([np.array(shard, np.int64) for shard in shards], offsets, needed)
+    return TarLayout(shards, offsets, needed)
 
 
 def _padded(sizes: Int64) -> Int64:
