@@ -252,3 +252,27 @@ class ServeBenchConfig:
 
     def __post_init__(self) -> None:
         check(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaleBenchConfig:
+    """Measure what an image costs in each stage, at several numbers of images, and fail where that grows with them."""
+
+    images: Annotated[
+        str, Option("Numbers of images, separated by commas: two or more.", "Data")
+    ] = "16000,256000,1000000"
+    stages: Annotated[
+        str,
+        Option(
+            "Stages, separated by commas: cut splits, send jobs, collect results, write tables, open tables, open "
+            "tars, start epoch, evaluate. Empty: all.",
+            "Data",
+        ),
+    ] = ""
+    turns: TurnsOption = 3
+    scratch: ScratchOption = ".data/bench"
+    json: JsonOption = ""
+    markdown: MarkdownOption = ""
+
+    def __post_init__(self) -> None:
+        check(self)

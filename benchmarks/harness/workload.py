@@ -124,8 +124,9 @@ def write_expected(workload: Workload) -> None:
     if workload.expected_file.is_file():
         return
     rows = np.unique(np.linspace(0, workload.count - 1, _SAMPLED).astype(np.int64))
-    boxes = workload.plan.draws(0).box
-    images = np.stack([_augment_original(workload, int(row), boxes[row]) for row in rows])
+    boxes = workload.plan.draws(0)[rows].box
+    drawn = zip(rows.tolist(), boxes, strict=True)
+    images = np.stack([_augment_original(workload, row, box) for row, box in drawn])
     kept = grid(torch.from_numpy(images)).numpy().reshape(len(rows), -1)
     random = workload.policy.crop != "none" or workload.policy.flip != "none"
     brightness = kept.mean(axis=1)

@@ -8,8 +8,11 @@ import annotations`), because the SDK's form builder reads them.
 
 import dataclasses
 import math
+import re
 from collections.abc import Iterable
 from typing import Any, Self, get_args, get_type_hints
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # one letter: a drive of Windows
 
 
 class Option(str):
@@ -107,7 +110,7 @@ def check(config: Any) -> None:
     """Check every value of a config.
 
     Raises:
-        ValueError: a value is not one of the choices, or is out of bounds.
+        ValueError: a value is not one of the choices, is out of bounds, or is a URL.
     """
     for name, (kind, option, _) in options_of(type(config)).items():
         value = getattr(config, name)
@@ -116,6 +119,13 @@ def check(config: Any) -> None:
         if choices and value not in choices:
             names = ", ".join(map(str, choices))
             raise ValueError(f"{flag(name)} is {value!r}, but must be one of: {names}.")
+
+        url = next(filter(_URL.match, value.splitlines()), "") if kind is str else ""
+        if url:
+            raise ValueError(
+                f"{flag(name)} is {url!r}, but only local files are read and written: mount what the URL names as a "
+                f"folder, or copy it."
+            )
 
         is_number = isinstance(value, int | float)
         if is_number and not option.at_least <= value <= option.at_most:

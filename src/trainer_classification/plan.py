@@ -18,8 +18,8 @@ from typing import Literal
 import numpy as np
 
 from trainer_classification.arrays import Bool, Float32, Int8, Int16, Int32, Int64, Integers
+from trainer_classification.crop_boxes import CropBoxes, find_kernels
 
-_CANDIDATES = 10  # tries of a resized crop before the fallback, as in torchvision
 COLOR_UNIT = 256  # of the factors of color jitter: 1.0
 # Share of the image's area and height / width of an erased box, as in torchvision.
 _ERASED_AREA = (0.02, 0.33)
@@ -55,8 +55,12 @@ def random_stream(seed: int, stream: Stream, index: int) -> np.random.Generator:
         stream: the purpose.
         index: the epoch, or for `Stream.MIX` the step; below 2**32.
     """
-    key = np.array([seed, stream << 32 | index], np.uint64)
+    key = np.array(_stream_key(seed, stream, index), np.uint64)
     return np.random.Generator(np.random.Philox(key=key))
+
+
+def _stream_key(seed: int, stream: Stream, index: int) -> tuple[int, int]:
+    return seed, stream << 32 | index
 
 
 @dataclass(frozen=True)
@@ -101,9 +105,9 @@ class Policy:
 
 @dataclass(frozen=True)
 class Draws:
-    """The random numbers of each sample.
+    """The random numbers of some samples.
 
-    Every array has one row a sample, in the order of the sample ids.
+    Every array has one row a sample, in the order in which they were asked for.
 
     Attributes:
         box: float32 [n, 4], x, y, w, h as fractions of the original image.
@@ -128,9 +132,30 @@ class Draws:
     erased: Float32
     operations: Int32
 
-    def __getitem__(self, index: Int64) -> Draws:
-        """Return the draws of some samples."""
+    def __getitem__(self, index: Int64 | slice) -> Draws:
+        """Return some of the rows."""
         return Draws(*(getattr(self, field.name)[index] for field in dataclasses.fields(self)))
+
+
+@dataclass(frozen=True)
+class EpochDraws:
+    """The random numbers of all samples in an epoch, of which `draws[index]` returns those of some.
+
+    Boxes of resized crops are computed only then: ten tries of each image of a
+    large dataset would take seconds and gigabytes before an epoch.
+
+    Attributes:
+        whole: n rows, in the order of the sample ids.
+        boxes: replace those of `whole`; None to keep them.
+    """
+
+    whole: Draws
+    boxes: CropBoxes | None = None
+
+    def __getitem__(self, index: Int64) -> Draws:
+        """Return the draws of some samples, by their ids."""
+        draws = self.whole[index]
+        return draws if self.boxes is None else dataclasses.replace(draws, box=self.boxes[index])
 
 
 class Plan:
@@ -156,12 +181,18 @@ class Plan:
 
     def order(self, epoch: int) -> Int64:
         """Return the permutation of the sample ids, int64 [n]."""
-        return self._random(Stream.ORDER, epoch).permutation(self.count)
+        kernels = find_kernels(self.count)
+        if kernels is None:
+            return self._random(Stream.ORDER, epoch).permutation(self.count)
 
-    def draws(self, epoch: int) -> Draws:
+        order = np.arange(self.count)
+        kernels.permute(np.array(_stream_key(self.seed, Stream.ORDER, epoch), np.uint64), order)
+        return order
+
+    def draws(self, epoch: int) -> EpochDraws:
         """Return the draws of all samples in this epoch."""
-        return Draws(
-            box=self._draw_boxes(epoch),
+        whole = Draws(
+            box=_whole_images(self.count),
             flip=self._draw_flips(epoch),
             shift=self._draw_shifts(epoch),
             cutout=self._draw_cutouts(epoch),
@@ -169,6 +200,7 @@ class Plan:
             erased=self._draw_erased_boxes(epoch),
             operations=self._draw_operations(epoch),
         )
+        return EpochDraws(whole, self._draw_boxes(epoch))
 
     def _random(self, stream: Stream, epoch: int) -> np.random.Generator:
         return random_stream(self.seed, stream, epoch)
@@ -196,14 +228,14 @@ class Plan:
     def _draw_colors(self, epoch: int) -> Int16:
         largest = self.policy.color_jitter
         if largest == 0:
-            return np.full((self.count, 3), COLOR_UNIT, np.int16)
+            return np.broadcast_to(np.int16(COLOR_UNIT), (self.count, 3))
 
         change = 2 * self._random(Stream.COLOR, epoch).random((self.count, 3)) - 1
         return np.rint(COLOR_UNIT * (1 + largest * change)).astype(np.int16)
 
     def _draw_erased_boxes(self, epoch: int) -> Float32:
         if self.policy.erasing == 0:
-            return np.zeros((self.count, 4), np.float32)
+            return np.broadcast_to(np.float32(0), (self.count, 4))
 
         u = self._random(Stream.ERASE, epoch).random((5, self.count))
         area = _ERASED_AREA[0] + (_ERASED_AREA[1] - _ERASED_AREA[0]) * u[1]
@@ -225,11 +257,16 @@ class Plan:
         random = self._random(Stream.OPERATION, epoch)
         return draw_operations(random, self.count, self.policy.rand_augment)
 
-    def _draw_boxes(self, epoch: int) -> Float32:
+    def _draw_boxes(self, epoch: int) -> CropBoxes | None:
         if self.policy.crop != "resized" or self.sizes is None:
-            return np.tile(np.array([0, 0, 1, 1], np.float32), (self.count, 1))
-        random = self._random(Stream.BOX, epoch)
-        return resized_crop_boxes(random, self.sizes, self.policy.area, self.policy.aspect)
+            return None
+        key = _stream_key(self.seed, Stream.BOX, epoch)
+        return CropBoxes(key, self.sizes, self.policy.area, self.policy.aspect)
+
+
+def _whole_images(count: int) -> Float32:
+    """Return the box of the whole image for each sample, float32 [n, 4], in the memory of one."""
+    return np.broadcast_to(np.array([0, 0, 1, 1], np.float32), (count, 4))
 
 
 class Operation(IntEnum):
@@ -308,55 +345,6 @@ def _random_bits(random: np.random.Generator, count: int) -> Bool:
     return np.unpackbits(np.frombuffer(data, np.uint8), count=count).view(np.bool_)
 
 
-def resized_crop_boxes(
-    random: np.random.Generator,
-    sizes: Integers,
-    area: tuple[float, float],
-    aspect: tuple[float, float],
-) -> Float32:
-    """Draw boxes of whole pixels with a random area and aspect, as torchvision's RandomResizedCrop does.
-
-    A box is the first of ten tries that lies within the image. Where none does,
-    it is the largest central box of an allowed aspect.
-
-    Args:
-        random: source of randomness.
-        sizes: int [n, 2], width and height in px.
-        area: smallest and largest share of the image's area.
-        aspect: smallest and largest width / height, drawn evenly in the
-            logarithm.
-
-    Returns:
-        float32 [n, 4]: x, y, w, h as fractions of the image.
-    """
-    rows = np.arange(len(sizes))
-    width = sizes[:, 0].astype(np.float64)
-    height = sizes[:, 1].astype(np.float64)
-    u = random.random((4, len(sizes), _CANDIDATES), np.float32).astype(np.float64)
-
-    target_area = (area[0] + (area[1] - area[0]) * u[0]) * (width * height)[:, None]
-    ratio = np.exp(np.log(aspect[0]) + np.log(aspect[1] / aspect[0]) * u[1])
-    candidate_w = np.rint(np.sqrt(target_area * ratio))
-    candidate_h = np.rint(np.sqrt(target_area / ratio))
-
-    is_valid = (candidate_w >= 1) & (candidate_h >= 1)
-    fits = is_valid & (candidate_w <= width[:, None]) & (candidate_h <= height[:, None])
-    found = fits.any(axis=1)
-    first = np.argmax(fits, axis=1)
-
-    fallback_w = np.maximum(1, np.rint(np.minimum(width, height * aspect[1])))
-    fallback_h = np.maximum(1, np.rint(np.minimum(height, width / aspect[0])))
-    w = np.where(found, candidate_w[rows, first], fallback_w)
-    h = np.where(found, candidate_h[rows, first], fallback_h)
-
-    x = np.where(found, np.floor(u[2][rows, first] * (width - w + 1)), np.floor((width - w) / 2))
-    y = np.where(found, np.floor(u[3][rows, first] * (height - h + 1)), np.floor((height - h) / 2))
-    x = np.minimum(x, width - w)
-    y = np.minimum(y, height - h)
-
-    return np.stack([x / width, y / height, w / width, h / height], axis=1).astype(np.float32)
-
-
 def central_boxes(sizes: Integers, fraction: float) -> Float32:
     """Return the central square of each image, in whole pixels of the original so that every engine cuts the same.
 
@@ -391,7 +379,7 @@ def identity(count: int, boxes: Float32 | None = None) -> Draws:
         boxes: float32 [n, 4], the part of each image to show, as fractions of it.
             None: the whole image.
     """
-    draws = Plan(count, 0, Policy()).draws(0)
+    draws = Plan(count, 0, Policy()).draws(0).whole
     return draws if boxes is None else dataclasses.replace(draws, box=boxes)
 
 

@@ -181,7 +181,7 @@ def test_crops_and_labels_are_those_of_the_originals(engine, photos):
     with opened(engine, photos, CROP) as loader:
         for images, labels, index, _ in collected(loader.epoch(2)):
             ids = index.numpy()
-            seen.append(difference(images, originals(photos, "train", ids, plan.draws(2), 32)))
+            seen.append(difference(images, originals(photos, "train", ids, plan.draws(2)[np.arange(plan.count)], 32)))
             assert np.array_equal(labels.numpy(), expected_labels[ids])
     assert np.concatenate(seen).mean() <= tolerance(engine)
     assert np.concatenate(seen).max() <= 3 * tolerance(engine)  # none is upside down, or another one

@@ -66,7 +66,7 @@ def decoded(payload, channels=3):
 
 def differences(loader, plan, payloads, epoch=1, channels=3):
     """Mean absolute difference of each image from Pillow's, by sample id."""
-    draws, found = plan.draws(epoch), {}
+    draws, found = plan.draws(epoch)[np.arange(plan.count)], {}
     with loader:
         for batch in loader.epoch(epoch):
             for image, sample in zip(batch.images.numpy(), batch.index.tolist(), strict=True):

@@ -61,7 +61,7 @@ def test_photographs_are_close_to_those_of_pillow(tmp_path):
     content = TarContent(np.array([*map(len, files)]), [".jpg"] * COUNT, table.labels)
     write_tars(tmp_path, "train", files.__getitem__, content)
     plan, store = Plan(COUNT, 0, CROP, table.sizes), open_tars(tmp_path, "train", COUNT)
-    draws = plan.draws(1)
+    draws = plan.draws(1)[np.arange(COUNT)]
     for ids, got in delivered(DaliLoader(store, table, BatchSchedule(plan, COUNT, 8), 32, 3, device=CUDA, threads=2)):
         for i, image in zip(ids.tolist(), got, strict=True):
             expected = oracle.resized_crop(np.asarray(Image.open(io.BytesIO(files[i]))), draws.box[i], 32)

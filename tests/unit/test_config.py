@@ -81,3 +81,15 @@ def test_a_run_is_named_by_what_can_end_a_folders_name(name):
     with pytest.raises(ValueError, match=r"--name is .* becomes part of a folder's name"):
         TrainConfig(name=name)
     assert TrainConfig(name="grün 2.5").name == "grün 2.5"
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/x", "gs://b", "file:///tmp/x", "memory://x", "abfss+v2://a@b/c"])
+@pytest.mark.parametrize("name", ["prepared", "dataset", "output_dir"])
+def test_a_url_is_an_error_and_no_local_folder_of_that_name(name, url):
+    with pytest.raises(ValueError, match=rf"--{name.replace('_', '-')} is '.*only local files.*mount"):
+        TrainConfig(**{name: url})
+
+
+@pytest.mark.parametrize("path", ["c://x", "a:b", "./s3:/x", "x/y://z"])
+def test_what_is_no_url_is_a_path(path):
+    assert TrainConfig(prepared=path).prepared == path

@@ -9,7 +9,7 @@ from trainer_classification.metrics.image_scores import (
     rank_unsure_hits,
     score_images,
 )
-from trainer_classification.outputs.class_tables import LabelError, write_confusion, write_label_errors
+from trainer_classification.outputs.class_tables import LabelError, write_label_errors
 
 
 def scores_of(labels, probabilities, split="test", temperature=None):
@@ -61,13 +61,3 @@ def test_the_table_of_wrong_labels(tmp_path):
         "split,index,file,label,suggested,confidence,label_probability",
         'test,7,"a, b.png",cat,"do""g",0.9,0.05',
     ]
-
-
-def test_confusions_of_many_classes_are_pairs(tmp_path):
-    matrix = np.diag(np.full(1001, 3))
-    matrix[7, 1000] = 2
-    path = write_confusion(tmp_path / "confusion.csv", matrix, [f"c{number}" for number in range(1001)])
-    lines = path.read_text(encoding="utf-8").splitlines()
-    assert lines[0] == "class,predicted,images"
-    assert len(lines) == 1 + 1001 + 1
-    assert lines[8:10] == ["c7,c7,3", "c7,c1000,2"]

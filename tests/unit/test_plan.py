@@ -27,10 +27,10 @@ def test_the_first_ids_and_draws_of_seed_0_never_change():
     """Golden: runs that people resume, and results that they compare, rely on these numbers."""
     plan = Plan(400, 0, Policy(crop="shift", shift=4, flip="random"), SIZES)
     assert plan.order(0)[:8].tolist() == GOLDEN_ORDER
-    draws = plan.draws(1)
+    draws = plan.draws(1)[np.arange(400)]
     assert draws.flip[:8].astype(int).tolist() == GOLDEN_FLIP
     assert draws.shift[:3].tolist() == GOLDEN_SHIFT
-    boxes = Plan(400, 0, Policy(crop="resized"), SIZES).draws(0).box * np.tile(SIZES, 2)
+    boxes = Plan(400, 0, Policy(crop="resized"), SIZES).draws(0)[np.arange(400)].box * np.tile(SIZES, 2)
     assert np.rint(boxes[:2]).astype(int).tolist() == GOLDEN_BOX
     draws = Plan(400, 0, Policy(color_jitter=0.4, erasing=0.3, rand_augment=9)).draws(1)
     assert draws.operations[1].tolist() == GOLDEN_OPERATIONS
@@ -73,7 +73,7 @@ def test_epochs_and_seeds_differ():
     plan = Plan(400, 0, Policy(crop="shift", shift=4, flip="random"))
     assert not np.array_equal(plan.order(0), plan.order(1))
     assert not np.array_equal(plan.order(0), Plan(400, 1, Policy()).order(0))
-    assert not np.array_equal(plan.draws(0).shift, plan.draws(1).shift)
+    assert not np.array_equal(plan.draws(0).whole.shift, plan.draws(1).whole.shift)
 
 
 @given(count=st.integers(1, 200), batch=st.integers(1, 64), share=st.integers(1, 4), start=st.integers(0, 5))
@@ -105,22 +105,22 @@ def test_evaluation_covers_every_sample_once_with_equal_batches_on_all_ranks(cou
 
 def test_alternating_flips_change_every_epoch_and_start_half_flipped():
     plan = Plan(1000, 0, Policy(flip="alternating"))
-    first, second, third = (plan.draws(epoch).flip for epoch in range(3))
+    first, second, third = (plan.draws(epoch).whole.flip for epoch in range(3))
     assert np.array_equal(first, ~second)
     assert np.array_equal(first, third)
     assert 400 < first.sum() < 600
 
 
 def test_shifts_use_the_whole_reach_in_both_directions_and_no_more():
-    shift = Plan(2000, 0, Policy(crop="shift", shift=2)).draws(0).shift
+    shift = Plan(2000, 0, Policy(crop="shift", shift=2)).draws(0).whole.shift
     assert set(np.unique(shift)) == {-2, -1, 0, 1, 2}
 
 
 @pytest.mark.parametrize("area", [(0.08, 1.0), (0.25, 1.0), (0.9, 1.0)])
 def test_resized_crops_are_whole_pixels_inside_with_the_area_and_aspect_asked_for(area):
     sizes = np.random.default_rng(1).integers(64, 700, (3000, 2))
-    boxes = Plan(3000, 0, Policy(crop="resized", area=area), sizes).draws(0).box.astype(np.float64)
-    pixels = boxes * np.tile(sizes, 2)
+    draws = Plan(3000, 0, Policy(crop="resized", area=area), sizes).draws(0)
+    pixels = draws[np.arange(3000)].box.astype(np.float64) * np.tile(sizes, 2)
     x, y, w, h = np.rint(pixels).T
     assert np.abs(pixels - np.rint(pixels)).max() < 1e-3
     assert (x >= 0).all()
@@ -135,7 +135,7 @@ def test_resized_crops_are_whole_pixels_inside_with_the_area_and_aspect_asked_fo
 
 
 def test_a_crop_of_an_image_one_pixel_thin_is_one_pixel_thin():
-    boxes = Plan(2, 0, Policy(crop="resized"), np.array([[1, 300], [300, 1]])).draws(0).box
+    boxes = Plan(2, 0, Policy(crop="resized"), np.array([[1, 300], [300, 1]])).draws(0)[np.arange(2)].box
     assert boxes[0, 2] == 1.0
     assert boxes[1, 3] == 1.0
     assert (boxes[:, 2:] > 0).all()

@@ -16,15 +16,16 @@ from PIL import Image
 from helpers import noise
 from trainer_classification.data.manifest import Manifest, SplitInfo
 from trainer_classification.metrics.calibration import bin_confidences
-from trainer_classification.metrics.confusion_pairs import ConfusionPairs
+from trainer_classification.metrics.classification import measure_classes
+from trainer_classification.metrics.confusion import ConfusionPairs, list_cells
 from trainer_classification.outputs.confusion_picture import draw_confusion
 from trainer_classification.outputs.report import Gallery, ReportContent, ShownImage, render_report
-from trainer_classification.outputs.report_tables import class_rows, confused_pairs, list_cells, make_matrix
+from trainer_classification.outputs.report_tables import class_rows, confused_pairs, describe_cells, make_matrix
 from trainer_classification.outputs.summary import REQUIRED
 from trainer_classification.outputs.thumbnails import Thumbnails
 
 NAMES = ["cat", "<script>alert(1)</script>", "absent"]
-CONFUSION = ConfusionPairs.from_matrix(np.array([[8, 2, 0], [0, 5, 5], [0, 0, 0]]))
+CONFUSION = list_cells(np.array([[8, 2, 0], [0, 5, 5], [0, 0, 0]]))
 
 
 def manifest_of(class_names, train_counts, test_counts):
@@ -91,7 +92,7 @@ def many_classes(count, images, seed=0):
     predictions = np.where(random.random(images) < 0.67, labels, random.integers(0, count, images))
     cells, counts = np.unique(labels * count + predictions, return_counts=True)
     names = [f"class {number:05d} {'x' * 48}" for number in range(count)]
-    return names, ConfusionPairs(cells // count, cells % count, counts, count)
+    return names, ConfusionPairs((count, count), cells // count, cells % count, counts)
 
 
 class Outline(HTMLParser):
@@ -130,9 +131,9 @@ def test_mistakes_come_most_frequent_first():
 def test_pairs_say_what_the_matrix_says():
     random = np.random.default_rng(0)
     matrix = random.integers(0, 3, (700, 700)) * (random.random((700, 700)) < 0.01)
-    pairs = ConfusionPairs.from_matrix(matrix)
-    found = pairs.measure_classes()
-    assert pairs.images == matrix.sum()
+    pairs = list_cells(matrix)
+    found = measure_classes(pairs)
+    assert pairs.sum() == matrix.sum()
     assert found.support.tolist() == matrix.sum(1).tolist()
     assert found.predicted.tolist() == matrix.sum(0).tolist()
     assert found.correct.tolist() == matrix.diagonal().tolist()
@@ -150,17 +151,17 @@ def test_the_matrix_of_few_classes_is_whole_and_that_of_many_has_the_confused_on
     matrix[30, 7] = 5
     matrix[7, 12] = 3
     names = [str(number) for number in range(40)]
-    part = make_matrix(ConfusionPairs.from_matrix(matrix), names)
+    part = make_matrix(list_cells(matrix), names)
     assert not part.is_whole
     assert part.names == ["30", "7", "12"]
     assert part.rows[0][1] == (5, round(5 / 14 * 9))
-    assert make_matrix(ConfusionPairs.from_matrix(np.diag(np.full(40, 9))), names) is None
+    assert make_matrix(list_cells(np.diag(np.full(40, 9))), names) is None
 
 
 def test_the_picture_has_a_point_for_each_cell():
     matrix = np.diag(np.full(257, 9))
     matrix[200, 10] = 1
-    address, block = draw_confusion(ConfusionPairs.from_matrix(matrix))
+    address, block = draw_confusion(list_cells(matrix))
     assert block == 1
     picture = Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))).convert("RGBA")
     pixels = np.array(picture)
@@ -174,7 +175,7 @@ def test_the_picture_has_a_point_for_each_cell():
 def test_with_many_classes_some_share_a_point_and_a_mistake_is_never_hidden():
     matrix = np.diag(np.full(1000, 9))
     matrix[4, 5] = 1  # shares a point with right ones
-    address, block = draw_confusion(ConfusionPairs.from_matrix(matrix))
+    address, block = draw_confusion(list_cells(matrix))
     assert block == 3
     pixels = np.array(Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))).convert("RGBA"))
     assert pixels.shape == (334, 334, 4)
@@ -216,9 +217,7 @@ def test_a_class_of_any_name_is_shown_as_text(name, count):
     matrix = np.diag(np.full(count, 8))
     matrix[0, 1] = 2
     image = ShownImage("data:image/png;base64,", name, name, 0.5)
-    page = render_report(
-        content_of(names, ConfusionPairs.from_matrix(matrix), galleries=(Gallery("t", "t", (image,)),))
-    )
+    page = render_report(content_of(names, list_cells(matrix), galleries=(Gallery("t", "t", (image,)),)))
     page.encode()
     outline = Outline(page)
     assert outline.count("script") == (1 if count == 3 else 2)
@@ -293,7 +292,7 @@ def test_the_page_stays_small_for_any_number_of_classes(count, images):
 
 def test_the_cells_under_the_pointer_are_the_largest_mistakes():
     names, confusion = many_classes(257, 20_000)
-    found = json.loads(json.dumps(list_cells(confusion, names, 1)))
+    found = json.loads(json.dumps(describe_cells(confusion, names, 1)))
     assert len(found["cells"]) == 5000
     counts = [count for _, _, count in found["cells"]]
     assert counts == sorted(counts, reverse=True)

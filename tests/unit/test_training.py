@@ -17,7 +17,8 @@ from helpers import meta_of
 from trainer_classification.checkpoint import archive
 from trainer_classification.checkpoint import file as checkpoint
 from trainer_classification.device import choose_device, choose_precision
-from trainer_classification.loaders.base import Batch
+from trainer_classification.loaders.base import Batch, BatchSchedule
+from trainer_classification.metrics import confusion
 from trainer_classification.models import build
 from trainer_classification.models.normalize import Normalize
 from trainer_classification.optim.ema import ModelEma
@@ -226,12 +227,18 @@ class Fixed:
 
     def __init__(self, batches):
         self.batches, self.samples = batches, sum(b.count for b in batches)
+        self.steps = len(batches)
+        self.schedule = BatchSchedule(None, self.steps * len(batches[0].labels), len(batches[0].labels))
 
     def epoch(self, epoch, start_step=0):
         return iter(self.batches)
 
 
-def test_evaluation_counts_real_rows_alone():
+@pytest.mark.parametrize("max_dense", [1000, 1])
+def test_evaluation_counts_real_rows_alone(monkeypatch, max_dense):
+    """With a matrix on the device, and with a list of cells as for many classes."""
+    monkeypatch.setattr(confusion, "MAX_DENSE_CLASSES", max_dense)
+
     class Brightness(nn.Module):
         def forward(self, x):
             bright = x.mean((1, 2, 3))
@@ -242,7 +249,9 @@ def test_evaluation_counts_real_rows_alone():
     batches[1].labels[5] = 0  # and one in the padding
     result = evaluate(Brightness(), Fixed(batches), Normalize([0.5], [0.2], CPU), 2)
     assert result.accuracy == pytest.approx(10 / 11)
-    assert result.confusion.tolist() == [[6, 1], [0, 4]]
+    cells = confusion.list_cells(result.confusion)
+    assert list(zip(cells.true, cells.predicted, cells.count, strict=True)) == [(0, 0, 6), (0, 1, 1), (1, 1, 4)]
+    assert isinstance(result.confusion, confusion.ConfusionPairs) == (max_dense == 1)
     assert result.balanced_accuracy == pytest.approx((6 / 7 + 4 / 4) / 2)
 
 

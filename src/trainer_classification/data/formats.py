@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from trainer_classification.arrays import Int64
 
@@ -65,3 +68,16 @@ class Extents:
     samples: Int64
     offsets: Int64
     sizes: Int64
+
+
+def group_rows(numbers: Int64) -> Iterator[tuple[int, Int64]]:
+    """Yield (number, its rows in ascending order) of each number, in one pass however many there are.
+
+    Args:
+        numbers: int64 [n], such as the shard of each image.
+    """
+    order = np.argsort(numbers, kind="stable")
+    starts = np.flatnonzero(np.diff(numbers[order])) + 1
+    for rows in np.split(order, starts):
+        if len(rows):
+            yield int(numbers[rows[0]]), rows

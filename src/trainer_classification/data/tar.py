@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from trainer_classification.arrays import Int64
-from trainer_classification.data.formats import Extents, SplitShards
+from trainer_classification.data.formats import Extents, SplitShards, group_rows
 from trainer_classification.data.manifest import Manifest, check_contents, check_files, check_format
 
 SHARD_BYTES = 64 << 20  # a shard is closed when it would grow past this
@@ -60,19 +61,20 @@ def layout(sizes: Int64, labels: Int64, shard_bytes: int = SHARD_BYTES) -> TarLa
     digits = np.array([len(str(label)) for label in labels.tolist()])
     needed = 2 * _BLOCK + _padded(sizes) + _padded(digits)
 
+    order = order_of(len(sizes))
+    ends = np.concatenate([[0], np.cumsum(needed[order])])
     offsets = np.zeros_like(needed)
-    shards: list[list[int]] = [[]]
-    end = 0
-    for sample in order_of(len(sizes)).tolist():
-        size = int(needed[sample])
-        if shards[-1] and end + size + END_BYTES > shard_bytes:
-            shards.append([])
-            end = 0
-        shards[-1].append(sample)
-        offsets[sample] = end
-        end += size
+    shards = []
+    first = 0
+    while first < len(order):
+        limit = ends[first] + shard_bytes - END_BYTES
+        last = int(np.searchsorted(ends, limit, "right")) - 1
+        last = max(last, first + 1)  # a file larger than a shard has one of its own
+        shards.append(order[first:last])
+        offsets[shards[-1]] = ends[first:last] - ends[first]
+        first = last
 
-    return TarLayout([np.array(shard, np.int64) for shard in shards], offsets, needed)
+    return TarLayout(shards, offsets, needed)
 
 
 def _padded(sizes: Int64) -> Int64:
@@ -149,7 +151,6 @@ class TarStore:
         shard: int64 [n], which shard a sample is in.
         offsets, sizes: int64 [n], where the bytes of its image are.
         suffixes: of each image's name, without the dot.
-        labels: int64 [n].
     """
 
     shards: list[npt.NDArray[np.uint8]]
@@ -157,7 +158,28 @@ class TarStore:
     offsets: Int64
     sizes: Int64
     suffixes: list[str]
-    labels: Int64
+
+    @cached_property
+    def labels(self) -> Int64:
+        """The label of each sample, int64 [n].
+
+        They are read out of the shards, of which this touches every page; the
+        split's table has them as well.
+
+        Raises:
+            ValueError: one is no number.
+        """
+        return np.array([self._read_label(sample) for sample in range(len(self.shard))], np.int64)
+
+    def _read_label(self, sample: int) -> int:
+        shard = self.shards[self.shard[sample]]
+        image_end = int(self.offsets[sample] + self.sizes[sample])
+        start = image_end + -image_end % _BLOCK + _BLOCK  # behind the header of the label
+        digits = bytes(shard[start : start + _BLOCK]).rstrip(b"\0")
+        if not digits.isdigit() and digits != b"-1":  # -1: none
+            path = getattr(shard, "filename", "a tar")
+            raise ValueError(f"{path} is damaged: prepare the dataset again with --force.")
+        return int(digits)
 
     def image(self, sample: int) -> npt.NDArray[np.uint8]:
         """Return the bytes of an original file, uint8 [size], without a copy."""
@@ -183,7 +205,6 @@ def open_tars(folder: Path, split: str, count: int) -> TarStore:
         offsets=np.zeros(count, np.int64),
         sizes=np.zeros(count, np.int64),
         suffixes=[""] * count,
-        labels=np.zeros(count, np.int64),
     )
     for index in sorted(folder.glob(f"{split}-*.idx")):
         _add_shard(store, index.with_suffix(".tar"), index.read_text(encoding="utf-8"))
@@ -217,15 +238,11 @@ def _add_shard(store: TarStore, path: Path, index: str) -> None:
             )
         if max(image.stop, label.stop) > len(content):
             raise ValueError(f"{path} is cut off: prepare the dataset again with --force.")
-        digits = bytes(content[label])
-        if not digits.isdigit() and digits != b"-1":  # -1: none
-            raise ValueError(f"{path} is damaged: prepare the dataset again with --force.")
 
         store.shard[sample] = number
         store.offsets[sample] = image.start
         store.sizes[sample] = image.stop - image.start
         store.suffixes[sample] = suffix
-        store.labels[sample] = int(digits)
 
 
 def open_split(folder: Path, manifest: Manifest, split: str) -> TarStore:
@@ -245,8 +262,7 @@ def extents(shards: SplitShards) -> list[Extents]:
     """Return where a reader finds the images of each shard of a split."""
     store = open_tars(shards.folder / "tar", shards.split, shards.count)
     found = []
-    for number in range(len(store.shards)):
-        samples = np.flatnonzero(store.shard == number)
+    for number, samples in group_rows(store.shard):
         path = f"tar/{shard_name(shards.split, number)}.tar"
         found.append(Extents(path, samples, store.offsets[samples], store.sizes[samples]))
     return found

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from trainer_classification.arrays import Bool, Int64
+from trainer_classification.arrays import Bool
 from trainer_classification.checkpoint.load_model import Model, load_model
 from trainer_classification.inference.class_map import map_classes
 from trainer_classification.inference.split_logits import DataOptions, SplitLogits, run_on_split
@@ -28,6 +28,7 @@ from trainer_classification.metrics.classification import (
     wilson_interval,
 )
 from trainer_classification.metrics.comparison import Comparison, compare
+from trainer_classification.metrics.confusion import Confusion
 from trainer_classification.outputs.class_tables import class_rows
 
 _TOP = 5
@@ -50,7 +51,7 @@ class EvaluationReport:
         correct: bool [N], True where the prediction is right.
         class_names: of the columns of `confusion`; the first K are the dataset's
             classes, the rest the model's alone.
-        confusion: int64 [K, C], how often each class (row) was taken for each
+        confusion: [K, C], how often each class (row) was taken for each
             (column).
         averages: accuracy and averages over the classes, by the names of the
             SDK's `ClassificationMetrics`.
@@ -77,7 +78,7 @@ class EvaluationReport:
     files: tuple[str, ...]
     correct: Bool
     class_names: tuple[str, ...]
-    confusion: Int64
+    confusion: Confusion
     averages: dict[str, float]
     top5_accuracy: float
     balanced_accuracy: float

@@ -15,7 +15,7 @@ from trainer_classification import plan as planning
 from trainer_classification.arrays import Float32, Int64
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.data.table import open_table
-from trainer_classification.plan import Draws, Plan, Policy
+from trainer_classification.plan import EpochDraws, Plan, Policy
 
 
 @dataclass
@@ -80,13 +80,11 @@ class BatchSchedule:
             return self.plan.policy
         return Policy() if self.view is None else Policy(crop="resized")
 
-    def draws(self, epoch: int) -> Draws:
-        """Return the draws of all n samples in an epoch."""
-        return (
-            self.plan.draws(epoch)
-            if self.plan is not None
-            else planning.identity(self.count, self.view)
-        )
+    def draws(self, epoch: int) -> EpochDraws:
+        """Return the draws of all n samples in an epoch; an engine asks for those of its batches."""
+        if self.plan is not None:
+            return self.plan.draws(epoch)
+        return EpochDraws(planning.identity(self.count, self.view))
 
     def batches(self, epoch: int, start_step: int = 0) -> Iterator[tuple[Int64, int]]:
         """Yield (index, count) of each batch from `start_step` on.

@@ -23,6 +23,7 @@ from torch.utils.dlpack import from_dlpack
 from trainer_classification.arrays import Int64
 from trainer_classification.augment.device import finish, to_device
 from trainer_classification.augment.reference import resizes
+from trainer_classification.crop_boxes import load_kernels
 from trainer_classification.data.array import ArrayStore, open_array
 from trainer_classification.data.manifest import check_files, check_format
 from trainer_classification.data.table import Table, open_table
@@ -30,7 +31,7 @@ from trainer_classification.data.tar import TarStore, open_tars
 from trainer_classification.environment import cpu_count
 from trainer_classification.loaders.base import Batch, BatchSchedule, Loader, LoaderRequest
 from trainer_classification.loaders.dali_pipeline import Graph, build, make_inputs
-from trainer_classification.plan import Draws
+from trainer_classification.plan import Draws, EpochDraws
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class _Job:
     index: Int64
     count: int
     inputs: list[Any]
+    draws: Draws
 
 
 class DaliLoader(Loader):
@@ -70,7 +72,7 @@ class DaliLoader(Loader):
         self.device = device
         self.table = table
         self.labels = torch.from_numpy(table.labels).to(device)
-        self._read_image = _image_reader(store)
+        self._read_images = _image_reader(store)
         self._jobs: Iterator[_Job] = iter(())
         self._running_jobs: deque[_Job] = deque()
 
@@ -95,12 +97,14 @@ class DaliLoader(Loader):
         self._running_jobs.append(job)
         return job.inputs
 
-    def _make_jobs(self, draws: Draws, batches: list[tuple[Int64, int]]) -> Iterator[_Job]:
+    def _make_jobs(self, draws: EpochDraws, batches: list[tuple[Int64, int]]) -> Iterator[_Job]:
         for index, count in batches:
             rows = np.maximum(index, 0)  # padding rows show sample 0
-            images = [self._read_image(row) for row in rows.tolist()]
-            inputs = make_inputs(self.graph, draws[rows], self.table.sizes[rows])
-            yield _Job(index, count, [images, *(inputs[name] for name in self.graph.inputs[1:])])
+            images = self._read_images(rows)
+            drawn = draws[rows]
+            inputs = make_inputs(self.graph, drawn, self.table.sizes[rows])
+            arrays = [images, *(inputs[name] for name in self.graph.inputs[1:])]
+            yield _Job(index, count, arrays, drawn)
 
     def _batches(self, epoch: int, start_step: int) -> Iterator[Batch]:
         batches = list(self.schedule.batches(epoch, start_step))
@@ -111,21 +115,19 @@ class DaliLoader(Loader):
         indices = torch.from_numpy(np.stack([index for index, _ in batches])).to(
             self.device, non_blocking=True
         )
-        draws = self.schedule.draws(epoch)
-        policy = self.schedule.policy
-        device_draws = to_device(draws, self.device)
-        self._jobs = self._make_jobs(draws, batches)
+        self._jobs = self._make_jobs(self.schedule.draws(epoch), batches)
         try:
             self._pipeline.schedule_run()
             for index in indices:
                 images = self._take_output()
-                count = self._running_jobs.popleft().count
+                job = self._running_jobs.popleft()
                 # The tensor owns what DALI exports by DLPack: later batches never
                 # write there.
                 self._pipeline.release_outputs()
                 self._pipeline.schedule_run()
-                images = finish(images, device_draws[index], policy)
-                yield Batch(images, self.labels[index], index, count)
+                draws = to_device(job.draws, self.device)
+                images = finish(images, draws, self.schedule.policy)
+                yield Batch(images, self.labels[index], index, job.count)
                 del images
         finally:
             self._drain()
@@ -148,9 +150,10 @@ class DaliLoader(Loader):
         from trainer_classification.data.decode import BadImageError, decode
 
         for job in self._running_jobs if self.graph.encoded else ():
-            for sample in np.maximum(job.index, 0).tolist():
+            samples = np.maximum(job.index, 0)
+            for sample, image in zip(samples.tolist(), self._read_images(samples), strict=True):
                 try:
-                    decode(self._read_image(sample).tobytes())
+                    decode(image.tobytes())
                 except BadImageError as bad:
                     name = self.table.files[sample]
                     return f"Image {sample} ({name}) is damaged in its tar: {bad}. Prepare again with --force."
@@ -173,7 +176,7 @@ class DaliLoader(Loader):
         """End DALI's threads, free its memory and release the memory map."""
         self._end_epoch()
         self._pipeline = None
-        self._read_image = lambda _: np.empty(0, np.uint8)
+        self._read_images = lambda _: []
         self.labels = torch.empty(0)
 
 
@@ -184,24 +187,27 @@ def _gpu_id(device: torch.device) -> int | None:
     return device.index if device.index is not None else torch.cuda.current_device()
 
 
-def _image_reader(store: TarStore | ArrayStore) -> Callable[[int], npt.NDArray[np.uint8]]:
-    """Return a function from a sample id to the bytes of its file, or to its pixels.
+def _image_reader(
+    store: TarStore | ArrayStore,
+) -> Callable[[Int64], list[npt.NDArray[np.uint8]]]:
+    """Return a function from sample ids to the bytes of their files, or to their pixels.
 
     It returns views of plain arrays, which are quicker to make than views of
     np.memmap.
     """
     if isinstance(store, ArrayStore):
-        return np.asarray(store.images).__getitem__
+        pixels = np.asarray(store.images)
+        return lambda samples: [pixels[sample] for sample in samples.tolist()]
 
     shards = [np.asarray(shard) for shard in store.shards]
-    ends = store.offsets + store.sizes
-    ranges = list(zip(store.shard.tolist(), store.offsets.tolist(), ends.tolist(), strict=True))
 
-    def read_image(sample: int) -> npt.NDArray[np.uint8]:
-        shard, start, end = ranges[sample]
-        return shards[shard][start:end]
+    def read_images(samples: Int64) -> list[npt.NDArray[np.uint8]]:
+        starts = store.offsets[samples]
+        ends = starts + store.sizes[samples]
+        ranges = zip(store.shard[samples].tolist(), starts.tolist(), ends.tolist(), strict=True)
+        return [shards[shard][start:end] for shard, start, end in ranges]
 
-    return read_image
+    return read_images
 
 
 def open_dali(request: LoaderRequest) -> DaliLoader:
@@ -210,6 +216,7 @@ def open_dali(request: LoaderRequest) -> DaliLoader:
     Raises:
         ValueError: the split or its format is missing or damaged.
     """
+    load_kernels()  # for boxes, which are drawn by batch
     folder = request.folder
     manifest = request.manifest
     split = request.split

@@ -17,12 +17,13 @@ from trainer_classification.augment import device as device_augment
 from trainer_classification.data.array import ArrayStore, open_array
 from trainer_classification.loaders.base import Batch, BatchSchedule, Loader, LoaderRequest
 from trainer_classification.loaders.ring_buffer import RingBufferLoader
-from trainer_classification.plan import Draws
+from trainer_classification.plan import Draws, EpochDraws
 
 _UPLOAD_BYTES = 64 << 20
 # Bytes of batches augmented in one go. On a GPU, a batch of small images costs
 # its kernel launches, not its pixels.
 _GROUP_BYTES = 8 << 20
+_DRAWN_AT_ONCE = 8192  # samples
 
 
 class DeviceResident(Loader):
@@ -48,26 +49,28 @@ class DeviceResident(Loader):
         self.labels = torch.from_numpy(store.labels).to(device)
 
     def _batches(self, epoch: int, start_step: int) -> Iterator[Batch]:
-        draws = device_augment.to_device(self.schedule.draws(epoch), self.device)
+        draws = self.schedule.draws(epoch)
         batches = list(self.schedule.batches(epoch, start_step))
         if not batches:
             return
 
-        # One copy per epoch: the loop below never waits for the host.
-        indices = torch.from_numpy(np.stack([index for index, _ in batches])).to(
-            self.device, non_blocking=True
-        )
+        # One copy per epoch, and pinned ones of the draws: nothing below waits for
+        # the device.
+        samples = np.stack([index for index, _ in batches])
+        indices = torch.from_numpy(samples).to(self.device, non_blocking=True)
         labels = self.labels[indices]
         counts = iter([count for _, count in batches])
         batch_bytes = self.schedule.rows * self.image_size**2 * self.images.shape[3]
         group = max(1, _GROUP_BYTES // batch_bytes)
+        drawn_groups = _draw_groups(draws, samples, group)
 
         for start in range(0, len(indices), group):
             group_indices = indices[start : start + group]
             group_labels = labels[start : start + group]
             index = group_indices.flatten()
+            drawn = device_augment.to_device(next(drawn_groups), self.device)
             images = device_augment.augment(
-                self.images, index, draws[index], self.schedule.policy, self.image_size, self.layout
+                self.images, index, drawn, self.schedule.policy, self.image_size, self.layout
             )
             for batch in zip(
                 images.chunk(len(group_indices)), group_labels, group_indices, strict=True
@@ -79,6 +82,22 @@ class DeviceResident(Loader):
         self._end_epoch()
         self.images = torch.empty(0)
         self.labels = torch.empty(0)
+
+
+def _draw_groups(draws: EpochDraws, samples: Int64, group: int) -> Iterator[Draws]:
+    """Yield the draws of each group of batches, many groups drawn at once: without numba that is faster.
+
+    Args:
+        draws: of the epoch.
+        samples: int64 [steps, B], the ids of each batch.
+        group: batches of a group.
+    """
+    rows = group * samples.shape[1]
+    batches = group * max(1, _DRAWN_AT_ONCE // rows)
+    for start in range(0, len(samples), batches):
+        drawn = draws[samples[start : start + batches].flatten()]
+        for first in range(0, len(drawn.flip), rows):
+            yield drawn[first : first + rows]
 
 
 def _upload(

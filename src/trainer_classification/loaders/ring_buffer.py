@@ -17,15 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer_classification import plan as planning
 from trainer_classification.arrays import Int64, Uint8
 from trainer_classification.environment import cpu_count
 from trainer_classification.loaders.base import Batch, BatchSchedule, Loader
-from trainer_classification.plan import Draws
+from trainer_classification.plan import Draws, EpochDraws
 
-EpochPlan = tuple[
-    Draws, list[tuple[Int64, int]]
-]  # the draws of all samples, and (index, count) of each batch
+# The draws of all samples, and (index, count) of each batch.
+EpochPlan = tuple[EpochDraws, list[tuple[Int64, int]]]
 
 cuda: Any = torch.cuda  # its streams and events are untyped
 
@@ -80,12 +78,7 @@ class RingBufferLoader(Loader):
         try:
             # Load the kernels now (or compile them, the first time), not within
             # the first training step.
-            self._fill(
-                self._ring[0],
-                planning.identity(schedule.count),
-                np.zeros(schedule.rows, np.int64),
-                0,
-            )
+            self._fill(self._ring[0], schedule.draws(0), np.zeros(schedule.rows, np.int64), 0)
         except BaseException:
             self.close()
             raise
@@ -126,7 +119,7 @@ class RingBufferLoader(Loader):
         self._ahead = {epoch + 1: self._pool.submit(draw, epoch + 1)}
         return planned.result() if planned is not None else draw(epoch)
 
-    def _fill(self, slot: _Slot, draws: Draws, index: Int64, count: int) -> _Slot:
+    def _fill(self, slot: _Slot, draws: EpochDraws, index: Int64, count: int) -> _Slot:
         if slot.copied is not None:
             slot.copied.synchronize()
         self._make(index, draws[index], slot.images.numpy())

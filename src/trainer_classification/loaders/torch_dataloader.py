@@ -25,6 +25,7 @@ from trainer_classification.augment.reference import (
     operate,
     resizes,
 )
+from trainer_classification.crop_boxes import load_kernels
 from trainer_classification.data.formats import GRAY_SHIFT
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.data.table import Table, open_table
@@ -332,6 +333,7 @@ def open_torch(request: LoaderRequest) -> TorchLoader:
     """
     import torchvision.transforms.v2  # noqa: F401  # once, here: otherwise each worker spends seconds importing it
 
+    load_kernels()  # for boxes, which are drawn by batch
     manifest = request.manifest
     table = open_table(request.folder, manifest, request.split)
     root = Path(manifest.root)

@@ -14,6 +14,7 @@ from statistics import NormalDist
 import numpy as np
 
 from trainer_classification.arrays import Float32, Float64, Int64
+from trainer_classification.metrics.confusion import Confusion, count_cells
 
 # Quantile of the normal distribution for an interval of 95 %.
 _Z = NormalDist().inv_cdf(0.975)
@@ -68,7 +69,7 @@ def rank_labels(logits: Float32, labels: Int64) -> Int64:
 
 def count_confusion(
     labels: Int64, predictions: Int64, num_classes: int, num_columns: int = 0
-) -> Int64:
+) -> Confusion:
     """Count how often each class was taken for each.
 
     Args:
@@ -79,19 +80,18 @@ def count_confusion(
             which come last; 0: K.
 
     Returns:
-        int64 [K, C]: rows are the true classes, columns the predicted ones.
+        int64 [K, C]: rows are the true classes, columns the predicted ones; pairs
+        where K is above 1,000.
     """
     columns = num_columns or num_classes
-    counts = np.bincount(labels * columns + predictions, minlength=num_classes * columns)
-
-    return counts.reshape(num_classes, columns).astype(np.int64)
+    return count_cells(labels * columns + predictions, num_classes, columns)
 
 
-def measure_classes(confusion: Int64) -> ClassMetrics:
+def measure_classes(confusion: Confusion) -> ClassMetrics:
     """Compute the metrics of each class.
 
     Args:
-        confusion: int64 [K, C] of `count_confusion`.
+        confusion: [K, C], of `count_confusion`.
     """
     num_classes = len(confusion)
 
@@ -122,14 +122,14 @@ def measure_counts(support: Int64, predicted: Int64, correct: Int64) -> ClassMet
     )
 
 
-def average_classes(confusion: Int64, unlabeled: int = 0) -> dict[str, float]:
+def average_classes(confusion: Confusion, unlabeled: int = 0) -> dict[str, float]:
     """Return the nine scalars of `ClassificationMetrics` in Hafnia's SDK, under its names.
 
     Weighted averages weigh each class by its images, so that `recall_weighted`
     equals `accuracy`. Without images all are 0, as in the SDK.
 
     Args:
-        confusion: int64 [K, C] of `count_confusion`.
+        confusion: [K, C], of `count_confusion`.
         unlabeled: images without a label, which are left out of the confusion
             matrix.
     """
@@ -147,7 +147,7 @@ def average_classes(confusion: Int64, unlabeled: int = 0) -> dict[str, float]:
     return values
 
 
-def balanced_accuracy(confusion: Int64) -> float:
+def balanced_accuracy(confusion: Confusion) -> float:
     """Return the mean recall of the classes that have images; NaN where none has.
 
     It differs from `recall_macro`, in which a class without images counts as 0.
@@ -176,7 +176,7 @@ def wilson_interval(correct: int, count: int) -> tuple[float, float]:
     return low, high
 
 
-def platform_scalars(confusion: Int64, loss: float, task: str) -> dict[str, float]:
+def platform_scalars(confusion: Confusion, loss: float, task: str) -> dict[str, float]:
     """Return what a run logs once at its end, of the kept model on test, by the names that Hafnia's platform compares.
 
     These are the nine scalars of the SDK's metrics as `<task>/<name>`,
@@ -184,7 +184,7 @@ def platform_scalars(confusion: Int64, loss: float, task: str) -> dict[str, floa
     everything without images, and a loss that is not finite.
 
     Args:
-        confusion: int64 [K, K].
+        confusion: [K, K], of `count_confusion`.
         loss: mean cross entropy.
         task: name of the classification task, such as "image_classification".
     """

@@ -9,12 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer_classification.arrays import Int64
 from trainer_classification.files import write_atomically
 from trainer_classification.metrics.classification import measure_classes, wilson_interval
-from trainer_classification.metrics.confusion_pairs import ConfusionPairs
-
-_MAX_COLUMNS = 1000  # of a confusion matrix that is written as one
+from trainer_classification.metrics.confusion import Confusion, ConfusionPairs
 
 CLASS_COLUMNS = (
     *("class", "support", "predicted", "accuracy", "precision", "recall", "f1"),
@@ -45,7 +42,9 @@ class LabelError:
     label_probability: float
 
 
-def class_rows(confusion: Int64, class_names: Sequence[str]) -> list[dict[str, str | int | float]]:
+def class_rows(
+    confusion: Confusion, class_names: Sequence[str]
+) -> list[dict[str, str | int | float]]:
     """Return the metrics of each class by the names of `CLASS_COLUMNS`, in the order of the classes.
 
     Args:
@@ -78,28 +77,30 @@ def class_rows(confusion: Int64, class_names: Sequence[str]) -> list[dict[str, s
     return rows
 
 
-def write_class_table(path: Path, confusion: Int64, class_names: Sequence[str]) -> Path:
+def write_class_table(path: Path, confusion: Confusion, class_names: Sequence[str]) -> Path:
     """Write one line for each class, as `class_rows` gives them."""
     rows = (row.values() for row in class_rows(confusion, class_names))
     return _write_csv(path, CLASS_COLUMNS, rows)
 
 
-def write_confusion(path: Path, confusion: Int64, class_names: Sequence[str]) -> Path:
+def write_confusion(path: Path, confusion: Confusion, class_names: Sequence[str]) -> Path:
     """Write the confusion matrix: a line for each true class, a column for each predicted one.
 
-    With more than 1,000 classes, whose matrix nobody opens and 21,841 of which
-    would be a gigabyte, it is a line for each pair that occurs.
+    Where it is held as pairs, only these are written: a line for each true and
+    predicted class that images have.
 
     Args:
         path: of the file.
-        confusion: int64 [K, C].
+        confusion: [K, C].
         class_names: C names, of the columns; the first K are those of the rows.
     """
-    if len(class_names) > _MAX_COLUMNS:
-        pairs = ConfusionPairs.from_matrix(confusion)
-        cells = zip(pairs.labels, pairs.predictions, pairs.counts, strict=True)
-        lines = ([class_names[row], class_names[column], count] for row, column, count in cells)
-        return _write_csv(path, ("class", "predicted", "images"), lines)
+    if isinstance(confusion, ConfusionPairs):
+        columns = (confusion.true, confusion.predicted, confusion.count)
+        cells = zip(*(column.tolist() for column in columns), strict=True)
+        named = (
+            (class_names[true], class_names[predicted], count) for true, predicted, count in cells
+        )
+        return _write_csv(path, ("class", "predicted_class", "images"), named)
     rows = ([name, *counts] for name, counts in zip(class_names, confusion.tolist(), strict=False))
     return _write_csv(path, ("class", *class_names), rows)
 

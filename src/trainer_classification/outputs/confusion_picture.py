@@ -8,7 +8,8 @@ import io
 import numpy as np
 
 from trainer_classification.arrays import Uint8
-from trainer_classification.metrics.confusion_pairs import ConfusionPairs
+from trainer_classification.metrics.classification import measure_classes
+from trainer_classification.metrics.confusion import ConfusionPairs
 
 MAX_SIDE = 350  # points; with more classes several share one
 _LEVELS = 7  # of opacity, for right and for wrong
@@ -29,7 +30,7 @@ def draw_confusion(confusion: ConfusionPairs) -> tuple[str, int]:
     """
     from PIL import Image
 
-    block = -(-confusion.num_classes // MAX_SIDE)
+    block = -(-len(confusion) // MAX_SIDE)
     file = io.BytesIO()
     levels = _draw_levels(confusion, block)
     picture = Image.frombytes("P", levels.shape[::-1], levels.tobytes())
@@ -42,10 +43,10 @@ def draw_confusion(confusion: ConfusionPairs) -> tuple[str, int]:
 
 def _draw_levels(confusion: ConfusionPairs, block: int) -> Uint8:
     """Return palette entries, uint8 [side, side]: 0 nothing, then levels of right, then levels of wrong."""
-    side = -(-confusion.num_classes // block)
-    support = confusion.measure_classes().support
-    shares = confusion.counts / np.maximum(support[confusion.labels], 1)
-    is_right = confusion.labels == confusion.predictions
+    side = -(-len(confusion) // block)
+    support = measure_classes(confusion).support
+    shares = confusion.count / np.maximum(support[confusion.true], 1)
+    is_right = confusion.true == confusion.predicted
     scaled = np.where(is_right, shares, np.sqrt(shares))
     levels = 1 + np.minimum(_LEVELS - 1, (scaled * _LEVELS).astype(np.int64))
     levels += np.where(is_right, 0, _LEVELS)
@@ -53,6 +54,6 @@ def _draw_levels(confusion: ConfusionPairs, block: int) -> Uint8:
     points = np.zeros((side, side), np.uint8)
     # Of the cells that share a point, mistakes are shown before right ones, and
     # large ones before small ones.
-    np.maximum.at(points, (confusion.labels // block, confusion.predictions // block), levels)
+    np.maximum.at(points, (confusion.true // block, confusion.predicted // block), levels)
 
     return points

@@ -20,8 +20,8 @@ import numpy as np
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.files import write_atomically
 from trainer_classification.metrics.calibration import ReliabilityBins
-from trainer_classification.metrics.classification import wilson_interval
-from trainer_classification.metrics.confusion_pairs import ConfusionPairs
+from trainer_classification.metrics.classification import measure_classes, wilson_interval
+from trainer_classification.metrics.confusion import ConfusionPairs
 from trainer_classification.names import one_line
 from trainer_classification.outputs import report_tables, svg_charts
 from trainer_classification.outputs.confusion_picture import draw_confusion
@@ -167,8 +167,8 @@ def _test_interval(confusion: ConfusionPairs | None) -> tuple[float, float] | No
     """Return the 95 % interval of the accuracy on test."""
     if confusion is None:
         return None
-    is_right = confusion.labels == confusion.predictions
-    return wilson_interval(int(confusion.counts[is_right].sum()), confusion.images)
+    is_right = confusion.true == confusion.predicted
+    return wilson_interval(int(confusion.count[is_right].sum()), int(confusion.sum()))
 
 
 def _draw_curves(history: Sequence[dict[str, Any]]) -> list[str]:
@@ -276,13 +276,13 @@ def _describe_classes(content: ReportContent) -> dict[str, Any]:
     train_counts = content.manifest.splits["train"].per_class
     picture = ""
     cells = ""
-    if report_tables.MAX_MATRIX < confusion.num_classes <= _MAX_PICTURE_CLASSES:
+    if report_tables.MAX_MATRIX < len(confusion) <= _MAX_PICTURE_CLASSES:
         picture, block = draw_confusion(confusion)
-        cells = _dump_for_page(report_tables.list_cells(confusion, names, block))
+        cells = _dump_for_page(report_tables.describe_cells(confusion, names, block))
 
     return {
         "rows": report_tables.class_rows(confusion, names, train_counts),
-        "is_cut": np.count_nonzero(confusion.measure_classes().support) > report_tables.MAX_ROWS,
+        "is_cut": np.count_nonzero(measure_classes(confusion).support) > report_tables.MAX_ROWS,
         "pairs": report_tables.confused_pairs(confusion, names),
         "matrix": report_tables.make_matrix(confusion, names),
         "picture": picture,

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trainer_classification.metrics.classification import wilson_interval
-from trainer_classification.metrics.confusion_pairs import ConfusionPairs
+from trainer_classification.metrics.classification import measure_classes, wilson_interval
+from trainer_classification.metrics.confusion import ConfusionPairs
 from trainer_classification.names import one_line
 from trainer_classification.outputs.svg_charts import draw_interval
 
@@ -84,7 +84,7 @@ def class_rows(
         class_names: K names.
         train_counts: K numbers of training images.
     """
-    found = confusion.measure_classes()
+    found = measure_classes(confusion)
     support = found.support.tolist()
     present = [index for index, count in enumerate(support) if count > 0]
     f1 = found.f1.tolist()
@@ -112,7 +112,7 @@ def class_rows(
 
 def confused_pairs(confusion: ConfusionPairs, class_names: Sequence[str]) -> list[Pair]:
     """Return the largest confusions."""
-    support = confusion.measure_classes().support
+    support = measure_classes(confusion).support
     pairs = []
     for label, prediction, count in confusion.mistakes():
         true = one_line(class_names[label], _LONGEST_NAME)
@@ -130,12 +130,12 @@ def make_matrix(confusion: ConfusionPairs, class_names: Sequence[str]) -> Matrix
     Returns:
         None if there are many classes and none is confused.
     """
-    is_whole = confusion.num_classes <= MAX_MATRIX
-    classes = list(range(confusion.num_classes)) if is_whole else _most_confused(confusion)
+    is_whole = len(confusion) <= MAX_MATRIX
+    classes = list(range(len(confusion))) if is_whole else _most_confused(confusion)
     if not classes:
         return None
     counts = confusion.matrix_of(classes)
-    support = confusion.measure_classes().support[classes]
+    support = measure_classes(confusion).support[classes]
     rows = [
         [(count, _shade(count, int(total))) for count in row]
         for row, total in zip(counts.tolist(), support, strict=True)
@@ -165,7 +165,9 @@ def _shade(count: int, total: int) -> int:
     return 0 if count == 0 else max(1, round(count / total * _SHADES))
 
 
-def list_cells(confusion: ConfusionPairs, class_names: Sequence[str], block: int) -> dict[str, Any]:
+def describe_cells(
+    confusion: ConfusionPairs, class_names: Sequence[str], block: int
+) -> dict[str, Any]:
     """Return what the page needs to name the cell under the pointer, as JSON types.
 
     Args:
@@ -175,7 +177,7 @@ def list_cells(confusion: ConfusionPairs, class_names: Sequence[str], block: int
     """
     mistakes = confusion.mistakes()
     cells = [list(cell) for cell, _ in zip(mistakes, range(_MAX_CELLS), strict=False)]
-    support = confusion.measure_classes().support.tolist()
+    support = measure_classes(confusion).support.tolist()
     names = [one_line(name, _LONGEST_NAME) for name in class_names]
 
     return {"names": names, "support": support, "cells": cells, "block": block}

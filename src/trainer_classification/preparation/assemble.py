@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from trainer_classification.arrays import Int64
-from trainer_classification.data.formats import Extents
+from trainer_classification.data.formats import Extents, group_rows
 from trainer_classification.data.manifest import FileInfo, hash_rest
 from trainer_classification.environment import cpu_count
 from trainer_classification.preparation.job_result import PART, REGION, FormatResult
@@ -105,8 +105,8 @@ def gather(outputs: FormatOutputs, rows: Int64, target: Path, offsets: Int64) ->
     sizes = outputs.result.bytes[rows]
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
 
-    def copy_from(number: int) -> None:
-        mine = np.flatnonzero(numbers == number)
+    def copy_from(file: tuple[int, Int64]) -> None:
+        number, mine = file
         content = np.memmap(outputs.file(number), np.uint8, "r")
         for first, last in _adjacent(starts[mine], sizes[mine], offsets[mine]):
             start = starts[mine[first]]
@@ -114,7 +114,7 @@ def gather(outputs: FormatOutputs, rows: Int64, target: Path, offsets: Int64) ->
             write_at(descriptor, [content[start:end].data], int(offsets[mine[first]]))
 
     try:
-        map_in_threads(copy_from, np.unique(numbers).tolist())
+        map_in_threads(copy_from, group_rows(numbers))
     finally:
         os.close(descriptor)
 

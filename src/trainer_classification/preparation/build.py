@@ -46,9 +46,9 @@ from trainer_classification.preparation.plan_regions import (
     plan_regions,
 )
 from trainer_classification.preparation.problems import (
-    find_conflicts,
-    find_duplicates,
+    find_disagreements,
     fit_gray_shift,
+    group_equal_files,
     list_bad_images,
     note_contents,
     note_peaks,
@@ -220,9 +220,10 @@ def _decode(build: Build) -> _Decoded:
     compared = choose_compared(source, measured)
     jobs = _make_jobs(build, plan, measured, compared)
     _run_all(build, jobs)
-    result = job_result.concatenate([job_result.load(one.stem) for one in jobs])
+    stems = [one.stem for one in jobs]
+    result = job_result.collect(stems, len(source.files))
 
-    return _Decoded([one.stem for one in jobs], result, plan, measured, compared)
+    return _Decoded(stems, result, plan, measured, compared)
 
 
 def needed_bytes(source: Source, spec: PrepareSpec) -> int:
@@ -361,10 +362,15 @@ def _describe(build: Build, decoded: _Decoded, parts: _Splits, layout: ArrayLayo
     info = build.info
     source = info.source
     train = parts.rows["train"]
-    files = np.array(source.files)[parts.good]
-    hashes = decoded.result.hashes[parts.good]
-    class_of = np.array(source.class_names)[source.labels[parts.good]]
     mean, std = statistics.mean_and_std(decoded.result, train[decoded.measured[train]], layout)
+
+    equal = group_equal_files(decoded.result.hashes, parts.good)
+
+    def split_of(row: int) -> str:
+        return str(parts.split_of[np.searchsorted(parts.good, row)])
+
+    def class_of(row: int) -> str:
+        return source.class_names[source.labels[row]]
 
     return Manifest(
         dataset=source.name,
@@ -384,8 +390,8 @@ def _describe(build: Build, decoded: _Decoded, parts: _Splits, layout: ArrayLayo
         files={},
         skipped=[],
         unlabelled=source.unlabelled,
-        duplicates=find_duplicates(files, hashes, parts.split_of),
-        conflicts=find_conflicts(files, hashes, class_of),
+        duplicates=find_disagreements("splits", equal, source.files, split_of),
+        conflicts=find_disagreements("classes", equal, source.files, class_of),
         mirrored_classes=_find_mirrored_classes(build, decoded, train),
         options=_describe_options(build),
         fingerprint=info.fingerprint,

@@ -54,9 +54,10 @@ from trainer_classification.preparation.preallocated import PreallocatedRegions,
 
 IMAGES_PER_JOB = 500
 VERSION = (
-    6  # of the part files and of how images are decoded: parts of another version are not continued
+    7  # of the part files and of how images are decoded: parts of another version are not continued
 )
 
+_HASH = np.dtype("S32")
 _AT_SUFFIX = ".at"
 _ROW = struct.Struct("<q")
 
@@ -197,9 +198,9 @@ def find_deadly(jobs: Sequence[Job]) -> list[str]:
     return found
 
 
-def hash_files(files: Sequence[str]) -> list[str]:
-    """Return the xxh3-128 of each file, as `JobResult.hashes` has it; "" if it cannot be read."""
-    return [_hash_file(path) for path in files]
+def hash_files(files: Sequence[str]) -> npt.NDArray[np.bytes_]:
+    """Return the xxh3-128 of each file, as `JobResult.hashes` has it; b"" if it cannot be read."""
+    return np.array([_hash_file(path) for path in files], _HASH)
 
 
 def _hash_file(path: str) -> str:
@@ -223,17 +224,17 @@ def run_job(job: Job) -> None:
     for writer in writers.values():
         writer.finish()
     formats = {name: writer.result for name, writer in writers.items()}
-    dataclasses.replace(result, reasons=np.array(reasons), formats=formats).save(job.stem)
+    dataclasses.replace(result, reasons=np.array(reasons, object), formats=formats).save(job.stem)
 
 
 def _empty_result(job: Job) -> JobResult:
     count = len(job)
     return JobResult(
-        hashes=np.zeros(count, "<U32"),
-        reasons=np.zeros(count, "<U1"),
+        hashes=np.zeros(count, _HASH),
+        reasons=np.full(count, "", object),
         gray=np.zeros(count, bool),
         sizes=np.zeros((count, 2), np.int32),
-        contents=np.zeros(count, "<U12"),
+        contents=np.zeros(count, "S12"),
         peaks=np.zeros(count, np.int64),
         sums=np.zeros((count, 3), np.int64),
         squares=np.zeros((count, 3), np.int64),

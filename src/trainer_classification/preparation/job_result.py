@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -51,11 +53,13 @@ class JobResult:
     """What a job found, one row per image unless noted; bad images have a reason and zeros.
 
     Attributes:
-        hashes: str [n], xxh3-128 of the file's bytes; "" if it could not be read.
-        reasons: str [n], why an image is bad; "" for good images.
+        hashes: bytes [n], xxh3-128 of the file's bytes in hex digits; b"" if it
+            could not be read.
+        reasons: objects [n], str why an image is bad; "" for good images. An array
+            of text would be as wide for every image as the longest reason.
         gray: bool [n].
         sizes: int32 [n, 2], width and height as decoded, upright.
-        contents: str [n], name of the format that the file holds.
+        contents: bytes [n], name of the format that the file holds.
         peaks: int64 [n], largest value of a gray image of 16 or 32 bits; 0 for
             others.
         sums, squares: int64 [n, 3], of the pixel values in the array, per
@@ -65,11 +69,11 @@ class JobResult:
         formats: by the name of the format.
     """
 
-    hashes: npt.NDArray[np.str_]
-    reasons: npt.NDArray[np.str_]
+    hashes: npt.NDArray[np.bytes_]
+    reasons: npt.NDArray[np.object_]
     gray: npt.NDArray[np.bool_]
     sizes: npt.NDArray[np.int32]
-    contents: npt.NDArray[np.str_]
+    contents: npt.NDArray[np.bytes_]
     peaks: npt.NDArray[np.int64]
     sums: npt.NDArray[np.int64]
     squares: npt.NDArray[np.int64]
@@ -99,25 +103,61 @@ def load(stem: Path) -> JobResult:
     return result
 
 
-def concatenate(results: Sequence[JobResult]) -> JobResult:
-    """Return the rows of all results, in order."""
+def collect(stems: Sequence[Path], count: int) -> JobResult:
+    """Read the results of all jobs, and return their rows in order, with one job in memory at a time.
+
+    Args:
+        stems: of the part files, one or more.
+        count: images of all jobs.
+    """
+    thumbnails = []
+    whole: JobResult | None = None
+    start = 0
+    for stem in stems:
+        result = load(stem)
+        thumbnails.append(result.thumbnails)
+        if whole is None:
+            whole = _allocate(result, count)
+        end = start + len(result.reasons)
+        for column, values in zip(_columns(whole), _columns(result), strict=True):
+            # The new columns are zeros, for which no memory is taken before they are
+            # written.
+            is_zero = values.dtype.kind in "biu" and not values.any()
+            if not is_zero:
+                column[start:end] = values
+        start = end
+
+    assert whole is not None
+    assert start == count
+    return dataclasses.replace(whole, thumbnails=np.concatenate(thumbnails))
+
+
+def _columns(result: JobResult) -> list[npt.NDArray[Any]]:
+    """Return the arrays that have one row per image, those of the formats behind the others."""
+    columns = [
+        getattr(result, field.name)
+        for field in fields(JobResult)
+        if field.name not in ("thumbnails", "formats")
+    ]
+    for name in sorted(result.formats):
+        rows = result.formats[name]
+        columns += [getattr(rows, field.name) for field in fields(FormatResult)]
+    return columns
+
+
+def _allocate(result: JobResult, count: int) -> JobResult:
+    """Return a result of `count` images, whose columns are those of another result."""
+
+    def allocate(values: Any) -> Any:
+        return np.zeros((count, *values.shape[1:]), values.dtype)
+
     columns = {
-        field.name: np.concatenate([getattr(result, field.name) for result in results])
+        field.name: allocate(getattr(result, field.name))
         for field in fields(JobResult)
         if field.name != "formats"
     }
     formats = {
-        name: _concatenate_format(result.formats[name] for result in results)
-        for name in results[0].formats
+        name: FormatResult(*(allocate(getattr(rows, field.name)) for field in fields(rows)))
+        for name, rows in result.formats.items()
     }
     return JobResult(**columns, formats=formats)
-
-
-def _concatenate_format(results: Iterable[FormatResult]) -> FormatResult:
-    rows = list(results)
-    return FormatResult(
-        **{
-            field.name: np.concatenate([getattr(row, field.name) for row in rows])
-            for field in fields(FormatResult)
-        }
-    )

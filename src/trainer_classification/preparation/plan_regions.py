@@ -60,7 +60,7 @@ def plan_regions(
     if not names:
         return RegionPlan(None, {})
 
-    hashes = np.full(len(source.files), "")
+    hashes = np.zeros(len(source.files), "S32")
     if splits.are_missing(source.splits, fractions[0]):
         hashes = _hash_files(source.paths, workers)
     split_of, origin = splits.cut_missing(source.splits, source.labels, hashes, *fractions)
@@ -76,7 +76,7 @@ def plan_regions(
     return RegionPlan(samples, regions)
 
 
-def _hash_files(paths: list[str], workers: Workers) -> npt.NDArray[np.str_]:
+def _hash_files(paths: list[str], workers: Workers) -> npt.NDArray[np.bytes_]:
     size = job.IMAGES_PER_JOB
     pieces = [paths[start : start + size] for start in range(0, len(paths), size)]
     return np.concatenate(workers.run("reading", job.hash_files, pieces))

@@ -43,10 +43,10 @@ class PreallocatedRegions:
     sizes: Int64
 
     def select(self, rows: slice) -> PreallocatedRegions:
-        """Return the regions of some of the images."""
-        return PreallocatedRegions(
-            self.files, self.file[rows], self.offsets[rows], self.sizes[rows]
-        )
+        """Return the regions of some of the images, and of the files only those that have them."""
+        used, file = np.unique(self.file[rows], return_inverse=True)
+        files = [self.files[number] for number in used.tolist()]
+        return PreallocatedRegions(files, file, self.offsets[rows], self.sizes[rows])
 
     def make_files(self) -> None:
         """Make the files at their full size.

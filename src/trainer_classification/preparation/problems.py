@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from trainer_classification.arrays import Int64
 from trainer_classification.console import log
 from trainer_classification.data.formats import GRAY_SHIFT
 from trainer_classification.data.image_suffixes import is_misnamed
@@ -63,12 +65,12 @@ def note_contents(source: Source, result: JobResult) -> list[str]:
     rows = [
         row
         for row, file in enumerate(source.files)
-        if contents[row] and is_misnamed(file, contents[row])
+        if contents[row] and is_misnamed(file, contents[row].decode())
     ]
     if not rows:
         return []
     counts = Counter(contents[row] for row in rows)
-    listed = ", ".join(f"{count:,} {content}" for content, count in counts.most_common())
+    listed = ", ".join(f"{count:,} {content.decode()}" for content, count in counts.most_common())
     return [
         f"{len(rows):,} files hold another format than their names say ({listed}), as {source.files[rows[0]]}: "
         f"they are used by their content."
@@ -97,34 +99,48 @@ def note_peaks(source: Source, result: JobResult) -> list[str]:
     ]
 
 
-def find_duplicates(
-    files: npt.NDArray[np.str_], hashes: npt.NDArray[np.str_], split_of: npt.NDArray[np.str_]
+def group_equal_files(hashes: npt.NDArray[np.bytes_], good: Int64) -> list[Int64]:
+    """Return the rows of each group of two or more equal files, in the order of their first rows.
+
+    Args:
+        hashes: bytes [n], S32, of all rows.
+        good: int64 [m], the rows that count, ascending.
+    """
+    # Four numbers in place of 32 hex digits, as sorting text takes several times as
+    # long. Few files have the first one in common.
+    first = np.ascontiguousarray(hashes.view(np.uint64)[::4][good])
+    ascending = np.sort(first)
+    common = ascending[1:][ascending[1:] == ascending[:-1]]
+    good = good[np.isin(first, common)]
+
+    words = hashes[good].view(np.uint64).reshape(-1, 4)
+    order = np.lexsort(words.T)
+    is_equal = np.ones(max(0, len(order) - 1), np.bool_)
+    for column in words.T:
+        values = column[order]
+        is_equal &= values[1:] == values[:-1]
+    edges = np.diff(is_equal.astype(np.int8), prepend=np.int8(0), append=np.int8(0))
+    starts = np.flatnonzero(edges == 1).tolist()
+    ends = np.flatnonzero(edges == -1).tolist()
+
+    groups = [good[order[start : end + 1]] for start, end in zip(starts, ends, strict=True)]
+    return sorted(groups, key=lambda rows: int(rows[0]))
+
+
+def find_disagreements(
+    key: str, groups: Sequence[Int64], files: Sequence[str], value_of: Callable[[int], str]
 ) -> list[dict[str, list[str]]]:
-    """Return {"splits", "files"} of each group of equal files that lie in more than one split."""
-    return _find_disagreements("splits", files, hashes, split_of)
+    """Return {key, "files"} of each group of equal files that has more than one value.
 
-
-def find_conflicts(
-    files: npt.NDArray[np.str_], hashes: npt.NDArray[np.str_], class_of: npt.NDArray[np.str_]
-) -> list[dict[str, list[str]]]:
-    """Return {"classes", "files"} of each group of equal files that have more than one class."""
-    return _find_disagreements("classes", files, hashes, class_of)
-
-
-def _find_disagreements(
-    key: str,
-    files: npt.NDArray[np.str_],
-    hashes: npt.NDArray[np.str_],
-    value_of: npt.NDArray[np.str_],
-) -> list[dict[str, list[str]]]:
-    """Return {key, "files"} of each group of equal files with more than one value."""
-    groups: dict[str, list[int]] = {}
-    for row, text in enumerate(hashes.tolist()):
-        groups.setdefault(text, []).append(row)
-
+    Args:
+        key: what the values are, such as "splits" or "classes".
+        groups: of `group_equal_files`.
+        files: path of each row.
+        value_of: row -> its value.
+    """
     found = []
-    for rows in groups.values():
-        values = sorted({str(value_of[row]) for row in rows})
+    for rows in groups:
+        values = sorted({value_of(row) for row in rows.tolist()})
         if len(values) > 1:
-            found.append({key: values, "files": [str(files[row]) for row in rows]})
+            found.append({key: values, "files": [files[row] for row in rows.tolist()]})
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -13,13 +13,14 @@ from trainer_classification.data.split_names import SPLITS, UNLABELED
 TEST_FRACTION = 0.2
 _HASH_SEEDS = {"test": 1, "validation": 2}  # fixed, so that every machine cuts alike
 _ORDER = (*SPLITS, *UNLABELED)
+_ROWS_AT_ONCE = 1 << 16
 _MIN_TO_SHARE = 3  # images of a class from which on it gives at least one
 
 
 def cut_missing(
     splits: npt.NDArray[np.str_],
     labels: npt.NDArray[np.int64],
-    hashes: npt.NDArray[np.str_],
+    hashes: npt.NDArray[np.bytes_],
     validation_fraction: float,
     test_fraction: float = TEST_FRACTION,
 ) -> tuple[npt.NDArray[np.str_], dict[str, str]]:
@@ -35,7 +36,7 @@ def cut_missing(
     Args:
         splits: str [n], of SPLITS and UNLABELED.
         labels: int64 [n]; -1: none.
-        hashes: str [n], content hash of each image.
+        hashes: bytes [n], content hash of each image in hex digits.
         validation_fraction: 0: there is no validation split, and the dataset's
             own joins train.
         test_fraction: more than 0, because every training ends with a test.
@@ -81,26 +82,47 @@ def _lacks_test(existing: Collection[str]) -> bool:
     return "test" not in existing and "test_unlabeled" not in existing
 
 
+def _list_texts(hashes: npt.NDArray[np.bytes_], rows: npt.NDArray[np.int64]) -> Iterator[bytes]:
+    """Yield the hashes of some rows, with few of them in memory as objects."""
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        yield from hashes[rows[start : start + _ROWS_AT_ONCE]].astype("S32").tolist()
+
+
 def _cut(
     splits: npt.NDArray[np.str_],
     labels: npt.NDArray[np.int64],
-    hashes: npt.NDArray[np.str_],
+    hashes: npt.NDArray[np.bytes_],
     name: str,
     fraction: float,
 ) -> None:
     """Move a fraction of train to the split `name`, in place."""
     train = np.flatnonzero(splits == "train")
     seed = _HASH_SEEDS[name]
-    position = np.array(
-        [xxhash.xxh3_64_intdigest(text.encode(), seed) for text in hashes[train].tolist()],
-        np.uint64,
-    )
-
+    digests = (xxhash.xxh3_64_intdigest(text, seed) for text in _list_texts(hashes, train))
+    position = np.fromiter(digests, np.uint64, len(train))
     chosen = position < np.uint64(fraction * 2.0**64)
-    for label in np.unique(labels[train]):
-        members = np.flatnonzero(labels[train] == label)
-        if len(members) >= _MIN_TO_SHARE and not chosen[members].any():
-            chosen[members[position[members].argmin()]] = True
-        elif chosen[members].all():
-            chosen[members[position[members].argmax()]] = False
+
+    class_of = labels[train]
+    count = int(class_of.max()) + 1
+    members = np.bincount(class_of, minlength=count)
+    taken = np.bincount(class_of[chosen], minlength=count)
+    lowest = np.full(count, np.iinfo(np.uint64).max)
+    np.minimum.at(lowest, class_of, position)
+    highest = np.zeros(count, np.uint64)
+    np.maximum.at(highest, class_of, position)
+
+    gives_none = (members >= _MIN_TO_SHARE) & (taken == 0)
+    gives_all = (members > 0) & (taken == members)
+    chosen[_first_of_classes(class_of, position == lowest[class_of], count)[gives_none]] = True
+    chosen[_first_of_classes(class_of, position == highest[class_of], count)[gives_all]] = False
     splits[train[chosen]] = name
+
+
+def _first_of_classes(
+    class_of: npt.NDArray[np.int64], is_match: npt.NDArray[np.bool_], count: int
+) -> npt.NDArray[np.int64]:
+    """Return the first row of each class that matches, int64 [count]; 0 for a class without one."""
+    rows = np.flatnonzero(is_match)[::-1]
+    first = np.zeros(count, np.int64)
+    first[class_of[rows]] = rows  # of several rows of a class, the last that is written stays
+    return first

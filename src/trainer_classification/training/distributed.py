@@ -15,9 +15,7 @@ No tensor goes through /dev/shm, which has 64 MB in a plain `docker run`.
 from __future__ import annotations
 
 import os
-import pickle
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,12 +27,12 @@ from torch import Tensor, nn
 
 from trainer_classification.config import TrainConfig
 from trainer_classification.environment import cpu_count, launched
+from trainer_classification.training.nodes import Facts, locate_process, share_prepared
 
 Prepared = TypeVar("Prepared")
 
 dist: Any = torch.distributed  # much of it has no types
 _TIMEOUT = timedelta(minutes=30)
-_POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -156,20 +154,24 @@ class StopConsensus:
 
 @contextmanager
 def join_processes(
-    config: TrainConfig, prepare: Callable[[World], Prepared]
+    config: TrainConfig,
+    prepare: Callable[[World], Prepared],
+    describe: Callable[[Prepared], Facts] | None = None,
 ) -> Iterator[tuple[World, Prepared]]:
     """Join the process group, and share what the first process of each machine prepares.
-
-    The other processes poll for the result, so that a signal ends them while they
-    wait.
 
     Args:
         config: what the user asked for.
         prepare: called in the first process of each machine; its result must be
             picklable.
+        describe: returns what has to be the same on all machines; None: nothing is
+            compared.
 
     Yields:
         The place of this process, and the result of `prepare`.
+
+    Raises:
+        ValueError: the machines differ, or one of them could not prepare.
     """
     if not launched():
         if cpu_count() < torch.get_num_threads():  # torch does not know of a container's quota
@@ -190,17 +192,13 @@ def join_processes(
         torch.set_num_threads(world.threads)
 
     store = next(dist.rendezvous("env://"))[0]
-    key = f"prepared/{os.environ.get('GROUP_RANK', '0')}"
-    if world.local_rank == 0:
-        store.set(key, pickle.dumps(prepare(world)))
-    while not store.check([key]):
-        time.sleep(_POLL_SECONDS)
+    prepared = share_prepared(store, locate_process(), lambda: prepare(world), describe)
 
     backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
     dist.init_process_group(
         backend, store=store, rank=world.rank, world_size=world.size, timeout=_TIMEOUT
     )
-    yield world, pickle.loads(store.get(key))
+    yield world, prepared
     dist.destroy_process_group()  # not after an error: it would wait for the other processes
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from trainer_classification.data.table import open_table
 from trainer_classification.environment import in_cloud
 from trainer_classification.metrics.calibration import bin_confidences
-from trainer_classification.metrics.confusion_pairs import ConfusionPairs
+from trainer_classification.metrics.confusion import list_cells
 from trainer_classification.metrics.image_scores import ImageScores, find_label_errors
 from trainer_classification.outputs.class_tables import LabelError, write_label_errors
 from trainer_classification.outputs.report import ReportContent, write_report
@@ -46,7 +46,7 @@ def write_run_report(
         configuration=describe_configuration(setup),
         history=state.history,
         summary=summary,
-        confusion=None if tested is None else ConfusionPairs.from_matrix(tested.confusion),
+        confusion=None if tested is None else list_cells(tested.confusion),
         reliability=_bin_test(judged, summary["temperature"]),
         galleries=() if no_images else collect_galleries(setup, state, judged),
         label_errors=label_errors,

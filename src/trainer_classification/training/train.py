@@ -21,6 +21,7 @@ from trainer_classification.training.distributed import World, join_processes
 from trainer_classification.training.final_test import finish_run
 from trainer_classification.training.linear_head import train_head
 from trainer_classification.training.loop import fit
+from trainer_classification.training.nodes import Facts, describe_run
 from trainer_classification.training.resolve import PreparedDataset, Resolved, resolve
 from trainer_classification.training.resume import start_state
 from trainer_classification.training.resume_options import restore_options
@@ -99,7 +100,12 @@ def join_run(
         started: `time.time()` at which the command started.
         prepare: prepares and decides.
     """
-    with join_processes(config, lambda world: prepare(config, world)) as (
+
+    def describe(prepared: tuple[Path, Resolved]) -> Facts:
+        folder, resolved = prepared
+        return describe_run(config, manifests.read(folder), resolved.device)
+
+    with join_processes(config, lambda world: prepare(config, world), describe) as (
         world,
         (folder, resolved),
     ):
