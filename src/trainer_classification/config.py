@@ -211,10 +211,6 @@ class PrepareConfig:
             raise ValueError(
                 f"--formats has {', '.join(map(repr, unknown))}, but may list: {','.join(FORMATS)}."
             )
-        if (self.executor == "local") != (self.executor_address == ""):
-            raise ValueError(
-                "--executor dask or ray and --executor-address belong together: give both, or neither."
-            )
 
 
 @dataclass(frozen=True, kw_only=True)

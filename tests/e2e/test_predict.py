@@ -216,7 +216,7 @@ def test_a_photo_of_ones_own_of_any_kind_is_classified(predict, tmp_path):
     [
         (["gone.png"], "There is no file or folder gone.png."),
         ([], "No images were named"),
-        (["--model", "gone.pth", "."], "gone.pth"),
+        (["--model", "gone.pth", ROOT / "samples/mnist/data"], "gone.pth"),
         (["--model-dir", "x"], "--dataset-dir, --output-dir is missing"),
     ],
 )

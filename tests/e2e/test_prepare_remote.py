@@ -108,6 +108,12 @@ def test_ray_makes_the_bytes_of_one_machine(dataset):
     assert shards(dataset / "ray") == shards(dataset / "local")
 
 
+def test_a_cluster_without_an_address_is_one_sentence(dataset):
+    done = prepare(dataset, "nowhere", "--executor", "ray")
+    assert done.returncode == 2
+    assert "--executor ray needs --executor-address" in done.stderr
+
+
 @needs_dask
 def test_a_scheduler_that_does_not_answer_is_one_sentence(dataset):
     done = prepare(dataset, "none", "--executor", "dask", "--executor-address", "tcp://127.0.0.1:9")

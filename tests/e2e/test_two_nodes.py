@@ -98,6 +98,7 @@ def test_classes_in_another_order_are_an_error_on_both(runner, dataset, reversed
     assert not any((folder / "checkpoints/last.pth").exists() for folder in experiments(runner))
 
 
+@pytest.mark.slow
 def test_another_count_of_images_is_an_error_on_both(runner, dataset, fewer_images):
     """It was a SIGABRT after 85 seconds."""
     sentence = said_on_both(train_on_two(runner, [dataset, fewer_images]))
@@ -105,6 +106,7 @@ def test_another_count_of_images_is_an_error_on_both(runner, dataset, fewer_imag
     assert "and 90 on node 0 (" in sentence
 
 
+@pytest.mark.slow
 def test_a_machine_without_the_dataset_is_named_on_the_other(runner, dataset):
     (first, told), (second, said) = train_on_two(runner, [dataset, runner.folder / "nothing"])
     assert first != 0

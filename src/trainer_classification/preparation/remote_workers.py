@@ -121,6 +121,12 @@ def connect(executor: str, address: str) -> RemoteWorkers:
         address: of the cluster.
 
     Raises:
-        ValueError: its extra is not installed, or nothing answers.
+        ValueError: there is no address, its extra is not installed, or nothing
+            answers.
     """
+    if not address:
+        raise ValueError(
+            f"--executor {executor} needs --executor-address: tcp://HOST:8786 of a Dask scheduler; ray://HOST:10001, "
+            f"auto or local for Ray."
+        )
     return {"dask": DaskWorkers, "ray": RayWorkers}[executor](address)
