@@ -187,6 +187,7 @@ class PrepareConfig:
         Option(
             "Address of the cluster: dask: tcp://HOST:8786; ray: ray://HOST:10001, auto, or local.",
             "Run",
+            is_address=True,
         ),
     ] = ""
     force: Annotated[

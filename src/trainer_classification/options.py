@@ -29,12 +29,14 @@ class Option(str):
             not listed in `--help`.
         takes_rest: whether a str also takes the arguments without a name, and
             then holds one a line.
+        is_address: whether a str is that of a server, which may be a URL.
     """
 
     group: str
     at_least: float
     at_most: float
     takes_rest: bool
+    is_address: bool
     aliases: tuple[str, ...]
 
     def __new__(
@@ -46,6 +48,7 @@ class Option(str):
         *,
         takes_rest: bool = False,
         aliases: tuple[str, ...] = (),
+        is_address: bool = False,
     ) -> Self:
         """Make an option with this help text.
 
@@ -57,12 +60,14 @@ class Option(str):
             aliases: earlier names of the field.
             takes_rest: whether a str also takes the arguments without a name, and
                 then holds one a line.
+            is_address: whether a str is the address of a server.
         """
         option = super().__new__(cls, text)
         option.group = group
         option.at_least = at_least
         option.at_most = at_most
         option.takes_rest = takes_rest
+        option.is_address = is_address
         option.aliases = aliases
 
         return option
@@ -120,7 +125,8 @@ def check(config: Any) -> None:
             names = ", ".join(map(str, choices))
             raise ValueError(f"{flag(name)} is {value!r}, but must be one of: {names}.")
 
-        url = next(filter(_URL.match, value.splitlines()), "") if kind is str else ""
+        may_be_url = kind is not str or option.is_address
+        url = "" if may_be_url else next(filter(_URL.match, value.splitlines()), "")
         if url:
             raise ValueError(
                 f"{flag(name)} is {url!r}, but only local files are read and written: mount what the URL names as a "
