@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from trainer_classification.arrays import Bool, Float32, Float64, Int64
 from trainer_classification.console import duration, log
@@ -126,7 +127,7 @@ def _choose_head(setup: Setup, training: Features, validation: Features | None) 
         is_held = np.arange(len(training.labels)) % _HELD_BACK == 0
         held = _select(training, is_held)
         decay, judged = _search_decay(setup, _select(training, ~is_held), held)
-        head = _fit_head(setup, training, decay, judged)
+        head = _fit_head(setup, _to_device(setup, training), decay, judged)
         return _Choice(head, judged, f"decay {decay:g}, the best on a tenth of the training images")
 
     decay, judged = _search_decay(setup, training, validation)
@@ -135,7 +136,7 @@ def _choose_head(setup: Setup, training: Features, validation: Features | None) 
         return _Choice(judged, judged, reason)
 
     everything = _concatenate(training, validation)
-    head = _fit_head(setup, everything, decay, judged)
+    head = _fit_head(setup, _to_device(setup, everything), decay, judged)
 
     return _Choice(head, judged, f"{reason}, which then joined the training images")
 
@@ -164,12 +165,13 @@ def _search_decay(
             f"The features of {setup.recipe.model} are not finite: its weights are damaged, or the precision is too "
             f"narrow for them; try --amp off."
         )
+    on_device = _to_device(setup, training)
     weights = _weigh_images(setup, validation)
     best_loss = math.inf
     best_decay = _DECAYS[0]
     head: LinearHead | None = None
     for decay in _DECAYS:
-        fitted = _fit_head(setup, training, decay, head)
+        fitted = _fit_head(setup, on_device, decay, head)
         loss = fit_temperature(_logits(fitted, validation), validation.labels, weights).loss_after
         if loss >= best_loss:
             break
@@ -188,12 +190,15 @@ def _weigh_images(setup: Setup, features: Features) -> Float64 | None:
 
 
 def _fit_head(
-    setup: Setup, features: Features, decay: float, start: LinearHead | None
+    setup: Setup, on_device: tuple[Tensor, Tensor], decay: float, start: LinearHead | None
 ) -> LinearHead:
-    values = torch.from_numpy(features.values).to(setup.device)
-    labels = torch.from_numpy(np.array(features.labels)).to(setup.device)
     weights = setup.step.class_weights
-    return fit_head(values, labels, setup.num_classes, decay, start, class_weights=weights)
+    return fit_head(*on_device, setup.num_classes, decay, start, class_weights=weights)
+
+
+def _to_device(setup: Setup, features: Features) -> tuple[Tensor, Tensor]:
+    values = torch.from_numpy(features.values).to(setup.device)
+    return values, torch.from_numpy(np.array(features.labels)).to(setup.device)
 
 
 def _select(features: Features, rows: Bool) -> Features:
