@@ -12,7 +12,6 @@ from trainer_classification.arrays import Float32, Int64, Uint8
 from trainer_classification.data.table import open_table
 from trainer_classification.metrics.image_scores import (
     ImageScores,
-    find_label_errors,
     rank_mistakes,
     rank_unsure_hits,
 )
@@ -42,16 +41,21 @@ class _Entry:
     note: str = ""
 
 
-def collect_galleries(setup: Setup, state: State, judged: list[ImageScores]) -> tuple[Gallery, ...]:
+def collect_galleries(
+    setup: Setup,
+    state: State,
+    judged: list[ImageScores],
+    suspects: list[tuple[ImageScores, int]],
+) -> tuple[Gallery, ...]:
     """Return the galleries of a report, the most telling first.
 
     Args:
         setup: of the run, with the kept weights.
         state: at the end of the run.
         judged: scores of the splits that the model was not trained on.
+        suspects: of `find_label_errors`.
     """
     thumbnails = Thumbnails(_MAX_BYTES)
-    suspects = find_label_errors(judged)
     marked = {(scores.split, row) for scores, row in suspects}
     mistakes = []
     hits = []

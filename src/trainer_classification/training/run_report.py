@@ -36,11 +36,10 @@ def write_run_report(
     """
     folder = setup.tracker.artifact_dir
     no_images = explain_no_images(setup.config.report_images)
-    label_errors = None
+    suspects = find_label_errors(judged)
     if judged:
-        errors = _describe_label_errors(setup, judged, with_files=not no_images)
+        errors = _describe_label_errors(setup, suspects, with_files=not no_images)
         write_label_errors(folder / "likely_wrong_labels.csv", errors)
-        label_errors = len(errors)
     content = ReportContent(
         manifest=setup.manifest,
         configuration=describe_configuration(setup),
@@ -48,8 +47,8 @@ def write_run_report(
         summary=summary,
         confusion=None if tested is None else list_cells(tested.confusion),
         reliability=_bin_test(judged, summary["temperature"]),
-        galleries=() if no_images else collect_galleries(setup, state, judged),
-        label_errors=label_errors,
+        galleries=() if no_images else collect_galleries(setup, state, judged, suspects),
+        label_errors=len(suspects) if judged else None,
         no_images=no_images,
     )
 
@@ -72,12 +71,12 @@ def explain_no_images(choice: str) -> str:
 
 
 def _describe_label_errors(
-    setup: Setup, judged: list[ImageScores], with_files: bool
+    setup: Setup, suspects: list[tuple[ImageScores, int]], with_files: bool
 ) -> list[LabelError]:
     names = setup.manifest.class_names
     files = {
-        scores.split: open_table(setup.inputs.folder, setup.manifest, scores.split).files
-        for scores in judged
+        split: open_table(setup.inputs.folder, setup.manifest, split).files
+        for split in {scores.split for scores, _ in suspects}
         if with_files
     }
     return [
@@ -90,7 +89,7 @@ def _describe_label_errors(
             confidence=float(scores.confidences[row]),
             label_probability=float(scores.label_probabilities[row]),
         )
-        for scores, row in find_label_errors(judged)
+        for scores, row in suspects
     ]
 
 
