@@ -1,10 +1,7 @@
 """Compare exported files with their networks, and time them: python benchmarks/export_bench.py"""
 
-import statistics
 import sys
 import tempfile
-import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +15,7 @@ from harness.provenance import provenance
 from trainer_classification import cli, models
 from trainer_classification.checkpoint.load_model import Model
 from trainer_classification.exporting.check_images import read_images
-from trainer_classification.exporting.comparison import run_in_batches
+from trainer_classification.exporting.comparison import time_in_turns
 from trainer_classification.exporting.export import export
 from trainer_classification.exporting.formats import FORMATS, import_extra
 from trainer_classification.exporting.quantize import quantize
@@ -223,18 +220,6 @@ def write_resize(path: Path, size: int) -> None:
     )
     opset = [helper.make_opsetid("", 18)]
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=10), path)
-
-
-def time_in_turns(runtimes: list[Runtime], images: list[np.ndarray], turns: int) -> list[float]:
-    """Return images a second of each, of the median turn; the first one does not count."""
-    calls = [partial(run_in_batches, runtime, images) for runtime in runtimes]
-    seconds: list[list[float]] = [[] for _ in calls]
-    for _ in range(turns + 1):
-        for call, measured in zip(calls, seconds, strict=True):
-            started = time.perf_counter()
-            call()
-            measured.append(time.perf_counter() - started)
-    return [len(images) / statistics.median(measured[1:]) for measured in seconds]
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def photographs(tmp_path):
 
 @pytest.fixture
 def faster(monkeypatch):
-    monkeypatch.setattr(int8, "_time_in_turns", lambda *_: [100.0, 200.0])
+    monkeypatch.setattr(int8, "time_in_turns", lambda *_: [100.0, 200.0])
 
 
 @needs_extra
@@ -94,7 +94,7 @@ def test_a_program_of_torch_has_no_8_bits(tmp_path, photographs):
 
 @needs_extra
 def test_nothing_is_left_of_a_refused_file(tmp_path, photographs, monkeypatch):
-    monkeypatch.setattr(int8, "_time_in_turns", lambda *_: [200.0, 100.0])
+    monkeypatch.setattr(int8, "time_in_turns", lambda *_: [200.0, 100.0])
     model = load_model(write_checkpoint(tmp_path))
     (tmp_path / "model.onnx").write_text("earlier")
     with pytest.raises(ValueError, match="pointless"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -77,6 +79,20 @@ def run_in_batches(runtime: Runtime, images: Sequence[Uint8]) -> Float32:
     numbers = _batches(images)
     rows = [runtime.run(np.stack([images[number] for number in batch])) for batch in numbers]
     return np.asarray(np.concatenate(rows)[np.argsort(np.concatenate(numbers))])
+
+
+def time_in_turns(runtimes: Sequence[Runtime], images: Sequence[Uint8], rounds: int) -> list[float]:
+    """Return images a second of each runtime: the median of the rounds, in which they take turns.
+
+    A round before them does not count.
+    """
+    seconds: list[list[float]] = [[] for _ in runtimes]
+    for _ in range(rounds + 1):
+        for runtime, measured in zip(runtimes, seconds, strict=True):
+            started = time.perf_counter()
+            run_in_batches(runtime, images)
+            measured.append(time.perf_counter() - started)
+    return [len(images) / statistics.median(measured[1:]) for measured in seconds]
 
 
 def _batches(images: Sequence[Uint8]) -> list[list[int]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +11,7 @@ import numpy as np
 from trainer_classification.arrays import Uint8
 from trainer_classification.checkpoint.load_model import Model
 from trainer_classification.exporting.check_images import LabeledFiles, read_images
-from trainer_classification.exporting.comparison import run_in_batches
+from trainer_classification.exporting.comparison import run_in_batches, time_in_turns
 from trainer_classification.exporting.export import ExportReport, export, replace_atomically
 from trainer_classification.exporting.formats import FORMATS, convert_to_openvino, import_extra
 from trainer_classification.exporting.quantize import quantize
@@ -97,7 +95,7 @@ def export_int8(
         quantize(plain_path, quantized_path, read_images(calibration, model.channels))
         plain = _open(plain_path, format)
         quantized = _open(quantized_path, format)
-        rates = _time_in_turns((plain, quantized), images[:_TIMED])
+        rates = time_in_turns((plain, quantized), images[:_TIMED], _ROUNDS)
         report = Int8Report(
             path,
             plain.name,
@@ -123,17 +121,6 @@ def _open(path: Path, format: str) -> Runtime:  # noqa: A002
 
 def _accuracy(runtime: Runtime, images: Sequence[Uint8], labeled: LabeledFiles) -> float:
     return float(np.mean(run_in_batches(runtime, images).argmax(1) == labeled.labels))
-
-
-def _time_in_turns(runtimes: Sequence[Runtime], images: Sequence[Uint8]) -> list[float]:
-    """Return images a second of each runtime: the median of all rounds, in which they take turns."""
-    seconds: list[list[float]] = [[] for _ in runtimes]
-    for _ in range(_ROUNDS):
-        for runtime, measured in zip(runtimes, seconds, strict=True):
-            started = time.perf_counter()
-            run_in_batches(runtime, images)
-            measured.append(time.perf_counter() - started)
-    return [len(images) / statistics.median(measured) for measured in seconds]
 
 
 def _megabytes(path: Path) -> float:
