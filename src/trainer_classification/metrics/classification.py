@@ -94,22 +94,11 @@ def measure_classes(confusion: Confusion) -> ClassMetrics:
         confusion: [K, C], of `count_confusion`.
     """
     num_classes = len(confusion)
-
-    return measure_counts(
-        confusion.sum(axis=1), confusion.sum(axis=0)[:num_classes], confusion.diagonal().copy()
-    )
-
-
-def measure_counts(support: Int64, predicted: Int64, correct: Int64) -> ClassMetrics:
-    """Compute the metrics of each class from its counts.
-
-    Args:
-        support: int64 [K], images of the class; their sum is the number of images.
-        predicted: int64 [K], images for which the class was predicted.
-        correct: int64 [K], images of the class for which it was predicted.
-    """
+    support = confusion.sum(axis=1)
+    predicted = confusion.sum(axis=0)[:num_classes]
+    correct = confusion.diagonal().copy()
     wrong_for_class = support + predicted - 2 * correct
-    total = np.full(len(support), support.sum())
+    total = np.full(num_classes, confusion.sum())
 
     return ClassMetrics(
         support=support,
@@ -174,6 +163,11 @@ def wilson_interval(correct: int, count: int) -> tuple[float, float]:
     high = center + reach if correct < count else 1.0
 
     return low, high
+
+
+def accuracy_interval(confusion: Confusion) -> tuple[float, float]:
+    """Return the 95 % Wilson interval of the accuracy, of `count_confusion`'s matrix."""
+    return wilson_interval(int(confusion.trace()), int(confusion.sum()))
 
 
 def platform_scalars(confusion: Confusion, loss: float, task: str) -> dict[str, float]:

@@ -20,7 +20,7 @@ import numpy as np
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.files import write_atomically
 from trainer_classification.metrics.calibration import ReliabilityBins
-from trainer_classification.metrics.classification import measure_classes, wilson_interval
+from trainer_classification.metrics.classification import accuracy_interval, measure_classes
 from trainer_classification.metrics.confusion import ConfusionPairs
 from trainer_classification.names import one_line
 from trainer_classification.outputs import report_tables, svg_charts
@@ -134,7 +134,7 @@ def render_report(content: ReportContent) -> str:
         style=style,
         script=script,
         policy=_describe_policy(style, script),
-        interval=_test_interval(content.confusion),
+        interval=None if content.confusion is None else accuracy_interval(content.confusion),
         curves=_draw_curves(content.history),
         reliability=svg_charts.draw_reliability(*content.reliability)
         if content.reliability
@@ -161,14 +161,6 @@ def _hash_source(text: str) -> str:
 
 def _format_percent(share: float | None) -> str:
     return "none" if share is None else f"{share:.2%}"
-
-
-def _test_interval(confusion: ConfusionPairs | None) -> tuple[float, float] | None:
-    """Return the 95 % interval of the accuracy on test."""
-    if confusion is None:
-        return None
-    is_right = confusion.true == confusion.predicted
-    return wilson_interval(int(confusion.count[is_right].sum()), int(confusion.sum()))
 
 
 def _draw_curves(history: Sequence[dict[str, Any]]) -> list[str]:

@@ -13,7 +13,7 @@ from trainer_classification.checkpoint import archive
 from trainer_classification.checkpoint import file as checkpoint
 from trainer_classification.checkpoint.model_id import model_id
 from trainer_classification.console import log
-from trainer_classification.metrics.classification import platform_scalars, wilson_interval
+from trainer_classification.metrics.classification import accuracy_interval, platform_scalars
 from trainer_classification.metrics.image_scores import ImageScores, score_images
 from trainer_classification.outputs.class_tables import write_class_table, write_confusion
 from trainer_classification.outputs.model_card import write_outputs
@@ -212,7 +212,7 @@ def build_summary(
         "images_per_second": state.images / state.seconds_training,
         "data_wait_fraction": state.seconds_waiting / state.seconds_training,
         "accuracy_test": tested.accuracy if tested else None,
-        "accuracy_test_interval": _interval_of(tested),
+        "accuracy_test_interval": list(accuracy_interval(tested.confusion)) if tested else None,
         "balanced_accuracy_test": tested.balanced_accuracy if tested else None,
         "accuracy_validation": best_row.get("accuracy_validation"),
         "loss_test": tested.loss if tested and math.isfinite(tested.loss) else None,
@@ -225,11 +225,3 @@ def build_summary(
         "steps_overflowed": overflowed,
         "compile": _final_step_mode(setup),
     }
-
-
-def _interval_of(tested: Evaluation | None) -> list[float] | None:
-    """Return the 95 % Wilson interval of the accuracy."""
-    if tested is None:
-        return None
-    correct = int(tested.confusion.trace())
-    return list(wilson_interval(correct, int(tested.confusion.sum())))
