@@ -86,6 +86,15 @@ PreparedOption = Annotated[
         "Data",
     ),
 ]
+PredictThreadsOption = Annotated[
+    int,
+    Option(
+        "Threads that decode and classify. 0: one for each CPU.", "Run", at_least=0, at_most=1024
+    ),
+]
+PredictDeviceOption = Annotated[
+    Device, Option("Where to classify. auto: the GPU where there is one.", "Run")
+]
 NewestModelOption = Annotated[
     str,
     Option(
@@ -733,18 +742,8 @@ class PredictConfig:
     batch_size: Annotated[
         int, Option("Images a batch. 0: 16 on a CPU, 128 on a GPU.", "Run", 0, 1 << 16)
     ] = 0
-    workers: Annotated[
-        int,
-        Option(
-            "Threads that decode and classify. 0: one for each CPU.",
-            "Run",
-            at_least=0,
-            at_most=1024,
-        ),
-    ] = 0
-    device: Annotated[
-        Device, Option("Where to classify. auto: the GPU where there is one.", "Run")
-    ] = "auto"
+    workers: PredictThreadsOption = 0
+    device: PredictDeviceOption = "auto"
     model_dir: Annotated[
         str, Option("For Hafnia's benchmark: folder with the one checkpoint.zip.", "Benchmark")
     ] = ""
@@ -908,18 +907,8 @@ class ServeConfig:
             1 << 16,
         ),
     ] = 0
-    workers: Annotated[
-        int,
-        Option(
-            "Threads that decode and classify. 0: one for each CPU.",
-            "Run",
-            at_least=0,
-            at_most=1024,
-        ),
-    ] = 0
-    device: Annotated[
-        Device, Option("Where to classify. auto: the GPU where there is one.", "Run")
-    ] = "auto"
+    workers: PredictThreadsOption = 0
+    device: PredictDeviceOption = "auto"
 
     def __post_init__(self) -> None:
         check(self)

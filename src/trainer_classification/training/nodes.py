@@ -26,6 +26,7 @@ import torch
 from trainer_classification.config import TrainConfig
 from trainer_classification.console import duration, log
 from trainer_classification.data.manifest import Manifest
+from trainer_classification.options import flag
 
 Prepared = TypeVar("Prepared")
 Facts = Mapping[str, str]
@@ -237,7 +238,7 @@ def describe_run(config: TrainConfig, manifest: Manifest, device: torch.device) 
     }
     for field in dataclasses.fields(config):
         if field.name not in _OF_THE_MACHINE:
-            facts[f"option --{field.name.replace('_', '-')}"] = str(getattr(config, field.name))
+            facts[f"option {flag(field.name)}"] = str(getattr(config, field.name))
 
     facts["task"] = manifest.task
     facts["number of classes"] = str(len(manifest.class_names))
