@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from io import FileIO
 from pathlib import Path
+from threading import Lock
 from typing import Self
 
 import numpy as np
@@ -45,7 +46,8 @@ class Features:
         values: float32 [N, F].
         labels: int64 [N]; -1 for those without.
         seconds: that computing them took; 0.0 if they were kept.
-        seconds_waiting: those of them in which the network waited for images.
+        seconds_waiting: those of them in which the network waited for images; of
+            two threads of which one waits, half.
     """
 
     values: Float32
@@ -132,8 +134,8 @@ def collect_features(
         _open_view(setup, split, view) as loader,
     ):
         batches = loader.epoch(max(0, view - 2), unfinished.steps_done(loader))
-        waits: list[float] = []
-        for index, values in _compute(network, _copies(batches, view, waits)):
+        waiting = _Waiting(network.threads)
+        for index, values in _compute(network, _copies(batches, view, waiting), waiting):
             unfinished.add(index, values)
             _show_progress(split, unfinished, time.perf_counter() - started)
             if received:
@@ -143,7 +145,7 @@ def collect_features(
     seconds = time.perf_counter() - started
     log(f"Features of {split}: {len(labels):,} images, {len(labels) / seconds:,.0f} img/s.")
 
-    return dataclasses.replace(features, seconds=seconds, seconds_waiting=sum(waits))
+    return dataclasses.replace(features, seconds=seconds, seconds_waiting=waiting.seconds)
 
 
 def open_kept(setup: Setup, network: FrozenNetwork, split: str) -> Float32 | None:
@@ -160,10 +162,38 @@ def _select_finished(values: Float32, labels: Int64, view: int) -> Features:
     return Features(values[has_features], labels[has_features])
 
 
+class _Waiting:
+    """Count the seconds in which threads of the network have no images.
+
+    While images are made, the threads compute those of the batches before.
+
+    Args:
+        threads: of the network.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self.seconds = 0.0
+        self._threads = threads
+        self._in_work = 0
+        self._lock = Lock()
+
+    def begin_batch(self, seconds: float) -> None:
+        """Count a batch that took so many seconds to make: those of the threads that have nothing left to compute."""
+        with self._lock:
+            idle = max(0, self._threads - self._in_work)
+            self.seconds += seconds * idle / self._threads
+            self._in_work += 1
+
+    def end_batch(self) -> None:
+        """Count a batch as computed."""
+        with self._lock:
+            self._in_work -= 1
+
+
 def _copies(
-    batches: Iterator[Batch], view: int, waits: list[float]
+    batches: Iterator[Batch], view: int, waiting: _Waiting
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield samples [B] and images [B, H, W, C] of each batch, which stay valid; `waits` gets its seconds."""
+    """Yield samples [B] and images [B, H, W, C] of each batch, which stay valid."""
     while True:
         started = time.perf_counter()
         batch = next(batches, None)
@@ -172,18 +202,20 @@ def _copies(
         images = batch.images[: batch.count]
         copied = images.flip(2) if view == _MIRRORED_VIEW else images.clone()
         index = batch.index[: batch.count].clone()
-        waits.append(time.perf_counter() - started)
+        waiting.begin_batch(time.perf_counter() - started)
         yield index, copied
 
 
 def _compute(
-    network: FrozenNetwork, batches: Iterator[tuple[Tensor, Tensor]]
+    network: FrozenNetwork, batches: Iterator[tuple[Tensor, Tensor]], waiting: _Waiting
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield samples [B] and features [B, F] of each batch, in order."""
 
     def compute(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         index, images = batch
-        return index, network(images)
+        features = network(images)
+        waiting.end_batch()
+        return index, features
 
     for batch in batches:  # the first one, alone: it chooses the precision
         yield compute(batch)
@@ -295,9 +327,10 @@ def time_features(setup: Setup, seconds: float) -> float:
     network = FrozenNetwork(setup)
     count = 0
     with _open_view(setup, "train", _EVALUATION_VIEW) as loader:
-        batches = _copies(loader.epoch(0), _EVALUATION_VIEW, [])
+        waiting = _Waiting(network.threads)
+        batches = _copies(loader.epoch(0), _EVALUATION_VIEW, waiting)
         started = time.perf_counter()
-        for number, (index, _) in enumerate(_compute(network, batches)):
+        for number, (index, _) in enumerate(_compute(network, batches, waiting)):
             if number == 0:  # allocates and chooses
                 started = time.perf_counter()
                 continue
