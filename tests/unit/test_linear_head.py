@@ -56,6 +56,15 @@ def test_the_head_is_where_the_slope_of_the_loss_is_zero():
     assert (head(x).argmax(1) == labels).float().mean() > 0.9
 
 
+def test_features_far_from_zero_have_the_same_head():
+    x, labels = samples()
+    head = fit_head(x, labels, 3, 0.01)
+    shifted = fit_head(x + 50, labels, 3, 0.01)
+
+    torch.testing.assert_close(shifted.weight, head.weight, atol=2e-3, rtol=0)
+    torch.testing.assert_close(shifted(x + 50), head(x), atol=2e-2, rtol=0)
+
+
 def test_a_decay_means_the_same_for_features_of_every_scale():
     x, labels = samples()
     one, other = fit_head(x, labels, 3, 0.1)(x), fit_head(1000 * x, labels, 3, 0.1)(1000 * x)
