@@ -250,6 +250,15 @@ def test_it_says_what_limits(waiting, words):
     assert words in page
 
 
+def test_it_says_that_a_run_stopped_early():
+    content = content_of()
+    stopped = content.summary | {"stopped_early": True, "epochs_planned": 9}
+    page = render_report(dataclasses.replace(content, summary=stopped))
+
+    assert "9 planned (stopped early)" in page
+    assert "planned" not in render_report(content)
+
+
 def test_the_time_is_split_without_a_rest():
     page = render_report(content_of())
     seconds = re.findall(r'</svg>([^<]+)</td>\s*<td class="n">([\d.]+) s</td>', page)
