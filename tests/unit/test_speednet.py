@@ -226,8 +226,30 @@ def test_auto_takes_the_speed_recipe_on_a_cpu_unless_another_network_is_asked_fo
 def test_the_speed_recipe_is_found_and_said_to_be_missing():
     recipe, reason = recipe_for("cifar100", 32, 3, 50_000, kind="speed")
     assert (recipe.model, recipe.optimizer, reason) == ("speednet", "muon", "speed recipe of cifar100")
-    with pytest.raises(ValueError, match="for cifar10, cifar100, caltech-101, caltech-256, not for mnist"):
+    with pytest.raises(ValueError, match="for photographs, cifar10 and cifar100, not for mnist"):
         recipe_kind(TrainConfig(recipe="speed"), "mnist", on_cpu=True)
+
+
+def test_own_photographs_have_a_speed_recipe_and_small_images_have_none():
+    def kind_of(are_photographs, on_cpu=True, **options):
+        return recipe_kind(TrainConfig(**options), "own", on_cpu, are_photographs=are_photographs)
+
+    assert kind_of(True) == "speed"
+    assert kind_of(True, on_cpu=False) == "standard"
+    assert kind_of(True, on_cpu=False, recipe="speed") == "speed"
+    assert kind_of(True, model="resnet18") == "standard"
+    assert kind_of(False) == "standard"
+    with pytest.raises(ValueError, match="not for own"):
+        kind_of(False, recipe="speed")
+
+
+@pytest.mark.parametrize(("count", "epochs", "batch_size"), [(30, 40, 8), (400, 40, 50), (60_000, 10, 128)])
+def test_the_speed_recipe_of_photographs_fits_their_number(count, epochs, batch_size):
+    recipe, reason = recipe_for("own", 96, 3, count, resized=True, kind="speed")
+
+    assert (recipe.model, recipe.epochs, recipe.batch_size, recipe.image_size) == ("speednet", epochs, batch_size, 96)
+    assert recipe.policy == SPEED_RECIPES["caltech-101"].policy
+    assert reason == f"speed recipe, {count} photographs"
 
 
 def test_images_that_are_too_small_are_refused():

@@ -51,7 +51,9 @@ def choose_kind(
     Raises:
         ValueError: the requested recipe is not for this dataset.
     """
-    kind = recipes.recipe_kind(config, dataset.name, on_cpu)
+    kind = recipes.recipe_kind(
+        config, dataset.name, on_cpu, are_photographs=dataset.are_photographs
+    )
     if config.recipe != "auto" or not _has_wheel(config.model):
         return kind, ""
     if start.meta is not None:
@@ -73,7 +75,7 @@ def choose_kind(
             f"trained weights."
         )
     return "finetune", (
-        f"Trained weights are taken, as these are {dataset.count:,} photographs; --recipe standard starts from random "
+        f"Trained weights are taken, as these are {dataset.count:,} photographs; --recipe {kind} starts from random "
         f"ones."
     )
 
