@@ -350,7 +350,8 @@ def test_images_have_the_side_that_the_weights_know():
         (224, 3, True, []),
         (160, 3, True, ["know images of 224 px"]),
         (96, 1, True, ["know images of 224 px", "these images are gray"]),
-        (32, 3, False, ["do not pay for images of 32 px"]),
+        (32, 3, False, ["do not pay for images of 32 px: with them CIFAR-100 reaches"]),
+        (28, 1, False, ["do not pay for images of 28 px: with them MNIST reaches"]),
     ],
 )
 def test_what_frozen_weights_were_not_trained_for_is_said(side, channels, is_resized, said):
