@@ -255,6 +255,25 @@ class ServeBenchConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BusyBenchConfig:
+    """Measure what a training keeps of its fair share beside processes that spin, at two commits in turns."""
+
+    dataset: Annotated[str, Option("Folder of a dataset.", "Data")] = "samples/mnist"
+    base: Annotated[
+        str, Option("Commit that is compared with. Empty: this working tree alone.", "Data")
+    ] = ""
+    others: Annotated[int, Option("Processes that spin.", "Run", 1, 1024)] = 8
+    steps: Annotated[int, Option("Steps of a training.", "Run", 1)] = 40
+    turns: TurnsOption = 3
+    scratch: ScratchOption = ".data/bench"
+    json: JsonOption = ""
+    markdown: MarkdownOption = ""
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ScaleBenchConfig:
     """Measure what an image costs in each stage, at several numbers of images, and fail where that grows with them."""
 

@@ -72,7 +72,7 @@ def run(
     """
     open_streams(outlive_reader=config_class in (TrainConfig, PrepareConfig))
     name_user()
-    wait_passively_on_shared_cpus()
+    wait_passively_on_shared_cpus(adapts=config_class is TrainConfig)
     tokens = sys.argv[1:] if argv is None else argv
     tokens = drop_unset(join_quoted(tokens))
     tokens = [_DASH if token == "-" else token for token in tokens]

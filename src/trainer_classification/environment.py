@@ -7,6 +7,8 @@ import getpass
 import math
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,9 +16,13 @@ from pathlib import Path
 _LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 _CGROUP = Path("/sys/fs/cgroup")
 _UNLIMITED = 1 << 62  # bytes
-# Files with quota and period of both versions of cgroups, in microseconds
-_CPU_LIMITS = (("cpu.max", ""), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"))
-_BUSY_LOAD = 0.5  # processes that run for each CPU of the machine
+_PROC = Path("/proc")
+# Controller and files with quota and period of both versions of cgroups, in microseconds
+_CPU_LIMITS = (
+    ("", ("cpu.max",)),
+    ("cpu", ("cpu.cfs_quota_us", "cpu.cfs_period_us")),
+)
+_LOOKS = 3  # at who runs: others may run for a moment only
 
 
 @dataclass(frozen=True)
@@ -35,36 +41,127 @@ _CGROUP_VERSIONS = (
 )
 
 
+@dataclass(frozen=True)
+class ThreadPlan:
+    """How many threads a process takes, so that all of them together do not exceed its CPUs.
+
+    Our compiled kernels have no threads of their own: each call is one thread, of the
+    loader.
+
+    Attributes:
+        compute: of torch, from affinity and quota alone: other threads would sum in
+            another order.
+        loader: that make batches, of the CPUs that others leave.
+    """
+
+    compute: int
+    loader: int
+
+
+def plan_threads(processes: int = 1, computes: bool = True) -> ThreadPlan:
+    """Plan the threads of one of several equal processes on this machine.
+
+    Args:
+        processes: that share the CPUs of this one.
+        computes: whether the CPUs compute, too. The loader then gets half of them:
+            batches take less time than steps.
+    """
+    whole_cpus = math.floor(min(_allowed_cpus(), cpu_quota()))
+    spare = spare_cpus(ours=processes - 1) // processes
+    return ThreadPlan(
+        compute=max(1, whole_cpus // processes), loader=max(1, spare // 2 if computes else spare)
+    )
+
+
 def cpu_count() -> int:
-    """Return the number of CPUs this process may use; in a container often fewer than the machine has."""
+    """Return the number of CPUs this process may use; in a container often fewer than the machine has.
+
+    A part of a CPU counts as one: workers that do not wait for each other use it. Torch's
+    threads do, see `plan_threads`.
+    """
     return max(1, math.ceil(min(_allowed_cpus(), cpu_quota())))
 
 
+def spare_cpus(ours: int = 0) -> int:
+    """Return how many of this process's CPUs are its fair share beside what runs on the machine now.
+
+    Args:
+        ours: threads among those that belong to this run, in other processes.
+    """
+    others = max(0, other_threads() - ours)
+    return max(1, int(cpu_count() / (1 + others / (os.cpu_count() or 1))))
+
+
+def other_threads() -> int:
+    """Return how many threads of other processes run now, or wait for a CPU."""
+    return min(_count_others() for _ in range(_LOOKS))
+
+
+def _count_others() -> int:
+    try:
+        running = int((_PROC / "loadavg").read_text(encoding="utf-8").split()[3].partition("/")[0])
+        tasks = list((_PROC / "self/task").iterdir())
+    except (OSError, ValueError, IndexError):  # not Linux
+        return 0
+    own = 0
+    for task in tasks:
+        with suppress(OSError, IndexError):  # it may have ended
+            own += (task / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "R"
+    return max(0, running - own)
+
+
 def cpu_quota() -> float:
-    """Return the CPUs whose time the container grants, such as 1.5; infinite without a limit."""
-    for name, period_name in _CPU_LIMITS:
-        try:
-            words = (_CGROUP / name).read_text(encoding="utf-8").split()
-            if period_name:
-                words += (_CGROUP / period_name).read_text(encoding="utf-8").split()
-            quota = int(words[0])
-            period = int(words[1])
-        except (OSError, ValueError, IndexError):  # the other version, or "max"
-            continue
-        if quota > 0 and period > 0:
-            return quota / period
-    return math.inf
+    """Return the CPUs whose time the container grants, such as 1.5; infinite without a limit.
+
+    The least of the process's cgroup and those above it.
+    """
+    return min(
+        _read_quota(folder, names)
+        for controller, names in _CPU_LIMITS
+        for folder in _cgroup_folders(controller)
+    )
 
 
-def wait_passively_on_shared_cpus() -> None:
+def _cgroup_folders(controller: str) -> Iterator[Path]:
+    """Yield the folders of this process's cgroup and of those above it, of version 2 or a controller of version 1."""
+    root = _CGROUP / controller
+    lines: list[str] = []
+    with suppress(OSError):
+        lines = (_PROC / "self/cgroup").read_text(encoding="utf-8").splitlines()
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controller in controllers.split(","):
+            own = root / path.lstrip("/")
+            yield own
+            yield from (folder for folder in own.parents if folder.is_relative_to(root))
+    yield root
+
+
+def _read_quota(folder: Path, names: tuple[str, ...]) -> float:
+    """Return the CPUs that one cgroup grants; infinite without a limit."""
+    try:
+        words = [
+            word for name in names for word in (folder / name).read_text(encoding="utf-8").split()
+        ]
+        quota = int(words[0])
+        period = int(words[1])
+    except (OSError, ValueError, IndexError):  # the other version, or "max"
+        return math.inf
+    return quota / period if quota > 0 and period > 0 else math.inf
+
+
+def wait_passively_on_shared_cpus(adapts: bool = False) -> None:
     """Let idle OpenMP threads sleep where others need the CPUs; call it before torch is imported.
 
     They would spin for a while after each operation. On a CPU that is shared they
     spin in place of the thread that works, and a step takes ten times as long.
+
+    Args:
+        adapts: whether the command looks at the load while it runs, see
+            `training.idle_threads`; then only a quota counts.
     """
     is_limited = cpu_quota() < _allowed_cpus()
-    is_busy = os.getloadavg()[0] > _BUSY_LOAD * (os.cpu_count() or 1)
-    if is_limited or is_busy:
+    if is_limited or (not adapts and other_threads() > 0):
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 

@@ -100,6 +100,8 @@ class CheckpointMeta:
             prepared.
         cpu_precision: that a CPU trained in, float32 or bfloat16; "": a GPU, or not
             known.
+        cpu_threads: of torch in each process that trained on a CPU; 0: a GPU, or not
+            known.
     """
 
     config: dict[str, Any]
@@ -118,6 +120,7 @@ class CheckpointMeta:
     temperature: float | None = None
     gray_shift: int = 8
     cpu_precision: str = ""
+    cpu_threads: int = 0
 
     @property
     def network(self) -> str:
@@ -154,6 +157,7 @@ class CheckpointMeta:
             "temperature": self.temperature,
             "gray_shift": self.gray_shift,
             "cpu_precision": self.cpu_precision,
+            "cpu_threads": self.cpu_threads,
             "finished": self.progress.finished,
             "state": {_PROGRESS_NAMES.get(name, name): value for name, value in progress.items()},
         }
@@ -190,6 +194,7 @@ class CheckpointMeta:
                 temperature=content.get("temperature"),
                 gray_shift=content.get("gray_shift", 8),
                 cpu_precision=content.get("cpu_precision", ""),
+                cpu_threads=content.get("cpu_threads", 0),
             )
         except (LookupError, TypeError, AttributeError) as error:
             raise ValueError(f"its description lacks {error}") from error
@@ -209,6 +214,7 @@ class CheckpointMeta:
             "mean": _are_numbers(self.mean, channels),
             "std": _are_numbers(self.std, channels),
             "temperature": self.temperature is None or _are_numbers([self.temperature], 1),
+            "cpu_threads": isinstance(self.cpu_threads, int) and self.cpu_threads >= 0,
         }
         for name in (name for name, right in is_right.items() if not right):
             raise ValueError(f"its {name} is {_shorten(getattr(self, name))!r}")

@@ -118,7 +118,7 @@ class LoaderRequest:
         batch_size: of the global batch.
         image_size: side of the batches' images in px.
         device: where the batches go.
-        threads: that load; 0: one for each CPU.
+        threads: that load; 0: one for each CPU that others leave.
         rank: which part of each global batch.
         world_size: number of parts.
         eval_crop: side of the central square that evaluation shows, as a fraction

@@ -28,7 +28,7 @@ from trainer_classification.data.array import ArrayStore, open_array
 from trainer_classification.data.manifest import check_files, check_format
 from trainer_classification.data.table import Table, open_table
 from trainer_classification.data.tar import TarStore, open_tars
-from trainer_classification.environment import cpu_count
+from trainer_classification.environment import spare_cpus
 from trainer_classification.loaders.base import Batch, BatchSchedule, Loader, LoaderRequest
 from trainer_classification.loaders.dali_pipeline import Graph, build, make_inputs
 from trainer_classification.plan import Draws, EpochDraws
@@ -84,7 +84,7 @@ class DaliLoader(Loader):
             encoded, crops, channels, image_size, schedule.policy, device.type == "cuda"
         )
         self._pipeline = build(
-            self.graph, self._next_inputs, schedule.rows, threads or cpu_count(), _gpu_id(device)
+            self.graph, self._next_inputs, schedule.rows, threads or spare_cpus(), _gpu_id(device)
         )
         self._pipeline.build()
 

@@ -122,7 +122,7 @@ class HostResident(RingBufferLoader):
         schedule: the samples of each batch and their augmentation.
         image_size: side T of the batches in px.
         device: where the batches are delivered.
-        threads: threads that make batches. 0: one per CPU.
+        threads: threads that make batches. 0: one per CPU that others leave.
     """
 
     def __init__(

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from trainer_classification.arrays import Int64, Uint8
-from trainer_classification.environment import cpu_count
+from trainer_classification.environment import spare_cpus
 from trainer_classification.loaders.base import Batch, BatchSchedule, Loader
 from trainer_classification.plan import Draws, EpochDraws
 
@@ -51,7 +51,7 @@ class RingBufferLoader(Loader):
         image_size: side T of the batches in px.
         channels: C of the batches.
         device: where the batches are delivered.
-        threads: threads that make batches. 0: one per CPU.
+        threads: threads that make batches. 0: one per CPU that others leave.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class RingBufferLoader(Loader):
         threads: int = 0,
     ) -> None:
         super().__init__(schedule)
-        threads = threads or cpu_count()
+        threads = threads or spare_cpus()
         self.labels = labels
         self.device = device
         self._pool = ThreadPoolExecutor(threads, "loader")

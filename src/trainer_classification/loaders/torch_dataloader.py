@@ -29,7 +29,7 @@ from trainer_classification.crop_boxes import load_kernels
 from trainer_classification.data.formats import GRAY_SHIFT
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.data.table import Table, open_table
-from trainer_classification.environment import cpu_count
+from trainer_classification.environment import spare_cpus
 from trainer_classification.loaders.base import Batch, BatchSchedule, Loader, LoaderRequest
 from trainer_classification.loaders.pixel_boxes import pixel_boxes
 from trainer_classification.plan import Policy
@@ -276,7 +276,7 @@ class TorchLoader(Loader):
         self._feeders: set[threading.Thread] = set()
         self._planned = PlannedBatches(schedule, sizes, dataset.image_size)
 
-        workers = workers or cpu_count()
+        workers = workers or spare_cpus()
         batch_bytes = schedule.rows * (dataset.image_size**2 * dataset.channels + 16)
         self.uses_shared_memory = (workers * _PREFETCH + 2) * batch_bytes <= free_shared_memory()
         self._loader: DataLoader[Any] | None = DataLoader(

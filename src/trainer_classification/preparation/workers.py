@@ -19,7 +19,7 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from trainer_classification.environment import cpu_count, free_memory
+from trainer_classification.environment import free_memory, spare_cpus
 from trainer_classification.preparation.end_with_parent import PARENT_VARIABLE
 from trainer_classification.preparation.job import begin_worker
 from trainer_classification.preparation.remote_workers import connect
@@ -68,7 +68,7 @@ class Workers:
     is to be isolated from the work.
 
     Args:
-        count: of the processes; 0: one for each CPU.
+        count: of the processes; 0: one for each CPU that others leave.
         resized: of the images, see `start_fork_server`.
         executor: "local", or "dask" or "ray" for the workers of a cluster.
         address: of the cluster.
@@ -77,7 +77,7 @@ class Workers:
     def __init__(
         self, count: int, resized: bool, executor: str = "local", address: str = ""
     ) -> None:
-        self._count = count or cpu_count()
+        self._count = count or spare_cpus()
         self._resized = resized
         self._executor: ProcessPoolExecutor | None = None
         self._remote = None if executor == "local" else connect(executor, address)

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import torch
 
-from trainer_classification.checkpoint.meta import CheckpointMeta
 from trainer_classification.config import TrainConfig
 from trainer_classification.console import log
 from trainer_classification.data.manifest import Manifest
@@ -27,7 +26,6 @@ from trainer_classification.recipes import Recipe
 from trainer_classification.training.distributed import World
 from trainer_classification.training.metrics import Metrics
 from trainer_classification.training.resolve import Resolved, complete_recipe
-from trainer_classification.training.start_checkpoint import StartCheckpoint
 from trainer_classification.training.step import Step
 
 _FASTER = 1.1  # by which bf16 must be faster to be taken: less is within the noise
@@ -60,7 +58,8 @@ def complete_precision(
         return resolved
 
     def choose() -> Choice:
-        kept = _kept_precision(resolved.start)
+        meta = resolved.start.kept_meta
+        kept = "" if meta is None else meta.cpu_precision
         if kept:
             return _dtype(kept), f"{kept}: that of the checkpoint"
         if resolved.freezes or not has_bf16_cpu():
@@ -96,16 +95,6 @@ def name_precision(dtype: torch.dtype | None) -> str:
 def _dtype(name: str) -> torch.dtype | None:
     """Return the dtype of autocast for the name of a precision."""
     return torch.bfloat16 if name == "bfloat16" else None
-
-
-def _kept_precision(start: StartCheckpoint) -> str:
-    """Return the precision of the run that this one goes on with; "": there is none, or it is not known."""
-    meta: CheckpointMeta | None = start.meta
-    if meta is None or start.kind not in ("resume", "archive"):
-        return ""
-    if start.kind == "archive" and meta.progress.finished:
-        return ""
-    return meta.cpu_precision
 
 
 def _measured_ratio(network: str, run: Run) -> float:

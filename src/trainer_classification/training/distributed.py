@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer_classification.config import TrainConfig
-from trainer_classification.environment import cpu_count, launched
+from trainer_classification.environment import launched
 from trainer_classification.training.nodes import Facts, locate_process, share_prepared
 
 Prepared = TypeVar("Prepared")
@@ -55,11 +55,6 @@ class World:
     def main(self) -> bool:
         """Whether this process writes the outputs."""
         return self.rank == 0
-
-    @property
-    def threads(self) -> int:
-        """CPUs for this process."""
-        return max(1, cpu_count() // self.local_size)
 
     def sum(self, *tensors: Tensor) -> None:
         """Replace each tensor by its sum over all ranks."""
@@ -174,8 +169,6 @@ def join_processes(
         ValueError: the machines differ, or one of them could not prepare.
     """
     if not launched():
-        if cpu_count() < torch.get_num_threads():  # torch does not know of a container's quota
-            torch.set_num_threads(cpu_count())
         yield World(), prepare(World())
         return
 
@@ -188,8 +181,6 @@ def join_processes(
     on_gpu = config.device != "cpu" and torch.cuda.is_available()
     if on_gpu:
         torch.cuda.set_device(world.local_rank)
-    else:
-        torch.set_num_threads(world.threads)
 
     store = next(dist.rendezvous("env://"))[0]
     prepared = share_prepared(store, locate_process(), lambda: prepare(world), describe)

@@ -75,7 +75,7 @@ class FrozenNetwork:
         self.identity = model_id(body)
         self._setup = setup
         self.device = setup.device
-        self.threads = setup.world.threads if setup.device.type == "cpu" else 1
+        self.threads = torch.get_num_threads() if setup.device.type == "cpu" else 1
         if setup.device.type == "cpu":
             keep_freed_memory()
         self.dtype = setup.dtype

@@ -108,6 +108,7 @@ def run_steps(setup: Setup, state: State) -> Iterator[torch.Tensor]:
         )
         loss = setup.step(batch, state.steps_done, state.metrics)
         state.timer.record_step()
+        state.idle_threads()
 
         state.step += 1
         state.images += len(batch.labels) * setup.world.size

@@ -52,6 +52,7 @@ def describe(
         temperature=temperature,
         gray_shift=manifest.gray_shift,
         cpu_precision=name_precision(setup.dtype) if setup.device.type == "cpu" else "",
+        cpu_threads=torch.get_num_threads() if setup.device.type == "cpu" else 0,
     )
 
 

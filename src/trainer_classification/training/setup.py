@@ -17,6 +17,7 @@ from trainer_classification.config import TrainConfig
 from trainer_classification.console import log
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.data.table import open_table
+from trainer_classification.environment import plan_threads
 from trainer_classification.loaders.base import Loader, LoaderRequest
 from trainer_classification.loaders.registry import open_loader
 from trainer_classification.models.normalize import Normalize
@@ -311,6 +312,8 @@ def _open(
 ) -> Loader:
     """Open the loader of a split, whose images are divided among some processes; by default those that train."""
     world = among or inputs.world
+    computes = inputs.resolved.device.type == "cpu"
+    plan_of_threads = plan_threads(inputs.world.local_size, computes)
     request = LoaderRequest(
         folder=inputs.folder,
         manifest=inputs.manifest,
@@ -319,7 +322,7 @@ def _open(
         batch_size=recipe.batch_size,
         image_size=image_size,
         device=inputs.resolved.device,
-        threads=inputs.config.workers or inputs.world.threads,
+        threads=inputs.config.workers or plan_of_threads.loader,
         rank=world.rank,
         world_size=world.size,
         eval_crop=recipe.eval_crop,

@@ -45,6 +45,15 @@ class StartCheckpoint:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
 
+    @property
+    def kept_meta(self) -> CheckpointMeta | None:
+        """Description of the run that this one goes on with; None: it begins anew."""
+        if self.meta is None or self.kind not in ("resume", "archive"):
+            return None
+        if self.kind == "archive" and self.meta.progress.finished:
+            return None
+        return self.meta
+
 
 def choose_start(config: TrainConfig) -> StartCheckpoint:
     """Choose what to start from, before this run writes anything.

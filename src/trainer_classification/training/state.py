@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from trainer_classification.checkpoint.meta import Progress
 from trainer_classification.loaders.base import Loader
+from trainer_classification.training.idle_threads import IdleThreads
 from trainer_classification.training.metrics import Metrics
 from trainer_classification.training.setup import Setup
 from trainer_classification.training.step_timer import StepTimer
@@ -23,6 +24,7 @@ class State(Progress):
         timer: of the epoch that runs.
         train_loader: delivers the batches of the epoch that runs.
         loader_size: side of its images in px.
+        idle_threads: looks between steps whether others need the CPUs.
     """
 
     started: float
@@ -30,6 +32,7 @@ class State(Progress):
     timer: StepTimer
     train_loader: Loader
     loader_size: int
+    idle_threads: IdleThreads
 
     @property
     def progress(self) -> Progress:
@@ -60,8 +63,9 @@ class State(Progress):
         self.timer = StepTimer(setup.device)
 
     def close(self) -> None:
-        """Close the training loader."""
+        """Close the training loader, and end the threads."""
         self.train_loader.close()
+        self.idle_threads.close()
 
 
 def create_state(setup: Setup, progress: Progress | None = None) -> State:
@@ -81,4 +85,5 @@ def create_state(setup: Setup, progress: Progress | None = None) -> State:
         timer=StepTimer(setup.device),
         train_loader=setup.open_train_loader(image_size),
         loader_size=image_size,
+        idle_threads=IdleThreads(setup.device),
     )

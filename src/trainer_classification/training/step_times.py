@@ -60,6 +60,7 @@ def measure(setup: Setup, state: State, seconds: float) -> tuple[float, float]:
     batches = _repeat_epochs(state.train_loader)
     for number in range(_WARMUP_STEPS):
         setup.step(next(batches), number, state.metrics)
+        state.idle_threads()
     _synchronize(setup.device)
 
     started = time.perf_counter()
@@ -68,6 +69,7 @@ def measure(setup: Setup, state: State, seconds: float) -> tuple[float, float]:
         lambda: time.perf_counter() - started < seconds
     ):
         setup.step(next(batches), steps, state.metrics)
+        state.idle_threads()
         steps += 1
         if steps % _STEPS_BETWEEN_SYNCS == 0:
             _synchronize(setup.device)

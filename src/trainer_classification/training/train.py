@@ -32,6 +32,7 @@ from trainer_classification.training.setup import (
 )
 from trainer_classification.training.signals import catch_signals
 from trainer_classification.training.start_checkpoint import output_folder
+from trainer_classification.training.threads import fix_threads
 
 
 def train(config: TrainConfig, process_started: float | None = None) -> dict[str, Any]:
@@ -83,6 +84,7 @@ def prepared_inputs(
     world = world or World()
     config = restore_options(config)
     resolved = resolve(config, PreparedDataset(manifest), world, prepared=manifest.formats)
+    fix_threads(resolved.start, world, resolved.device)
     resolved = complete_precision(config, resolved, manifest, world)
     return Inputs(config, resolved, folder, manifest, world, started)
 
@@ -113,6 +115,7 @@ def join_run(
         # decides.
         start = world.broadcast_object(lambda: resolved.start)
         resolved = dataclasses.replace(resolved, start=start)
+        fix_threads(start, world, resolved.device)
         manifest = manifests.read(folder)
         resolved = complete_precision(config, resolved, manifest, world)
         yield Inputs(config, resolved, folder, manifest, world, started)
