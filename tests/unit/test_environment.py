@@ -80,23 +80,25 @@ def test_a_containers_quota_limits_the_cpus(tmp_path, monkeypatch, version, none
 
 
 @pytest.mark.parametrize(
-    ("load", "quota", "given", "expected"),
+    ("others", "quota", "given", "adapts", "expected"),
     [
-        (0.5, "max", None, None),
-        (5.0, "max", None, "PASSIVE"),
-        (0.5, 150_000, None, "PASSIVE"),
-        (0.5, 900_000, None, None),
-        (5.0, 150_000, "ACTIVE", "ACTIVE"),
+        (0, "max", None, False, None),
+        (5, "max", None, False, "PASSIVE"),
+        (5, "max", None, True, None),
+        (0, 150_000, None, True, "PASSIVE"),
+        (0, 900_000, None, False, None),
+        (5, 150_000, "ACTIVE", False, "ACTIVE"),
     ],
 )
-def test_threads_wait_passively_where_the_cpus_are_shared(tmp_path, monkeypatch, load, quota, given, expected):
+def test_threads_wait_passively_where_the_cpus_are_shared(
+    tmp_path, monkeypatch, others, quota, given, adapts, expected
+):
     monkeypatch.setattr(environment, "_CGROUP", tmp_path)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(2)))
-    monkeypatch.setattr(os, "cpu_count", lambda: 4)
-    monkeypatch.setattr(os, "getloadavg", lambda: (load, 9.0, 9.0))
+    monkeypatch.setattr(environment, "other_threads", lambda: others)
     monkeypatch.setattr(os, "environ", {"OMP_WAIT_POLICY": given} if given else {})
     limit_cpus(tmp_path, 2, quota)
-    environment.wait_passively_on_shared_cpus()
+    environment.wait_passively_on_shared_cpus(adapts)
     assert os.environ.get("OMP_WAIT_POLICY") == expected
 
 

@@ -41,10 +41,11 @@ class IdleThreads:
         is_chosen = bool({"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys())
         self._is_idle = device.type != "cpu" or torch.get_num_threads() == 1 or is_chosen
         self._team: _SleepingTeam | None = None
-        self._quiet_looks = 0
+        self._quiet_looks = _QUIET_LOOKS - 2  # the guess that follows is soon taken back
         self._looked = time.monotonic()
         self._waited = _waited_seconds()
-        if not self._is_idle and other_threads() > 0:
+        cpus = os.cpu_count() or 1
+        if not self._is_idle and other_threads() + torch.get_num_threads() > cpus:
             self._sleep()
 
     @property
