@@ -1,4 +1,4 @@
-"""Check ratios between loaders of one run against floors, for CI.
+"""Check ratios of one run against floors, for CI: between loaders, of the start, of a busy machine, of precisions.
 
 The floors are far below what a quiet machine measures (docs and
 benchmarks/results). Noise does not fail a build, but a kernel that lost its
@@ -8,6 +8,7 @@ loaders installed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -75,3 +76,54 @@ def check_floors(dataset: str, rates: Mapping[str, Sequence[float]]) -> list[Flo
             checks.append(FloorCheck(floor, ratio.median, ratio.high))
 
     return checks
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A ratio beside loaders, and how far it may go.
+
+    Attributes:
+        name: what is compared with what.
+        value: measured.
+        least: that it must reach; -inf: any.
+        most: that it may reach; inf: any.
+    """
+
+    name: str
+    value: float
+    least: float = -math.inf
+    most: float = math.inf
+
+    @property
+    def kept(self) -> bool:
+        """True if the ratio is within its limits."""
+        return self.least <= self.value <= self.most
+
+    def __str__(self) -> str:
+        limit = f"floor {self.least:g}x" if self.least > -math.inf else f"at most {self.most:g}x"
+        return f"{self.name}: {self.value:.2f}x, {limit}: {'kept' if self.kept else 'BROKEN'}"
+
+
+# Of the CPU time of `import torch`: 1.45 to 1.6 was measured, 2.5 before the start was
+# made short. The least of the rounds counts.
+_MOST_START = 2.0
+# Of the fair share: 0.9 to 1.3 was measured, 0.06 with threads that spin.
+_LEAST_BUSY = 0.4
+# Of fp32's rate, for the precision that auto takes: less than a tenth is noise.
+_LEAST_AUTO = 0.9
+
+
+def check_start(first_steps: Sequence[float], imports: Sequence[float]) -> Limit:
+    """Check the CPU seconds to the first step of a prepared dataset, of rounds in turns with `import torch`."""
+    ratio = min(ours / torch for ours, torch in zip(first_steps, imports, strict=True))
+    return Limit("CPU time to the first step / import torch", ratio, most=_MOST_START)
+
+
+def check_busy(quiet: float, busy: float, fair: float) -> Limit:
+    """Check what a training keeps of its fair share, from its rates alone and beside others."""
+    return Limit("img/s on a busy machine / fair share", busy / (fair * quiet), least=_LEAST_BUSY)
+
+
+def check_auto_precision(chosen: float, fp32: float) -> Limit:
+    """Check that the precision that auto takes is no slower than fp32, from the shortest step of each."""
+    return Limit("step in fp32 / in the precision of auto", fp32 / chosen, least=_LEAST_AUTO)

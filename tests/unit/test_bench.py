@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness import delivery, loader_timing, own_loaders, registry, regression, tables, targets
+from harness import busy_timing, delivery, loader_timing, own_loaders, registry, regression, tables, targets
 from harness.bottleneck import find_bottleneck
 from harness.delivery import Delivery, Expected, Seen, audit, check
 from harness.intervals import median_interval, ratio_interval
@@ -294,6 +294,24 @@ def test_a_floor_breaks_only_where_the_whole_interval_is_below():
     for rates, verdict in ((kept, True), (broken, False)):
         found = regression.check_floors("caltech-101", {name[0]: rates, name[1]: [10.0] * 3})
         assert [check.kept for check in found] == [verdict]
+
+
+def test_limits_beside_loaders_break_where_speed_was_lost():
+    rounds = [4.0, 2.0, 2.0]  # of `import torch`
+    assert regression.check_start([8.4, 9.0, 3.8], rounds).kept  # a noisy round does not count
+    assert not regression.check_start([8.4, 5.0, 4.6], rounds).kept
+    assert regression.check_busy(3000.0, 350.0, 0.2).kept
+    assert not regression.check_busy(3000.0, 50.0, 0.2).kept
+    assert regression.check_auto_precision(1.05, 1.0).kept
+    assert not regression.check_auto_precision(1.3, 1.0).kept
+    assert "BROKEN" in str(regression.check_busy(3000.0, 50.0, 0.2))
+
+
+def test_a_fair_share_is_what_equal_threads_get(monkeypatch):
+    monkeypatch.setattr(busy_timing, "cpu_count", lambda: 2)
+    assert busy_timing.fair_share(8) == 0.2
+    assert busy_timing.fair_share(0) == 1.0
+    assert busy_timing.fair_share(1, threads=1) == 1.0
 
 
 def test_a_block_of_the_readme_is_made_anew_and_nothing_else_changes():
