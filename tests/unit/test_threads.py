@@ -209,7 +209,7 @@ def count_teams():
 
 
 def test_idle_threads_sleep_while_others_take_the_cpus(waited):
-    assert not waited(0.01)
+    assert not waited(0.05)
     assert waited(0.4)
     assert count_teams() == 1
     assert waited(0.4)

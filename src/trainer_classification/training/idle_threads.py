@@ -24,7 +24,7 @@ from trainer_classification.environment import other_threads
 
 _SCHEDSTAT = Path("/proc/thread-self/schedstat")
 _INTERVAL = 0.25  # seconds between two looks
-_BUSY_SHARE = 0.05  # of the time in which this thread waited for a CPU
+_BUSY_SHARE = 0.1  # of the time in which this thread waited for a CPU
 _QUIET_LOOKS = 8  # in a row, before threads spin again
 _SHARED_ELEMENTS = 1 << 18  # of a tensor that torch's threads share
 
