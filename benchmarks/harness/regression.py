@@ -104,10 +104,10 @@ class Limit:
         return f"{self.name}: {self.value:.2f}x, {limit}: {'kept' if self.kept else 'BROKEN'}"
 
 
-# Of the CPU time of `import torch`: 1.45 to 1.6 was measured, 2.5 before the start was
+# Of the CPU time of `import torch`: 1.50 to 1.63 was measured, 2.5 before the start was
 # made short. The least of the rounds counts.
 _MOST_START = 2.0
-# Of the fair share: 0.9 to 1.3 was measured, 0.06 with threads that spin.
+# Of the fair share: 0.93 to 1.37 was measured, 0.06 to 0.13 with threads that spin.
 _LEAST_BUSY = 0.4
 # Of fp32's rate, for the precision that auto takes: less than a tenth is noise.
 _LEAST_AUTO = 0.9
