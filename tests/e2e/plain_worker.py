@@ -10,7 +10,8 @@ from torch import nn
 
 from trainer_classification import cli
 from trainer_classification.config import TrainConfig
-from trainer_classification.training import initial_weights, loop, start
+from trainer_classification.training import initial_weights, loop, setup, start, step
+from trainer_classification.training.distributed import World
 
 
 def plain(name, num_classes, channels, image_size, width=16):
@@ -37,10 +38,29 @@ def die_at(step, how):
     loop.run_steps = run_steps
 
 
+class Scarce(step.Step):
+    """A step on a device whose memory holds the maps of 3 images on rank 1, and of any number on rank 0."""
+
+    def __init__(self, model, *arguments, **options):
+        world = World(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
+        super().__init__(model, *arguments, **options | {"any_rank": world.any})
+        if world.rank == 1:
+            model.register_forward_hook(self.fail_where_too_large)
+
+    def fail_where_too_large(self, model, images, output):
+        if model.training and len(output) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
 if __name__ == "__main__":
     if os.environ.get("TEST_PLAIN"):
         assert initial_weights.build  # what the training calls
         initial_weights.build = plain
-    if fault := os.environ.get("TEST_FAULT"):
+    fault = os.environ.get("TEST_FAULT")
+    if fault == "memory":
+        setup.Step = Scarce
+        wrap_ddp = World.wrap_ddp
+        World.wrap_ddp = lambda self, *arguments, static: wrap_ddp(self, *arguments, static=False)
+    elif fault:
         die_at(5, fault)
     cli.leave(cli.run(TrainConfig, lambda config: start.start(config, time.time())))

@@ -53,6 +53,18 @@ def test_equal_global_batches_give_the_curve_of_one_process(many, processes):
     assert (names == "train/loss").sum() == 3
 
 
+@pytest.mark.slow
+def test_where_memory_of_one_rank_is_scarce_all_compute_in_parts_with_the_same_curve(many):
+    options = ("--processes", "2", "--cutmix", "1")
+    many(*options, TEST_PLAIN="1")
+    errors = many(*options, TEST_PLAIN="1", TEST_FAULT="memory")
+    assert errors.count("does not suffice for 8 images at once: batches are computed in 2 parts") == 1
+    assert errors.count("does not suffice for 8 images at once: batches are computed in 4 parts") == 1
+    roomy, scarce = many.experiments
+    for a, b in zip(step_losses(many.metrics(roomy)), step_losses(many.metrics(scarce)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4)
+
+
 def test_all_ranks_stop_early_at_the_same_epoch(many):
     errors = many("--epochs", "12", "--early-stop", "2", "--processes", "2", TEST_PLAIN="1")
     (experiment,) = many.experiments

@@ -79,6 +79,38 @@ def test_a_batch_that_does_not_fit_is_computed_in_parts_from_then_on(capsys):
     assert "does not suffice for 12 images at once: batches are computed in 4 parts from now on" in said
 
 
+class Normalized(Small):
+    """With statistics and random numbers, which a trial must not move."""
+
+    def __init__(self, most):
+        super().__init__(most)
+        self.norm = nn.BatchNorm2d(1)
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, images):
+        return super().forward(self.dropout(self.norm(images)))
+
+
+@pytest.mark.parametrize(("most", "failing_elsewhere", "sizes"), [(12, [], [12, 12]), (12, [12], [12, 6, 6, 6, 6])])
+def test_a_trial_before_the_first_exchange_moves_nothing_and_heeds_the_other_ranks(most, failing_elsewhere, sizes):
+    model = Normalized(most)
+    torch.manual_seed(3)
+    weights, *_ = stepped(model, any_rank=lambda failed: failed or model.sizes[-1] in failing_elsewhere)
+    expected = Normalized(12)
+    torch.manual_seed(3)
+    expected_weights, *_ = stepped(expected, accumulate=len(sizes) // 2)
+    assert model.sizes == sizes
+    assert torch.equal(weights, expected_weights)
+    assert torch.equal(model.norm.running_mean, expected.norm.running_mean)
+
+
+def test_what_fits_no_rank_ends_the_step_on_the_rank_that_failed():
+    model = Small(0)
+    with pytest.raises(torch.OutOfMemoryError):
+        stepped(model, any_rank=lambda failed: failed, may_split=False)
+    assert model.sizes == [12, 6, 3, 2, 1][: len(model.sizes)]
+
+
 def test_parts_of_a_failed_attempt_leave_no_gradient():
     class Second(Small):
         def forward(self, images):

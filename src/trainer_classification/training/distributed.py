@@ -62,6 +62,14 @@ class World:
             for tensor in tensors:
                 dist.all_reduce(tensor)
 
+    def any(self, value: bool) -> bool:
+        """Return whether a value is true on any rank; waits for all of them."""
+        if self.size == 1:
+            return value
+        flag = torch.tensor(int(value))
+        dist.all_reduce(flag, dist.ReduceOp.MAX)
+        return bool(flag)
+
     def gather(self, tensor: Tensor) -> Tensor:
         """Return the tensors of all ranks, stacked to [size, ...], on every rank."""
         if self.size == 1:

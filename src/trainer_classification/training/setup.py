@@ -350,6 +350,7 @@ def _build_step(
     world.broadcast_state(model)
     forward = compile_model(model, mode)
     kind = CudaGraphStep if mode == "graph" else Step
+    tries_memory = world.size > 1 and device.type == "cuda" and mode == "off"
 
     return kind(
         model,
@@ -359,11 +360,12 @@ def _build_step(
         class_weights=_weigh_classes(recipe, inputs.manifest, device),
         dtype=inputs.resolved.dtype,
         ema=ModelEma(model, recipe.ema) if recipe.ema else None,
-        forward=world.wrap_ddp(forward, device, static=config.accumulate == 1),
+        forward=world.wrap_ddp(forward, device, static=config.accumulate == 1 and not tries_memory),
         mixing=Mixing(config.seed, recipe.mixup, recipe.cutmix, world.rank, world.size),
         accumulate=config.accumulate,
         # Graphs of torch.compile write each output over the one before.
         may_split=world.size == 1 and config.compile != "reduce-overhead",
+        any_rank=world.any if tries_memory else None,
         clip_norm=recipe.clip_norm,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -35,6 +36,10 @@ class Step:
         clip_norm: largest norm of the gradient; 0: not clipped.
         may_split: compute batches in more parts when memory runs out. Not where
             other ranks wait for this one in the backward pass.
+        any_rank: returns whether a value is true on any rank. With it the first
+            batch of a shape is tried without an exchange, and all ranks compute in
+            the parts that the smallest memory needs. DDP must not have a static
+            graph then, as it counts the backward passes of a step. None: not tried.
     """
 
     def __init__(  # noqa: PLR0913  (keyword-only options, each of them named by every caller)
@@ -52,6 +57,7 @@ class Step:
         accumulate: int = 1,
         clip_norm: float = 0.0,
         may_split: bool = True,
+        any_rank: Callable[[bool], bool] | None = None,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
@@ -65,6 +71,8 @@ class Step:
         self.accumulate = accumulate
         self.clip_norm = clip_norm
         self.may_split = may_split
+        self.any_rank = any_rank
+        self._tried_shape: torch.Size | None = None
         self.scaler = self._create_scaler()
 
     def _create_scaler(self) -> Any:
@@ -101,27 +109,66 @@ class Step:
 
         The gradient is that of the same batch. Batch norm sees the parts.
         """
+        if self.any_rank is not None and images.shape != self._tried_shape:
+            self._split_on_all_ranks(images, targets, self.any_rank)
+            self._tried_shape = images.shape
+
         while True:
             self.optimizer.zero_grad(set_to_none=True)
             try:
                 return self._backward(images, targets)
             except torch.OutOfMemoryError:
-                if not self._can_split(images):
+                if not self._can_split(images, self.may_split):
                     raise
             # Here the error, which keeps what the failed part had allocated, is gone.
-            self.accumulate *= 2
-            torch.cuda.empty_cache()
-            log(
-                f"The memory of the GPU does not suffice for {len(images)} images at once: batches are computed in "
-                f"{self.accumulate} parts from now on, as by --accumulate {self.accumulate}."
-            )
+            self._double_parts(images)
 
-    def _can_split(self, images: Tensor) -> bool:
+    def _split_on_all_ranks(
+        self, images: Tensor, targets: Targets, any_rank: Callable[[bool], bool]
+    ) -> None:
+        """Find the parts that fit on every rank, by a trial that changes neither weights nor statistics.
+
+        A rank that fails while gradients are exchanged leaves the others waiting, so
+        all must know before.
+        """
+        devices = [images.device] if images.is_cuda else []
+        while True:
+            buffers = [buffer.clone() for buffer in self.model.buffers()]
+            error = None
+            with torch.random.fork_rng(devices):
+                try:
+                    self._backward(images, targets, exchange=False)
+                except torch.OutOfMemoryError as caught:
+                    error = caught.with_traceback(None)  # it keeps what was allocated
+            self.optimizer.zero_grad(set_to_none=True)
+            for buffer, before in zip(self.model.buffers(), buffers, strict=True):
+                buffer.copy_(before)
+
+            if not any_rank(error is not None):
+                return
+            if not self._can_split(images, may_split=True):
+                if error is not None:
+                    raise error
+                return  # the launcher ends this rank with the one that failed
+            self._double_parts(images)
+
+    def _double_parts(self, images: Tensor) -> None:
+        """Compute batches in twice as many parts from now on."""
+        self.accumulate *= 2
+        torch.cuda.empty_cache()
+        log(
+            f"The memory of the GPU does not suffice for {len(images)} images at once: batches are computed in "
+            f"{self.accumulate} parts from now on, as by --accumulate {self.accumulate}."
+        )
+
+    def _can_split(self, images: Tensor, may_split: bool) -> bool:
         """Return False for parts of one image, and while a graph is recorded, which would hold the failure."""
         is_recording = images.is_cuda and torch.cuda.is_current_stream_capturing()
-        return self.may_split and not is_recording and 2 * self.accumulate <= len(images)
+        return may_split and not is_recording and 2 * self.accumulate <= len(images)
 
-    def _backward(self, images: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
+    def _backward(
+        self, images: Tensor, targets: Targets, exchange: bool = True
+    ) -> tuple[Tensor, Tensor]:
         """Compute the gradients of the mean loss; return that loss and the logits, detached."""
         parts = list(
             zip(images.chunk(self.accumulate), targets.chunk(self.accumulate), strict=True)
@@ -129,8 +176,8 @@ class Step:
         losses = []
         logits = []
         for number, (part, target) in enumerate(parts):
-            is_last = number == len(parts) - 1
-            with self._gradient_exchange(is_last):
+            is_exchanged = exchange and number == len(parts) - 1
+            with self._gradient_exchange(is_exchanged):
                 with torch.autocast(part.device.type, self.dtype, enabled=self.dtype is not None):
                     output = self.forward(part)
                     loss = target.loss(output, self.label_smoothing, self.class_weights)
@@ -143,9 +190,9 @@ class Step:
             return losses[0], logits[0]
         return torch.stack(losses).sum(), torch.cat(logits)
 
-    def _gradient_exchange(self, is_last: bool) -> AbstractContextManager[None]:
+    def _gradient_exchange(self, is_exchanged: bool) -> AbstractContextManager[None]:
         """Let ranks exchange gradients in the last part only: they need just the sum over the parts."""
-        if is_last or not hasattr(self.forward, "no_sync"):
+        if is_exchanged or not hasattr(self.forward, "no_sync"):
             return nullcontext()
         no_sync: Any = self.forward.no_sync
         context: AbstractContextManager[None] = no_sync()
