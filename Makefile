@@ -41,6 +41,8 @@ test: $(STAMP) ## all tests that take seconds
 test-slow: $(STAMP) ## the tests that take minutes
 	$(RUN) -m pytest -m slow $(ARGS)
 
+hardening: export HARDENING_SEED ?= 34
+hardening: export HARDENING_COUNT ?= 1
 hardening: $(STAMP) ## stop, kill and starve it at random moments, with a seed (docs/reliability.md)
 	$(RUN) -m pytest tests/hardening $(ARGS)
 

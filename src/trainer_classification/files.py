@@ -1,4 +1,4 @@
-"""Read a whole small file, write one atomically, and make valid JSON."""
+"""Read a whole small file, write one atomically, and read and make valid JSON."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal, get_args, get_origin, get_type_hints
 
 _MAX_BYTES = 1 << 30  # of an image file
 
@@ -49,6 +49,51 @@ def describe_kind(mode: int) -> str:
         stat.S_IFDIR: "a folder",
     }
     return kinds.get(stat.S_IFMT(mode), "a special file")
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return the value that JSON text stands for.
+
+    Raises:
+        ValueError: it is no JSON, or is nested deeper than the parser goes.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def check_kinds(value: Any) -> None:
+    """Check that the fields of a dataclass that was read from JSON hold what they are annotated with.
+
+    Raises:
+        TypeError: one does not; gives its name and value.
+    """
+    for name, kind in get_type_hints(type(value)).items():
+        if not _is_of_kind(getattr(value, name), kind):
+            raise TypeError(f"{name} is {str(getattr(value, name))[:60]!r}")
+
+
+def _is_of_kind(value: Any, kind: Any) -> bool:
+    """Return whether a value is of a type, a Literal, or a list or dict of these."""
+    origin = get_origin(kind)
+    inner = get_args(kind)
+    if kind is Any:
+        return True
+    if origin is Literal:
+        return value in inner
+    if origin is list:
+        return isinstance(value, list) and all(_is_of_kind(entry, inner[0]) for entry in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(
+            _is_of_kind(key, inner[0]) and _is_of_kind(entry, inner[1])
+            for key, entry in value.items()
+        )
+    if kind in (int, float):
+        return isinstance(value, int if kind is int else int | float) and not isinstance(
+            value, bool
+        )
+    return isinstance(value, kind)
 
 
 def dump_json(value: Any, indent: int | None = None) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from trainer_classification.files import parse_json
 from trainer_classification.options import Option, flag
 
 Options = dict[str, tuple[Any, Option, Any]]
@@ -85,10 +85,10 @@ def merge(from_file: dict[str, str], tokens: Sequence[str], options: Options) ->
 def _read(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8-sig")
-        content = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
+        content = parse_json(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
     except FileNotFoundError:
         raise ValueError(f"There is no file {path} ({FLAG}).") from None
-    except ValueError as error:  # of either format, or the encoding
+    except (ValueError, RecursionError) as error:  # of either format, or the encoding
         kind = "JSON" if path.suffix.lower() == ".json" else "TOML"
         raise ValueError(f"{path} is no {kind}: {error}.") from error
     if not isinstance(content, dict):

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from trainer_classification.data.labeled_files import clean_label
 from trainer_classification.data.split_names import SPLITS, find_split
+from trainer_classification.files import parse_json
 from trainer_classification.names import list_names
 
 if TYPE_CHECKING:
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
 INFO = "dataset_info.json"
 TABLES = ("annotations.parquet", "annotations.jsonl")
 _AGAIN = "download the dataset again, or correct the file"
+_FIELDS = {  # of a label, and of which kind they must be
+    "class_name": "text",
+    "task_name": "text",
+    "class_idx": "a number",
+    "ground_truth": "true or false",
+}
 _SAMPLED = 256  # images whose heads are compared with the table's sizes
 
 
@@ -36,19 +43,23 @@ def read_info(path: Path) -> dict[str, Any]:
     data = path.read_bytes()
     _check_no_mark(path, data)
     try:
-        info = json.loads(data)
+        info = parse_json(data)
     except json.JSONDecodeError as error:
         raise ValueError(
             f"{path}, line {error.lineno} is not JSON ({error.msg}, column {error.colno}): {_AGAIN}."
         ) from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 ({error.reason}): {_AGAIN}.") from None
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read as JSON ({error}): {_AGAIN}.") from None
 
     for key, kind in (("dataset_name", str), ("tasks", list)):
         if not isinstance(info, dict) or not isinstance(info.get(key), kind):
             raise ValueError(
                 f"{path} has no {key!r}, as the file of a Hafnia dataset has: {_AGAIN}."
             )
+    if not isinstance(info.get("version") or "", str):
+        raise ValueError(f"{path} has the version {info['version']!r}, no text: {_AGAIN}.")
     for number, task in enumerate(info["tasks"], 1):
         if not _is_task(task):
             raise ValueError(
@@ -76,7 +87,9 @@ def _is_task(task: Any) -> bool:
         return False
 
     classes = task.get("classes") or []
-    return all(isinstance(entry, dict) and isinstance(entry.get("name"), str) for entry in classes)
+    return isinstance(classes, list) and all(
+        isinstance(entry, dict) and isinstance(entry.get("name"), str) for entry in classes
+    )
 
 
 def read_annotations(folder: Path) -> pl.DataFrame:
@@ -110,7 +123,7 @@ def _read_json_lines(path: Path) -> pl.DataFrame:
         _check_no_mark(path, data)
         for number, line in enumerate(data.split(b"\n"), 1):
             try:
-                row = json.loads(line or b"{}")
+                row = parse_json(line or b"{}")
             except ValueError as error:
                 raise ValueError(
                     f"{path}, line {number} is not JSON ({error}): {_AGAIN}."
@@ -169,11 +182,28 @@ def check_columns(table: pl.DataFrame, where: str) -> None:
             raise ValueError(
                 f"{where}, row 1: column {column!r} is {table[column].dtype}, not text: write it {remedy}."
             )
-    if has_labels(table) and "class_name" not in _label_fields(table):
+    fields = _label_fields(table) if has_labels(table) else {}
+    if has_labels(table) and "class_name" not in fields:
         kind = table["classifications"].dtype
         raise ValueError(
             f"{where}, row 1: column 'classifications' is {kind}, not lists of records with a class_name: {_AGAIN}."
         )
+    kinds = {name: table[name].dtype for name in ("width", "height") if name in table.columns}
+    for name, kind in (kinds | {name: fields[name] for name in _FIELDS if name in fields}).items():
+        if not _is_kind(kind, _FIELDS.get(name, "a number")):
+            raise ValueError(
+                f"{where}, row 1: {name} is {kind}, but must be {_FIELDS.get(name, 'a number')}: {_AGAIN}."
+            )
+
+
+def _is_kind(kind: pl.DataType, expected: str) -> bool:
+    """Return whether a column's type can be read as a number, text or true or false."""
+    import polars as pl
+
+    texts = (pl.String, pl.Categorical, pl.Enum)
+    if expected == "a number":
+        return not kind.is_nested()
+    return kind == pl.Null or (kind in texts if expected == "text" else kind == pl.Boolean)
 
 
 def has_labels(table: pl.DataFrame) -> bool:
@@ -184,13 +214,15 @@ def has_labels(table: pl.DataFrame) -> bool:
     return "classifications" in table.columns and table["classifications"].dtype not in empty
 
 
-def _label_fields(table: pl.DataFrame) -> list[str]:
-    """Return the fields of the records in the lists of labels; none where they are no such lists."""
+def _label_fields(table: pl.DataFrame) -> dict[str, Any]:
+    """Return the types of the fields of the records in the lists of labels; none where they are no such lists."""
     import polars as pl
 
     kind = table["classifications"].dtype
     inner = kind.inner if isinstance(kind, pl.List) else None
-    return [field.name for field in inner.fields] if isinstance(inner, pl.Struct) else []
+    return (
+        {field.name: field.dtype for field in inner.fields} if isinstance(inner, pl.Struct) else {}
+    )
 
 
 def check_splits(count: int, known: int, strays: Sequence[str], where: str) -> None:

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from trainer_classification.data.formats import GRAY_SHIFT, ArrayLayout
 from trainer_classification.data.split_names import UNLABELED
-from trainer_classification.files import write_atomically
+from trainer_classification.files import check_kinds, parse_json, write_atomically
 
 if TYPE_CHECKING:
     import xxhash
 
 FORMAT_VERSION = 3
+_MAX_SIDE = 1 << 16
 FILE_NAME = "manifest.json"
 _DIGEST_NAME = "manifest.sha256"  # as sha256sum writes it; missing beside older manifests
 
@@ -161,7 +162,7 @@ def is_prepared(folder: Path) -> bool:
 def read_any_version(folder: Path) -> dict[str, Any]:
     """Return the content of a manifest that this program wrote, in any version; empty if there is none."""
     try:
-        content = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
+        content = parse_json((folder / FILE_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     is_ours = isinstance(content, dict) and {"format_version", "fingerprint"} <= content.keys()
@@ -181,7 +182,7 @@ def read(folder: Path) -> Manifest:
         raise ValueError(f"{folder} holds no prepared dataset (no {FILE_NAME}): {again}")
     data = path.read_bytes()
     try:
-        content = json.loads(data)
+        content = parse_json(data)
         version = content.get("format_version")
         if version == FORMAT_VERSION:
             _check_digest(folder, data)
@@ -203,7 +204,30 @@ def _check_digest(folder: Path, content: bytes) -> None:
 def _from_json(content: dict[str, Any]) -> Manifest:
     splits = {name: SplitInfo(**info) for name, info in content["splits"].items()}
     files = {name: FileInfo(**info) for name, info in content["files"].items()}
-    return Manifest(**content | {"splits": splits, "files": files})
+    manifest = Manifest(**content | {"splits": splits, "files": files})
+    for part in (manifest, *splits.values(), *files.values()):
+        check_kinds(part)
+    _check_numbers(manifest)
+    return manifest
+
+
+def _check_numbers(manifest: Manifest) -> None:
+    """Raise ValueError if numbers of a manifest do not fit each other."""
+    classes = len(manifest.class_names)
+    is_right = {
+        "channels": manifest.channels in (1, 3),
+        "image_size": 0 < manifest.image_size <= _MAX_SIDE,
+        "train_size": 0 < manifest.train_size <= _MAX_SIDE,
+        "mean": len(manifest.mean) == manifest.channels,
+        "std": len(manifest.std) == manifest.channels,
+        "splits": all(
+            split.count >= 0 and len(split.per_class) == classes
+            for split in manifest.splits.values()
+        ),
+        "options": manifest.options.get("gray_shift", GRAY_SHIFT) in range(33),
+    }
+    for name in (name for name, right in is_right.items() if not right):
+        raise ValueError(f"{name} is {str(getattr(manifest, name))[:60]!r}")
 
 
 def read_matching(folder: Path, fingerprint: str) -> Manifest | None:

@@ -434,19 +434,27 @@ def _labelled(table: pl.DataFrame, task: str) -> pl.DataFrame:
     fields = set(table["classifications"].explode().struct.fields)
     labels = pl.col("classifications").list
     if "task_name" in fields:
-        labels = labels.filter(pl.element().struct.field("task_name") == task).list
+        labels = labels.filter(pl.element().struct.field("task_name").cast(pl.String) == task).list
     if "ground_truth" in fields:  # False: a prediction that some model left in the dataset
         labels = labels.filter(pl.element().struct.field("ground_truth").fill_null(True)).list
     first = labels.first().struct
     names = labels.eval(
-        pl.element().struct.field("class_name").drop_nulls().unique(maintain_order=True)
+        pl.element()
+        .struct.field("class_name")
+        .cast(pl.String)
+        .drop_nulls()
+        .unique(maintain_order=True)
     )
     index = (
         first.field("class_idx").cast(pl.Int64, strict=False)
         if "class_idx" in fields
         else pl.lit(None, pl.Int64)
     )
-    label = [first.field("class_name").alias("name"), names.alias("names"), index.alias("idx")]
+    label = [
+        first.field("class_name").cast(pl.String).alias("name"),
+        names.alias("names"),
+        index.alias("idx"),
+    ]
 
     return given.select("row", *texts, *columns, *label)
 

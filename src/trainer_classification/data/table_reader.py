@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trainer_classification.files import parse_json
+
 _DELIMITERS = ",;\t|"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
@@ -135,12 +137,15 @@ def _read_json_lines(path: Path) -> RawTable:
 
 def _load(path: Path, text: str, line: int = 0) -> Any:
     try:
-        return json.loads(text)
+        return parse_json(text)
     except json.JSONDecodeError as error:
         place = line or error.lineno
         raise ValueError(
             f"{path}, line {place} is not JSON ({error.msg}, column {error.colno}): correct or delete it."
         ) from None
+    except ValueError as error:
+        where = f"{path}, line {line}," if line else str(path)
+        raise ValueError(f"{where} cannot be read as JSON ({error}): correct it.") from None
 
 
 def _from_objects(path: Path, objects: list[tuple[int, Any]], unit: str) -> RawTable:

@@ -207,7 +207,9 @@ def open_tars(folder: Path, split: str, count: int) -> TarStore:
         suffixes=[""] * count,
     )
     for index in sorted(folder.glob(f"{split}-*.idx")):
-        _add_shard(store, index.with_suffix(".tar"), index.read_text(encoding="utf-8"))
+        _add_shard(
+            store, index.with_suffix(".tar"), index.read_text(encoding="utf-8", errors="replace")
+        )
 
     missing = int((store.shard < 0).sum())
     if missing:

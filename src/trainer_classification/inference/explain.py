@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from trainer_classification.checkpoint.load_model import load_model
 from trainer_classification.checkpoint.model_id import model_id
 from trainer_classification.data import hafnia_table, manifest
+from trainer_classification.files import parse_json
 from trainer_classification.outputs.hafnia_predictions import META
 
 
@@ -37,9 +36,12 @@ def _explain_predictions(path: Path) -> list[str]:
     """Explain predictions, and their model if it lies beside them as a run leaves it."""
     if not path.is_file():
         raise ValueError(f"There is no file {path}.")
-    rows: list[dict[str, Any]] = [
-        json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()
-    ]
+    try:
+        rows = [parse_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except ValueError as error:
+        raise ValueError(f"{path} holds no JSON lines: {error}.") from None
+    if not all(isinstance(row, dict) for row in rows):
+        raise ValueError(f"{path} has a line that is no object, as predictions are.")
     models = sorted({str(row.get("model", "")) for row in rows})
     if len(models) != 1 or not models[0]:
         raise ValueError(
@@ -59,8 +61,9 @@ def _explain_predictions(path: Path) -> list[str]:
 def _explain_predicted_dataset(folder: Path) -> list[str]:
     """Explain a Hafnia dataset with predictions; its meta names the model and that model's dataset."""
     info = hafnia_table.read_info(folder / hafnia_table.INFO)
-    origin = (info.get("meta") or {}).get(META)
-    if not origin:
+    meta = info.get("meta")
+    origin = meta.get(META) if isinstance(meta, dict) else None
+    if not isinstance(origin, dict) or not {"model", "manifest_fingerprint"} <= origin.keys():
         raise ValueError(
             f"{folder} is a Hafnia dataset without predictions of this trainer: give what predict.py wrote."
         )

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trainer_classification.files import parse_json
 from trainer_classification.names import one_line, printable
 from trainer_classification.outputs.summary import FILE_NAME
 
 _COLUMNS = ("dataset", "network", "accuracy", "low", "high", "seconds", "folder")
+_LARGEST = 1e12  # of a number that a table shows
 
 
 @dataclass(frozen=True)
@@ -54,21 +55,33 @@ def find_runs(folder: Path) -> list[Run]:
 
 def _read_run(folder: Path) -> Run:
     try:
-        summary: Any = json.loads((folder / "data" / FILE_NAME).read_text(encoding="utf-8"))
+        summary: Any = parse_json((folder / "data" / FILE_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return Run(folder)
     if not isinstance(summary, dict):
         return Run(folder)
-    interval = summary.get("accuracy_test_interval")
 
     return Run(
         folder=folder,
         dataset=str(summary.get("dataset", "")),
-        network=str(summary.get("model", "")),
-        accuracy=summary.get("accuracy_test"),
-        interval=(interval[0], interval[1]) if interval else None,
-        seconds=summary.get("seconds_total"),
+        network=printable(str(summary.get("model", ""))),
+        accuracy=_read_number(summary.get("accuracy_test")),
+        interval=_read_interval(summary.get("accuracy_test_interval")),
+        seconds=_read_number(summary.get("seconds_total")),
     )
+
+
+def _read_number(value: Any) -> float | None:
+    """Return a number of a summary; None for what is none."""
+    is_number = isinstance(value, int | float) and abs(value) < _LARGEST
+    return float(value) if is_number else None
+
+
+def _read_interval(value: Any) -> tuple[float, float] | None:
+    """Return the ends of an interval of a summary; None for what is none."""
+    ends = [_read_number(end) for end in value] if isinstance(value, list) else []
+    low, high = ends if len(ends) == 2 else (None, None)
+    return None if low is None or high is None else (low, high)
 
 
 def format_table(runs: Sequence[Run]) -> list[str]:

@@ -15,6 +15,7 @@ from typing import Any, TextIO
 from trainer_classification.console import disk_size, log
 from trainer_classification.data import manifest
 from trainer_classification.data.manifest import FileInfo, Manifest
+from trainer_classification.files import parse_json
 
 _MARKER = "fingerprint"  # file in a working folder: what it is for
 _PARTIAL = ".partial"
@@ -76,7 +77,7 @@ def is_old(folder: Path) -> bool:
 def read_marker(folder: Path) -> dict[str, Any]:
     """Return what a working folder is for, as `claim` wrote it; empty if that is not known."""
     try:
-        content = json.loads((folder / _MARKER).read_text(encoding="utf-8"))
+        content = parse_json((folder / _MARKER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

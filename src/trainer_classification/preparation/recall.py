@@ -26,6 +26,7 @@ from trainer_classification.data import manifest
 from trainer_classification.data.hafnia_table import INFO, TABLES
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.environment import in_cloud
+from trainer_classification.files import check_kinds, parse_json
 
 _VERSION = 1  # raise it when `inspect` comes to find something else in the same files
 # Options that say what to do with a dataset, not what it is
@@ -70,6 +71,15 @@ class RecalledDataset:
             from trainer_classification.preparation.summary import log_findings
 
             log_findings(self.manifest)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What `Recalled.prepared` holds for a size."""
+
+    folder: str
+    fingerprint: str
+    asked: dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -121,14 +131,18 @@ def recall(config: PrepareConfig) -> Recalled | None:
     state = read_state(config)
     if state is None:
         return None
-    with suppress(OSError, ValueError, KeyError, TypeError):
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         path = note_path(config)
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
         root = Path(content.pop("root"))
         files = content.pop("files")
         sizes = [_file_size(os.path.join(root, name)) for name in files]
         if [content.pop("state"), content.pop("sizes")] == [state, hash_sizes(sizes)]:
-            return Recalled(**content, parent=path.parent)
+            known = Recalled(**content, parent=path.parent)
+            check_kinds(known)
+            for entry in known.prepared.values():
+                check_kinds(_Entry(**entry))
+            return known
     return None
 
 
