@@ -3,10 +3,12 @@
 import errno
 import json
 import os
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import pytest
 
-from trainer_classification.files import dump_json, read_file, write_atomically
+from trainer_classification.files import check_kinds, dump_json, parse_json, read_file, write_atomically
 
 
 def test_a_file_is_read_whole_though_the_system_returns_it_in_pieces(tmp_path, monkeypatch):
@@ -96,3 +98,38 @@ def test_json_has_null_for_what_is_no_number():
         "d": "NaN",
         "e": [1, True, None],
     }
+
+
+@dataclass
+class Kinds:
+    number: int = 1
+    share: float = 0.5
+    name: str = "a"
+    kind: Literal["x", "y"] = "x"
+    names: list[str] = field(default_factory=lambda: ["a"])
+    sizes: dict[str, list[int]] = field(default_factory=lambda: {"a": [1]})
+    anything: Any = None
+
+
+def test_values_of_their_kinds_pass():
+    check_kinds(Kinds())
+    check_kinds(Kinds(share=1, kind="y", names=[], sizes={}, anything=[1, "a"]))
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"number": True}, {"number": 0.5}, {"number": None}, {"share": "0.5"}, {"share": False}, {"name": 1},
+        {"kind": "z"}, {"names": "a"}, {"names": ["a", 1]}, {"sizes": []}, {"sizes": {"a": 1}},
+        {"sizes": {"a": [1], "b": [None]}}, {"sizes": {1: [1]}},
+    ],
+)  # fmt: skip
+def test_a_value_of_another_kind_is_named(odd):
+    with pytest.raises(TypeError, match=rf"^{next(iter(odd))} is "):
+        check_kinds(Kinds(**odd))
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "9" * 5_000, "", "{"])
+def test_json_that_cannot_be_read_is_a_value_error(text):
+    with pytest.raises(ValueError):  # noqa: PT011  (of several kinds)
+        parse_json(text)
