@@ -125,6 +125,7 @@ def make_source(count: int) -> Source:
         labels=random.integers(0, _CLASSES, count),
         sizes=random.integers(200, 600, (count, 2)),
         bytes=random.integers(_FILE_BYTES // 2, _FILE_BYTES * 3 // 2, count),
+        times=np.zeros((count, 2), np.int64),
         outside=[],
     )
 
@@ -154,7 +155,7 @@ def send_jobs(count: int, folder: Path) -> Callable[[], Any]:
         plan = plan_regions.RegionPlan(rows["train"], {"tar": regions})
         measured = choose_measured(source, _LAYOUT)
         work: Any = SimpleNamespace(info=SimpleNamespace(source=source), spec=_SPEC, folder=folder)
-        jobs = build._make_jobs(work, plan, measured, choose_compared(source, measured))
+        jobs = build._make_jobs(work, plan, None, measured, choose_compared(source, measured))
         return sum(len(pickle.dumps(one)) for one in jobs)
 
     return run

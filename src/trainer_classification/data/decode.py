@@ -442,8 +442,13 @@ def pad(pixels: Uint8, side: int) -> Uint8:
         return pixels
 
     out = np.zeros((side, side, channels), np.uint8)
-    top = (side - height) // 2
-    left = (side - width) // 2
-    out[top : top + height, left : left + width] = pixels
+    unpad(out, width, height)[:] = pixels
 
     return out
+
+
+def unpad(pixels: Uint8, width: int, height: int) -> Uint8:
+    """Return the image within the padding of `pad`, as a view: uint8 [side, side, C] -> [height, width, C]."""
+    top = (pixels.shape[0] - height) // 2
+    left = (pixels.shape[1] - width) // 2
+    return pixels[top : top + height, left : left + width]

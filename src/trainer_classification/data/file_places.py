@@ -23,10 +23,13 @@ class FilePlaces:
 
     Attributes:
         bytes: int64 [n], size of each file; 0 where there is none.
+        times: int64 [n, 2], when the content of each file was changed last, and
+            when anything about it was, in ns; 0 where there is none.
         outside: the files that lie outside of the dataset's folder.
     """
 
     bytes: Int64
+    times: Int64
     outside: list[str]
 
 
@@ -42,6 +45,7 @@ def look_at_files(root: Path, files: Sequence[str]) -> FilePlaces:
             or read without an end.
     """
     sizes = np.zeros(len(files), np.int64)
+    times = np.zeros((len(files), 2), np.int64)
     outside = []
     is_inside = _make_test(os.path.realpath(root))
     for row, name in enumerate(files):
@@ -59,10 +63,11 @@ def look_at_files(root: Path, files: Sequence[str]) -> FilePlaces:
                 f"from the dataset, or put a file in its place."
             )
         sizes[row] = status.st_size
+        times[row] = status.st_mtime_ns, status.st_ctime_ns
         if not is_inside(os.path.dirname(path)):
             outside.append(name)
 
-    return FilePlaces(sizes, outside)
+    return FilePlaces(sizes, times, outside)
 
 
 def _make_test(root: str) -> Callable[[str], bool]:

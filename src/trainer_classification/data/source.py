@@ -89,6 +89,7 @@ class Source:
         sizes: int64 [n, 2], width and height in px as the table says; 0 where it
             does not.
         bytes: int64 [n], size of each file; 0 where there is none.
+        times: int64 [n, 2], of `FilePlaces`.
         outside: the files that lie outside of `root`.
         unlabelled: rows that have no label of this task.
         notes: what the user should know, a sentence each.
@@ -106,6 +107,7 @@ class Source:
     labels: npt.NDArray[np.int64]
     sizes: npt.NDArray[np.int64]
     bytes: npt.NDArray[np.int64]
+    times: npt.NDArray[np.int64]
     outside: list[str]
     unlabelled: int = 0
     notes: list[str] = field(default_factory=list)
@@ -221,6 +223,7 @@ def _from_files(found: LabeledFiles, task: str) -> Source:
         labels=found.labels,
         sizes=np.zeros((len(found.files), 2), np.int64),
         bytes=places.bytes,
+        times=places.times,
         outside=places.outside,
         unlabelled=found.unlabeled,
         notes=found.notes,
@@ -332,6 +335,7 @@ def _from_table(info: dict[str, Any], table: pl.DataFrame, root: Path, task: str
         labels=labels_N,
         sizes=rows.select(pl.col("width", "height").fill_null(0)).to_numpy(),
         bytes=places.bytes,
+        times=places.times,
         outside=places.outside,
         unlabelled=int((labels < 0).sum()),
         notes=[

@@ -14,6 +14,7 @@ import functools
 import operator
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +37,7 @@ from trainer_classification.preparation.format import PrepareSpec
 from trainer_classification.preparation.formats import FORMATS
 from trainer_classification.preparation.inspect import DatasetInfo
 from trainer_classification.preparation.job_result import JobResult
+from trainer_classification.preparation.kept_images import KeptImages
 from trainer_classification.preparation.mirrored_classes import (
     choose_compared,
     find_mirrored_classes,
@@ -52,6 +54,15 @@ from trainer_classification.preparation.problems import (
     list_bad_images,
     note_contents,
     note_peaks,
+)
+from trainer_classification.preparation.reuse import (
+    ImageNotes,
+    KnownImages,
+    find_known,
+    know_nothing,
+    make_notes,
+    read_notes,
+    save_notes,
 )
 from trainer_classification.preparation.workers import Workers
 
@@ -196,7 +207,9 @@ def build_dataset(build: Build) -> Manifest:
     content.write(build.folder)
     if build.replaces:
         check_unused(build.info.folder)
+    notes = _make_notes(build, decoded, parts)
     partial.publish(build.folder, build.info.folder)
+    save_notes(build.info.folder, notes)
 
     return content
 
@@ -215,15 +228,26 @@ def _decode(build: Build) -> _Decoded:
     partial.check_room(folder.parent, needed - used)
     partial.claim(folder, build.info.folder, build.purpose)
 
-    plan = plan_regions(source, build.spec, build.fractions, folder / "parts", build.workers)
     measured = statistics.choose_measured(source, build.spec.layout)
     compared = choose_compared(source, measured)
-    jobs = _make_jobs(build, plan, measured, compared)
-    _run_all(build, jobs)
+    with _find_known(build, measured) as known:
+        plan = plan_regions(
+            source, build.spec, build.fractions, known.hashes, folder / "parts", build.workers
+        )
+        jobs = _make_jobs(build, plan, known.kept, measured, compared)
+        _run_all(build, jobs)
     stems = [one.stem for one in jobs]
     result = job_result.collect(stems, len(source.files))
 
     return _Decoded(stems, result, plan, measured, compared)
+
+
+def _find_known(build: Build, measured: Bool) -> AbstractContextManager[KnownImages]:
+    """Find the images that need no decoding; with `--force` all do."""
+    source = build.info.source
+    if build.config.force:
+        return nullcontext(know_nothing(source))
+    return find_known(build.info.folder.parent, source, build.spec, measured, build.workers)
 
 
 def needed_bytes(source: Source, spec: PrepareSpec) -> int:
@@ -238,7 +262,9 @@ def needed_bytes(source: Source, spec: PrepareSpec) -> int:
     return images + heads + _BYTES_PER_IMAGE * len(source.files)
 
 
-def _make_jobs(build: Build, plan: RegionPlan, measured: Bool, compared: Bool) -> list[job.Job]:
+def _make_jobs(
+    build: Build, plan: RegionPlan, kept: KeptImages | None, measured: Bool, compared: Bool
+) -> list[job.Job]:
     source = build.info.source
     jobs = []
     for number, start in enumerate(range(0, len(source.files), job.IMAGES_PER_JOB)):
@@ -253,6 +279,7 @@ def _make_jobs(build: Build, plan: RegionPlan, measured: Bool, compared: Bool) -
                 compared=compared[rows],
                 samples=None if plan.samples is None else plan.samples[rows],
                 regions={name: regions.select(rows) for name, regions in plan.regions.items()},
+                kept=None if kept is None else kept.select(rows),
             )
         )
 
@@ -309,6 +336,12 @@ def _cut_splits(build: Build, decoded: _Decoded, good: Int64) -> _Splits:
     )
     rows = {name: good[split_of == name] for name in origin}
     return _Splits(origin, rows, good, split_of)
+
+
+def _make_notes(build: Build, decoded: _Decoded, parts: _Splits) -> ImageNotes:
+    rows = np.concatenate([parts.rows[name] for name in parts.origin])
+    before = None if build.before is None else read_notes(build.info.folder)
+    return make_notes(build.info.source, rows, decoded.result, before)
 
 
 def _write_files(

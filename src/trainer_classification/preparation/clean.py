@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from trainer_classification.config import PrepareConfig
 from trainer_classification.console import log
-from trainer_classification.data import manifest
 from trainer_classification.data.in_use import exclude_runs
-from trainer_classification.data.source import Source
-from trainer_classification.names import safe_component
 from trainer_classification.preparation import partial
-from trainer_classification.preparation.inspect import DatasetInfo, inspect
+from trainer_classification.preparation.inspect import inspect
 
 
 def clean(config: PrepareConfig) -> list[Path]:
@@ -34,7 +30,9 @@ def clean(config: PrepareConfig) -> list[Path]:
     """
     info = inspect(config)
     kept = (info.folder, partial.partial_folder(info.folder))
-    found = [folder for folder in _list_of_dataset(info) if folder not in kept]
+    folders = partial.list_folders(info.folder.parent, info.source)
+    found = [folder for folder in folders if folder not in kept]
+    found.sort(key=lambda folder: (not partial.is_old(folder), folder.name))  # half-deleted first
     deleted = []
     freed = 0
     for folder in found:
@@ -50,27 +48,6 @@ def clean(config: PrepareConfig) -> list[Path]:
     )
 
     return deleted
-
-
-def _list_of_dataset(info: DatasetInfo) -> list[Path]:
-    """Return the folders that prepare made of a dataset, half-deleted ones first."""
-    parent = info.folder.parent
-    stem = f"{safe_component(info.source.name)}-"
-    folders = [
-        folder
-        for folder in (parent.iterdir() if parent.is_dir() else ())
-        if folder.name.startswith(stem) and not folder.is_symlink() and _is_of(folder, info.source)
-    ]
-    return sorted(folders, key=lambda folder: (not partial.is_old(folder), folder.name))
-
-
-def _is_of(folder: Path, source: Source) -> bool:
-    """Return True if a folder bears prepare's manifest or marker, with this dataset, place and task in it."""
-    content = manifest.read_any_version(folder) or partial.read_marker(folder)
-    root = content.get("root")
-    if not isinstance(root, str) or os.path.realpath(root) != os.path.realpath(source.root):
-        return False
-    return content.get("dataset") == source.name and content.get("task") == source.task
 
 
 def _delete_unused(folder: Path) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xxhash
 
 from trainer_classification.arrays import Int64, Uint8
 from trainer_classification.config import PrepareConfig
@@ -108,6 +109,30 @@ class EncodedImage:
 
 
 @dataclass(frozen=True)
+class StoredImage:
+    """An image as an older prepared folder holds it.
+
+    Attributes:
+        data: its bytes there.
+        fields: the values of `Format.fields`.
+        label: index of its class now.
+        sample: as in `SourceImage`.
+        file_hash: of the original file, as in `JobResult.hashes`.
+    """
+
+    data: bytes
+    fields: tuple[Any, ...]
+    label: int
+    sample: int | None
+    file_hash: bytes
+
+    @property
+    def is_file(self) -> bool:
+        """Whether `data` are the bytes of the original file."""
+        return xxhash.xxh3_128_hexdigest(self.data).encode() == self.file_hash
+
+
+@dataclass(frozen=True)
 class Regions:
     """Where the images of one split will lie.
 
@@ -131,6 +156,10 @@ def _never(info: ImageInfo, spec: PrepareSpec) -> bool:
 
 def _always(spec: PrepareSpec) -> bool:
     return True
+
+
+def _store_again(stored: StoredImage) -> EncodedImage:
+    return EncodedImage(stored.data, stored.fields, region=stored.data)
 
 
 @dataclass(frozen=True)
@@ -157,6 +186,10 @@ class Format:
             regions save reading these twice.
         has_array_channels: its images have the channels of the array, which are
             only certain after all are decoded.
+        restore: an image of an older prepared folder -> how `encode` would store
+            it.
+        array_pixels: (stored bytes, layout) -> the image as the array has it:
+            uint8 [side, side, C]; None: the bytes are not these pixels.
     """
 
     open: Callable[[Path, Manifest, str], Any]
@@ -171,3 +204,5 @@ class Format:
     fields: np.dtype[np.void] = NO_FIELDS
     reads_originals: bool = False
     has_array_channels: bool = False
+    restore: Callable[[StoredImage], EncodedImage] = _store_again
+    array_pixels: Callable[[bytes, ArrayLayout], Uint8] | None = None

@@ -25,6 +25,7 @@ from trainer_classification.environment import in_cloud
 from trainer_classification.names import safe_component
 from trainer_classification.preparation import disk
 from trainer_classification.preparation.recall import read_state
+from trainer_classification.preparation.reuse import recall_sizes
 
 _KEEP_SIZE = 64  # px: images up to here are stored as they are
 _SMALL = 96  # px: networks that were trained on photographs make little of smaller images
@@ -98,7 +99,7 @@ def inspect(config: PrepareConfig) -> DatasetInfo:
     source = find_dataset(config.dataset, config.task, read_options(config))
     for note in source.notes:
         log(f"Note: {note}")
-    source = dataclasses.replace(source, sizes=_complete_sizes(source))
+    source = dataclasses.replace(source, sizes=_complete_sizes(config, source))
 
     longest = int(source.sizes.max())
     train_size, reason = recipes.train_size(source.name, longest)
@@ -154,9 +155,15 @@ def _describe(config: PrepareConfig, source: Source, train_size: int, reason: st
     )
 
 
-def _complete_sizes(source: Source) -> Int64:
-    """Return widths and heights by the table, or by the files' headers where it has none: int64 [n, 2]."""
+def _complete_sizes(config: PrepareConfig, source: Source) -> Int64:
+    """Return widths and heights by the table, or by the files' headers where it has none: int64 [n, 2].
+
+    What an earlier run has found in a header is not read again if the file is as it
+    was.
+    """
     sizes = source.sizes.copy()
+    if (sizes <= 0).any() and not config.force:
+        sizes = np.where(sizes > 0, sizes, recall_sizes(_parent_folder(config), source))
     for row in np.flatnonzero((sizes <= 0).any(1)):
         # A file that cannot be read gets some size here; its job will name it.
         sizes[row] = read_size(source.paths[row]) or (1, 1)
@@ -210,13 +217,18 @@ def _target_folder(
     place = f"{fingerprint} {os.path.realpath(source.root)}"
     name = f"{stem}-{xxhash.xxh3_64_hexdigest(place.encode(errors='surrogateescape'))[:8]}"
     if config.prepared or not in_cloud():
-        parent = Path(config.prepared or ".data/prepared")
+        parent = _parent_folder(config)
         return _find_same(parent, stem, source, fingerprint) or parent / name
 
     folder, reason = disk.choose_disk(disk.candidates(), name, needed)
     log(f"Prepared datasets go to {folder}: {reason}.")
 
     return folder / name
+
+
+def _parent_folder(config: PrepareConfig) -> Path:
+    """Return the folder of the prepared datasets, where it is not chosen by the room on the disks."""
+    return Path(config.prepared or ".data/prepared")
 
 
 def _find_same(parent: Path, stem: str, source: Source, fingerprint: str) -> Path | None:

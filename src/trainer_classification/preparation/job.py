@@ -38,9 +38,15 @@ from trainer_classification.data.decode import (
     is_sound,
     make_thumbnail,
     plain_jpeg,
+    unpad,
 )
 from trainer_classification.files import read_file
-from trainer_classification.preparation.format import EncodedImage, PrepareSpec, SourceImage
+from trainer_classification.preparation.format import (
+    EncodedImage,
+    PrepareSpec,
+    SourceImage,
+    StoredImage,
+)
 from trainer_classification.preparation.formats import FORMATS
 from trainer_classification.preparation.job_result import (
     ORIGINAL,
@@ -49,6 +55,7 @@ from trainer_classification.preparation.job_result import (
     FormatResult,
     JobResult,
 )
+from trainer_classification.preparation.kept_images import KeptImages, KeptReader
 from trainer_classification.preparation.mirrored_classes import SIDE
 from trainer_classification.preparation.preallocated import PreallocatedRegions, RegionWriter
 
@@ -79,6 +86,7 @@ class Job:
             are no regions.
         regions: by the name of the format, for those that have preallocated
             regions.
+        kept: the images that an older prepared folder holds; None if there is none.
     """
 
     files: Sequence[str]
@@ -90,6 +98,7 @@ class Job:
     samples: npt.NDArray[np.int64] | None
     regions: dict[str, PreallocatedRegions]
     deadly: frozenset[str] = frozenset()
+    kept: KeptImages | None = None
 
     def __len__(self) -> int:
         return len(self.files)
@@ -215,11 +224,17 @@ def run_job(job: Job) -> None:
     result = _empty_result(job)
     with ExitStack() as stack:
         writers = {name: _FormatWriter(job, name, stack) for name in job.spec.formats}
+        kept = stack.enter_context(KeptReader(job.kept))
         at_work = stack.enter_context(_ImageAtWork(job))
         reasons = []
         for number in range(len(job)):
             at_work.set(number)
-            reasons.append(_process(job, number, writers, result))
+            contents = kept.read(number)
+            if contents is None:
+                reasons.append(_process(job, number, writers, result))
+            else:
+                _copy(job, number, contents, writers, result)
+                reasons.append("")
 
     for writer in writers.values():
         writer.finish()
@@ -241,6 +256,64 @@ def _empty_result(job: Job) -> JobResult:
         thumbnails=np.zeros((job.compared.sum(), SIDE, SIDE), np.uint8),
         formats={},
     )
+
+
+def _copy(
+    job: Job,
+    number: int,
+    contents: dict[str, bytes],
+    writers: dict[str, _FormatWriter],
+    result: JobResult,
+) -> None:
+    """Write an image of an older prepared folder, with the result that decoding it again would have.
+
+    Args:
+        job: with kept images.
+        number: of the image.
+        contents: its bytes in each format.
+        writers: by the name of the format.
+        result: takes what is known of the image.
+    """
+    assert job.kept is not None
+    row = int(job.kept.row[number])
+    image = job.kept.images[row]
+    result.hashes[number] = image["hash"]
+    result.sizes[number] = image["size"]
+    result.gray[number] = image["gray"]
+    result.contents[number] = image["content"]
+    result.peaks[number] = image["peak"]
+    if job.measured[number]:
+        _measure_copy(job, number, contents, result)
+
+    sample = None if job.samples is None else int(job.samples[number])
+    for name, data in contents.items():
+        fields = job.kept.formats[name].fields[row].item()
+        stored = StoredImage(data, fields, int(job.labels[number]), sample, image["hash"])
+        writers[name].add(number, FORMATS[name].restore(stored))
+
+
+def _measure_copy(job: Job, number: int, contents: dict[str, bytes], result: JobResult) -> None:
+    """Note the statistics and the thumbnail of an image, from its bytes in the array."""
+    layout = job.spec.layout
+    pixels = next(
+        read(data, layout)
+        for name, data in contents.items()
+        if (read := FORMATS[name].array_pixels)
+    )
+    if result.gray[number]:
+        pixels = np.ascontiguousarray(pixels[:, :, :1])
+    sums = _sum_pixels(pixels)
+    result.sums[number, : pixels.shape[2]] = sums[0]
+    result.squares[number, : pixels.shape[2]] = sums[1]
+    if not job.compared[number]:
+        return
+
+    if layout.resized:
+        thumbnail = make_thumbnail(pixels, SIDE).T
+    else:
+        width, height = result.sizes[number].tolist()
+        thumbnail = make_thumbnail(unpad(pixels, width, height), SIDE)
+    result.thumbnails[job.compared[:number].sum()] = thumbnail
 
 
 def _process(job: Job, number: int, writers: dict[str, _FormatWriter], result: JobResult) -> str:

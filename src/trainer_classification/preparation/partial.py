@@ -16,6 +16,8 @@ from trainer_classification.console import disk_size, log
 from trainer_classification.data import manifest
 from trainer_classification.data.manifest import FileInfo, Manifest
 from trainer_classification.files import parse_json
+from trainer_classification.data.source import Source
+from trainer_classification.names import safe_component
 
 _MARKER = "fingerprint"  # file in a working folder: what it is for
 _PARTIAL = ".partial"
@@ -72,6 +74,35 @@ def target_of(folder: Path) -> Path:
 def is_old(folder: Path) -> bool:
     """Return True for what is left of a target that was being replaced or deleted."""
     return folder.name.endswith(_OLD)
+
+
+def notes_path(folder: Path) -> Path:
+    """Return the file beside a prepared folder that `reuse.py` notes its images in."""
+    return folder.with_name(f".{folder.name}.images.npz")
+
+
+def list_folders(parent: Path, source: Source) -> list[Path]:
+    """Return the folders that prepare made of a dataset, at this place and for this task, in any state.
+
+    Args:
+        parent: folder of the prepared datasets.
+        source: the dataset's table.
+    """
+    stem = f"{safe_component(source.name)}-"
+    return [
+        folder
+        for folder in (parent.iterdir() if parent.is_dir() else ())
+        if folder.name.startswith(stem) and not folder.is_symlink() and _is_of(folder, source)
+    ]
+
+
+def _is_of(folder: Path, source: Source) -> bool:
+    """Return True if a folder bears prepare's manifest or marker, with this dataset, place and task in it."""
+    content = manifest.read_any_version(folder) or read_marker(folder)
+    root = content.get("root")
+    if not isinstance(root, str) or os.path.realpath(root) != os.path.realpath(source.root):
+        return False
+    return content.get("dataset") == source.name and content.get("task") == source.task
 
 
 def read_marker(folder: Path) -> dict[str, Any]:
@@ -198,6 +229,7 @@ def delete(folder: Path) -> None:
         OSError: it cannot be deleted.
     """
     _check_is_ours(folder)
+    notes_path(folder).unlink(missing_ok=True)
     if not is_old(folder):
         old = _old_folder(target_of(folder))
         _check_is_ours(old)

@@ -10,10 +10,11 @@ import numpy.typing as npt
 
 from trainer_classification.arrays import Int64
 from trainer_classification.data.source import Source
-from trainer_classification.preparation import job, splits
+from trainer_classification.preparation import splits
 from trainer_classification.preparation.format import PrepareSpec
 from trainer_classification.preparation.formats import FORMATS
 from trainer_classification.preparation.preallocated import PreallocatedRegions
+from trainer_classification.preparation.reuse import hash_files
 from trainer_classification.preparation.workers import Workers
 
 
@@ -44,6 +45,7 @@ def plan_regions(
     source: Source,
     spec: PrepareSpec,
     fractions: tuple[float, float],
+    hashes: npt.NDArray[np.bytes_],
     folder: Path,
     workers: Workers,
 ) -> RegionPlan:
@@ -53,6 +55,7 @@ def plan_regions(
         source: with all sizes.
         spec: what is made of the images.
         fractions: of validation and of test, as for `splits.cut_missing`.
+        hashes: bytes [n], S32, of the files; b"" where not known.
         folder: gets the files.
         workers: read the images where splits have to be cut by their hashes.
     """
@@ -60,9 +63,10 @@ def plan_regions(
     if not names:
         return RegionPlan(None, {})
 
-    hashes = np.zeros(len(source.files), "S32")
     if splits.are_missing(source.splits, fractions[0]):
-        hashes = _hash_files(source.paths, workers)
+        unknown = np.flatnonzero(hashes == b"")
+        hashes = hashes.copy()
+        hashes[unknown] = hash_files([source.paths[row] for row in unknown.tolist()], workers)
     split_of, origin = splits.cut_missing(source.splits, source.labels, hashes, *fractions)
     rows_of = {split: np.flatnonzero(split_of == split) for split in origin}
 
@@ -74,12 +78,6 @@ def plan_regions(
         format_regions.make_files()
 
     return RegionPlan(samples, regions)
-
-
-def _hash_files(paths: list[str], workers: Workers) -> npt.NDArray[np.bytes_]:
-    size = job.IMAGES_PER_JOB
-    pieces = [paths[start : start + size] for start in range(0, len(paths), size)]
-    return np.concatenate(workers.run("reading", job.hash_files, pieces))
 
 
 def _lay_out(

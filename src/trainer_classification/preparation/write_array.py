@@ -6,9 +6,9 @@ import os
 
 import numpy as np
 
-from trainer_classification.arrays import Int64
+from trainer_classification.arrays import Int64, Uint8
 from trainer_classification.data import array
-from trainer_classification.data.formats import SplitShards
+from trainer_classification.data.formats import ArrayLayout, SplitShards
 from trainer_classification.data.source import Source
 from trainer_classification.preparation.assemble import FormatOutputs, gather
 from trainer_classification.preparation.format import (
@@ -33,6 +33,12 @@ def encode(image: SourceImage, spec: PrepareSpec) -> EncodedImage | None:
     if channels < spec.layout.channels:
         pixels = np.repeat(pixels, 3, axis=2)
     return EncodedImage(pixels, region=pixels)
+
+
+def array_pixels(data: bytes, layout: ArrayLayout) -> Uint8:
+    """Return stored bytes as the image that they are: uint8 [side, side, C], a copy that can be written to."""
+    shape = (layout.side, layout.side, layout.channels)
+    return np.frombuffer(data, np.uint8).reshape(shape).copy()
 
 
 def layout(source: Source, spec: PrepareSpec, rows: Int64) -> Regions:
@@ -78,4 +84,5 @@ ARRAY = Format(
     room=room,
     layout=layout,
     has_array_channels=True,
+    array_pixels=array_pixels,
 )

@@ -28,6 +28,7 @@ from trainer_classification.preparation.format import (
     PrepareSpec,
     Regions,
     SourceImage,
+    StoredImage,
 )
 from trainer_classification.preparation.job_result import PART
 
@@ -40,10 +41,19 @@ def encode(image: SourceImage, spec: PrepareSpec) -> EncodedImage:
     if not image.info.kind:
         return EncodedImage(_encode_png(image.pixels), (suffix,))
 
-    region = None
-    if image.sample is not None:
-        region = tar.sample_blocks(image.sample, suffix, image.data, image.label)
-    return EncodedImage(image.data, (suffix,), region, is_original=True)
+    return _keep_file(image.data, suffix, image.sample, image.label)
+
+
+def restore(stored: StoredImage) -> EncodedImage:
+    """Return an image of an older tar as `encode` would store it."""
+    if not stored.is_file:
+        return EncodedImage(stored.data, stored.fields)
+    return _keep_file(stored.data, str(stored.fields[0]), stored.sample, stored.label)
+
+
+def _keep_file(data: bytes, suffix: str, sample: int | None, label: int) -> EncodedImage:
+    region = None if sample is None else tar.sample_blocks(sample, suffix, data, label)
+    return EncodedImage(data, (suffix,), region, is_original=True)
 
 
 def _encode_png(pixels: Uint8) -> bytes:
@@ -214,4 +224,5 @@ TAR = Format(
     keeps_file=keeps_file,
     fields=np.dtype([("suffix", "<U4")]),
     reads_originals=True,
+    restore=restore,
 )

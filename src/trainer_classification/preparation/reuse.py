@@ -1,0 +1,345 @@
+"""Find what an older prepared folder of the same dataset holds of the images, so that they are not decoded again.
+
+Beside a prepared folder lies `.NAME.images.npz` with one row per image: size, times
+and hash of the file, what decoding found out, and the checksum of what each format
+stores of it. An image is as before
+
+- if its path, size and both times are those of then: the time of the last change of
+  its content, and that of the last change of anything about it, which no program can
+  set. These are trusted, unless the file had just been changed when they were noted;
+- or if a file of the same content was there, whatever its path: it is read for that,
+  and its hash of 128 bits decides.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from trainer_classification.arrays import Bool, Int64, Structured
+from trainer_classification.console import log
+from trainer_classification.data import manifest
+from trainer_classification.data.formats import ArrayLayout, SplitShards
+from trainer_classification.data.in_use import hold
+from trainer_classification.data.manifest import Manifest
+from trainer_classification.data.source import Source
+from trainer_classification.files import write_atomically
+from trainer_classification.preparation import job, partial
+from trainer_classification.preparation.format import PrepareSpec
+from trainer_classification.preparation.formats import FORMATS
+from trainer_classification.preparation.job_result import JobResult
+from trainer_classification.preparation.kept_images import EXTENT, IMAGE, KeptFormat, KeptImages
+from trainer_classification.preparation.workers import Workers
+
+_DECODERS = ("numpy", "pillow", "simplejpeg")
+_SETTLED_NS = 2_000_000_000  # the coarsest times of a file system are those of FAT
+_DAMAGE = (OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile)
+# What tells a file from another: xxh3-64 of its path, its bytes, and the times of
+# `FilePlaces`, zeros where they are not trusted. Its width and height are those that
+# `inspect` found.
+_FILE = np.dtype(
+    [
+        ("name", np.uint64),
+        ("bytes", np.int64),
+        ("times", np.int64, (2,)),
+        ("size", np.int32, (2,)),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class ImageNotes:
+    """What is noted of the images of a prepared folder: one row per image, in the order of its splits.
+
+    Attributes:
+        files: _FILE [m].
+        images: IMAGE [m].
+        checksums: by the name of the format: uint64 [m], xxh3-64 of what it stores.
+        fields: by the name of the format: structured [m], of `Format.fields`.
+    """
+
+    files: Structured
+    images: Structured
+    checksums: dict[str, npt.NDArray[np.uint64]]
+    fields: dict[str, Structured]
+
+
+@dataclass(frozen=True)
+class KnownImages:
+    """What is known of the images of a dataset before they are decoded.
+
+    Attributes:
+        kept: those that an older folder holds; None if it holds none.
+        hashes: bytes [n], S32, of each file, as `JobResult.hashes`; b"" where it is
+            not known.
+    """
+
+    kept: KeptImages | None
+    hashes: npt.NDArray[np.bytes_]
+
+
+def make_notes(
+    source: Source, rows: Int64, result: JobResult, before: ImageNotes | None
+) -> ImageNotes:
+    """Return what is to be noted of the images of a folder.
+
+    Args:
+        source: the dataset's table.
+        rows: int64 [m], rows of the images in the folder, in the order of its splits.
+        result: of the jobs.
+        before: notes of the formats that the folder keeps; None if there are none.
+    """
+    files = _describe_files(source)[rows]
+    is_settled = files["times"].max(1) < time.time_ns() - _SETTLED_NS
+    files["times"] *= is_settled[:, None]
+
+    images = np.zeros(len(rows), IMAGE)
+    images["hash"] = result.hashes[rows]
+    images["size"] = result.sizes[rows]
+    images["gray"] = result.gray[rows]
+    images["content"] = result.contents[rows]
+    images["peak"] = result.peaks[rows]
+
+    checksums = {name: made.checksums[rows] for name, made in result.formats.items()}
+    fields = {name: made.fields[rows] for name, made in result.formats.items()}
+    if before is not None and np.array_equal(before.images["hash"], images["hash"]):
+        checksums = before.checksums | checksums
+        fields = before.fields | fields
+
+    return ImageNotes(files, images, checksums, fields)
+
+
+def save_notes(folder: Path, notes: ImageNotes) -> None:
+    """Write the notes of a prepared folder; without them, a later prepare decodes all images."""
+    columns: dict[str, Any] = {"files": notes.files, "images": notes.images}
+    columns |= {f"checksums.{name}": values for name, values in notes.checksums.items()}
+    columns |= {
+        f"fields.{name}": values for name, values in notes.fields.items() if values.dtype.names
+    }
+    head = np.frombuffer(json.dumps(_describe_maker(folder)).encode(), np.uint8)
+    with suppress(OSError):
+        write_atomically(
+            partial.notes_path(folder), lambda file: np.savez(file, head=head, **columns)
+        )
+
+
+def _describe_maker(folder: Path) -> dict[str, Any]:
+    """Return what the notes hold for: the content of the folder, and what decodes images."""
+    return {
+        "manifest": xxhash.xxh3_128_hexdigest((folder / manifest.FILE_NAME).read_bytes()),
+        "job": job.VERSION,
+        "decoders": [version(name) for name in _DECODERS],
+    }
+
+
+def read_notes(folder: Path) -> ImageNotes | None:
+    """Read the notes of a prepared folder; None if there are none for what it holds now."""
+    with suppress(*_DAMAGE), partial.notes_path(folder).open("rb") as file:
+        content = np.load(file, allow_pickle=False)
+        if json.loads(content["head"].tobytes()) == _describe_maker(folder):
+            return _parse_notes(content)
+    return None
+
+
+def _parse_notes(content: Mapping[str, npt.NDArray[Any]]) -> ImageNotes | None:
+    """Return the columns of a file of notes; None if they are not of one length and of the kinds known here."""
+    count = len(content["images"])
+    names = [name for name in FORMATS if f"checksums.{name}" in content]
+    fields = {name: np.zeros(count, FORMATS[name].fields) for name in names}
+    for name, values in fields.items():
+        if values.dtype.names:
+            fields[name] = content[f"fields.{name}"]
+    checksums = {name: content[f"checksums.{name}"] for name in names}
+    notes = ImageNotes(content["files"], content["images"], checksums, fields)
+
+    expected: list[tuple[npt.NDArray[Any], np.dtype[Any]]]
+    expected = [(notes.files, _FILE), (notes.images, IMAGE)]
+    expected += [(values, np.dtype(np.uint64)) for values in checksums.values()]
+    expected += [(values, FORMATS[name].fields) for name, values in fields.items()]
+    is_known = all(values.dtype == dtype and len(values) == count for values, dtype in expected)
+    return notes if is_known else None
+
+
+def recall_sizes(parent: Path, source: Source) -> Int64:
+    """Return width and height of the images whose files are as they were: int64 [n, 2]; 0 for the others.
+
+    Args:
+        parent: folder of the prepared datasets.
+        source: the dataset's table.
+    """
+    sizes = np.zeros((len(source.files), 2), np.int64)
+    for folder in _list_newest_first(parent, source):
+        notes = read_notes(folder)
+        if notes is not None:
+            rows = _match_files(notes.files, _describe_files(source))
+            sizes[rows >= 0] = notes.files["size"][rows[rows >= 0]]
+            break
+    return sizes
+
+
+@contextmanager
+def find_known(
+    parent: Path, source: Source, spec: PrepareSpec, measured: Bool, workers: Workers
+) -> Iterator[KnownImages]:
+    """Find the images that an older prepared folder holds, and keep that folder from being deleted meanwhile.
+
+    Files that are not trusted to be as before are read for their hashes.
+
+    Args:
+        parent: folder of the prepared datasets.
+        source: the dataset's table.
+        spec: what is made of the images.
+        measured: bool [n], the images that the statistics are taken of.
+        workers: read the files.
+    """
+    with ExitStack() as stack:
+        for folder in _list_newest_first(parent, source):
+            fitting = _hold_fitting(folder, spec, stack)
+            if fitting is not None:
+                can_measure = any(FORMATS[name].array_pixels for name in spec.formats)
+                yield _match(folder, *fitting, source, can_measure, measured, workers)
+                return
+        yield know_nothing(source)
+
+
+def know_nothing(source: Source) -> KnownImages:
+    """Return that all images have to be decoded."""
+    return KnownImages(None, np.zeros(len(source.files), IMAGE["hash"]))
+
+
+def _hold_fitting(
+    folder: Path, spec: PrepareSpec, stack: ExitStack
+) -> tuple[ImageNotes, dict[str, KeptFormat]] | None:
+    """Return the notes of a folder, and where its images are; None if its images are not those of `spec`."""
+    with suppress(*_DAMAGE), ExitStack() as attempt:
+        attempt.enter_context(hold(folder))
+        found = manifest.read(folder)
+        notes = read_notes(folder) if _is_fitting(found, spec) else None
+        if notes is not None and notes.checksums.keys() >= spec.formats.keys():
+            places = {name: _locate(folder, found, notes, name) for name in spec.formats}
+            stack.push(attempt.pop_all())
+            return notes, places
+    return None
+
+
+def _is_fitting(found: Manifest, spec: PrepareSpec) -> bool:
+    """Return whether an image in a prepared folder has the bytes that it would have now."""
+    layout = ArrayLayout(found.image_size, found.resized, found.channels)
+    if not any(FORMATS[name].has_array_channels for name in spec.formats):
+        layout = replace(layout, channels=spec.layout.channels)
+    return (
+        (layout, found.gray_shift) == (spec.layout, spec.gray_shift)
+        and bool(spec.formats)
+        and all(found.formats.get(name) == options for name, options in spec.formats.items())
+    )
+
+
+def _locate(folder: Path, found: Manifest, notes: ImageNotes, name: str) -> KeptFormat:
+    """Return where the images of a prepared folder lie in one format.
+
+    Raises:
+        ValueError: the folder is damaged.
+    """
+    layout = ArrayLayout(found.image_size, found.resized, found.channels)
+    extents = np.zeros(len(notes.images), EXTENT)
+    extents["checksum"] = notes.checksums[name]
+    files: list[Path] = []
+    start = 0
+    for split, info in found.splits.items():
+        for shard in FORMATS[name].extents(SplitShards(folder, split, info.count, layout)):
+            rows = start + shard.samples
+            extents["file"][rows] = len(files)
+            extents["offset"][rows] = shard.offsets
+            extents["bytes"][rows] = shard.sizes
+            files.append((folder / shard.path).absolute())
+        start += info.count
+    if start != len(extents):
+        raise ValueError(f"{folder} has {start} images, but notes of {len(extents)}.")
+
+    return KeptFormat(files, extents, notes.fields[name])
+
+
+def _match(
+    folder: Path,
+    notes: ImageNotes,
+    places: dict[str, KeptFormat],
+    source: Source,
+    can_measure: bool,
+    measured: Bool,
+    workers: Workers,
+) -> KnownImages:
+    """Find the images of a dataset in an older folder, and say how many are left to decode."""
+    rows = _match_files(notes.files, _describe_files(source))
+    hashes = np.where(rows >= 0, notes.images["hash"][rows], b"")
+    unknown = np.flatnonzero(rows < 0)
+    hashes[unknown] = hash_files([source.paths[row] for row in unknown.tolist()], workers)
+    rows[unknown] = _find_rows(notes.images["hash"], hashes[unknown])
+
+    kept = int((rows >= 0).sum())
+    for_statistics = 0
+    if not can_measure:
+        for_statistics = int((rows[measured] >= 0).sum())
+        rows[measured] = -1
+    if kept:
+        more = f", and {for_statistics:,} for mean and standard deviation" if for_statistics else ""
+        log(
+            f"{kept:,} of {len(rows):,} images are as before, in {folder}; "
+            f"decoding {len(rows) - kept:,}{more}."
+        )
+
+    return KnownImages(KeptImages(rows, notes.images, places), hashes)
+
+
+def hash_files(paths: Sequence[str], workers: Workers) -> npt.NDArray[np.bytes_]:
+    """Return the hash of each file as `JobResult.hashes` has it: bytes [n], S32."""
+    size = job.IMAGES_PER_JOB
+    pieces = [paths[start : start + size] for start in range(0, len(paths), size)]
+    hashes = workers.run("reading", job.hash_files, pieces) if pieces else []
+    return np.concatenate([np.zeros(0, IMAGE["hash"]), *hashes])
+
+
+def _list_newest_first(parent: Path, source: Source) -> list[Path]:
+    """Return the prepared folders of a dataset that have notes, the one prepared last first."""
+    times = {}
+    for folder in partial.list_folders(parent, source):
+        with suppress(OSError):
+            times[folder] = partial.notes_path(folder).stat().st_mtime_ns
+    return sorted(times, key=times.__getitem__, reverse=True)
+
+
+def _describe_files(source: Source) -> Structured:
+    """Return _FILE [n], of the files of a dataset."""
+    files = np.zeros(len(source.files), _FILE)
+    names = (xxhash.xxh3_64_intdigest(os.fsencode(name)) for name in source.files)
+    files["name"] = np.fromiter(names, np.uint64, len(files))
+    files["bytes"] = source.bytes
+    files["times"] = source.times
+    files["size"] = source.sizes
+    return files
+
+
+def _match_files(before: Structured, now: Structured) -> Int64:
+    """Return the row in `before` of each file that is as it was: int64 [n]; -1 for the others."""
+    rows = _find_rows(before["name"], now["name"])
+    is_same = (before["bytes"][rows] == now["bytes"]) & (before["times"][rows] > 0).all(1)
+    is_same &= (before["times"][rows] == now["times"]).all(1)
+    return np.where(is_same, rows, -1)
+
+
+def _find_rows(before: npt.NDArray[Any], now: npt.NDArray[Any]) -> Int64:
+    """Return the row in `before` that equals each value: int64 [n]; -1: none does."""
+    order = np.argsort(before)
+    rows = order[np.minimum(np.searchsorted(before, now, sorter=order), len(order) - 1)]
+    return np.where(before[rows] == now, rows, -1)
