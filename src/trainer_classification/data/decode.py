@@ -41,6 +41,8 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
+_SIDEWAYS = (5, 6, 7, 8)  # turns that swap width and height
+
 _PNG_DEPTH_OFFSET = 24  # of the bits per channel in a PNG
 _PNG_END = b"IEND\xaeB`\x82"
 _PNG_ANIMATION = b"acTL"
@@ -143,6 +145,94 @@ class YCbCrImage:
         return planes.whole_x_first(self.planes, self.buffer, side)
 
 
+class LargeJpeg:
+    """A JPEG much larger than what is wanted of it, with the methods of `DecodedImage`.
+
+    It is decoded at 1/2, 1/4 or 1/8 of its size where that leaves twice the size
+    that is wanted. Of these scales libjpeg-turbo makes pixels of fewer
+    coefficients, but reads all codes, so that damage is found as at full size.
+
+    Args:
+        info: about its file.
+        data: the file.
+        turn: how the image has to be turned for viewing, as `Orientation.turn`.
+        decode_whole: decodes it at its own size, where that is needed after all.
+    """
+
+    def __init__(
+        self,
+        info: ImageInfo,
+        data: bytes,
+        turn: int,
+        decode_whole: Callable[[], DecodedImage | YCbCrImage],
+    ) -> None:
+        self.info = info
+        self._data = data
+        self._turn = turn
+        self._decode_whole = decode_whole
+        self._reduced: dict[int, Uint8] = {}  # divisor -> pixels
+
+    @cached_property
+    def _whole(self) -> DecodedImage | YCbCrImage:
+        return self._decode_whole()
+
+    @property
+    def pixels(self) -> Uint8:
+        """The image at its own size as RGB, or gray: uint8 [H, W, C]."""
+        return self._whole.pixels
+
+    def resize(self, width: int, height: int) -> Uint8:
+        """Resize the whole image, antialiased bilinear: uint8 [height, width, C]."""
+        divisor = self.choose_divisor(width, height)
+        if divisor == 1:
+            return self._whole.resize(width, height)
+        return resize(self.reduce(divisor), width, height)
+
+    def resize_x_first(self, side: int) -> Uint8:
+        """Resize the whole image to what the array holds: a square, sharper, uint8 [side, side, C] as [x, y, c]."""
+        divisor = self.choose_divisor(side, side)
+        if divisor == 1:
+            return self._whole.resize_x_first(side)
+        return resize_x_first(self.reduce(divisor), side)
+
+    def choose_divisor(self, width: int, height: int) -> int:
+        """Return the largest of 8, 4, 2 and 1 at which the image has twice a size that is wanted.
+
+        It is 1 where the kernels resize the whole image.
+        """
+        if not _shrinks_much(self.info.width, self.info.height, width, height):
+            return 1
+        least = min(self.info.width / width, self.info.height / height) / 2
+        return next((divisor for divisor in (8, 4, 2) if divisor <= least), 1)
+
+    def reduce(self, divisor: int) -> Uint8:
+        """Return the image at a part of its size, upright: uint8 [H / divisor, W / divisor, C], rounded up.
+
+        Raises:
+            Exception: it cannot be decoded.
+        """
+        if divisor not in self._reduced:
+            pixels = self._decode_at(divisor)
+            if self._turn != UPRIGHT:
+                gray = pixels.shape[2] == 1
+                image = Image.fromarray(pixels[:, :, 0] if gray else pixels)
+                turned = np.asarray(image.transpose(_TURNS[self._turn]))
+                pixels = turned.reshape(*turned.shape[:2], -1)
+            self._reduced[divisor] = pixels
+        return self._reduced[divisor]
+
+    def _decode_at(self, divisor: int) -> Uint8:
+        width, height = self.info.width, self.info.height
+        if self._turn in _SIDEWAYS:
+            width, height = height, width
+        return simplejpeg.decode_jpeg(
+            self._data,
+            "GRAY" if self.info.channels == 1 else "RGB",
+            min_width=-(-width // divisor),
+            min_height=-(-height // divisor),
+        )
+
+
 def decode(data: bytes, gray_shift: int = GRAY_SHIFT) -> Uint8:
     """Return the pixels of `decode_checked`: uint8 [H, W, C]."""
     return decode_checked(data, gray_shift).pixels
@@ -176,6 +266,75 @@ def decode_with_info(
     """Decode as `decode_checked`, given what `plain_jpeg` has returned."""
     decoded = _decode_by_turbo(data, info) if info else None
     return decoded or _decode_by_pillow(data, gray_shift)
+
+
+def decode_for_array(
+    info: ImageInfo | None, data: bytes, side: int, gray_shift: int = GRAY_SHIFT
+) -> DecodedImage | YCbCrImage | LargeJpeg:
+    """Decode as `decode_for_resize`; a large JPEG only at the size that the array needs.
+
+    Args:
+        info: what `plain_jpeg` has returned.
+        data: the file.
+        side: of the images in the array, in px.
+        gray_shift: as for `decode_checked`.
+
+    Raises:
+        BadImageError: as `decode_checked` does.
+    """
+    large = _open_large_jpeg(info, data, side, partial(decode_for_resize, info, data, gray_shift))
+    return large or decode_for_resize(info, data, gray_shift)
+
+
+def _open_large_jpeg(
+    info: ImageInfo | None,
+    data: bytes,
+    side: int,
+    decode_whole: Callable[[], DecodedImage | YCbCrImage],
+) -> LargeJpeg | None:
+    """Return a sound JPEG that is much larger than a square of `side`, decoded at a part of its size; else None."""
+    header = info or _read_jpeg_header(data)
+    if header is None or not _shrinks_much(header.width, header.height, side, side):
+        return None
+    turn = UPRIGHT
+    if info is None:
+        info, turn = _read_turned_jpeg(header, data)
+    if info is None:
+        return None
+
+    image = LargeJpeg(info, data, turn, decode_whole)
+    divisor = image.choose_divisor(side, side)
+    if divisor == 1:
+        return None
+    try:
+        image.reduce(divisor)
+    except Exception:  # simplejpeg raises several types; Pillow decides
+        return None
+    return image
+
+
+def _read_turned_jpeg(header: ImageInfo, data: bytes) -> tuple[ImageInfo | None, int]:
+    """Return what a JPEG that has to be turned holds, and its turn; None if decoders do not agree about that.
+
+    Args:
+        header: what the JPEG holds before it is turned.
+        data: the file.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            content = image.format or ""
+            orientation = read_orientation(image)
+    except Exception:  # as in `_is_turned`
+        return None, UPRIGHT
+    if not orientation.is_plain or content not in ("JPEG", "MPO"):
+        return None, UPRIGHT
+
+    width, height = header.width, header.height
+    if orientation.turn in _SIDEWAYS:
+        width, height = height, width
+    is_upright = orientation.turn == UPRIGHT
+    info = header._replace(width=width, height=height, upright=is_upright, content=content)
+    return info, orientation.turn
 
 
 def decode_for_resize(

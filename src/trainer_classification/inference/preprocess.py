@@ -15,7 +15,8 @@ from trainer_classification.arrays import Uint8
 from trainer_classification.augment.reference import Layout
 from trainer_classification.data.decode import (
     BadImageError,
-    decode_for_resize,
+    ImageInfo,
+    decode_for_array,
     decode_with_info,
     pad,
     pixels_of_image,
@@ -149,14 +150,13 @@ class Preprocess:
     def _decode(self, data: bytes) -> LoadedImage:
         info = plain_jpeg(data)
         if self.resized:
-            image = decode_for_resize(info, data, self.gray_shift)
-            pixels = image.resize_x_first(self.array_size)
-        else:
-            image = decode_with_info(info, data, self.gray_shift)
-            pixels = self._fit(image.pixels)
-        return LoadedImage(
-            match_channels(pixels, self.channels), image.info.width, image.info.height
-        )
+            decoded = decode_for_array(info, data, self.array_size, self.gray_shift)
+            return self._finish(decoded.info, decoded.resize_x_first(self.array_size))
+        small = decode_with_info(info, data, self.gray_shift)
+        return self._finish(small.info, self._fit(small.pixels))
+
+    def _finish(self, info: ImageInfo, pixels: Uint8) -> LoadedImage:
+        return LoadedImage(match_channels(pixels, self.channels), info.width, info.height)
 
     def _fit(self, pixels: Uint8) -> Uint8:
         """Pad an image to S x S, or resize it whole where it is larger: uint8 [H, W, C] to [S, S, C]."""

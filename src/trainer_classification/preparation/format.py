@@ -17,7 +17,7 @@ import xxhash
 
 from trainer_classification.arrays import Int64, Uint8
 from trainer_classification.config import PrepareConfig
-from trainer_classification.data.decode import DecodedImage, ImageInfo, YCbCrImage, pad
+from trainer_classification.data.decode import DecodedImage, ImageInfo, LargeJpeg, YCbCrImage, pad
 from trainer_classification.data.formats import GRAY_SHIFT, ArrayLayout, Extents, SplitShards
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.data.source import Source
@@ -61,7 +61,7 @@ class SourceImage:
     layout: ArrayLayout
     label: int
     sample: int | None
-    decoded: DecodedImage | YCbCrImage | None
+    decoded: DecodedImage | YCbCrImage | LargeJpeg | None
 
     @cached_property
     def array_pixels(self) -> Uint8:
@@ -84,7 +84,7 @@ class SourceImage:
         return self._image.resize(width, height)
 
     @property
-    def _image(self) -> DecodedImage | YCbCrImage:
+    def _image(self) -> DecodedImage | YCbCrImage | LargeJpeg:
         assert self.decoded is not None, "a format whose `keeps_file` is true asks for pixels"
         return self.decoded
 

@@ -32,8 +32,11 @@ import xxhash
 from trainer_classification.arrays import Uint8
 from trainer_classification.data.decode import (
     BadImageError,
+    DecodedImage,
     ImageInfo,
-    decode_for_resize,
+    LargeJpeg,
+    YCbCrImage,
+    decode_for_array,
     decode_with_info,
     is_sound,
     make_thumbnail,
@@ -61,7 +64,7 @@ from trainer_classification.preparation.preallocated import PreallocatedRegions,
 
 IMAGES_PER_JOB = 500
 VERSION = (
-    7  # of the part files and of how images are decoded: parts of another version are not continued
+    8  # of the part files and of how images are decoded: parts of another version are not continued
 )
 
 _HASH = np.dtype("S32")
@@ -368,8 +371,11 @@ def _open_image(job: Job, number: int, data: bytes) -> SourceImage:
     if info and not job.measured[number] and _file_suffices(info, job.spec) and is_sound(data):
         return SourceImage(data, info, job.spec.layout, label, sample, None)
 
-    decode = decode_for_resize if job.spec.layout.resized else decode_with_info
-    decoded = decode(info, data, job.spec.gray_shift)
+    decoded: DecodedImage | YCbCrImage | LargeJpeg
+    if job.spec.layout.resized:
+        decoded = decode_for_array(info, data, job.spec.layout.side, job.spec.gray_shift)
+    else:
+        decoded = decode_with_info(info, data, job.spec.gray_shift)
 
     return SourceImage(data, decoded.info, job.spec.layout, label, sample, decoded)
 
