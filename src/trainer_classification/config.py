@@ -183,6 +183,16 @@ class PrepareConfig:
     workers: Annotated[
         int, Option("Number of processes. 0: one for each CPU.", "Run", at_least=0, at_most=1024)
     ] = 0
+    memory: Annotated[
+        float,
+        Option(
+            "Memory in GB that the processes may take together: large images wait for one another. 0: 0.8 of what is "
+            "free.",
+            "Run",
+            at_least=0,
+            at_most=100_000,
+        ),
+    ] = 0
     executor: Annotated[
         Literal["local", "dask", "ray"],
         Option(

@@ -63,8 +63,7 @@ def test_the_image_is_that_of_its_full_size(size, channels, turn):
     ("size", "divisor"), [((159, 400), 1), ((160, 164), 2), ((320, 322), 4), ((640, 900), 8), ((5000, 170), 2)]
 )
 def test_twice_the_size_is_left(size, divisor):
-    image = LargeJpeg(decode.ImageInfo(*size, 3, "jpeg"), b"", 1, lambda: None)
-    assert image.choose_divisor(SIDE, SIDE) == divisor
+    assert decode._choose_divisor(decode.ImageInfo(*size, 3, "jpeg"), SIDE, SIDE) == divisor
 
 
 def test_images_up_to_four_times_as_large_are_decoded_as_before():

@@ -612,7 +612,9 @@ def test_without_regions_only_converted_images_are_in_the_part_file(tmp_path):
     paths = [str(path) for path in sorted((folder / "data").iterdir())]
     spec = PrepareSpec(ArrayLayout(80, True, 3), {"tar": {}})
     nowhere = np.zeros(5, bool)
-    job.run_job(job.Job(paths, np.zeros(5, np.int64), spec, tmp_path / "0", nowhere, nowhere, None, {}))
+    job.run_job(
+        job.Job(paths, np.zeros(5, np.int64), np.ones(5, np.int64), spec, tmp_path / "0", nowhere, nowhere, None, {})
+    )
     result = job_result.load(tmp_path / "0").formats["tar"]
     original, converted = job_result.ORIGINAL, job_result.PART
     assert result.location.tolist() == [original, original, original, converted, original]

@@ -19,7 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from trainer_classification.arrays import Uint8
 from trainer_classification.data.formats import GRAY_SHIFT
 from trainer_classification.data.image_suffixes import SNIFFED_BYTES, register_plugin, sniff
-from trainer_classification.data.jpeg_segments import is_dct
+from trainer_classification.data.jpeg_segments import is_dct, is_progressive
 from trainer_classification.data.orientation import UPRIGHT, may_be_turned, read_orientation
 from trainer_classification.files import read_file
 
@@ -42,6 +42,10 @@ _TURNS = {
 }
 
 _SIDEWAYS = (5, 6, 7, 8)  # turns that swap width and height
+
+# At most, about: of Pillow's images, which have 4 bytes a pixel, several are there
+# at once where one is turned, or laid over white.
+BYTES_PER_PIXEL = 22
 
 _PNG_DEPTH_OFFSET = 24  # of the bits per channel in a PNG
 _PNG_END = b"IEND\xaeB`\x82"
@@ -183,27 +187,17 @@ class LargeJpeg:
 
     def resize(self, width: int, height: int) -> Uint8:
         """Resize the whole image, antialiased bilinear: uint8 [height, width, C]."""
-        divisor = self.choose_divisor(width, height)
+        divisor = _choose_divisor(self.info, width, height)
         if divisor == 1:
             return self._whole.resize(width, height)
         return resize(self.reduce(divisor), width, height)
 
     def resize_x_first(self, side: int) -> Uint8:
         """Resize the whole image to what the array holds: a square, sharper, uint8 [side, side, C] as [x, y, c]."""
-        divisor = self.choose_divisor(side, side)
+        divisor = _choose_divisor(self.info, side, side)
         if divisor == 1:
             return self._whole.resize_x_first(side)
         return resize_x_first(self.reduce(divisor), side)
-
-    def choose_divisor(self, width: int, height: int) -> int:
-        """Return the largest of 8, 4, 2 and 1 at which the image has twice a size that is wanted.
-
-        It is 1 where the kernels resize the whole image.
-        """
-        if not _shrinks_much(self.info.width, self.info.height, width, height):
-            return 1
-        least = min(self.info.width / width, self.info.height / height) / 2
-        return next((divisor for divisor in (8, 4, 2) if divisor <= least), 1)
 
     def reduce(self, divisor: int) -> Uint8:
         """Return the image at a part of its size, upright: uint8 [H / divisor, W / divisor, C], rounded up.
@@ -231,6 +225,17 @@ class LargeJpeg:
             min_width=-(-width // divisor),
             min_height=-(-height // divisor),
         )
+
+
+def _choose_divisor(info: ImageInfo, width: int, height: int) -> int:
+    """Return the largest of 8, 4, 2 and 1 at which an image has twice a size that is wanted.
+
+    It is 1 where the kernels resize the whole image.
+    """
+    if not _shrinks_much(info.width, info.height, width, height):
+        return 1
+    least = min(info.width / width, info.height / height) / 2
+    return next((divisor for divisor in (8, 4, 2) if divisor <= least), 1)
 
 
 def decode(data: bytes, gray_shift: int = GRAY_SHIFT) -> Uint8:
@@ -303,7 +308,7 @@ def _open_large_jpeg(
         return None
 
     image = LargeJpeg(info, data, turn, decode_whole)
-    divisor = image.choose_divisor(side, side)
+    divisor = _choose_divisor(info, side, side)
     if divisor == 1:
         return None
     try:
@@ -335,6 +340,25 @@ def _read_turned_jpeg(header: ImageInfo, data: bytes) -> tuple[ImageInfo | None,
     is_upright = orientation.turn == UPRIGHT
     info = header._replace(width=width, height=height, upright=is_upright, content=content)
     return info, orientation.turn
+
+
+def estimate_bytes(data: bytes, pixels: int, side: int) -> int:
+    """Return the bytes of memory that decoding an image takes at most, about.
+
+    Args:
+        data: the file.
+        pixels: of the image.
+        side: of the square that is all that is wanted of it; 0: other sizes are, too.
+    """
+    header = _read_jpeg_header(data) if side else None
+    info = plain_jpeg(data)
+    if header is not None and info is None:
+        info, _ = _read_turned_jpeg(header, data)
+    divisor = 1 if info is None or not side else _choose_divisor(info, side, side)
+    if divisor == 1:
+        return BYTES_PER_PIXEL * pixels
+    # A progressive file is held whole, as 16-bit coefficients of three planes.
+    return (6 if is_progressive(data) else 0) * pixels + 3 * pixels // divisor**2
 
 
 def decode_for_resize(

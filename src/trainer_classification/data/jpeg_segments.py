@@ -20,6 +20,7 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xDE}
 # Baseline, extended and progressive DCT, the latter two also with arithmetic
 # coding.
 _DCT_FRAMES = frozenset((0xC0, 0xC1, 0xC2, 0xC9, 0xCA))
+_PROGRESSIVE_FRAMES = frozenset((0xC2, 0xCA))
 
 APP1 = 0xE1
 
@@ -79,3 +80,8 @@ def is_dct(data: bytes) -> bool:
         return False
     frames = [segment.marker for segment in walk_segments(data) if segment.marker in _FRAMES]
     return len(frames) == 1 and frames[0] in _DCT_FRAMES
+
+
+def is_progressive(data: bytes) -> bool:
+    """Return whether a JPEG of the DCT comes in several scans of all of it, which are collected in memory."""
+    return any(segment.marker in _PROGRESSIVE_FRAMES for segment in walk_segments(data))

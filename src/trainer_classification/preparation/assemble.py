@@ -29,7 +29,7 @@ class FormatOutputs:
     Attributes:
         name: of the format.
         stems: of the part files, in order.
-        images_per_job: images of a part; the last part may have fewer.
+        starts: int64, the first row of each part, ascending from 0.
         result: of all jobs, one row per image in the order of the source, m of
             them.
         originals: path of each original file, m of them.
@@ -38,7 +38,7 @@ class FormatOutputs:
 
     name: str
     stems: list[Path]
-    images_per_job: int
+    starts: Int64
     result: FormatResult
     originals: list[str]
     regions: PreallocatedRegions | None
@@ -48,14 +48,14 @@ class FormatOutputs:
         """Where the bytes of each image start in its part file: int64 [m]."""
         sizes = np.where(self.result.location == PART, self.result.bytes, 0)
         offsets = np.zeros_like(sizes)
-        for first in range(0, len(sizes), self.images_per_job):
-            end = first + self.images_per_job
+        ends = [*self.starts[1:].tolist(), len(sizes)]
+        for first, end in zip(self.starts.tolist(), ends, strict=True):
             offsets[first + 1 : end] = np.cumsum(sizes[first:end])[:-1]
         return offsets
 
     def locate(self, rows: Int64) -> tuple[Int64, Int64]:
         """Return where the images of some rows are: (number of the file, offset in it), int64 [n] each."""
-        number = rows // self.images_per_job
+        number = np.searchsorted(self.starts, rows, "right") - 1
         offset = self._part_offsets[rows]
         if self.regions is not None:
             in_region = self.result.location[rows] == REGION

@@ -16,10 +16,12 @@ from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import xxhash
 
 from trainer_classification.arrays import Bool, Int64
 from trainer_classification.config import PrepareConfig
@@ -92,12 +94,22 @@ class Build:
         """The working folder, absolute, as processes elsewhere need it."""
         return partial.partial_folder(self.info.folder).absolute()
 
+    @cached_property
+    def starts(self) -> Int64:
+        """The first row of each job."""
+        return job.divide(self.pixels)
+
+    @property
+    def pixels(self) -> Int64:
+        """Pixels of each image, by the table or its header: int64 [n]."""
+        return self.info.source.sizes.prod(axis=1)
+
     @property
     def purpose(self) -> dict[str, str]:
         """What the working folder is for: everything that shapes its bytes, and the dataset they are of."""
         source = self.info.source
         return {
-            "work": f"{self.info.fingerprint} {self.spec} {job.VERSION}",
+            "work": f"{self.info.fingerprint} {self.spec} {job.VERSION} {_hash(self.starts)}",
             "dataset": source.name,
             "task": source.task,
             "root": str(source.root),
@@ -112,6 +124,10 @@ class Build:
     def fractions(self) -> tuple[float, float]:
         """Fractions of validation and of test, where they are cut."""
         return self.config.validation_fraction, self.config.test_fraction
+
+
+def _hash(values: Int64) -> str:
+    return xxhash.xxh3_64_hexdigest(values.tobytes())
 
 
 @dataclass(frozen=True)
@@ -235,6 +251,7 @@ def _decode(build: Build) -> _Decoded:
             source, build.spec, build.fractions, known.hashes, folder / "parts", build.workers
         )
         jobs = _make_jobs(build, plan, known.kept, measured, compared)
+        build.workers.note_memory(int(build.pixels.max()))
         _run_all(build, jobs)
     stems = [one.stem for one in jobs]
     result = job_result.collect(stems, len(source.files))
@@ -266,13 +283,16 @@ def _make_jobs(
     build: Build, plan: RegionPlan, kept: KeptImages | None, measured: Bool, compared: Bool
 ) -> list[job.Job]:
     source = build.info.source
+    pixels = build.pixels
     jobs = []
-    for number, start in enumerate(range(0, len(source.files), job.IMAGES_PER_JOB)):
-        rows = slice(start, start + job.IMAGES_PER_JOB)
+    ends = [*build.starts[1:].tolist(), len(source.files)]
+    for number, (start, end) in enumerate(zip(build.starts.tolist(), ends, strict=True)):
+        rows = slice(start, end)
         jobs.append(
             job.Job(
                 files=source.paths[rows],
                 labels=source.labels[rows],
+                pixels=pixels[rows],
                 spec=build.spec,
                 stem=build.folder / "parts" / f"{number:06d}",
                 measured=measured[rows],
@@ -299,7 +319,7 @@ def _run_all(build: Build, jobs: list[job.Job]) -> None:
     while True:
         try:
             pending = [dataclasses.replace(one, deadly=frozenset(deadly)) for one in jobs]
-            _run(pending, build.info.source.bytes, build.workers, isolated)
+            _run(pending, np.add.reduceat(build.pixels, build.starts), build.workers, isolated)
             return
         except BrokenProcessPool:
             isolated = True
@@ -318,10 +338,16 @@ def _run_all(build: Build, jobs: list[job.Job]) -> None:
             deadly |= found
 
 
-def _run(jobs: list[job.Job], sizes: Int64, workers: Workers, isolated: bool) -> None:
-    """Run the jobs that are not done, the largest first, so that all processes are busy until the end."""
-    bytes_of_jobs = np.add.reduceat(sizes, np.arange(0, len(sizes), job.IMAGES_PER_JOB))
-    largest_first = np.argsort(-bytes_of_jobs, kind="stable").tolist()
+def _run(jobs: list[job.Job], pixels: Int64, workers: Workers, isolated: bool) -> None:
+    """Run the jobs that are not done, the largest first, so that all processes are busy until the end.
+
+    Args:
+        jobs: of the build.
+        pixels: int64, of each job.
+        workers: run them.
+        isolated: as for `Workers.run`.
+    """
+    largest_first = np.argsort(-pixels, kind="stable").tolist()
     pending = [
         jobs[number] for number in largest_first if not job_result.is_done(jobs[number].stem)
     ]
@@ -364,7 +390,7 @@ def _write_files(
         outputs = FormatOutputs(
             name=name,
             stems=decoded.stems,
-            images_per_job=job.IMAGES_PER_JOB,
+            starts=build.starts,
             result=decoded.result.formats[name],
             originals=source.paths,
             regions=decoded.plan.regions.get(name),

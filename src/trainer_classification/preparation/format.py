@@ -186,6 +186,7 @@ class Format:
             regions save reading these twice.
         has_array_channels: its images have the channels of the array, which are
             only certain after all are decoded.
+        sizes_differ: it stores images at sizes of their own, not the array's.
         restore: an image of an older prepared folder -> how `encode` would store
             it.
         array_pixels: (stored bytes, layout) -> the image as the array has it:
@@ -204,5 +205,6 @@ class Format:
     fields: np.dtype[np.void] = NO_FIELDS
     reads_originals: bool = False
     has_array_channels: bool = False
+    sizes_differ: bool = False
     restore: Callable[[StoredImage], EncodedImage] = _store_again
     array_pixels: Callable[[bytes, ArrayLayout], Uint8] | None = None

@@ -20,7 +20,7 @@ import struct
 import threading
 import uuid
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, ClassVar
@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from trainer_classification.arrays import Uint8
+from trainer_classification.arrays import Int64, Uint8
 from trainer_classification.data.decode import (
     BadImageError,
     DecodedImage,
@@ -38,6 +38,7 @@ from trainer_classification.data.decode import (
     YCbCrImage,
     decode_for_array,
     decode_with_info,
+    estimate_bytes,
     is_sound,
     make_thumbnail,
     plain_jpeg,
@@ -59,15 +60,20 @@ from trainer_classification.preparation.job_result import (
     JobResult,
 )
 from trainer_classification.preparation.kept_images import KeptImages, KeptReader
+from trainer_classification.preparation.memory import MemoryBudget
 from trainer_classification.preparation.mirrored_classes import SIDE
 from trainer_classification.preparation.preallocated import PreallocatedRegions, RegionWriter
 
 IMAGES_PER_JOB = 500
+PIXELS_PER_JOB = 500_000_000  # of the images' own sizes: some seconds of work
 VERSION = (
     8  # of the part files and of how images are decoded: parts of another version are not continued
 )
 
+_budget: MemoryBudget | None = None  # of this worker process
+
 _HASH = np.dtype("S32")
+_FEW_PIXELS = 500_000  # for which no memory is reserved
 _AT_SUFFIX = ".at"
 _ROW = struct.Struct("<q")
 
@@ -79,6 +85,7 @@ class Job:
     Attributes:
         files: paths of the n images.
         labels: int64 [n].
+        pixels: int64 [n], as the table or their headers say.
         spec: what to make of them.
         stem: path of the part files without their suffix.
         measured: bool [n], whose pixels count for the statistics.
@@ -94,6 +101,7 @@ class Job:
 
     files: Sequence[str]
     labels: npt.NDArray[np.int64]
+    pixels: npt.NDArray[np.int64]
     spec: PrepareSpec
     stem: Path
     measured: npt.NDArray[np.bool_]
@@ -144,12 +152,17 @@ def _view(data: bytes | Uint8) -> memoryview:
     return data.data if isinstance(data, np.ndarray) else memoryview(data)
 
 
-def begin_worker() -> None:
+def begin_worker(budget: MemoryBudget | None = None) -> None:
     """Set up a worker process.
 
     Ctrl-C is left to its parent, with which it ends however that ends. Imported
     objects are no garbage to look through.
+
+    Args:
+        budget: the memory for decoding; None: no bound.
     """
+    global _budget
+    _budget = budget
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGHUP, _leave)
@@ -196,6 +209,24 @@ class _ImageAtWork:
     def set(self, number: int) -> None:
         """Write the row of the image."""
         os.pwrite(self._file.fileno(), _ROW.pack(number), 0)
+
+
+def divide(pixels: Int64) -> Int64:
+    """Return the first row of each job: none has more than its images or, but for a single one, its pixels.
+
+    Args:
+        pixels: int64 [n], of each image.
+    """
+    ends = np.cumsum(pixels)
+    starts = [0]
+    while True:
+        first = starts[-1]
+        before = int(ends[first - 1]) if first else 0
+        by_pixels = int(np.searchsorted(ends, before + PIXELS_PER_JOB, "right"))
+        following = max(first + 1, min(first + IMAGES_PER_JOB, by_pixels))
+        if following >= len(pixels):
+            return np.array(starts)
+        starts.append(following)
 
 
 def find_deadly(jobs: Sequence[Job]) -> list[str]:
@@ -332,6 +363,28 @@ def _process(job: Job, number: int, writers: dict[str, _FormatWriter], result: J
         return f"cannot be read: {error.strerror or error}"
     result.hashes[number] = xxhash.xxh3_128_hexdigest(data)
 
+    with _reserve(job, number, data):
+        return _encode(job, number, data, writers, result)
+
+
+def _reserve(job: Job, number: int, data: bytes) -> AbstractContextManager[None]:
+    """Wait until there is memory for decoding an image."""
+    pixels = int(job.pixels[number])
+    if _budget is None or pixels < _FEW_PIXELS:
+        return nullcontext()
+    layout = job.spec.layout
+    is_reduced = layout.resized and not any(FORMATS[name].sizes_differ for name in job.spec.formats)
+    return _budget.reserve(estimate_bytes(data, pixels, layout.side if is_reduced else 0))
+
+
+def _encode(
+    job: Job,
+    number: int,
+    data: bytes,
+    writers: dict[str, _FormatWriter],
+    result: JobResult,
+) -> str:
+    """Decode, encode and write an image; see `_process`."""
     # Everything is encoded before anything is written: a bad image leaves no
     # trace.
     try:

@@ -116,7 +116,11 @@ def write(
         listed = ", ".join(spec.formats) or "its table"
         log(f"Preparing {info.name} for {info.train_size} px ({info.train_size_reason}): {listed}.")
         with Workers(
-            config.workers, info.resized, config.executor, config.executor_address
+            config.workers,
+            info.resized,
+            config.executor,
+            config.executor_address,
+            int(config.memory * 1e9),
         ) as workers:
             made = build_dataset(Build(info, config, spec, before, workers))
         remember(info, config, wanted)

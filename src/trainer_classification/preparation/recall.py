@@ -32,7 +32,7 @@ _VERSION = 1  # raise it when `inspect` comes to find something else in the same
 # Options that say what to do with a dataset, not what it is
 _ACTION_OPTIONS = (
     *("prepared", "formats", "beton_mode", "beton_side"),
-    *("workers", "on_bad_image", "force", "verify", "clean"),
+    *("workers", "memory", "on_bad_image", "force", "verify", "clean"),
 )
 
 

@@ -19,11 +19,15 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from trainer_classification.console import log
+from trainer_classification.data.decode import BYTES_PER_PIXEL
 from trainer_classification.environment import free_memory, spare_cpus
 from trainer_classification.preparation.end_with_parent import PARENT_VARIABLE
 from trainer_classification.preparation.job import begin_worker
+from trainer_classification.preparation.memory import WORKER_BYTES, MemoryBudget, count_workers
 from trainer_classification.preparation.remote_workers import connect
 
+_USED_FRACTION = 0.8  # of the free memory; the rest is for this process and the page cache
 _SCARCE_MEMORY = 1 << 30  # bytes
 _STOP_SECONDS = 0.5
 Piece = TypeVar("Piece", bound=Sized)
@@ -72,15 +76,37 @@ class Workers:
         resized: of the images, see `start_fork_server`.
         executor: "local", or "dask" or "ray" for the workers of a cluster.
         address: of the cluster.
+        memory: bytes that local processes may take; 0: most of what is free.
     """
 
     def __init__(
-        self, count: int, resized: bool, executor: str = "local", address: str = ""
+        self,
+        count: int,
+        resized: bool,
+        executor: str = "local",
+        address: str = "",
+        memory: int = 0,
     ) -> None:
-        self._count = count or spare_cpus()
+        self._memory = memory or int(_USED_FRACTION * free_memory())
+        self._count = count_workers(count or spare_cpus(), self._memory)
         self._resized = resized
         self._executor: ProcessPoolExecutor | None = None
         self._remote = None if executor == "local" else connect(executor, address)
+
+    def note_memory(self, pixels: int) -> None:
+        """Say how much memory an image takes where not every process can decode one at once.
+
+        Args:
+            pixels: of the largest image.
+        """
+        needed = BYTES_PER_PIXEL * pixels
+        free = self._memory - self._count * WORKER_BYTES
+        if self._remote is None and self._count > 1 and self._count * needed > free:
+            log(
+                f"Note: the largest image, of {pixels / 1e6:.1f} megapixels, may take {needed / 1e9:.2f} GB to decode; "
+                f"{self._count} processes share {self._memory / 1e9:.1f} GB (--memory), so large images wait for "
+                f"one another."
+            )
 
     def __enter__(self) -> Workers:
         return self
@@ -143,7 +169,8 @@ class Workers:
             return map(function, pieces)
         if self._executor is None:
             context = start_fork_server(self._resized)
-            self._executor = ProcessPoolExecutor(self._count, context, begin_worker)
+            budget = MemoryBudget(context, self._memory - self._count * WORKER_BYTES)
+            self._executor = ProcessPoolExecutor(self._count, context, begin_worker, (budget,))
         with _hide_main_module():
             return self._executor.map(function, pieces)
 

@@ -223,5 +223,6 @@ BETON = Format(
     sizes_known=sizes_known,
     keeps_file=keeps_file,
     options=options,
+    sizes_differ=True,
     fields=np.dtype([("mode", np.int32), ("width", np.int32), ("height", np.int32)]),
 )
