@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -44,30 +45,45 @@ def look_at_files(root: Path, files: Sequence[str]) -> FilePlaces:
         ValueError: one is a pipe, a device or a socket, which would be waited for
             or read without an end.
     """
-    sizes = np.zeros(len(files), np.int64)
-    times = np.zeros((len(files), 2), np.int64)
+    # Appending to these costs a fifth of setting an element of a numpy array.
+    sizes = array("q")
+    times = array("q")
     outside = []
     is_inside = _make_test(os.path.realpath(root))
-    for row, name in enumerate(files):
-        path = os.path.join(root, name)
+    above = os.path.join(root, "")
+    folder: str | None = None
+    is_folder_inside = True
+    for name in files:
+        path = name if os.path.isabs(name) else above + name
         try:
             status = os.lstat(path)
             if stat.S_ISLNK(status.st_mode):
                 path = os.path.realpath(path)
                 status = os.stat(path)
-        except (OSError, ValueError):
-            continue  # whoever reads it will say why
-        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+        except (OSError, ValueError):  # whoever reads it will say why
+            sizes.append(0)
+            times.extend((0, 0))
+            continue
+
+        kind = stat.S_IFMT(status.st_mode)
+        if kind not in (stat.S_IFREG, stat.S_IFDIR):
             raise ValueError(
                 f"{printable(os.path.join(root, name))} is {describe_kind(status.st_mode)}, no image file: remove it "
                 f"from the dataset, or put a file in its place."
             )
-        sizes[row] = status.st_size
-        times[row] = status.st_mtime_ns, status.st_ctime_ns
-        if not is_inside(os.path.dirname(path)):
+        sizes.append(status.st_size)
+        times.append(status.st_mtime_ns)
+        times.append(status.st_ctime_ns)
+
+        # Files of a folder follow each other.
+        before = folder
+        folder = path[: path.rfind("/")]
+        if folder != before:
+            is_folder_inside = is_inside(folder or "/")
+        if not is_folder_inside:
             outside.append(name)
 
-    return FilePlaces(sizes, times, outside)
+    return FilePlaces(np.array(sizes, np.int64), np.array(times, np.int64).reshape(-1, 2), outside)
 
 
 def _make_test(root: str) -> Callable[[str], bool]:
