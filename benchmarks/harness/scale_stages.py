@@ -154,7 +154,9 @@ def send_jobs(count: int, folder: Path) -> Callable[[], Any]:
         regions = plan_regions._lay_out("tar", source, _SPEC, rows, folder)
         plan = plan_regions.RegionPlan(rows["train"], {"tar": regions})
         measured = choose_measured(source, _LAYOUT)
-        work: Any = SimpleNamespace(info=SimpleNamespace(source=source), spec=_SPEC, folder=folder)
+        info: Any = SimpleNamespace(source=source, folder=folder)
+        nothing: Any = None
+        work = build.Build(info, config=nothing, spec=_SPEC, before=None, workers=nothing)
         jobs = build._make_jobs(work, plan, None, measured, choose_compared(source, measured))
         return sum(len(pickle.dumps(one)) for one in jobs)
 
