@@ -618,7 +618,7 @@ def test_without_regions_only_converted_images_are_in_the_part_file(tmp_path):
     result = job_result.load(tmp_path / "0").formats["tar"]
     original, converted = job_result.ORIGINAL, job_result.PART
     assert result.location.tolist() == [original, original, original, converted, original]
-    outputs = assemble.FormatOutputs("tar", [tmp_path / "0"], 5, result, paths, None)
+    outputs = assemble.FormatOutputs("tar", [tmp_path / "0"], np.zeros(1, np.int64), result, paths, None)
     np.testing.assert_array_equal(decode(outputs.read(3)), decode(data[3]["data"]))
     assert (tmp_path / "0.tar").stat().st_size == result.bytes[3]
 
