@@ -15,8 +15,8 @@ from typing import Any, TextIO
 from trainer_classification.console import disk_size, log
 from trainer_classification.data import manifest
 from trainer_classification.data.manifest import FileInfo, Manifest
-from trainer_classification.files import parse_json
 from trainer_classification.data.source import Source
+from trainer_classification.files import parse_json
 from trainer_classification.names import safe_component
 
 _MARKER = "fingerprint"  # file in a working folder: what it is for
