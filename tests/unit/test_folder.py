@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from helpers import encoded, noise
+from trainer_classification.config import PrepareConfig
 from trainer_classification.data import folder_scan, image_suffixes
 from trainer_classification.data.decode import decode
 from trainer_classification.data.folder import FolderOptions, scan_folder
@@ -220,7 +221,8 @@ def test_heic_is_listed_and_opened_where_a_plug_in_is_installed(tmp_path):
     data = b"\0\0\0\x18ftypheic" + bytes(20)
     found = find_dataset(str(put(plain(tmp_path / "photos"), "train/owl/x.HEIC", "train/owl/y", data=data)))
     assert {"train/owl/x.HEIC", "train/owl/y"} < set(found.files)
-    assert sizes(found)[found.files.index("train/owl/x.HEIC")].tolist() == [3, 2]
+    config = PrepareConfig(prepared=str(tmp_path / "prepared"))
+    assert sizes(config, found)[found.files.index("train/owl/x.HEIC")].tolist() == [3, 2]
 
 
 @pytest.mark.usefixtures("_heif_plugin")
