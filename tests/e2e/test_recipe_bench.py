@@ -20,6 +20,7 @@ def bench(folder, dataset, *options):
     return json.loads((folder / "rows.json").read_text())["rows"]
 
 
+@pytest.mark.slow
 def test_rows_are_put_in_the_place_of_those_of_the_same_command(tmp_path, dataset):
     start = "python benchmarks/recipe_bench.py --dataset tiny --model resnet-small --epochs 1 --batch-size 8"
     first = bench(tmp_path, dataset, "--per-class", "4", "--seeds", "2")
