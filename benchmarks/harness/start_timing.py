@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 IMPORT_TORCH = ("-c", "import torch, os; os._exit(0)")
-# Ends the process where the first step would begin.
+# Ends the process where the first step would begin. Nothing of ours is imported before
+# train.py asks for it: it freezes the garbage collector when its imports are done.
 _TO_FIRST_STEP = """
-import os, runpy, sys
+import gc, os, runpy, sys
 sys.argv = sys.argv[1:]
-from trainer_classification.training.step import Step
-Step.__call__ = lambda *_: os._exit(0)
+def end_at_step():
+    from trainer_classification.training.step import Step
+    Step.__call__ = lambda *_: os._exit(0)
+gc.freeze = end_at_step
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 

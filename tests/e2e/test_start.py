@@ -9,6 +9,7 @@ from runner import ROOT
 IDLE = [
     *("hafnia", "polars", "pyarrow", "PIL", "simplejpeg", "mlflow"),
     *("matplotlib", "jinja2", "rich", "torchvision", "torch._dynamo", "torch._inductor"),
+    *("scipy.linalg", "numba.np.arraymath"),
 ]
 
 LOOK = "print([name for name in {names} if name in sys.modules], flush=True)"

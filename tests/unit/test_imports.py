@@ -65,7 +65,8 @@ HEAVY = {
     "ffcv": set(),
     "numba": {
         "augment/cpu.py",
-        *(f"kernels/{name}.py" for name in ("vector", "resize", "planes", "jpeg", "crops", "draws", "turbojpeg")),
+        *(f"kernels/{name}.py" for name in ("entry", "vector", "resize", "planes", "jpeg", "crops")),
+        *(f"kernels/{name}.py" for name in ("draws", "turbojpeg")),
     },
     "cyclopts": {"cli.py"},
     "PIL": {"data/decode.py"},

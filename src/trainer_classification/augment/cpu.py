@@ -16,6 +16,7 @@ from numba import njit
 
 from trainer_classification.arrays import Int64, Uint8
 from trainer_classification.augment.reference import Layout, blanked_boxes, resizes
+from trainer_classification.kernels.entry import entry
 from trainer_classification.kernels.resize import axes, look_ahead, pixels_at, resize, scratch_for
 from trainer_classification.kernels.vector import copy_row, fetch, mirror_row
 from trainer_classification.plan import Draws, Policy
@@ -113,7 +114,7 @@ def finish(images: Uint8, draws: Draws, policy: Policy) -> None:
         _blank(images, boxes, policy.fill)
 
 
-@njit(nogil=True, cache=True)
+@entry
 def _shift_images(data, starts, shift, flip, reflect, out):  # type: ignore[no-untyped-def]
     """Copy B images [S, S, C], shifted by (dy, dx) and mirrored where `flip`, reflected or zero outside."""
     batch, side, _, channels = out.shape
@@ -176,7 +177,7 @@ def _fill_border(image, target, dy, dx, mirrored, reflect):  # type: ignore[no-u
         target[side - max(0, dy) :] = 0
 
 
-@njit(nogil=True, cache=True)
+@entry
 def _blank(images, boxes, fill):  # type: ignore[no-untyped-def]
     """Blank a box of each image in place."""
     for b in range(len(images)):
@@ -184,7 +185,7 @@ def _blank(images, boxes, fill):  # type: ignore[no-untyped-def]
         images[b, top:bottom, left:right] = fill
 
 
-@njit(nogil=True, cache=True)
+@entry
 def _jitter_colors(images, factors):  # type: ignore[no-untyped-def]
     """Change brightness, contrast and saturation of each image in place, in whole numbers."""
     batch, height, width, channels = images.shape
@@ -216,7 +217,7 @@ def _jitter_image(image, factors):  # type: ignore[no-untyped-def]
             image[i, c] = _round_to_byte(image[i, c] * saturation + gray)
 
 
-@njit(nogil=True, cache=True)
+@entry
 def _operate(images, operations, fill):  # type: ignore[no-untyped-def]
     """Do the operations of each image in place, one after the other."""
     batch, size, _, channels = images.shape
@@ -301,7 +302,7 @@ def _to_gray(pixel):  # type: ignore[no-untyped-def]
     return np.int32((red + green + blue + np.int32(128)) >> np.int32(8))
 
 
-@njit(nogil=True, cache=True)
+@entry
 def _crop_images(data, starts, side, boxes, flip, x_first, out):  # type: ignore[no-untyped-def]
     """Crop B images [S, S, C] to [T, T, C] with antialiased bilinear resizing."""
     batch, size, _, channels = out.shape

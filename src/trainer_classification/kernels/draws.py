@@ -12,6 +12,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
+from trainer_classification.kernels.entry import entry
 from trainer_classification.kernels.vector import prefetch
 
 _TRIES = 10
@@ -36,7 +37,7 @@ def _high_product(typing_context: Any, a: Any, b: Any) -> Any:
     return types.uint64(types.uint64, types.uint64), codegen
 
 
-@njit(nogil=True, cache=True)
+@entry
 def draw_crop_boxes(key, count, index, sizes, ranges, boxes):  # type: ignore[no-untyped-def]
     """Write the boxes of B samples.
 
@@ -126,7 +127,7 @@ def _philox(key, number):  # type: ignore[no-untyped-def]
     return a, b, c, d
 
 
-@njit(nogil=True, cache=True)
+@entry
 def permute(key, order):  # type: ignore[no-untyped-def]
     """Shuffle an array as `Generator(Philox(key)).shuffle` does.
 
