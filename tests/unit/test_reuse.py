@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import pickle
 import shutil
 from pathlib import Path
 
@@ -316,3 +317,37 @@ def test_notes_lie_beside_the_folder_and_not_in_it(tmp_path):
         *("manifest.json", "manifest.sha256", "table"),
         *ALL.split(","),
     }
+
+
+@pytest.mark.parametrize("damage", ["method", "encrypted", "cut", "empty", "pickle"])
+def test_damaged_notes_are_no_notes(tmp_path, damage):
+    folder = prepared(make_photos(tmp_path / "photos"), tmp_path / "out")
+    path = partial.notes_path(folder)
+    content = bytearray(path.read_bytes())
+    entry = content.index(b"PK\1\2")  # of the archive's directory, which has no checksum
+    match damage:
+        case "method":
+            content[entry + 10] = 99
+        case "encrypted":
+            content[entry + 8] |= 1
+        case "cut":
+            del content[len(content) // 2 :]
+        case "empty":
+            content.clear()
+        case "pickle":
+            content[:] = pickle.dumps({"head": 1})
+    path.write_bytes(content)
+
+    assert reuse.read_notes(folder) is None
+
+
+def test_notes_of_no_images_are_no_notes(tmp_path):
+    photos = make_photos(tmp_path / "photos")
+    folder = prepared(photos, tmp_path / "out")
+    notes = reuse.read_notes(folder)
+    nothing = {name: values[:0] for name, values in notes.checksums.items()}
+    fields = {name: values[:0] for name, values in notes.fields.items()}
+    reuse.save_notes(folder, reuse.ImageNotes(notes.files[:0], notes.images[:0], nothing, fields))
+    add(photos)
+
+    assert tree(prepared(photos, tmp_path / "out")) == tree(prepared(photos, tmp_path / "new"))

@@ -45,7 +45,16 @@ from trainer_classification.preparation.workers import Workers
 
 _DECODERS = ("numpy", "pillow", "simplejpeg")
 _SETTLED_NS = 2_000_000_000  # the coarsest times of a file system are those of FAT
-_DAMAGE = (OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile)
+_DAMAGE = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    EOFError,
+    MemoryError,  # an array's header has a vast shape
+    RuntimeError,  # an archive's entry is encrypted, or of an unknown method
+    zipfile.BadZipFile,
+)
 # What tells a file from another: xxh3-64 of its path, its bytes, and the times of
 # `FilePlaces`, zeros where they are not trusted. Its width and height are those that
 # `inspect` found.
@@ -154,7 +163,7 @@ def read_notes(folder: Path) -> ImageNotes | None:
 
 
 def _parse_notes(content: Mapping[str, npt.NDArray[Any]]) -> ImageNotes | None:
-    """Return the columns of a file of notes; None if they are not of one length and of the kinds known here."""
+    """Return the columns of a file of notes; None if they are empty, of several lengths, or of other kinds."""
     count = len(content["images"])
     names = [name for name in FORMATS if f"checksums.{name}" in content]
     fields = {name: np.zeros(count, FORMATS[name].fields) for name in names}
@@ -168,8 +177,8 @@ def _parse_notes(content: Mapping[str, npt.NDArray[Any]]) -> ImageNotes | None:
     expected = [(notes.files, _FILE), (notes.images, IMAGE)]
     expected += [(values, np.dtype(np.uint64)) for values in checksums.values()]
     expected += [(values, FORMATS[name].fields) for name, values in fields.items()]
-    is_known = all(values.dtype == dtype and len(values) == count for values, dtype in expected)
-    return notes if is_known else None
+    is_known = all(values.dtype == dtype and values.shape == (count,) for values, dtype in expected)
+    return notes if is_known and count else None
 
 
 def recall_sizes(parent: Path, source: Source) -> Int64:
