@@ -198,7 +198,7 @@ def waited(machine, monkeypatch):
         now[0] += passed
         seconds[0] += share * passed
         idle()
-        return idle.sleep
+        return idle.are_asleep
 
     yield step
     idle.close()
@@ -234,11 +234,11 @@ def test_on_a_busy_machine_they_sleep_from_the_start(machine):
     machine(2, running=8)
     torch.set_num_threads(2)
     idle = IdleThreads(CPU)
-    assert idle.sleep
+    assert idle.are_asleep
     idle.close()
-    assert not idle.sleep
+    assert not idle.are_asleep
     machine(16, running=8)
-    assert not IdleThreads(CPU).sleep  # there is room for all
+    assert not IdleThreads(CPU).are_asleep  # there is room for all
 
 
 @pytest.mark.parametrize("why", ["one thread", "the user's policy", "a GPU"])
@@ -247,7 +247,7 @@ def test_nothing_happens_where_no_thread_of_ours_waits(machine, monkeypatch, why
     torch.set_num_threads(1 if why == "one thread" else 2)
     if why == "the user's policy":
         monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
-    assert not IdleThreads(torch.device("cuda" if why == "a GPU" else "cpu")).sleep
+    assert not IdleThreads(torch.device("cuda" if why == "a GPU" else "cpu")).are_asleep
 
 
 def test_waiting_for_a_cpu_is_seen():

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numba
 from numba import njit
 from numba.core.caching import FunctionCache
 from numba.core.runtime import rtsys
+
+_TRIED_WITH = "0.68."  # another version may load its code in another way
 
 
 class _KernelCache(FunctionCache):
@@ -31,6 +34,7 @@ def entry(function: Callable[..., Any]) -> Any:
     that are not there when compiled code is loaded.
     """
     dispatcher = njit(nogil=True, cache=True)(function)
-    dispatcher._cache = _KernelCache(function)
+    if numba.__version__.startswith(_TRIED_WITH):
+        dispatcher._cache = _KernelCache(function)
 
     return dispatcher

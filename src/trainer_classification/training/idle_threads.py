@@ -39,24 +39,24 @@ class IdleThreads:
 
     def __init__(self, device: torch.device) -> None:
         is_chosen = bool({"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys())
-        self._is_idle = device.type != "cpu" or torch.get_num_threads() == 1 or is_chosen
+        self._is_off = device.type != "cpu" or torch.get_num_threads() == 1 or is_chosen
         self._team: _SleepingTeam | None = None
         self._quiet_looks = _QUIET_LOOKS - 2  # the guess that follows is soon taken back
         self._looked = time.monotonic()
         self._waited = _waited_seconds()
         cpus = os.cpu_count() or 1
-        if not self._is_idle and other_threads() + torch.get_num_threads() > cpus:
+        if not self._is_off and other_threads() + torch.get_num_threads() > cpus:
             self._sleep()
 
     @property
-    def sleep(self) -> bool:
+    def are_asleep(self) -> bool:
         """Whether idle threads sleep."""
         return self._team is not None
 
     def __call__(self) -> None:
         """Look, if it is time; call it between two steps, in the thread that runs them."""
         now = time.monotonic()
-        if self._is_idle or now - self._looked < _INTERVAL:
+        if self._is_off or now - self._looked < _INTERVAL:
             return
         waited = _waited_seconds()
         share = (waited - self._waited) / (now - self._looked)
