@@ -59,7 +59,7 @@ def test_rows_are_grouped_in_ascending_order(numbers):
 
 
 def test_a_job_carries_the_files_of_its_own_regions_alone(tmp_path):
-    files = [tmp_path / f"{number:06d}" for number in range(5000)]
+    files = [str(tmp_path / f"{number:06d}") for number in range(5000)]
     file = np.random.default_rng(0).permutation(5000)
     regions = PreallocatedRegions(files, file, np.arange(5000), np.arange(5000) + 7)
     part = regions.select(slice(100, 130))

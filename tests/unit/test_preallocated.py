@@ -1,5 +1,6 @@
 import errno
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ def layout(folder, sizes, files=2, gap=0):
     for number in range(files):
         taken = np.array(sizes)[file == number] + gap
         offsets[file == number] = np.cumsum(taken) - taken
-    made = PreallocatedRegions([folder / str(number) for number in range(files)], file, offsets, np.array(sizes))
+    made = PreallocatedRegions([str(folder / str(number)) for number in range(files)], file, offsets, np.array(sizes))
     made.make_files()
     return made
 
@@ -27,7 +28,7 @@ def contents(sizes):
 
 def written(made, number):
     start, size = int(made.offsets[number]), int(made.sizes[number])
-    return made.files[made.file[number]].read_bytes()[start : start + size]
+    return Path(made.files[made.file[number]]).read_bytes()[start : start + size]
 
 
 @pytest.mark.parametrize("order", ["forward", "backward", "random"])
@@ -76,7 +77,7 @@ def test_an_image_of_another_size_is_refused_and_its_region_left_as_it_was(tmp_p
 
 def test_files_have_their_room_before_anything_is_written(tmp_path):
     made = layout(tmp_path, [100_000] * 6)
-    assert all(path.stat().st_blocks * 512 >= path.stat().st_size == 300_000 for path in made.files)
+    assert all(path.stat().st_blocks * 512 >= path.stat().st_size == 300_000 for path in map(Path, made.files))
 
 
 def test_a_disk_without_room_is_named_and_one_that_cannot_keep_room_is_written_to(tmp_path, monkeypatch):
@@ -85,7 +86,7 @@ def test_a_disk_without_room_is_named_and_one_that_cannot_keep_room_is_written_t
         layout(tmp_path, [10, 10])
     assert error.value.filename == str(tmp_path / "0")
     monkeypatch.setattr(preallocated, "_fallocate", lambda descriptor, size: errno.EOPNOTSUPP)
-    assert layout(tmp_path, [10], files=1).files[0].stat().st_size == 10
+    assert Path(layout(tmp_path, [10], files=1).files[0]).stat().st_size == 10
 
 
 def test_what_the_system_says_of_room_comes_back(tmp_path):

@@ -68,7 +68,7 @@ class FormatOutputs:
         if number < len(self.stems):
             return self.stems[number].with_suffix(f".{self.name}")
         assert self.regions is not None
-        return self.regions.files[number - len(self.stems)]
+        return Path(self.regions.files[number - len(self.stems)])
 
     def read(self, row: int) -> bytes:
         """Return the bytes of an image in a part file."""

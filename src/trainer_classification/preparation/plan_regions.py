@@ -87,14 +87,14 @@ def _lay_out(
     file = np.zeros(count, np.int64)
     offsets = np.zeros(count, np.int64)
     sizes = np.zeros(count, np.int64)
-    files: list[Path] = []
+    files: list[str] = []
     for split, rows in rows_of.items():
         planned = FORMATS[name].layout(source, spec, rows)
         file[rows] = planned.shard + len(files)
         offsets[rows] = planned.offsets
         sizes[rows] = planned.sizes
         files += [
-            folder / f"{name}-{split}-{number:06d}"
+            str(folder / f"{name}-{split}-{number:06d}")
             for number in range(int(planned.shard.max()) + 1)
         ]
 
