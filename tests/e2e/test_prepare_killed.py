@@ -37,4 +37,5 @@ def test_killed_20_times_at_random_moments_the_bytes_are_those_of_an_undisturbed
     (whole,) = (tmp_path / "whole").glob("mnist-28px-*")
     name = whole.name
     assert tree(tmp_path / "killed" / name) == tree(whole)
-    assert sorted(path.name for path in (tmp_path / "killed").iterdir()) == [f".{name}.lock", name]
+    names = sorted(path.name for path in (tmp_path / "killed").iterdir())
+    assert names == [f".{name}.images.npz", f".{name}.lock", name]
