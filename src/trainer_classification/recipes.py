@@ -143,7 +143,6 @@ SPEED_RECIPES: dict[str, Recipe] = {
     "caltech-101": _SPEED_PHOTO,
     "caltech-256": _SPEED_PHOTO,
 }
-_SMALL_SPEED = "cifar10 and cifar100"
 
 # What a frozen network with ImageNet weights sees best of Caltech-101, the whole
 # image: docs/models.md.
@@ -195,8 +194,9 @@ def recipe_kind(
     """
     has_speed = name in SPEED_RECIPES or (are_photographs and name not in RECIPES)
     if config.recipe == "speed" and not has_speed:
+        small = [known for known, recipe in SPEED_RECIPES.items() if recipe.policy.crop == "shift"]
         raise ValueError(
-            f"--recipe speed is for photographs, {_SMALL_SPEED}, not for {name}: omit it."
+            f"--recipe speed is for photographs, {' and '.join(small)}, not for {name}: omit it."
         )
     if config.recipe != "auto":
         return config.recipe
@@ -234,7 +234,7 @@ def recipe_for(
     """
     if kind == "finetune":
         recipe = _fit(_FINETUNE, image_size, count, resized)
-        batch_size = min(recipe.batch_size, max(8, count // 8))
+        batch_size = _fit_batch(recipe.batch_size, count)
         return dataclasses.replace(recipe, batch_size=batch_size), "fine-tuning of ImageNet weights"
     if kind == "speed" and name in SPEED_RECIPES:
         return _fit(SPEED_RECIPES[name], image_size, count, resized), f"speed recipe of {name}"
@@ -258,7 +258,7 @@ def recipe_for(
     recipe = Recipe(
         image_size=image_size,
         epochs=epochs,
-        batch_size=min(batch_size, max(8, count // 8)),
+        batch_size=_fit_batch(batch_size, count),
         learning_rate=learning_rate,
         policy=policy,
         eval_crop=_PHOTO_VIEW if resized else 0.0,
@@ -270,10 +270,15 @@ def recipe_for(
 def _speed_for_photographs(image_size: int, count: int) -> Recipe:
     """Return the recipe of photographs without a name, measured on parts of Caltech-101: docs/benchmarks.md."""
     epochs = min(_SPEED_PHOTO.epochs, max(10, round(240_000 / max(count, 1))))
-    batch_size = min(_SPEED_PHOTO.batch_size, max(8, count // 8))
+    batch_size = _fit_batch(_SPEED_PHOTO.batch_size, count)
     return dataclasses.replace(
         _SPEED_PHOTO, image_size=image_size, epochs=epochs, batch_size=batch_size
     )
+
+
+def _fit_batch(batch_size: int, count: int) -> int:
+    """Return the images of a step where there may be few in all: an epoch of 64 images or more has 8 steps."""
+    return min(batch_size, max(8, count // 8))
 
 
 def without_flips(recipe: Recipe) -> Recipe:
