@@ -298,24 +298,33 @@ def _open_large_jpeg(
     decode_whole: Callable[[], DecodedImage | YCbCrImage],
 ) -> LargeJpeg | None:
     """Return a sound JPEG that is much larger than a square of `side`, decoded at a part of its size; else None."""
-    header = info or _read_jpeg_header(data)
-    if header is None or not _shrinks_much(header.width, header.height, side, side):
+    large, turn, divisor = _read_large_jpeg(info, data, side)
+    if large is None:
         return None
-    turn = UPRIGHT
-    if info is None:
-        info, turn = _read_turned_jpeg(header, data)
-    if info is None:
-        return None
-
-    image = LargeJpeg(info, data, turn, decode_whole)
-    divisor = _choose_divisor(info, side, side)
-    if divisor == 1:
-        return None
+    image = LargeJpeg(large, data, turn, decode_whole)
     try:
         image.reduce(divisor)
     except Exception:  # simplejpeg raises several types; Pillow decides
         return None
     return image
+
+
+def _read_large_jpeg(
+    info: ImageInfo | None, data: bytes, side: int
+) -> tuple[ImageInfo | None, int, int]:
+    """Return what a JPEG much larger than a square of `side` holds, its turn, and the divisor of its size.
+
+    The first is None where it is not so large, or decoders may not agree about it.
+    """
+    header = info or _read_jpeg_header(data)
+    if header is None or not _shrinks_much(header.width, header.height, side, side):
+        return None, UPRIGHT, 1
+    turn = UPRIGHT
+    if info is None:
+        info, turn = _read_turned_jpeg(header, data)
+    divisor = 1 if info is None else _choose_divisor(info, side, side)
+
+    return (None, UPRIGHT, 1) if divisor == 1 else (info, turn, divisor)
 
 
 def _read_turned_jpeg(header: ImageInfo, data: bytes) -> tuple[ImageInfo | None, int]:
@@ -350,11 +359,7 @@ def estimate_bytes(data: bytes, pixels: int, side: int) -> int:
         pixels: of the image.
         side: of the square that is all that is wanted of it; 0: other sizes are, too.
     """
-    header = _read_jpeg_header(data) if side else None
-    info = plain_jpeg(data)
-    if header is not None and info is None:
-        info, _ = _read_turned_jpeg(header, data)
-    divisor = 1 if info is None or not side else _choose_divisor(info, side, side)
+    divisor = _read_large_jpeg(plain_jpeg(data), data, side)[2] if side else 1
     if divisor == 1:
         return BYTES_PER_PIXEL * pixels
     # A progressive file is held whole, as 16-bit coefficients of three planes.
