@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,12 +34,12 @@ class KeptFormat:
     """Where the images lie in one format.
 
     Attributes:
-        files: the shards.
+        files: paths of the shards, as text: see `PreallocatedRegions.files`.
         extents: EXTENT [m], of which `file` is a number in `files`.
         fields: structured [m], of `Format.fields`.
     """
 
-    files: Sequence[Path]
+    files: Sequence[str]
     extents: Structured
     fields: Structured
 
@@ -124,7 +123,7 @@ class KeptReader:
             contents[name] = content
         return contents
 
-    def _descriptor(self, name: str, files: Sequence[Path], file: int) -> int:
+    def _descriptor(self, name: str, files: Sequence[str], file: int) -> int:
         number, descriptor = self._open.get(name, (-1, -1))
         if number == file:
             return descriptor

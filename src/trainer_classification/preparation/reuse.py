@@ -264,7 +264,7 @@ def _locate(folder: Path, found: Manifest, notes: ImageNotes, name: str) -> Kept
     layout = ArrayLayout(found.image_size, found.resized, found.channels)
     extents = np.zeros(len(notes.images), EXTENT)
     extents["checksum"] = notes.checksums[name]
-    files: list[Path] = []
+    files: list[str] = []
     start = 0
     for split, info in found.splits.items():
         for shard in FORMATS[name].extents(SplitShards(folder, split, info.count, layout)):
@@ -272,7 +272,7 @@ def _locate(folder: Path, found: Manifest, notes: ImageNotes, name: str) -> Kept
             extents["file"][rows] = len(files)
             extents["offset"][rows] = shard.offsets
             extents["bytes"][rows] = shard.sizes
-            files.append((folder / shard.path).absolute())
+            files.append(str((folder / shard.path).absolute()))
         start += info.count
     if start != len(extents):
         raise ValueError(f"{folder} has {start} images, but notes of {len(extents)}.")
