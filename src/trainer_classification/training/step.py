@@ -132,8 +132,8 @@ class Step:
         all must know before.
         """
         devices = [images.device] if images.is_cuda else []
+        buffers = [buffer.clone() for buffer in self.model.buffers()]
         while True:
-            buffers = [buffer.clone() for buffer in self.model.buffers()]
             error = None
             with torch.random.fork_rng(devices):
                 try:
