@@ -23,9 +23,8 @@ from trainer_classification.exporting.runtimes import RUNTIMES, Runtime
 
 ROOT = Path(__file__).parents[1]
 CLASSES = 101
-_SHARPNESS = (
-    3.0  # standard deviation of the scaled logits: the likeliest of 101 classes has a third
-)
+# Standard deviation of the scaled logits: the likeliest of 101 classes has a third.
+_SHARPNESS = 3.0
 # Side of the view and of the prepared images in px, channels, and whether images are resized.
 SAMPLES = {
     "mnist": (28, 28, 1, False),

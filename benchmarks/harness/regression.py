@@ -104,8 +104,9 @@ class Limit:
         return f"{self.name}: {self.value:.2f}x, {limit}: {'kept' if self.kept else 'BROKEN'}"
 
 
-# Of the CPU time of `import torch`: 1.50 to 1.63 was measured, 2.5 before the start was
-# made short. The least of the rounds counts.
+# Of the CPU time of `import torch`: 1.11 was measured on a quiet machine, 1.31 on a busy
+# one and 1.48 before kernels were loaded without the compiler. The least of the rounds
+# counts.
 _MOST_START = 2.0
 # Of the fair share: 0.93 to 1.37 was measured, 0.06 to 0.13 with threads that spin.
 _LEAST_BUSY = 0.4
