@@ -38,4 +38,5 @@ def test_killed_20_times_at_random_moments_the_bytes_are_those_of_an_undisturbed
     name = whole.name
     assert tree(tmp_path / "killed" / name) == tree(whole)
     names = sorted(path.name for path in (tmp_path / "killed").iterdir())
-    assert names == [f".{name}.images.npz", f".{name}.lock", name]
+    (inspected,) = (tmp_path / "killed").glob(".*.inspected.json")
+    assert names == sorted([inspected.name, f".{name}.images.npz", f".{name}.lock", name])
