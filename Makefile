@@ -14,8 +14,8 @@ ARGS ?=
 # Unless ARGS names a dataset, or a file of options that may.
 SAMPLE := $(if $(findstring --dataset,$(ARGS))$(findstring --config,$(ARGS)),,--dataset samples/mnist)
 GPU_PYTHON ?= python3
-# torch for CUDA and DALI are built for Linux.
-OTHER_SYSTEM := $(filter-out Linux,$(shell uname -s))
+# torch for CUDA, DALI and the lock are for Linux x86-64.
+OTHER_SYSTEM := $(filter-out Linux x86_64,$(shell uname -sm))
 # What was added by hand stays.
 EXTRAS := --extra pretrained --extra export --extra serve --extra tensorboard $(if $(wildcard .venv/lib/python*/site-packages/ffcv),--extra ffcv)
 REFUSE_OTHER_SYSTEM = $(if $(OTHER_SYSTEM),$(error This runs on Linux x86-64 alone, and this is $(OTHER_SYSTEM): \

@@ -20,7 +20,7 @@ NEEDED = {
     "scripts/train.schema.json",
     "scripts/prepare.schema.json",
 }
-LARGEST = 2_200_000  # bytes
+LARGEST = 2_000_000  # bytes
 
 
 @pytest.fixture(scope="module")

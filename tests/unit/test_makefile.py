@@ -1,5 +1,6 @@
 """What `make` would run, without running it."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,9 +11,16 @@ ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(not shutil.which("make"), reason="there is no make")
 
 
-def dry_run(*arguments):
+def dry_run(*arguments, **environment):
     command = ["make", "-n", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 @pytest.mark.parametrize(
@@ -36,3 +44,15 @@ def test_another_system_is_told_in_a_sentence_what_works():
     assert done.returncode != 0
     assert "Linux x86-64 alone, and this is Darwin: use WSL2 on Windows" in done.stderr
     assert "scripts/train.py" not in done.stdout
+
+
+@pytest.mark.parametrize("system", ["Linux aarch64", "Darwin arm64"])
+def test_another_processor_is_refused_too(system, tmp_path):
+    uname = tmp_path / "uname"
+    uname.write_text(f"#!/bin/sh\necho {system}\n")
+    uname.chmod(0o755)
+
+    done = dry_run("--always-make", "train", PATH=f"{tmp_path}:{os.environ['PATH']}")
+
+    assert done.returncode != 0
+    assert "Linux x86-64 alone" in done.stderr
