@@ -368,3 +368,18 @@ def test_the_name_is_that_of_the_folder_however_it_is_given(tmp_path, monkeypatc
 def test_another_task_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no classification task 'weather'; it has: image_classification"):
         find_dataset(str(plain(tmp_path / "photos")), "weather")
+
+
+def test_a_table_beside_the_only_class_is_pointed_at(tmp_path):
+    folder = plain(tmp_path / "photos", classes=("images",))
+    (folder / "labels.csv").write_text("path,label\n")
+    assert noted(scan_folder(folder), f"--dataset {folder}/labels.csv")
+
+
+def test_tables_in_folders_of_loose_images_are_pointed_at(tmp_path):
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "a.png").write_bytes(PNG)
+        (tmp_path / split / "metadata.csv").write_text("file_name,label\na.png,cat\n")
+    with pytest.raises(ValueError, match=r"--dataset .*/train/metadata\.csv"):
+        scan_folder(tmp_path)

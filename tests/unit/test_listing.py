@@ -404,3 +404,38 @@ def test_sizes_of_the_files_are_right_where_the_table_says_others(tmp_path):
     agreed = read_folder(hafnia(tmp_path / "e"))
     assert agreed.sizes.tolist() == [[12, 12]] * 6
     assert not noted(agreed, "other sizes")
+
+
+@pytest.mark.parametrize(
+    ("names", "note"),
+    [
+        (("{}.png", "{}"), "found in images/ with .png behind the name"),
+        (("{}.png", "{}.png"), "found in images/."),
+        (("{}.1.PNG", "{}.1"), "found in images/ with .PNG behind the name"),
+    ],
+)
+def test_files_are_found_in_one_folder_beside_the_table(tmp_path, names, note):
+    stored, named = names
+    for folder in ("images", "other"):
+        (tmp_path / folder).mkdir()
+    for letter in "uvwx":
+        (tmp_path / "images" / stored.format(letter)).write_bytes(PNG)
+    lines = [f"{named.format(letter)},{label}\n" for letter, label in zip("uvwx", "abab", strict=True)]
+
+    found = read_listing(write(tmp_path, "id,label\n" + "".join(lines)))
+
+    assert found.files == [f"images/{stored.format(letter)}" for letter in "uvwx"]
+    assert noted(found, note)
+
+
+def test_files_without_a_suffix_beside_the_table_are_found(tmp_path):
+    found = read_listing(write(tmp_path, "id,label\na,cat\nb,dog\n"))
+    assert found.files == ["a.png", "b.png"]
+
+
+def test_files_that_two_folders_have_are_refused(tmp_path):
+    for folder in ("large", "small"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "u.png").write_bytes(PNG)
+    with pytest.raises(ValueError, match=r"any of large/u\.png, small/u\.png: write paths relative"):
+        read_listing(write(tmp_path, "path,label\nu.png,cat\n"))

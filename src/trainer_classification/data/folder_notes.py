@@ -68,9 +68,7 @@ def _check_readable(root: str, found: Sequence[ClassFolder]) -> None:
 
 def _advise_layout(scan: FolderScan) -> str:
     """Return what to do with a folder that has no class folders."""
-    tables = sorted(
-        entry.name for entry in os.scandir(scan.root) if suffix_of(entry.name) in _TABLES
-    )
+    tables = _list_tables(scan)
     images = sum(map(len, scan.loose.values()))
     parts = []
     if images:
@@ -79,13 +77,30 @@ def _advise_layout(scan: FolderScan) -> str:
             f"{PREDICT_INSTEAD}"
         )
     if tables:
-        parts.append(
-            f" To read its table of paths and labels: --dataset {printable(scan.root)}/{printable(tables[0])}."
-        )
+        parts.append(f" {_advise_table(scan, tables)}")
     if scan.left_out:
         parts.append(f" Files that are no images: {_count_suffixes(scan.left_out)}.")
 
     return "".join(parts)
+
+
+def _list_tables(scan: FolderScan) -> list[str]:
+    """Return the paths of tables in the folder, or without some there in the folders in it, train first."""
+    tables = [name for name in sorted(os.listdir(scan.root)) if suffix_of(name) in _TABLES]
+    if tables:
+        return tables
+
+    folders = [
+        entry for entry in os.scandir(scan.root) if entry.is_dir() and os.access(entry, os.R_OK)
+    ]
+    inner = (f"{folder.name}/{name}" for folder in folders for name in os.listdir(folder))
+    tables = sorted(path for path in inner if suffix_of(path) in _TABLES)
+    return sorted(tables, key=lambda path: find_split(os.path.dirname(path)) != "train")
+
+
+def _advise_table(scan: FolderScan, tables: Sequence[str]) -> str:
+    """Return how to read the first of the tables."""
+    return f"To read its table of paths and labels: --dataset {printable(scan.root)}/{printable(tables[0])}."
 
 
 def note_splits(
@@ -128,6 +143,11 @@ def note_layout(
     ]
     if empty:
         notes.append(f"Folders without images count as no class there: {list_names(empty)}.")
+
+    if len({class_name_of(one) for one in found if one.files}) == 1 and (
+        tables := _list_tables(scan)
+    ):
+        notes.append(_advise_table(scan, tables))
 
     if scan.loose[""]:
         notes.append(

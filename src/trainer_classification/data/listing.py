@@ -6,7 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +24,7 @@ from trainer_classification.data.labeled_files import (
 )
 from trainer_classification.data.split_names import find_split
 from trainer_classification.data.table_reader import RawTable, read_table
-from trainer_classification.names import list_names
+from trainer_classification.names import list_names, printable
 
 # Usual names of columns, the likelier first; compared in lower case, without
 # blanks, hyphens and underscores.
@@ -85,7 +85,8 @@ class _Row:
 def read_listing(path: Path, options: ListingOptions | None = None) -> LabeledFiles:
     """Read a CSV, TSV, parquet or JSON-lines file of paths, labels and perhaps splits.
 
-    Relative paths are relative to the table's folder. Labels lose blanks at their
+    Relative paths are relative to the table's folder, or to one folder in it, with
+    or without a suffix. Labels lose blanks at their
     ends and are taken in Unicode's composed form. Rows without a label are
     splits of their own ("test_unlabeled"). Rows that are there twice are left out
     and counted. Without a split column, or with an empty one, all images are of
@@ -115,7 +116,8 @@ def read_listing(path: Path, options: ListingOptions | None = None) -> LabeledFi
         notes.append(f"{len(in_splits) - len(rows)} rows name an image again and are left out.")
 
     root = Path(os.path.abspath(path)).parent
-    _check_rows(table, root, rows)
+    _check_rows(table, rows)
+    rows = _place_files(table, root, rows, notes)
 
     return _label(table, root, rows, notes)
 
@@ -318,8 +320,8 @@ def _drop_repeated(table: RawTable, rows: Sequence[_Row]) -> list[_Row]:
     return list(first.values())
 
 
-def _check_rows(table: RawTable, root: Path, rows: Sequence[_Row]) -> None:
-    """Check that there are rows to train on, and that not all of the first files are missing.
+def _check_rows(table: RawTable, rows: Sequence[_Row]) -> None:
+    """Check that there are rows to train on.
 
     Raises:
         ValueError: says what is there instead.
@@ -329,12 +331,67 @@ def _check_rows(table: RawTable, root: Path, rows: Sequence[_Row]) -> None:
         there = list_names(counts) if counts else "other splits"
         raise ValueError(f"{table.path} has no rows to train on, only {there}.")
 
-    looked_for = [root / row.path for row in rows[:_LOOKED_FOR]]
-    if not any(map(os.path.lexists, looked_for)):
+
+def _place_files(table: RawTable, root: Path, rows: list[_Row], notes: list[str]) -> list[_Row]:
+    """Return the rows with paths relative to the table's folder, and note what was added to them.
+
+    Many tables name files without the folder they are in, or without a suffix
+    ("id"). Where none of the first files is beside the table, one folder beside it
+    is taken that has more of them than any other.
+
+    Raises:
+        ValueError: none of the first files is found, or two folders have as many.
+    """
+    first = [row.path for row in rows[:_LOOKED_FOR]]
+    if any(os.path.lexists(root / path) for path in first):
+        return rows
+
+    folders = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+    counts = {
+        (folder, suffix): sum(os.path.lexists(root / folder / f"{path}{suffix}") for path in first)
+        for folder in ["", *folders]
+        for suffix in _find_suffixes(root / folder, first[0])
+    }
+    most = max(counts.values(), default=0)
+    if not most:
         raise ValueError(
-            f"{table.where(rows[0].number)} names {rows[0].path}, but there is no {looked_for[0]}, nor any of the "
-            f"first {len(looked_for)} files: paths are relative to the table's folder. Move the table, or correct them."
+            f"{table.where(rows[0].number)} names {first[0]}, but there is no {root / first[0]}, nor any of the "
+            f"first {len(first)} files: paths are relative to the table's folder or to one folder in it. Move the "
+            "table, or correct them."
         )
+
+    places = [place for place, count in counts.items() if count == most]
+    if len(places) > 1:
+        found = list_names(os.path.join(folder, f"{first[0]}{suffix}") for folder, suffix in places)
+        raise ValueError(
+            f"{table.where(rows[0].number)} names {first[0]}, which may be any of {found}: write paths relative to "
+            "the table's folder."
+        )
+
+    folder, suffix = places[0]
+    where = f"found in {printable(folder)}/" if folder else "found"
+    notes.append(
+        f"The files that {table.path.name} names are {where}{f' with {suffix} behind the name' if suffix else ''}."
+    )
+    return [replace(row, path=os.path.join(folder, f"{row.path}{suffix}")) for row in rows]
+
+
+def _find_suffixes(folder: Path, name: str) -> list[str]:
+    """Return "", or for a name without an image's suffix those of the image files of that name."""
+    if suffix_of(name) in PILLOW_SUFFIXES:
+        return [""]
+
+    try:
+        beside = os.listdir((folder / name).parent)
+    except OSError:
+        return []
+
+    start = os.path.basename(name)
+    return sorted(
+        file[len(start) :]
+        for file in beside
+        if file.startswith(start) and file[len(start) :].lower() in {"", *PILLOW_SUFFIXES}
+    )
 
 
 def _label(table: RawTable, root: Path, rows: Sequence[_Row], notes: list[str]) -> LabeledFiles:
