@@ -274,6 +274,21 @@ class BusyBenchConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StepBenchConfig:
+    """Measure the CPU time of a step of each network, at two commits in turns, and the operators that take it."""
+
+    base: Annotated[
+        str, Option("Commit that is compared with. Empty: this working tree alone.", "Data")
+    ] = ""
+    turns: TurnsOption = 7
+    json: JsonOption = ""
+    markdown: MarkdownOption = ""
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ScaleBenchConfig:
     """Measure what an image costs in each stage, at several numbers of images, and fail where that grows with them."""
 

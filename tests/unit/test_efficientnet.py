@@ -134,6 +134,33 @@ def test_folded_gives_the_same_logits_without_norms_and_leaves_the_model():
         torch.testing.assert_close(copy(x), expected, rtol=1e-4, atol=1e-4 * expected.std().item())
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("shape", [(96, 96), (65, 34)])
+def test_fused_operations_give_the_numbers_of_those_one_by_one(shape, channels, monkeypatch):
+    model = with_statistics(channels)
+    x = torch.randn(3, channels, *shape).contiguous(memory_format=torch.channels_last)
+    network = folded(model)
+    assert efficientnet._is_fused(x)
+    with torch.inference_mode():
+        fused = network(x)
+        monkeypatch.setattr(efficientnet, "_is_fused", lambda x: False)
+        expected = network(x)
+        torch.testing.assert_close(fused, expected, rtol=1e-5, atol=1e-5 * expected.std().item())
+        assert not torch.equal(network.features(x), network.features(x + 1))
+
+
+def test_folded_runs_in_bf16_without_fused_operations():
+    network = folded(with_statistics())
+    x = photographs(64)
+    with torch.inference_mode():
+        expected = network(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert not efficientnet._is_fused(x)
+            rounded = network(x)
+    assert rounded.dtype is torch.bfloat16
+    torch.testing.assert_close(rounded.float(), expected, rtol=0.1, atol=0.1 * expected.std().item())
+
+
 def test_convolutions_are_in_channels_last_folded_or_not():
     model = build(LITE0, 10, 3)
     for network in (model, folded(model)):
