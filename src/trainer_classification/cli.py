@@ -48,6 +48,9 @@ _KIND_NAMES = {int: "a whole number", float: "a number", bool: "true or false", 
 
 _UNSET_TEXTS = ("None", "null")  # values of a web form's empty fields
 
+# For cyclopts, which would import rich to print errors, although it prints none here
+_NO_CONSOLE: Any = object()
+
 _DASH = "\0"  # stands for the argument -, which cyclopts takes for an option; no command line can hold it
 
 
@@ -242,6 +245,7 @@ def _build_app(config_class: type[Config], function: Callable[[Config], int | No
         version_flags=["--version"],
         result_action="return_value",
         suppress_keyboard_interrupt=False,
+        error_console=_NO_CONSOLE,
     )
     app.default(command)
 

@@ -22,7 +22,7 @@ def look(*_):
 Step.__call__ = look
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
-PREPARE = f"""
+COMMAND = f"""
 import runpy, sys
 from trainer_classification import cli
 cli.leave = lambda code: None
@@ -57,4 +57,15 @@ def test_prepare_of_a_prepared_dataset_loads_no_library(runner):
     script = str(ROOT / "scripts/prepare.py")
     command = [sys.executable, script, "--dataset", str(runner.dataset), "--prepared", str(runner.folder / "prepared")]
     subprocess.run(command, cwd=runner.folder, env=runner.environment, check=True, capture_output=True)
-    assert loaded(runner, PREPARE, [*IDLE, "numba", "torch"], command) == "[]"
+    assert loaded(runner, COMMAND, [*IDLE, "numba", "torch"], command) == "[]"
+
+
+def test_help_and_wrong_options_load_no_library(runner):
+    for options in (["--help"], ["--epocks", "3"], ["--epochs", "x"]):
+        command = [sys.executable, str(ROOT / "scripts/train.py"), *options]
+        assert loaded(runner, COMMAND, [*IDLE, "numba", "torch"], command) == "[]"
+
+
+def test_what_is_odd_about_labels_is_told_without_a_library(runner):
+    program = f"from trainer_classification.preparation.findings import log_findings\n{LOOK}"
+    assert loaded(runner, program, [*IDLE, "torch"], ["", ""]) == "[]"

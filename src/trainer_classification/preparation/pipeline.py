@@ -15,12 +15,13 @@ from trainer_classification.data.manifest import Manifest
 from trainer_classification.options import flag
 from trainer_classification.preparation import partial
 from trainer_classification.preparation.build import Build, build_dataset
+from trainer_classification.preparation.findings import log_findings
 from trainer_classification.preparation.format import PrepareSpec
 from trainer_classification.preparation.formats import FORMATS
 from trainer_classification.preparation.inspect import DatasetInfo, inspect
 from trainer_classification.preparation.recall import format_names, has_idle_beton_options
 from trainer_classification.preparation.remember import remember
-from trainer_classification.preparation.summary import log_findings, print_summary
+from trainer_classification.preparation.summary import print_summary
 from trainer_classification.preparation.workers import Workers
 
 

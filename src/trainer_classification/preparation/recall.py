@@ -68,7 +68,7 @@ class RecalledDataset:
         """Log that nothing is to be prepared, and what is odd about the labels."""
         log(f"{self.name} is prepared already in {self.folder}.")
         if self.manifest.conflicts or self.manifest.mirrored_classes:
-            from trainer_classification.preparation.summary import log_findings
+            from trainer_classification.preparation.findings import log_findings
 
             log_findings(self.manifest)
 
@@ -134,9 +134,7 @@ def recall(config: PrepareConfig) -> Recalled | None:
     with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         path = note_path(config)
         content = parse_json(path.read_text(encoding="utf-8"))
-        root = Path(content.pop("root"))
-        files = content.pop("files")
-        sizes = [_file_size(os.path.join(root, name)) for name in files]
+        sizes = _file_sizes(content.pop("root"), content.pop("files"))
         if [content.pop("state"), content.pop("sizes")] == [state, hash_sizes(sizes)]:
             known = Recalled(**content, parent=path.parent)
             check_kinds(known)
@@ -221,8 +219,20 @@ def hash_sizes(sizes: Sequence[int]) -> str:
     return xxhash.xxh3_128_hexdigest(repr(sizes).encode())
 
 
-def _file_size(path: str) -> int:
+def _file_sizes(root: str, files: Sequence[str]) -> list[int]:
+    """Return the size of each file in bytes; 0 for one that is not there.
+
+    Paths are relative to the opened folder, which takes half the time of whole ones.
+    """
+    folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        return os.stat(path).st_size
+        return [_file_size(name, folder) for name in files]
+    finally:
+        os.close(folder)
+
+
+def _file_size(name: str, folder: int) -> int:
+    try:
+        return os.stat(name, dir_fd=folder).st_size
     except OSError:
         return 0
