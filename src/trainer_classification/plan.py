@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -134,7 +134,17 @@ class Draws:
 
     def __getitem__(self, index: Int64 | slice) -> Draws:
         """Return some of the rows."""
-        return Draws(*(getattr(self, field.name)[index] for field in dataclasses.fields(self)))
+        return Draws(*(_take(getattr(self, name), index) for name in _FIELDS))
+
+
+_FIELDS = tuple(field.name for field in dataclasses.fields(Draws))
+
+
+def _take(values: Any, index: Int64 | slice) -> Any:
+    """Return some rows of an array, as a copy for an index; where all rows are one, without looking for each."""
+    if isinstance(index, slice) or values.strides[0] != 0 or len(index) > len(values):
+        return values[index]
+    return values[: len(index)].copy()
 
 
 @dataclass(frozen=True)
@@ -222,7 +232,7 @@ class Plan:
 
     def _draw_cutouts(self, epoch: int) -> Float32:
         if self.policy.cutout == 0:
-            return np.zeros((self.count, 2), np.float32)
+            return np.broadcast_to(np.float32(0), (self.count, 2))
         return self._random(Stream.CUTOUT, epoch).random((self.count, 2), np.float32)
 
     def _draw_colors(self, epoch: int) -> Int16:

@@ -152,3 +152,14 @@ def test_evaluation_changes_nothing():
 def test_more_processes_than_images_in_a_batch_is_an_error_that_says_what_to_do():
     with pytest.raises(ValueError, match="fewer GPUs"):
         list(planning.training_batches(np.arange(3), 8, 0, 4))
+
+
+def test_rows_that_are_all_one_are_taken_without_looking_for_each():
+    draws = Plan(5, 0, Policy(crop="shift", shift=2)).draws(0).whole
+    for index in (np.array([4, -1, 0]), np.array([0, 1, 2, 3, 4, -1, -1]), slice(1, 3)):
+        taken = draws[index]
+        for field in dataclasses.fields(draws):
+            values = getattr(taken, field.name)
+            np.testing.assert_array_equal(values, getattr(draws, field.name)[index])
+            assert isinstance(index, slice) or (values.flags.writeable and values.flags.c_contiguous)
+    assert draws.cutout.strides == (0, 0)

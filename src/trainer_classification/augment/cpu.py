@@ -22,6 +22,7 @@ from trainer_classification.kernels.vector import copy_row, fetch, mirror_row
 from trainer_classification.plan import Draws, Policy
 
 _MAX_REDUCTION = 8  # of a resized crop; the filter has no more taps
+_IMAGES_AHEAD = 2  # that are prefetched, in a shift
 
 
 def augment(
@@ -125,8 +126,8 @@ def _shift_images(data, starts, shift, flip, reflect, out):  # type: ignore[no-u
             continue
 
         # The order of the images is random, so the hardware cannot prefetch them.
-        if b + 1 < batch:
-            fetch(data.ctypes.data + max(starts[b + 1], 0), side * step)
+        # Memory answers later than one image is copied, and not to all lines at once.
+        ahead = data.ctypes.data + max(starts[min(b + _IMAGES_AHEAD, batch - 1)], 0)
 
         dy = int(shift[b, 0])
         dx = int(shift[b, 1])
@@ -136,6 +137,7 @@ def _shift_images(data, starts, shift, flip, reflect, out):  # type: ignore[no-u
         target = out.ctypes.data + b * side * step
 
         for y in range(side):
+            fetch(ahead + y * step, step)
             source = image + _reflect(y + dy, side) * step + (first + dx) * channels
             if flip[b]:
                 mirror_row(
