@@ -70,4 +70,6 @@ def find_bottleneck(loader: str, rates: Mapping[str, float]) -> Bottleneck | Non
     limits = {stage: rate for stage, rate in stages.items() if stage not in _NOT_A_LIMIT}
     slowest = min(limits, key=limits.__getitem__)
 
-    return Bottleneck(loader, stages, slowest, stages["step"] / stages["training"])
+    # Below 1 it is noise: training does the same steps, and waits for batches.
+    possible = max(1.0, stages["step"] / stages["training"])
+    return Bottleneck(loader, stages, slowest, possible)

@@ -288,6 +288,12 @@ def test_the_slowest_stage_is_the_limit():
     assert find_bottleneck("ffcv", rates) is None
 
 
+def test_noise_never_makes_the_ladder_say_that_training_could_be_slower():
+    found = find_bottleneck("torch", {"stage-step": 98.0, "stage-train-torch": 100.0})
+    assert found.possible == 1.0
+    assert "1.00x possible" in str(found)
+
+
 def test_a_floor_breaks_only_where_the_whole_interval_is_below():
     name = "resident", "torch"
     kept, broken = ([50.0, 400.0, 60.0], [50.0, 55.0, 60.0])
