@@ -100,7 +100,8 @@ class FrozenNetwork:
             return None
         recipe = self._setup.recipe
         dtype, reason = choose_faster(
-            f"{recipe.model} without head, {list(images.shape)}", partial(self._run, images)
+            f"folded {recipe.model} without head, {list(images.shape)}",
+            partial(self._run, images),
         )
         log(f"Precision: {reason}.")
         return dtype
