@@ -82,8 +82,9 @@ SplitColumnOption = Annotated[
 PreparedOption = Annotated[
     str,
     Option(
-        "Folder of prepared datasets. Empty: .data/prepared, in the cloud a disk.",
+        "Folder or URL of prepared datasets. Empty: .data/prepared, in the cloud a disk.",
         "Data",
+        takes_url=True,
     ),
 ]
 PredictThreadsOption = Annotated[
@@ -115,9 +116,11 @@ class PrepareConfig:
     prepared: Annotated[
         str,
         Option(
-            "Folder to prepare into. Empty: .data/prepared, or a local disk in the cloud.",
+            "Folder to prepare into, or its URL in object storage (s3://BUCKET/PATH). Empty: .data/prepared, or a "
+            "local disk in the cloud.",
             "Data",
             aliases=("out",),
+            takes_url=True,
         ),
     ] = ""
     image_size: Annotated[
@@ -196,8 +199,8 @@ class PrepareConfig:
     executor: Annotated[
         Literal["local", "dask", "ray"],
         Option(
-            "Where images are decoded: on this machine, or by the workers of a Dask or Ray cluster, which see dataset "
-            "and --prepared under the same paths.",
+            "Where images are decoded: on this machine, or by the workers of a Dask or Ray cluster, which see the "
+            "dataset, and --prepared unless it is a URL, under the same paths.",
             "Run",
         ),
     ] = "local"
@@ -871,7 +874,13 @@ class ExportConfig:
     check_images: Annotated[
         int, Option("Most images to compare on.", "Check", at_least=1, at_most=100_000)
     ] = 64
-    prepared: PreparedOption = ""
+    prepared: Annotated[
+        str,
+        Option(
+            "Local folder of prepared datasets. Empty: .data/prepared, in the cloud a disk.",
+            "Data",
+        ),
+    ] = ""
 
     def __post_init__(self) -> None:
         check(self)

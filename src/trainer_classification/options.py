@@ -8,11 +8,10 @@ import annotations`), because the SDK's form builder reads them.
 
 import dataclasses
 import math
-import re
 from collections.abc import Iterable
 from typing import Any, Self, get_args, get_type_hints
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # one letter: a drive of Windows
+from trainer_classification.storage import check_url, is_url, local_path
 
 
 class Option(str):
@@ -30,6 +29,7 @@ class Option(str):
         takes_rest: whether a str also takes the arguments without a name, and
             then holds one a line.
         is_address: whether a str is that of a server, which may be a URL.
+        takes_url: whether a str is a folder or the URL of one in object storage.
     """
 
     group: str
@@ -37,6 +37,7 @@ class Option(str):
     at_most: float
     takes_rest: bool
     is_address: bool
+    takes_url: bool
     aliases: tuple[str, ...]
 
     def __new__(
@@ -49,6 +50,7 @@ class Option(str):
         takes_rest: bool = False,
         aliases: tuple[str, ...] = (),
         is_address: bool = False,
+        takes_url: bool = False,
     ) -> Self:
         """Make an option with this help text.
 
@@ -61,6 +63,7 @@ class Option(str):
             takes_rest: whether a str also takes the arguments without a name, and
                 then holds one a line.
             is_address: whether a str is the address of a server.
+            takes_url: whether a str is a folder or the URL of one in object storage.
         """
         option = super().__new__(cls, text)
         option.group = group
@@ -68,6 +71,7 @@ class Option(str):
         option.at_most = at_most
         option.takes_rest = takes_rest
         option.is_address = is_address
+        option.takes_url = takes_url
         option.aliases = aliases
 
         return option
@@ -112,30 +116,40 @@ def given_options(config: Any) -> frozenset[str]:
 
 
 def check(config: Any) -> None:
-    """Check every value of a config.
+    """Check every value of a config; a file:// URL becomes the path that it means.
 
     Raises:
-        ValueError: a value is not one of the choices, is out of bounds, or is a URL.
+        ValueError: a value is not one of the choices, is out of bounds, or is a URL
+            where only local files are read.
     """
     for name, (kind, option, _) in options_of(type(config)).items():
         value = getattr(config, name)
+        if option.takes_url:
+            value = local_path(value)
+            object.__setattr__(config, name, value)
 
         choices = get_args(kind)
         if choices and value not in choices:
             names = ", ".join(map(str, choices))
             raise ValueError(f"{flag(name)} is {value!r}, but must be one of: {names}.")
 
-        may_be_url = kind is not str or option.is_address
-        url = "" if may_be_url else next(filter(_URL.match, value.splitlines()), "")
-        if url:
-            raise ValueError(
-                f"{flag(name)} is {url!r}, but only local files are read and written: mount what the URL names as a "
-                f"folder, or copy it."
-            )
+        if kind is str and not option.is_address:
+            for url in filter(is_url, value.splitlines()):
+                _check_url(name, option, url)
 
         is_number = isinstance(value, int | float)
         if is_number and not option.at_least <= value <= option.at_most:
             raise ValueError(f"{flag(name)} is {value}, but must be {_describe_bounds(option)}.")
+
+
+def _check_url(name: str, option: Option, url: str) -> None:
+    if option.takes_url:
+        check_url(flag(name), url)
+        return
+    raise ValueError(
+        f"{flag(name)} is {url!r}, but only local files are read and written: mount what the URL names as a folder, "
+        f"or copy it."
+    )
 
 
 def _describe_bounds(option: Option) -> str:

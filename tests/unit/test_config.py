@@ -84,7 +84,7 @@ def test_a_run_is_named_by_what_can_end_a_folders_name(name):
 
 
 @pytest.mark.parametrize("url", ["s3://bucket/x", "gs://b", "file:///tmp/x", "memory://x", "abfss+v2://a@b/c"])
-@pytest.mark.parametrize("name", ["prepared", "dataset", "output_dir"])
+@pytest.mark.parametrize("name", ["dataset", "output_dir"])
 def test_a_url_is_an_error_and_no_local_folder_of_that_name(name, url):
     with pytest.raises(ValueError, match=rf"--{name.replace('_', '-')} is '.*only local files.*mount"):
         TrainConfig(**{name: url})

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from trainer_classification.data.formats import Extents, SplitShards
 from trainer_classification.data.manifest import Manifest, check_files, check_format
+from trainer_classification.data.mirror import RemoteImages, is_mirror, open_images
 from trainer_classification.data.table import open_table
 
 
@@ -28,12 +29,15 @@ class ArrayStore:
         labels: int64 [N].
         sizes: int32 [N, 2], width and height of the originals in px.
         layout: "HWC", or "WHC": images[n] is [x, y, c].
+        remote: fetches images that have to be asked for before they are read; None:
+            all are here.
     """
 
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
     sizes: npt.NDArray[np.int32]
     layout: Literal["HWC", "WHC"] = "HWC"
+    remote: RemoteImages | None = None
 
 
 def path(split: str) -> str:
@@ -41,8 +45,15 @@ def path(split: str) -> str:
     return f"array/{split}.images.bin"
 
 
-def open_array(folder: Path, manifest: Manifest, split: str) -> ArrayStore:
+def open_array(folder: Path, manifest: Manifest, split: str, on_demand: bool = False) -> ArrayStore:
     """Memory-map a split.
+
+    Args:
+        folder: of the prepared dataset.
+        manifest: of the prepared dataset.
+        split: one of its splits.
+        on_demand: do not fetch a split in object storage now, but by
+            `ArrayStore.remote` what is asked for.
 
     Raises:
         ValueError: the split or the format is missing, or a file does not have
@@ -50,13 +61,20 @@ def open_array(folder: Path, manifest: Manifest, split: str) -> ArrayStore:
     """
     table = open_table(folder, manifest, split)
     check_format(folder, manifest, "array")
-    check_files(folder, manifest, split, [path(split)])
+    name = path(split)
+    check_files(folder, manifest, split, [name], on_demand)
 
     side = manifest.image_size
     shape = (manifest.splits[split].count, side, side, manifest.channels)
-    images = np.memmap(folder / path(split), np.uint8, "r", shape=shape)
+    images = np.memmap(folder / name, np.uint8, "r", shape=shape)
+    remote = None
+    if on_demand and is_mirror(folder):
+        files = {name: manifest.files[name].bytes}
+        every = np.broadcast_to(np.int64(0), len(images))
+        starts = offsets(len(images), manifest.image_bytes)
+        remote = open_images(folder, files, every, starts, every + manifest.image_bytes)
 
-    return ArrayStore(images, table.labels, table.sizes, manifest.layout)
+    return ArrayStore(images, table.labels, table.sizes, manifest.layout, remote)
 
 
 def offsets(count: int, image_bytes: int) -> npt.NDArray[np.int64]:

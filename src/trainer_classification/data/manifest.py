@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
+from trainer_classification.data import mirror
 from trainer_classification.data.formats import GRAY_SHIFT, ArrayLayout
 from trainer_classification.data.split_names import UNLABELED
 from trainer_classification.files import check_kinds, parse_json, write_atomically
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 3
 _MAX_SIDE = 1 << 16
 FILE_NAME = "manifest.json"
-_DIGEST_NAME = "manifest.sha256"  # as sha256sum writes it; missing beside older manifests
+DIGEST_NAME = "manifest.sha256"  # as sha256sum writes it; missing beside older manifests
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ class Manifest:
     def write(self, folder: Path) -> None:
         """Write `folder/manifest.json`, and its checksum beside it, each atomically."""
         content = json.dumps(dataclasses.asdict(self), indent=1).encode()
-        write_atomically(folder / _DIGEST_NAME, _describe_digest(content))
+        write_atomically(folder / DIGEST_NAME, _describe_digest(content))
         write_atomically(folder / FILE_NAME, content)
 
 
@@ -153,7 +154,7 @@ def _describe_digest(content: bytes) -> str:
 def is_prepared(folder: Path) -> bool:
     """Return whether a folder holds a dataset that this program prepared, in any version, even a damaged one."""
     try:
-        is_checked = (folder / _DIGEST_NAME).read_text(encoding="utf-8").endswith(FILE_NAME + "\n")
+        is_checked = (folder / DIGEST_NAME).read_text(encoding="utf-8").endswith(FILE_NAME + "\n")
     except (OSError, ValueError):
         is_checked = False
     return bool(read_any_version(folder)) or (is_checked and (folder / FILE_NAME).is_file())
@@ -196,9 +197,9 @@ def read(folder: Path) -> Manifest:
 
 def _check_digest(folder: Path, content: bytes) -> None:
     """Raise ValueError if a manifest differs from the checksum beside it."""
-    digest = folder / _DIGEST_NAME
+    digest = folder / DIGEST_NAME
     if digest.is_file() and digest.read_bytes() != _describe_digest(content).encode():
-        raise ValueError(f"it differs from {_DIGEST_NAME}")
+        raise ValueError(f"it differs from {DIGEST_NAME}")
 
 
 def _from_json(content: dict[str, Any]) -> Manifest:
@@ -239,8 +240,19 @@ def read_matching(folder: Path, fingerprint: str) -> Manifest | None:
     return found if found.fingerprint == fingerprint else None
 
 
-def check_files(folder: Path, manifest: Manifest, split: str, names: Iterable[str]) -> None:
+def check_files(
+    folder: Path, manifest: Manifest, split: str, names: Collection[str], on_demand: bool = False
+) -> None:
     """Check that a split is there and that its files have the sizes that the manifest gives.
+
+    Files of a dataset in object storage are fetched first.
+
+    Args:
+        folder: of the prepared dataset.
+        manifest: of the prepared dataset.
+        split: one of its splits.
+        names: of the files.
+        on_demand: whoever reads the images asks for them first (`mirror.py`).
 
     Raises:
         ValueError: they do not; gives the command that prepares the dataset
@@ -248,6 +260,8 @@ def check_files(folder: Path, manifest: Manifest, split: str, names: Iterable[st
     """
     if split not in manifest.splits:
         raise ValueError(f"{folder} has no split {split!r}; it has: {', '.join(manifest.splits)}.")
+    if mirror.is_mirror(folder):
+        bring_files(folder, manifest, names, on_demand)
     for name in names:
         if name not in manifest.files:
             raise damaged(folder / name, manifest, "the manifest lacks it")
@@ -255,6 +269,15 @@ def check_files(folder: Path, manifest: Manifest, split: str, names: Iterable[st
         if size != manifest.files[name].bytes:
             expected = manifest.files[name].bytes
             raise damaged(folder / name, manifest, f"{size} bytes instead of {expected}")
+
+
+def bring_files(
+    folder: Path, manifest: Manifest, names: Iterable[str], on_demand: bool = False
+) -> None:
+    """Fetch files of a mirror; arguments and errors are those of `check_files`."""
+    known = {name: manifest.files[name] for name in names if name in manifest.files}
+    files = {name: (info.bytes, info.xxh3) for name, info in known.items()}
+    mirror.bring(folder, files, on_demand)
 
 
 def check_contents(folder: Path, manifest: Manifest, names: Iterable[str]) -> None:

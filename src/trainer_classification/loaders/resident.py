@@ -7,6 +7,7 @@ On the device, a batch is a few torch operations. On the host, the threads of
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -142,7 +143,18 @@ class HostResident(RingBufferLoader):
             schedule, store.labels, image_size, channels, device=device, threads=threads
         )
 
+    def _batches(self, epoch: int, start_step: int) -> Iterator[Batch]:
+        remote = self.store.remote
+        with (
+            remote.fetch_ahead(self.schedule.batches(epoch, start_step))
+            if remote
+            else nullcontext()
+        ):
+            yield from super()._batches(epoch, start_step)
+
     def _make(self, index: Int64, draws: Draws, out: Uint8) -> None:
+        if self.store.remote is not None:
+            self.store.remote.require(index)
         self._augment(
             self.store.images,
             index,
@@ -177,7 +189,7 @@ def open_host_resident(request: LoaderRequest) -> HostResident:
     Raises:
         ValueError: the split or its array is missing or damaged.
     """
-    store = open_array(request.folder, request.manifest, request.split)
+    store = open_array(request.folder, request.manifest, request.split, on_demand=True)
     return HostResident(
         store, request.schedule, request.image_size, request.device, request.threads
     )

@@ -57,6 +57,11 @@ from trainer_classification.preparation.problems import (
     note_contents,
     note_peaks,
 )
+from trainer_classification.preparation.remote_target import (
+    RemoteJob,
+    RemoteParts,
+    run_remote_job,
+)
 from trainer_classification.preparation.reuse import (
     ImageNotes,
     KnownImages,
@@ -67,6 +72,7 @@ from trainer_classification.preparation.reuse import (
     save_notes,
 )
 from trainer_classification.preparation.workers import Workers
+from trainer_classification.storage import ObjectStore
 
 _BYTES_PER_IMAGE = 500  # of tables, and of what jobs note
 
@@ -81,6 +87,8 @@ class Build:
         spec: what is made of each image.
         before: manifest of the formats to keep; None if there are none.
         workers: the processes.
+        store: where the dataset will be in object storage; None: it stays in its
+            folder.
     """
 
     info: DatasetInfo
@@ -88,6 +96,14 @@ class Build:
     spec: PrepareSpec
     before: Manifest | None
     workers: Workers
+    store: ObjectStore | None = None
+
+    @cached_property
+    def parts(self) -> RemoteParts | None:
+        """What the workers of a cluster write, which see no folder of this machine; None: they see it, or are here."""
+        if self.store is None or self.config.executor == "local":
+            return None
+        return RemoteParts.of_build(self.store, self.purpose, self.folder / "parts")
 
     @property
     def folder(self) -> Path:
@@ -239,7 +255,7 @@ def _decode(build: Build) -> _Decoded:
     source = build.info.source
     folder = build.folder
 
-    needed = needed_bytes(source, build.spec)
+    needed = needed_bytes(source, build.spec, has_regions=build.parts is None)
     used = partial.used_bytes(folder / name for name in ("parts", *build.spec.formats))
     partial.check_room(folder.parent, needed - used)
     partial.claim(folder, build.info.folder, build.purpose)
@@ -247,9 +263,7 @@ def _decode(build: Build) -> _Decoded:
     measured = statistics.choose_measured(source, build.spec.layout)
     compared = choose_compared(source, measured)
     with _find_known(build, measured) as known:
-        plan = plan_regions(
-            source, build.spec, build.fractions, known.hashes, folder / "parts", build.workers
-        )
+        plan = _plan_regions(build, known)
         jobs = _make_jobs(build, plan, known.kept, measured, compared)
         build.workers.note_memory(int(build.pixels.max()))
         _run_all(build, jobs)
@@ -259,18 +273,27 @@ def _decode(build: Build) -> _Decoded:
     return _Decoded(stems, result, plan, measured, compared)
 
 
+def _plan_regions(build: Build, known: KnownImages) -> RegionPlan:
+    if build.parts is not None:
+        return RegionPlan(None, {})
+    folder = build.folder / "parts"
+    return plan_regions(
+        build.info.source, build.spec, build.fractions, known.hashes, folder, build.workers
+    )
+
+
 def _find_known(build: Build, measured: Bool) -> AbstractContextManager[KnownImages]:
-    """Find the images that need no decoding; with `--force` all do."""
+    """Find the images that need no decoding; with `--force`, or where workers see no older folder, all do."""
     source = build.info.source
-    if build.config.force:
+    if build.config.force or build.parts is not None:
         return nullcontext(know_nothing(source))
     return find_known(build.info.folder.parent, source, build.spec, measured, build.workers)
 
 
-def needed_bytes(source: Source, spec: PrepareSpec) -> int:
+def needed_bytes(source: Source, spec: PrepareSpec, has_regions: bool = True) -> int:
     """Return the bytes on the disk that a build takes at most, about."""
     # Images without a preallocated region lie once in the parts and once in the shards.
-    once = names_with_regions(spec)
+    once = names_with_regions(spec) if has_regions else []
     images = sum(
         FORMATS[name].room(source, spec) * (1 if name in once else 2) for name in spec.formats
     )
@@ -319,7 +342,7 @@ def _run_all(build: Build, jobs: list[job.Job]) -> None:
     while True:
         try:
             pending = [dataclasses.replace(one, deadly=frozenset(deadly)) for one in jobs]
-            _run(pending, np.add.reduceat(build.pixels, build.starts), build.workers, isolated)
+            _run(build, pending, isolated)
             return
         except BrokenProcessPool:
             isolated = True
@@ -338,21 +361,28 @@ def _run_all(build: Build, jobs: list[job.Job]) -> None:
             deadly |= found
 
 
-def _run(jobs: list[job.Job], pixels: Int64, workers: Workers, isolated: bool) -> None:
+def _run(build: Build, jobs: list[job.Job], isolated: bool) -> None:
     """Run the jobs that are not done, the largest first, so that all processes are busy until the end.
 
     Args:
+        build: that they belong to.
         jobs: of the build.
-        pixels: int64, of each job.
-        workers: run them.
         isolated: as for `Workers.run`.
     """
+    if build.parts is not None:
+        build.parts.fetch_finished(jobs)
+    pixels = np.add.reduceat(build.pixels, build.starts)
     largest_first = np.argsort(-pixels, kind="stable").tolist()
     pending = [
         jobs[number] for number in largest_first if not job_result.is_done(jobs[number].stem)
     ]
     done = sum(map(len, jobs)) - sum(map(len, pending))
-    workers.run("decoding", job.run_job, pending, done, isolated)
+    if build.parts is None:
+        build.workers.run("decoding", job.run_job, pending, done, isolated)
+        return
+    with build.parts.fetching() as fetch:
+        remote = [RemoteJob(one, build.parts.store.url) for one in pending]
+        build.workers.run("decoding", run_remote_job, remote, done, on_done=fetch)
 
 
 def _cut_splits(build: Build, decoded: _Decoded, good: Int64) -> _Splits:

@@ -23,9 +23,10 @@ from trainer_classification.data.manifest import Manifest
 from trainer_classification.data.source import Source, find_dataset, read_options
 from trainer_classification.environment import in_cloud
 from trainer_classification.names import safe_component
-from trainer_classification.preparation import disk
+from trainer_classification.preparation import disk, remote_target
 from trainer_classification.preparation.recall import read_state
 from trainer_classification.preparation.reuse import recall_sizes
+from trainer_classification.storage import is_url
 
 _KEEP_SIZE = 64  # px: images up to here are stored as they are
 _SMALL = 96  # px: networks that were trained on photographs make little of smaller images
@@ -162,7 +163,7 @@ def _complete_sizes(config: PrepareConfig, source: Source) -> Int64:
     was.
     """
     sizes = source.sizes.copy()
-    if (sizes <= 0).any() and not config.force:
+    if (sizes <= 0).any() and not config.force and not is_url(config.prepared):
         sizes = np.where(sizes > 0, sizes, recall_sizes(_parent_folder(config), source))
     for row in np.flatnonzero((sizes <= 0).any(1)):
         # A file that cannot be read gets some size here; its job will name it.
@@ -216,6 +217,12 @@ def _target_folder(
     stem = f"{safe_component(source.name)}-{size}"
     place = f"{fingerprint} {os.path.realpath(source.root)}"
     name = f"{stem}-{xxhash.xxh3_64_hexdigest(place.encode(errors='surrogateescape'))[:8]}"
+    if is_url(config.prepared):
+        folder = remote_target.cache_folder(config.prepared, needed) / name
+        store = remote_target.find_store(config.prepared, folder)
+        assert store is not None
+        remote_target.refresh(folder, store)
+        return folder
     if config.prepared or not in_cloud():
         parent = _parent_folder(config)
         return _find_same(parent, stem, source, fingerprint) or parent / name

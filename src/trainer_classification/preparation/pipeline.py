@@ -10,10 +10,10 @@ from typing import Any
 
 from trainer_classification.config import PrepareConfig
 from trainer_classification.console import log
-from trainer_classification.data import manifest
+from trainer_classification.data import manifest, mirror
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.options import flag
-from trainer_classification.preparation import partial
+from trainer_classification.preparation import partial, remote_target
 from trainer_classification.preparation.build import Build, build_dataset
 from trainer_classification.preparation.findings import log_findings
 from trainer_classification.preparation.format import PrepareSpec
@@ -23,6 +23,7 @@ from trainer_classification.preparation.recall import format_names, has_idle_bet
 from trainer_classification.preparation.remember import remember
 from trainer_classification.preparation.summary import print_summary
 from trainer_classification.preparation.workers import Workers
+from trainer_classification.storage import ObjectStore
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def prepare(config: PrepareConfig) -> Prepared:
     """
     info = inspect(config)
     if config.verify:
-        return verify(info)
+        return verify(info, remote_target.find_store(config.prepared, info.folder))
 
     names = format_names(config)
     if has_idle_beton_options(config):
@@ -66,8 +67,12 @@ def _note_idle_beton_options(config: PrepareConfig) -> None:
             )
 
 
-def verify(info: DatasetInfo) -> Prepared:
+def verify(info: DatasetInfo, store: ObjectStore | None = None) -> Prepared:
     """Compare the files of a prepared dataset with their checksums.
+
+    Args:
+        info: of `inspect`.
+        store: where the dataset is in object storage; None: it is a local folder.
 
     Raises:
         ValueError: nothing is prepared, or a file is damaged.
@@ -75,6 +80,9 @@ def verify(info: DatasetInfo) -> Prepared:
     manifest.read(info.folder)  # raises before the lock makes a folder
     with partial.lock(info.folder):
         found = manifest.read(info.folder)
+        if store is not None:
+            remote_target.verify(found, store)
+            return Prepared(info.folder, found)
         manifest.verify(info.folder, found)
     log(f"{info.folder} is complete: {len(found.files)} files agree with their checksums.")
     return Prepared(info.folder, found)
@@ -103,17 +111,23 @@ def write(
         OSError: the disk is full, or what was written is not what is read back.
     """
     started = time.perf_counter()
+    store = remote_target.find_store(config.prepared, info.folder)
     with partial.lock(info.folder):
         # Another process may have prepared it since `inspect`.
         before = None if config.force else manifest.read_matching(info.folder, info.fingerprint)
         wanted = _options_of(info, formats, config)
         spec = PrepareSpec(info.layout, _missing(wanted, before, accept_existing))
         if before is not None and not spec.formats:
-            log(f"{info.name} is prepared already in {info.folder}.")
+            if store is not None and not mirror.is_mirror(info.folder):
+                remote_target.upload(info.folder, before, store)
+            where = info.folder if store is None else store.url
+            log(f"{info.name} is prepared already in {where}.")
             log_findings(before)
             remember(info, config, wanted)
             return Prepared(info.folder, before)
 
+        if before is not None:
+            remote_target.complete(info.folder, before)
         listed = ", ".join(spec.formats) or "its table"
         log(f"Preparing {info.name} for {info.train_size} px ({info.train_size_reason}): {listed}.")
         with Workers(
@@ -123,9 +137,11 @@ def write(
             config.executor_address,
             int(config.memory * 1e9),
         ) as workers:
-            made = build_dataset(Build(info, config, spec, before, workers))
+            made = build_dataset(Build(info, config, spec, before, workers, store))
         remember(info, config, wanted)
-    print_summary(info.folder, made, info.source, time.perf_counter() - started)
+        print_summary(info.folder, made, info.source, time.perf_counter() - started)
+        if store is not None:
+            remote_target.upload(info.folder, made, store, config.force)
 
     return Prepared(info.folder, made)
 

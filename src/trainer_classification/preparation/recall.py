@@ -27,6 +27,7 @@ from trainer_classification.data.hafnia_table import INFO, TABLES
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.environment import in_cloud
 from trainer_classification.files import check_kinds, parse_json
+from trainer_classification.storage import is_url
 
 _VERSION = 1  # raise it when `inspect` comes to find something else in the same files
 # Options that say what to do with a dataset, not what it is
@@ -176,7 +177,7 @@ def read_state(config: PrepareConfig) -> list[Any] | None:
     folder = Path(config.dataset or "mnist")
     if not folder.is_dir() and "/" not in config.dataset:
         folder = Path(".data/datasets") / folder
-    if in_cloud() or not (folder / INFO).is_file():
+    if in_cloud() or is_url(config.prepared) or not (folder / INFO).is_file():
         return None
 
     files = [folder / name for name in (INFO, *TABLES)]

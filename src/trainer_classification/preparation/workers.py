@@ -136,6 +136,7 @@ class Workers:
         pieces: Sequence[Piece],
         done: int = 0,
         isolated: bool = False,
+        on_done: Callable[[Piece], object] | None = None,
     ) -> list[Result]:
         """Call a function for each piece of work, and return the results in order.
 
@@ -147,6 +148,7 @@ class Workers:
             done: images that were done before.
             isolated: let no work be done by this process, which a bad image could
                 kill.
+            on_done: called in this process with each piece that is done, in order.
 
         Raises:
             Exception: as the function does.
@@ -156,6 +158,8 @@ class Workers:
         with _progress(title, total, done) as advance:
             for piece, result in zip(pieces, self._map(function, pieces, isolated), strict=True):
                 results.append(result)
+                if on_done is not None:
+                    on_done(piece)
                 advance(len(piece))
 
         return results

@@ -41,7 +41,9 @@ def build_initial_model(
         recipe.model, len(manifest.class_names), manifest.channels, recipe.image_size, recipe.width
     )
     if isinstance(model, SpeedNet):
-        whiten_first_layer(model, open_array(folder, manifest, "train"), manifest, plan)
+        whiten_first_layer(
+            model, open_array(folder, manifest, "train", on_demand=True), manifest, plan
+        )
     if weights:
         log(load_weights(model, weights, recipe.model, manifest.class_names))
     return model
@@ -57,7 +59,10 @@ def whiten_first_layer(model: SpeedNet, store: ArrayStore, manifest: Manifest, p
         plan: of the training.
     """
     count = -(-WHITENED // (store.images.shape[1] * store.images.shape[2]))
-    rows = store.images[np.sort(plan.order(0)[:count])]
+    first = np.sort(plan.order(0)[:count])
+    if store.remote is not None:
+        store.remote.require(first)
+    rows = store.images[first]
     images = rows if store.layout == "HWC" else rows.swapaxes(1, 2)
     normalize = Normalize(manifest.mean, manifest.std, torch.device("cpu"))
     whiten(model, normalize(torch.from_numpy(np.ascontiguousarray(images))))

@@ -1,0 +1,321 @@
+"""Prepare into object storage: build in a folder of a local disk, then publish that as objects.
+
+The folder is the one that a training would mirror the dataset in (`data/mirror.py`).
+The manifest is uploaded last, and deleted first where files are replaced: what has a
+manifest is whole. Workers of a cluster see no folder of this machine. They write what
+a job makes as objects below `NAME.partial/`, the job's result last, and this machine
+fetches them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import xxhash
+
+from trainer_classification.console import log
+from trainer_classification.data import manifest, mirror
+from trainer_classification.data.in_use import exclude_runs
+from trainer_classification.data.manifest import FileInfo, Manifest
+from trainer_classification.files import parse_json
+from trainer_classification.preparation import disk, partial
+from trainer_classification.preparation.job import Job, run_job
+from trainer_classification.preparation.job_result import is_done
+from trainer_classification.storage import ObjectStore, is_url
+
+_THREADS = 8  # objects at once; s3fs sends several parts of each
+_PIECE = 64 << 20  # bytes that are read at once to compute checksums, about
+_PARTIAL = ".partial"
+CACHE_VARIABLE = "TRAINER_CACHE"  # names the folder of all mirrors
+
+
+def find_store(prepared: str, folder: Path) -> ObjectStore | None:
+    """Return where a folder belongs in object storage; None if `prepared` is a local folder."""
+    return ObjectStore(f"{prepared.rstrip('/')}/{folder.name}") if is_url(prepared) else None
+
+
+def cache_folder(url: str, needed: int = 0) -> Path:
+    """Return the folder on a local disk that mirrors the prepared datasets below a URL.
+
+    Args:
+        url: of the folder of prepared datasets.
+        needed: bytes that have to be free.
+
+    Raises:
+        ValueError: no disk has room; says how much each has.
+    """
+    scheme, _, place = url.rstrip("/").partition("://")
+    name = f"{scheme}-{xxhash.xxh3_64_hexdigest(place.encode())[:12]}"
+    if chosen := os.environ.get(CACHE_VARIABLE):
+        return Path(chosen) / name
+    home = Path.home() / ".cache/trainer-classification"
+    with suppress(OSError):
+        home.mkdir(parents=True, exist_ok=True)
+    folder, _ = disk.choose_disk([home, *disk.candidates()], name, needed)
+    return folder / name
+
+
+def make_room(folder: Path, needed: int) -> None:
+    """Delete mirrors that were not used for longest, until a disk has room; what a run reads stays.
+
+    Args:
+        folder: a mirror, which stays.
+        needed: bytes that have to be free.
+
+    Raises:
+        ValueError: there is no room.
+    """
+    others = [path for path in folder.parent.parent.glob("*/*") if mirror.is_mirror(path)]
+    for other in sorted(others, key=mirror.last_use):
+        if shutil.disk_usage(folder.parent).free >= needed:
+            return
+        if other != folder and _delete_if_unused(other):
+            log(f"Deleted {other}, a copy of objects, to make room.")
+    partial.check_room(folder.parent, needed)
+
+
+def _delete_if_unused(folder: Path) -> bool:
+    with exclude_runs(folder) as is_unused:
+        if is_unused:
+            partial.delete(folder)
+    return is_unused
+
+
+def refresh(folder: Path, store: ObjectStore) -> None:
+    """Make a local folder agree with the manifest of a dataset in object storage, if there is one.
+
+    A mirror of other files is deleted. A folder that was prepared here and is not in
+    the store yet stays.
+
+    Raises:
+        ValueError: a run reads what would be deleted.
+    """
+    content = store.read_if_there(manifest.FILE_NAME)
+    with partial.lock(folder):
+        here = folder / manifest.FILE_NAME
+        if here.is_file() and here.read_bytes() == content:
+            if mirror.is_mirror(folder):
+                mirror.wake_mirror(folder)
+            return
+        if content is None and not mirror.is_mirror(folder):
+            return
+        if folder.exists():
+            _delete(folder)
+        if content is not None:
+            digest = store.read_if_there(manifest.DIGEST_NAME)
+            files = {} if digest is None else {manifest.DIGEST_NAME: digest}
+            mirror.write_mirror(folder, store, files | {manifest.FILE_NAME: content})
+
+
+def _delete(folder: Path) -> None:
+    if not _delete_if_unused(folder):
+        raise ValueError(
+            f"A run in progress reads {folder}, whose dataset was prepared again: wait until the run has ended."
+        )
+
+
+def complete(folder: Path, found: Manifest) -> None:
+    """Fetch all that a mirror lacks, so that it is an ordinary prepared folder."""
+    if mirror.is_mirror(folder):
+        manifest.bring_files(folder, found, found.files)
+        mirror.forget_origin(folder)
+
+
+def upload(folder: Path, made: Manifest, store: ObjectStore, force: bool = False) -> None:
+    """Publish a prepared folder, the manifest last; nothing happens if that is done.
+
+    Args:
+        folder: that is whole.
+        made: its manifest.
+        store: of the dataset.
+        force: write again what is there by the manifest there.
+
+    Raises:
+        ValueError: an object cannot be written.
+        OSError: a file is not what was written.
+    """
+    content = (folder / manifest.FILE_NAME).read_bytes()
+    before = store.read_if_there(manifest.FILE_NAME)
+    if before != content or force:
+        there = {} if force else _list_files(before)
+        new = {name: info for name, info in made.files.items() if there.get(name) != info}
+        if force or any(name in there for name in new):
+            store.delete(manifest.FILE_NAME)
+        megabytes = sum(info.bytes for info in new.values()) / 1e6
+        log(f"Uploading {len(new)} files ({megabytes:,.1f} MB) to {store.url}.")
+        with ThreadPoolExecutor(_THREADS, "upload") as pool:
+            sums = dict(
+                zip(
+                    new, pool.map(lambda name: _upload(folder, name, made, store), new), strict=True
+                )
+            )
+        checksums = _pack_checksums(made, store, sums)
+        store.write(mirror.CHECKSUMS, checksums)
+        store.write(manifest.DIGEST_NAME, (folder / manifest.DIGEST_NAME).read_bytes())
+        store.write(manifest.FILE_NAME, content)
+        mirror.adopt(folder, store, checksums)
+    parts_store(store).delete_all()
+    log(f"{made.dataset} is prepared in {store.url}.")
+
+
+def _list_files(content: bytes | None) -> dict[str, FileInfo]:
+    """Return the files that a manifest in the store lists; none if it cannot be read."""
+    try:
+        files = {} if content is None else parse_json(content)["files"]
+        return {name: FileInfo(**info) for name, info in files.items()}
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return {}
+
+
+def _upload(folder: Path, name: str, made: Manifest, store: ObjectStore) -> mirror.Sums:
+    """Upload a file, and return the checksums of its blocks: uint64 [n].
+
+    Raises:
+        OSError: the file is not what the manifest says.
+    """
+    block = mirror.block_bytes(name, made.image_bytes)
+    piece = block * max(1, _PIECE // block)
+    state = xxhash.xxh3_128()
+    sums = [np.zeros(0, np.uint64)]
+    with (folder / name).open("rb") as file:
+        while data := file.read(piece):
+            state.update(data)
+            sums.append(mirror.hash_blocks(data, block))
+    if state.hexdigest() != made.files[name].xxh3:
+        raise OSError(
+            f"{folder / name} is not what was written: prepare the dataset again with --force."
+        )
+    store.upload(folder / name, name)
+    return np.concatenate(sums)
+
+
+def _pack_checksums(made: Manifest, store: ObjectStore, sums: dict[str, mirror.Sums]) -> bytes:
+    """Return the checksums of the blocks of new files, and those of files that are there, as an object."""
+    if len(sums) < len(made.files):
+        before = store.read_if_there(mirror.CHECKSUMS)
+        older = {} if before is None else mirror.unpack_checksums(before)[1]
+        sums = {name: older[name] for name in made.files if name in older} | sums
+    blocks = {name: mirror.block_bytes(name, made.image_bytes) for name in sums}
+    return mirror.pack_checksums(blocks, sums)
+
+
+def verify(found: Manifest, store: ObjectStore) -> None:
+    """Compare every object of a prepared dataset with its checksum.
+
+    Raises:
+        ValueError: one is missing or differs.
+    """
+    for name, info in found.files.items():
+        state = xxhash.xxh3_128()
+        try:
+            for start in range(0, info.bytes, _PIECE):
+                state.update(store.read(name, start, min(start + _PIECE, info.bytes)))
+        except FileNotFoundError:
+            state.reset()
+        if state.hexdigest() != info.xxh3:
+            raise ValueError(
+                f"{store.url}/{name} is missing or damaged: prepare the dataset again with --force."
+            )
+    log(f"{store.url} is complete: {len(found.files)} files agree with their checksums.")
+
+
+def parts_store(store: ObjectStore) -> ObjectStore:
+    """Return where the parts of a dataset are, of all its builds."""
+    return ObjectStore(store.url + _PARTIAL)
+
+
+@dataclass(frozen=True)
+class RemoteJob:
+    """A job whose files become objects.
+
+    Attributes:
+        job: with a stem on the machine that asked for it.
+        url: that its objects are below.
+    """
+
+    job: Job
+    url: str
+
+    def __len__(self) -> int:
+        return len(self.job)
+
+
+def run_remote_job(remote: RemoteJob) -> None:
+    """Run a job in a folder of this machine, and write its files as objects, the one that marks it as done last.
+
+    A job that runs twice writes the same bytes twice.
+    """
+    store = ObjectStore(remote.url)
+    with tempfile.TemporaryDirectory(prefix="prepare-") as folder:
+        stem = Path(folder) / remote.job.stem.name
+        run_job(replace(remote.job, stem=stem))
+        for path in sorted(Path(folder).iterdir(), key=_is_mark):
+            store.upload(path, path.name)
+
+
+def _is_mark(path: Path) -> bool:
+    return path.suffix == ".part"
+
+
+@dataclass(frozen=True)
+class RemoteParts:
+    """The parts of one build in object storage, and the local folder that they are fetched to.
+
+    Attributes:
+        store: of the parts; its name has a hash of all that shapes their bytes.
+        folder: local, made by `partial.claim`.
+    """
+
+    store: ObjectStore
+    folder: Path
+
+    @classmethod
+    def of_build(cls, store: ObjectStore, purpose: dict[str, str], folder: Path) -> RemoteParts:
+        """Return the parts of a build.
+
+        Args:
+            store: of the dataset.
+            purpose: everything that shapes the bytes.
+            folder: local.
+        """
+        key = xxhash.xxh3_64_hexdigest(json.dumps(purpose, sort_keys=True).encode())
+        return cls(parts_store(store).below(key), folder)
+
+    def fetch_finished(self, jobs: Sequence[Job]) -> None:
+        """Fetch what an interrupted build has left of jobs that are not done here."""
+        names = set(self.store.list_names())
+        left = [job for job in jobs if f"{job.stem.name}.part" in names and not is_done(job.stem)]
+        with self.fetching() as fetch:
+            for job in left:
+                fetch(RemoteJob(job, self.store.url))
+
+    @contextmanager
+    def fetching(self) -> Iterator[Callable[[RemoteJob], None]]:
+        """Yield a function that begins to fetch the files of a job; at the end all are here."""
+        futures: list[Future[None]] = []
+        with ThreadPoolExecutor(_THREADS, "fetch parts") as pool:
+            yield lambda remote: futures.append(pool.submit(self._fetch, remote.job))
+        for future in futures:
+            future.result()
+
+    def _fetch(self, job: Job) -> None:
+        for suffix in (*job.spec.formats, "part"):
+            name = f"{job.stem.name}.{suffix}"
+            path = self.folder / name
+            temporary = path.with_name(f"{name}.fetched")
+            try:
+                temporary.write_bytes(self.store.read(name))
+            except FileNotFoundError:
+                raise ValueError(
+                    f"{self.store.url}/{name} is gone: run the same command again."
+                ) from None
+            temporary.replace(path)
