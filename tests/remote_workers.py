@@ -1,0 +1,69 @@
+"""A Dask cluster on loopback, for tests, in which one worker can be killed."""
+
+import importlib.util
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import pytest
+
+needs_dask = pytest.mark.skipif(not importlib.util.find_spec("distributed"), reason="the extra `dask` is not installed")
+needs_ray = pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="the extra `ray` is not installed")
+QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+# Ends the worker that finds the file `deadly` when it begins an image, once.
+PRELOAD = """
+import os, pathlib, signal
+from trainer_classification.preparation import job
+
+process = getattr(job, "whole_process", job._process)  # Dask runs this file twice
+job.whole_process = process
+
+def end_once(work, number, writers, result):
+    if number == 250:
+        try:
+            pathlib.Path("deadly").unlink()
+        except FileNotFoundError:
+            pass
+        else:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return process(work, number, writers, result)
+
+job._process = end_once
+"""
+
+
+@contextmanager
+def dask_cluster(folder, environment, workers=2):
+    """Yield the address of a scheduler on loopback that has two workers.
+
+    Args:
+        folder: that they run in; the first worker to begin image 250 of a job while a file `deadly` is there takes it
+            away and is killed.
+        environment: of their processes.
+        workers: their number.
+    """
+    (folder / "preload.py").write_text(PRELOAD)
+    started = []
+
+    def start(role, *options):
+        command = [sys.executable, "-m", "dask", role, *options]
+        started.append(subprocess.Popen(command, cwd=folder, env=environment, **QUIET))
+
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    address = f"tcp://127.0.0.1:{port}"
+    try:
+        start("scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard")
+        for _ in range(workers):
+            start("worker", address, "--nthreads", "1", "--no-nanny", "--preload", "preload.py")
+        from distributed import Client
+
+        with Client(address, timeout=60, set_as_default=False) as client:
+            client.wait_for_workers(workers, timeout=60)
+        yield address
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
