@@ -1,16 +1,25 @@
 """Datasets are prepared into object storage and trained from there, with the bytes of a local folder."""
 
+import json
 import shutil
 
 import fsspec
+import numpy as np
 import pytest
+import torch
 
 from helpers import rows, tree, write_dataset
 from trainer_classification import storage
-from trainer_classification.config import PrepareConfig
+from trainer_classification.config import PrepareConfig, TrainConfig
 from trainer_classification.data import mirror
+from trainer_classification.loaders.base import LoaderRequest
+from trainer_classification.loaders.registry import EngineChoice, open_loader
+from trainer_classification.plan import Plan, Policy
+from trainer_classification.preparation import remote_source
 from trainer_classification.preparation.pipeline import prepare
+from trainer_classification.preparation.remote_source import open_prepared
 from trainer_classification.storage import ObjectStore
+from trainer_classification.training.train import train
 
 URL = "memory://bucket/prepared"
 
@@ -179,3 +188,235 @@ def test_a_missing_library_is_one_sentence(url, sentence, monkeypatch):
     storage._open_system.cache_clear()
     with pytest.raises(ValueError, match=sentence):
         ObjectStore(url)
+
+
+def open_remote(dataset_name="tiny"):
+    folder, found = open_prepared(URL, dataset_name)
+    return folder, found
+
+
+def loader(folder, found, placement="host", rank=0, world_size=1, split="train"):
+    plan = Plan(found.splits[split].count, 3, Policy(crop="shift", shift=1, flip=True)) if split == "train" else None
+    request = LoaderRequest(folder, found, split, plan, 8, 12, torch.device("cpu"), 1, rank, world_size)
+    return open_loader(EngineChoice("resident", placement, ""), request)
+
+
+def batches(opened, epoch=0, start=0):
+    with opened:
+        return [
+            (batch.images.numpy().copy(), batch.labels.tolist(), batch.index.tolist(), batch.count)
+            for batch in opened.epoch(epoch, start)
+        ]
+
+
+def assert_equal(first, second):
+    assert len(first) == len(second)
+    for mine, other in zip(first, second, strict=True):
+        assert mine[1:] == other[1:]
+        rows = mine[3]
+        np.testing.assert_array_equal(mine[0][:rows], other[0][:rows])
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A dataset as a local folder, and its objects: blocks of two images of 12 x 12 px, runs of three blocks."""
+    folder = tmp_path_factory.mktemp("made")
+    data = write_dataset(folder / "data", rows(40) + rows(20, "test", seed=500), ["a", "b"])
+    system = fsspec.filesystem("memory")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRAINER_CACHE", str(folder / "cache"))
+        patch.setattr(mirror, "_BLOCK_BYTES", 288)
+        patch.setattr(mirror, "_RUN_BYTES", 864)
+        local = prepare(config(data, folder / "local", formats="array"))
+        prepare(config(data, URL, formats="array"))
+        yield local, {name: file.getvalue() for name, file in system.store.items()}
+
+
+@pytest.fixture
+def prepared(made, memory):
+    """A dataset in the store, of which nothing is in the cache; returns it as a local folder."""
+    local, content = made
+    for name, data in content.items():
+        memory.pipe_file(name, data)
+    return local
+
+
+@pytest.fixture
+def ranges(memory, monkeypatch):
+    """The (file, start, end) of each range that is read."""
+    read = type(memory).cat_file
+    seen = []
+
+    def note(self, path, start=None, end=None, **options):
+        if start is not None and "/array/" in path:
+            seen.append((path.rpartition("/")[2], start, end))
+        return read(self, path, start=start, end=end, **options)
+
+    monkeypatch.setattr(type(memory), "cat_file", note)
+    return seen
+
+
+@pytest.mark.parametrize("placement", ["host", "device"])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_batches_from_a_store_are_those_of_a_local_folder(prepared, placement, split):
+    remote = open_remote()
+    for epoch in (0, 1):
+        mine = batches(loader(*remote, placement, split=split), epoch)
+        assert_equal(mine, batches(loader(prepared.folder, prepared.manifest, placement, split=split), epoch))
+
+
+def test_every_block_is_fetched_once(prepared, ranges):
+    folder, found = open_remote()
+    batches(loader(folder, found))
+    batches(loader(folder, found), 1)
+    size = found.files["array/train.images.bin"].bytes
+    starts = [start for name, start, _ in ranges if name == "train.images.bin"]
+    assert len(starts) == len(set(starts))
+    assert sum(end - start for _, start, end in ranges) == size
+
+
+def test_a_rank_fetches_what_it_needs_and_no_more(prepared, ranges):
+    folder, found = open_remote()
+    seen = [row for _, _, index, _ in batches(loader(folder, found, world_size=4)) for row in index]
+    needed = {row // 2 for row in (*seen, 0)}
+    fetched = {block for _, start, end in ranges for block in range(start // 288, -(-end // 288))}
+    assert fetched == needed
+    assert len(needed) < found.splits["train"].count // 2
+
+
+def test_what_was_fetched_stays_and_is_not_fetched_again(prepared, ranges):
+    folder, found = open_remote()
+    batches(loader(folder, found, world_size=4))
+    before = list(ranges)
+    mirror._open.cache_clear()  # as a new process has it
+    batches(loader(*open_remote(), world_size=4))
+    assert ranges == before
+
+
+def test_what_a_power_failure_took_is_fetched_again(prepared, monkeypatch):
+    folder, found = open_remote()
+    batches(loader(folder, found))
+    path = folder / "array/train.images.bin"
+    content = bytearray(path.read_bytes())
+    content[:288] = bytes(288)
+    path.write_bytes(content)
+    monkeypatch.setattr(mirror, "_boot_id", lambda: "after")
+    mine = batches(loader(*open_remote()))
+    assert_equal(mine, batches(loader(prepared.folder, prepared.manifest)))
+
+
+def test_a_damaged_block_is_one_sentence_that_names_the_object(prepared, memory):
+    path = path_of(memory, "array/train.images.bin")
+    content = bytearray(memory.cat_file(path))
+    content[-1] ^= 1
+    memory.pipe_file(path, bytes(content))
+    folder, found = open_remote()
+    with pytest.raises(ValueError, match=r"memory://.*train\.images\.bin is not what was prepared"):
+        batches(loader(folder, found))
+
+
+def test_a_fetch_that_fails_once_goes_on_and_always_is_one_sentence(prepared, memory, monkeypatch):
+    folder, found = open_remote()
+    read = type(memory).cat_file
+    failing = {"left": 3}
+
+    def fail(self, path, **options):
+        if path.endswith("train.images.bin") and failing["left"]:
+            failing["left"] -= 1
+            raise ConnectionResetError("the line is cut")
+        return read(self, path, **options)
+
+    monkeypatch.setattr(type(memory), "cat_file", fail)
+    monkeypatch.setattr(storage, "_WAITS", (0.0,) * 4)
+    assert_equal(batches(loader(folder, found)), batches(loader(prepared.folder, prepared.manifest)))
+    assert not failing["left"]
+
+    mirror._open.cache_clear()
+    shutil.rmtree(folder)
+    failing["left"] = 1000
+    folder, found = open_remote()
+    with pytest.raises(ValueError, match=r"train\.images\.bin cannot be read: the line is cut"):
+        batches(loader(folder, found))
+
+
+def test_a_table_that_is_not_what_the_manifest_says_is_refused(prepared, memory):
+    path = path_of(memory, "table/train.labels.npy")
+    content = bytearray(memory.cat_file(path))
+    content[-8] ^= 1
+    memory.pipe_file(path, bytes(content))
+    memory.rm_file(path_of(memory, mirror.CHECKSUMS))
+    folder, found = open_remote()
+    with pytest.raises(ValueError, match=r"train\.labels\.npy is not what was prepared"):
+        loader(folder, found)
+
+
+def test_a_folder_that_was_copied_to_a_store_is_read_whole(prepared, memory):
+    memory.rm_file(path_of(memory, mirror.CHECKSUMS))
+    assert_equal(batches(loader(*open_remote())), batches(loader(prepared.folder, prepared.manifest)))
+
+
+def test_a_dataset_that_was_prepared_again_is_fetched_again(memory, dataset, tmp_path):
+    prepare(config(dataset, URL, formats="array"))
+    assert "tar" not in open_remote()[1].formats
+    prepare(config(dataset, URL, formats="array,tar"))
+    assert "tar" in open_remote()[1].formats
+    memory.store.clear()
+    with pytest.raises(ValueError, match=r"holds no prepared dataset tiny: python scripts/prepare.py"):
+        open_remote()
+
+
+def test_several_datasets_are_named(memory, dataset):
+    prepare(config(dataset, URL, formats="array"))
+    prepare(config(dataset, URL, formats="array", validation_fraction=0.3))
+    with pytest.raises(ValueError, match=r"several prepared datasets that fit: name one of them with --prepared"):
+        open_remote()
+    (name, _) = ObjectStore(URL).list_folders()
+    assert open_prepared(f"{URL}/{name}", "")[0].name == name
+
+
+def test_mirrors_that_were_not_used_for_longest_make_room(prepared, memory, dataset, tmp_path, monkeypatch):
+    first, _ = open_remote()
+    prepare(config(dataset, "memory://bucket/other", formats="array"))
+    folder, found = open_prepared("memory://bucket/other", "tiny")
+    for part in ("array", "table"):
+        shutil.rmtree(folder / part)
+    free = {True: 0, False: 1 << 40}
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=free[first.exists()]))
+    batches(loader(first, prepared.manifest))
+    remote_source.make_room(folder, found, ["array"])
+    assert folder.exists()
+    assert not first.exists()
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=0))
+    with pytest.raises(ValueError, match="TRAINER_CACHE"):
+        remote_source.make_room(folder, found, ["array"])
+
+
+def test_a_training_from_a_store_has_the_losses_of_a_local_one(prepared, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = {"model": "resnet-small", "batch_size": 8, "epochs": 1, "device": "cpu", "learning_rate": 0.1}
+    losses = []
+    for data, place in ((str(prepared.folder.parents[1] / "data"), str(prepared.folder.parent)), ("tiny", URL)):
+        train(TrainConfig(dataset=data, prepared=place, output_dir=str(tmp_path / "out"), **options))
+        (run,) = (tmp_path / "out").rglob("metrics.jsonl")
+        rows_of_run = [json.loads(line) for line in run.read_text().splitlines()]
+        losses.append([(row["loss_train"], row["loss_validation"]) for row in rows_of_run])
+        shutil.rmtree(tmp_path / "out")
+    assert losses[0] == losses[1]
+
+
+def test_options_that_the_store_was_not_prepared_with_are_refused(prepared):
+    with pytest.raises(ValueError, match=r"--validation-fraction is 0\.5, but memory://.* was prepared with 0\.1"):
+        train(TrainConfig(dataset="tiny", prepared=URL, validation_fraction=0.5, device="cpu"))
+
+
+def test_a_model_is_evaluated_from_a_store(prepared):
+    from trainer_classification.inference.split_logits import DataOptions, _prepare
+
+    class Model:
+        image_size = 12
+
+    found, engine = _prepare(Model(), DataOptions("tiny", prepared=URL), torch.device("cpu"))
+    assert found.manifest.fingerprint == prepared.manifest.fingerprint
+    assert engine.name == "resident"

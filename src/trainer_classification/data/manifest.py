@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -314,6 +315,16 @@ def check_format(folder: Path, manifest: Manifest, name: str) -> None:
             f"{folder} holds {', '.join(manifest.formats) or 'no format'}, not {name}: "
             f"python scripts/prepare.py --dataset {manifest.dataset} --formats {name} adds it."
         )
+
+
+def largest_format(content: bytes) -> int:
+    """Return the bytes of the largest format by the content of a manifest; 0 if it cannot be read."""
+    sizes: dict[str, int] = {}
+    with suppress(ValueError, LookupError, TypeError, AttributeError):
+        for name, info in parse_json(content)["files"].items():
+            kind = name.partition("/")[0]
+            sizes[kind] = sizes.get(kind, 0) + info["bytes"]
+    return max(sizes.values(), default=0)
 
 
 def file_info(path: Path) -> FileInfo:

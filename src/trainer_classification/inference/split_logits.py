@@ -20,6 +20,8 @@ from trainer_classification.loaders.registry import EngineChoice, choose_engine,
 from trainer_classification.models.normalize import Normalize
 from trainer_classification.preparation.inspect import inspect
 from trainer_classification.preparation.pipeline import Prepared, write
+from trainer_classification.preparation.remote_source import make_room, open_prepared
+from trainer_classification.storage import is_url
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class DataOptions:
         split: "train", "validation" or "test".
         task: the classification task, where the dataset has several; "": the only
             one.
-        prepared: folder that holds prepared datasets; "": the default.
+        prepared: folder or URL that holds prepared datasets; "": the default.
         eval_crop: side of the central square the model sees, as a fraction of an
             image's short side; 0: the whole image; -1: what it was tested on when
             it was trained.
@@ -118,6 +120,14 @@ def _prepare(
     model: Model, options: DataOptions, device: torch.device
 ) -> tuple[Prepared, EngineChoice]:
     """Prepare the dataset in the format that the fastest engine reads, or find it prepared."""
+    if is_url(options.prepared):
+        folder, found = open_prepared(options.prepared, options.dataset, model.image_size)
+        count = sum(split.count for split in found.splits.values())
+        engine = choose_engine(
+            "auto", count * found.image_bytes, device, found.resized, found.formats
+        )
+        make_room(folder, found, engine.formats(found.resized))
+        return Prepared(folder, found), engine
     config = PrepareConfig(
         dataset=options.dataset,
         task=options.task,

@@ -23,7 +23,7 @@ from trainer_classification.data.manifest import Manifest
 from trainer_classification.data.source import Source, find_dataset, read_options
 from trainer_classification.environment import in_cloud
 from trainer_classification.names import safe_component
-from trainer_classification.preparation import disk, remote_target
+from trainer_classification.preparation import disk, remote_source
 from trainer_classification.preparation.recall import read_state
 from trainer_classification.preparation.reuse import recall_sizes
 from trainer_classification.storage import is_url
@@ -218,10 +218,10 @@ def _target_folder(
     place = f"{fingerprint} {os.path.realpath(source.root)}"
     name = f"{stem}-{xxhash.xxh3_64_hexdigest(place.encode(errors='surrogateescape'))[:8]}"
     if is_url(config.prepared):
-        folder = remote_target.cache_folder(config.prepared, needed) / name
-        store = remote_target.find_store(config.prepared, folder)
+        folder = remote_source.cache_folder(config.prepared, needed) / name
+        store = remote_source.find_store(config.prepared, folder)
         assert store is not None
-        remote_target.refresh(folder, store)
+        remote_source.refresh(folder, store)
         return folder
     if config.prepared or not in_cloud():
         parent = _parent_folder(config)

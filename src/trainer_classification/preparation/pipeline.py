@@ -13,7 +13,7 @@ from trainer_classification.console import log
 from trainer_classification.data import manifest, mirror
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.options import flag
-from trainer_classification.preparation import partial, remote_target
+from trainer_classification.preparation import partial, remote_source, remote_target
 from trainer_classification.preparation.build import Build, build_dataset
 from trainer_classification.preparation.findings import log_findings
 from trainer_classification.preparation.format import PrepareSpec
@@ -49,7 +49,7 @@ def prepare(config: PrepareConfig) -> Prepared:
     """
     info = inspect(config)
     if config.verify:
-        return verify(info, remote_target.find_store(config.prepared, info.folder))
+        return verify(info, remote_source.find_store(config.prepared, info.folder))
 
     names = format_names(config)
     if has_idle_beton_options(config):
@@ -111,7 +111,7 @@ def write(
         OSError: the disk is full, or what was written is not what is read back.
     """
     started = time.perf_counter()
-    store = remote_target.find_store(config.prepared, info.folder)
+    store = remote_source.find_store(config.prepared, info.folder)
     with partial.lock(info.folder):
         # Another process may have prepared it since `inspect`.
         before = None if config.force else manifest.read_matching(info.folder, info.fingerprint)

@@ -10,12 +10,10 @@ fetches them.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,103 +22,15 @@ import xxhash
 
 from trainer_classification.console import log
 from trainer_classification.data import manifest, mirror
-from trainer_classification.data.in_use import exclude_runs
 from trainer_classification.data.manifest import FileInfo, Manifest
 from trainer_classification.files import parse_json
-from trainer_classification.preparation import disk, partial
 from trainer_classification.preparation.job import Job, run_job
 from trainer_classification.preparation.job_result import is_done
-from trainer_classification.storage import ObjectStore, is_url
+from trainer_classification.storage import ObjectStore
 
 _THREADS = 8  # objects at once; s3fs sends several parts of each
 _PIECE = 64 << 20  # bytes that are read at once to compute checksums, about
 _PARTIAL = ".partial"
-CACHE_VARIABLE = "TRAINER_CACHE"  # names the folder of all mirrors
-
-
-def find_store(prepared: str, folder: Path) -> ObjectStore | None:
-    """Return where a folder belongs in object storage; None if `prepared` is a local folder."""
-    return ObjectStore(f"{prepared.rstrip('/')}/{folder.name}") if is_url(prepared) else None
-
-
-def cache_folder(url: str, needed: int = 0) -> Path:
-    """Return the folder on a local disk that mirrors the prepared datasets below a URL.
-
-    Args:
-        url: of the folder of prepared datasets.
-        needed: bytes that have to be free.
-
-    Raises:
-        ValueError: no disk has room; says how much each has.
-    """
-    scheme, _, place = url.rstrip("/").partition("://")
-    name = f"{scheme}-{xxhash.xxh3_64_hexdigest(place.encode())[:12]}"
-    if chosen := os.environ.get(CACHE_VARIABLE):
-        return Path(chosen) / name
-    home = Path.home() / ".cache/trainer-classification"
-    with suppress(OSError):
-        home.mkdir(parents=True, exist_ok=True)
-    folder, _ = disk.choose_disk([home, *disk.candidates()], name, needed)
-    return folder / name
-
-
-def make_room(folder: Path, needed: int) -> None:
-    """Delete mirrors that were not used for longest, until a disk has room; what a run reads stays.
-
-    Args:
-        folder: a mirror, which stays.
-        needed: bytes that have to be free.
-
-    Raises:
-        ValueError: there is no room.
-    """
-    others = [path for path in folder.parent.parent.glob("*/*") if mirror.is_mirror(path)]
-    for other in sorted(others, key=mirror.last_use):
-        if shutil.disk_usage(folder.parent).free >= needed:
-            return
-        if other != folder and _delete_if_unused(other):
-            log(f"Deleted {other}, a copy of objects, to make room.")
-    partial.check_room(folder.parent, needed)
-
-
-def _delete_if_unused(folder: Path) -> bool:
-    with exclude_runs(folder) as is_unused:
-        if is_unused:
-            partial.delete(folder)
-    return is_unused
-
-
-def refresh(folder: Path, store: ObjectStore) -> None:
-    """Make a local folder agree with the manifest of a dataset in object storage, if there is one.
-
-    A mirror of other files is deleted. A folder that was prepared here and is not in
-    the store yet stays.
-
-    Raises:
-        ValueError: a run reads what would be deleted.
-    """
-    content = store.read_if_there(manifest.FILE_NAME)
-    with partial.lock(folder):
-        here = folder / manifest.FILE_NAME
-        if here.is_file() and here.read_bytes() == content:
-            if mirror.is_mirror(folder):
-                mirror.wake_mirror(folder)
-            return
-        if content is None and not mirror.is_mirror(folder):
-            return
-        if folder.exists():
-            _delete(folder)
-        if content is not None:
-            digest = store.read_if_there(manifest.DIGEST_NAME)
-            files = {} if digest is None else {manifest.DIGEST_NAME: digest}
-            mirror.write_mirror(folder, store, files | {manifest.FILE_NAME: content})
-
-
-def _delete(folder: Path) -> None:
-    if not _delete_if_unused(folder):
-        raise ValueError(
-            f"A run in progress reads {folder}, whose dataset was prepared again: wait until the run has ended."
-        )
 
 
 def complete(folder: Path, found: Manifest) -> None:

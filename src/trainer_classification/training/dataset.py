@@ -7,6 +7,8 @@ from pathlib import Path
 from trainer_classification.config import PrepareConfig, TrainConfig
 from trainer_classification.console import log
 from trainer_classification.device import choose_device
+from trainer_classification.options import flag, given_options
+from trainer_classification.storage import is_url
 from trainer_classification.training.distributed import World
 from trainer_classification.training.finetuning import (
     Photographs,
@@ -15,6 +17,7 @@ from trainer_classification.training.finetuning import (
     choose_start_weights,
 )
 from trainer_classification.training.resolve import (
+    PreparedDataset,
     Resolved,
     decide,
     log_decisions,
@@ -36,8 +39,10 @@ def prepare_dataset(config: TrainConfig, world: World) -> tuple[Path, Resolved]:
     Raises:
         ValueError: the dataset or an option is wrong.
     """
-    options = prepare_options(config)
     start = choose_start(config)
+    if is_url(config.prepared):
+        return open_remote(config, world, start)
+    options = prepare_options(config)
     recalled = recall_prepared(config, options, world, start)
     if recalled is not None:
         return recalled
@@ -78,6 +83,33 @@ def recall_prepared(
     found.tell_prepared()
 
     return found.folder, resolved
+
+
+def open_remote(config: TrainConfig, world: World, start: StartCheckpoint) -> tuple[Path, Resolved]:
+    """Return what `prepare_dataset` does for a dataset in object storage, whose originals need not be here.
+
+    Raises:
+        ValueError: it is not there, or was prepared otherwise than the options ask.
+    """
+    from trainer_classification.preparation.remote_source import make_room, open_prepared
+
+    folder, found = open_prepared(config.prepared, config.dataset, config.image_size)
+    asked = {
+        "task": (config.task, found.task),
+        "validation_fraction": (config.validation_fraction, found.options["validation_fraction"]),
+        "test_fraction": (config.test_fraction, found.options["test_fraction"]),
+    }
+    for name in given_options(config) & asked.keys():
+        wanted, prepared = asked[name]
+        if wanted not in ("", prepared):
+            raise ValueError(
+                f"{flag(name)} is {wanted}, but {config.prepared} was prepared with {prepared}: prepare it again, or "
+                f"leave the option out."
+            )
+    resolved = resolve(config, PreparedDataset(found), world, found.formats, start)
+    make_room(folder, found, resolved.formats)
+
+    return folder, resolved
 
 
 def _choose_side(config: TrainConfig, info: Photographs, start: StartCheckpoint) -> int:

@@ -20,6 +20,7 @@ from trainer_classification.console import duration, is_main_process, log
 from trainer_classification.environment import total_memory
 from trainer_classification.names import printable
 from trainer_classification.outputs.tracking import NullTracker
+from trainer_classification.storage import is_url
 from trainer_classification.training.budget_trial import apply_budget
 from trainer_classification.training.dataset import prepare_dataset
 from trainer_classification.training.distributed import World
@@ -65,7 +66,8 @@ class _FailedCheckError(Exception):
 
 
 def _check_sample_and_prepare(config: TrainConfig, world: World) -> tuple[Path, Resolved]:
-    log(f"preflight sample: yes, {decode_sample(config)}")
+    if not is_url(config.prepared):  # nothing will be decoded
+        log(f"preflight sample: yes, {decode_sample(config)}")
     return prepare_dataset(config, world)
 
 
