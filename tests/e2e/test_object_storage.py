@@ -1,5 +1,6 @@
 """Prepare into S3 through Dask and Ray, whose workers see only dataset and objects, and train from there."""
 
+import json
 import os
 import subprocess
 import sys
@@ -79,3 +80,40 @@ def test_ray_makes_the_objects_of_one_machine(dataset, store, tmp_path):
     done = prepare(dataset, URL, store, "--executor", "ray", "--executor-address", "local")
     assert done.returncode == 0, done.stderr
     assert objects(tmp_path / "fetched", store) == local(dataset)
+
+
+def train(folder, prepared, environment, output, *options):
+    command = [sys.executable, str(ROOT / "scripts/train.py"), "--prepared", prepared, "--output-dir", str(output)]
+    fixed = ["--model", "resnet-small", "--batch-size", "64", "--epochs", "2", "--learning-rate", "0.1"]
+    return subprocess.run(
+        [*command, "--device", "cpu", *fixed, *options],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env=whole(environment),
+        timeout=300,
+    )
+
+
+def losses(output):
+    (metrics,) = output.rglob("metrics.jsonl")
+    return [json.loads(line)["loss_train"] for line in metrics.read_text().splitlines()]
+
+
+def test_training_needs_the_objects_alone_and_has_the_losses_of_a_local_folder(dataset, store, tmp_path):
+    assert prepare(dataset, URL, store, "--formats", "array").returncode == 0
+    here = train(dataset, "local", {}, tmp_path / "here", "--dataset", "data")
+    assert here.returncode == 0, here.stderr
+
+    elsewhere = store | {"TRAINER_CACHE": str(tmp_path / "another machine")}
+    there = train(tmp_path, URL, elsewhere, tmp_path / "there", "--processes", "2")
+    assert there.returncode == 0, there.stderr
+    assert losses(tmp_path / "there") == pytest.approx(losses(tmp_path / "here"), rel=1e-3)
+
+
+def test_a_store_that_is_gone_is_one_sentence(dataset, store, tmp_path):
+    gone = store | {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"}
+    done = train(tmp_path, URL, gone, tmp_path / "out")
+    assert done.returncode == 2
+    assert f"{URL}/manifest.json cannot be read: " in done.stderr
+    assert "Traceback" not in done.stderr

@@ -442,27 +442,13 @@ class RemoteImages:
         for future in self._begin(index):
             future.result()
 
-    @contextmanager
-    def fetch_ahead(self, batches: Iterable[tuple[Int64, int]]) -> Iterator[None]:
-        """Fetch the images of an epoch in the background, in its order, until the context ends.
+    def fetch_batches(self, batches: Iterable[tuple[Int64, int]], is_over: threading.Event) -> None:
+        """Fetch the images of an epoch in its order, until it is over.
 
         Args:
             batches: (index, count) of each batch, as `BatchSchedule.batches` has them.
+            is_over: set by another thread.
         """
-        is_over = threading.Event()
-        thread = threading.Thread(
-            target=self._fetch_batches, args=(batches, is_over), name="fetch ahead", daemon=True
-        )
-        thread.start()
-        try:
-            yield
-        finally:
-            is_over.set()
-            thread.join()
-
-    def _fetch_batches(
-        self, batches: Iterable[tuple[Int64, int]], is_over: threading.Event
-    ) -> None:
         waiting: list[Future[None]] = []
         for index, _ in batches:
             for start in range(0, len(index), _AHEAD):
@@ -488,6 +474,32 @@ class RemoteImages:
         counts = (self.offsets[rows] + self.sizes[rows] - 1) // block - first + 1
         within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         return np.unique(np.repeat(first, counts) + within)
+
+
+@contextmanager
+def fetch_ahead(
+    remote: RemoteImages | None, batches: Iterable[tuple[Int64, int]]
+) -> Iterator[None]:
+    """Fetch the images of an epoch in the background, in its order, until the context ends.
+
+    Args:
+        remote: where they are; None: all are here.
+        batches: as for `RemoteImages.fetch_batches`.
+    """
+    if remote is None:
+        yield
+        return
+    is_over = threading.Event()
+    arguments = (batches, is_over)
+    thread = threading.Thread(
+        target=remote.fetch_batches, args=arguments, name="fetch ahead", daemon=True
+    )
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
 
 
 def open_images(

@@ -11,7 +11,7 @@ give equal bytes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -21,6 +21,7 @@ import numpy.typing as npt
 from trainer_classification.arrays import Int64
 from trainer_classification.data.formats import Extents, SplitShards, group_rows
 from trainer_classification.data.manifest import Manifest, check_contents, check_files, check_format
+from trainer_classification.data.mirror import RemoteImages, is_mirror, open_images
 
 SHARD_BYTES = 64 << 20  # a shard is closed when it would grow past this
 END_BYTES = 1024  # two blocks of zeros end an archive
@@ -151,6 +152,8 @@ class TarStore:
         shard: int64 [n], which shard a sample is in.
         offsets, sizes: int64 [n], where the bytes of its image are.
         suffixes: of each image's name, without the dot.
+        remote: fetches images that have to be asked for before they are read; None:
+            all are here.
     """
 
     shards: list[npt.NDArray[np.uint8]]
@@ -158,6 +161,7 @@ class TarStore:
     offsets: Int64
     sizes: Int64
     suffixes: list[str]
+    remote: RemoteImages | None = None
 
     @cached_property
     def labels(self) -> Int64:
@@ -247,17 +251,31 @@ def _add_shard(store: TarStore, path: Path, index: str) -> None:
         store.suffixes[sample] = suffix
 
 
-def open_split(folder: Path, manifest: Manifest, split: str) -> TarStore:
+def open_split(folder: Path, manifest: Manifest, split: str, on_demand: bool = False) -> TarStore:
     """Memory-map the shards of a split of a prepared dataset.
+
+    Args:
+        folder: of the prepared dataset.
+        manifest: of the prepared dataset.
+        split: one of its splits.
+        on_demand: as for `open_array`.
 
     Raises:
         ValueError: the split or the format is missing or damaged.
     """
     check_format(folder, manifest, "tar")
-    names = [name for name in manifest.files if name.startswith(f"tar/{split}-")]
-    check_files(folder, manifest, split, names)
-    check_contents(folder, manifest, [name for name in names if name.endswith(".idx")])
-    return open_tars(folder / "tar", split, manifest.splits[split].count)
+    names = sorted(name for name in manifest.files if name.startswith(f"tar/{split}-"))
+    indices = [name for name in names if name.endswith(".idx")]
+    tars = [name for name in names if name.endswith(".tar")]
+    check_files(folder, manifest, split, indices)
+    check_files(folder, manifest, split, tars, on_demand)
+    check_contents(folder, manifest, indices)
+    store = open_tars(folder / "tar", split, manifest.splits[split].count)
+    if on_demand and is_mirror(folder):
+        files = {name: manifest.files[name].bytes for name in tars}
+        remote = open_images(folder, files, store.shard, store.offsets, store.sizes)
+        store = replace(store, remote=remote)
+    return store
 
 
 def extents(shards: SplitShards) -> list[Extents]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,9 +25,9 @@ from trainer_classification.augment.device import finish, to_device
 from trainer_classification.augment.reference import resizes
 from trainer_classification.crop_boxes import load_kernels
 from trainer_classification.data.array import ArrayStore, open_array
-from trainer_classification.data.manifest import check_files, check_format
+from trainer_classification.data.mirror import fetch_ahead
 from trainer_classification.data.table import Table, open_table
-from trainer_classification.data.tar import TarStore, open_tars
+from trainer_classification.data.tar import TarStore, open_split
 from trainer_classification.environment import spare_cpus
 from trainer_classification.loaders.base import Batch, BatchSchedule, Loader, LoaderRequest
 from trainer_classification.loaders.dali_pipeline import Graph, build, make_inputs
@@ -73,6 +73,7 @@ class DaliLoader(Loader):
         self.table = table
         self.labels = torch.from_numpy(table.labels).to(device)
         self._read_images = _image_reader(store)
+        self._remote = store.remote
         self._jobs: Iterator[_Job] = iter(())
         self._running_jobs: deque[_Job] = deque()
 
@@ -116,6 +117,15 @@ class DaliLoader(Loader):
             self.device, non_blocking=True
         )
         self._jobs = self._make_jobs(self.schedule.draws(epoch), batches)
+        with fetch_ahead(self._remote, batches):
+            yield from self._deliver(indices)
+
+    def _deliver(self, indices: Tensor) -> Iterator[Batch]:
+        """Yield the batches that DALI makes of `_jobs`.
+
+        Args:
+            indices: int64 [steps, B], sample ids of each batch, on the device.
+        """
         try:
             self._pipeline.schedule_run()
             for index in indices:
@@ -195,6 +205,16 @@ def _image_reader(
     It returns views of plain arrays, which are quicker to make than views of
     np.memmap.
     """
+    remote = store.remote
+    if remote is not None:
+        read = _image_reader(replace(store, remote=None))
+
+        def fetch_and_read(samples: Int64) -> list[npt.NDArray[np.uint8]]:
+            remote.require(samples)
+            return read(samples)
+
+        return fetch_and_read
+
     if isinstance(store, ArrayStore):
         pixels = np.asarray(store.images)
         return lambda samples: [pixels[sample] for sample in samples.tolist()]
@@ -224,16 +244,9 @@ def open_dali(request: LoaderRequest) -> DaliLoader:
 
     store: TarStore | ArrayStore
     if manifest.resized:
-        check_format(folder, manifest, "tar")
-        check_files(
-            folder,
-            manifest,
-            split,
-            [name for name in manifest.files if name.startswith(f"tar/{split}-")],
-        )
-        store = open_tars(folder / "tar", split, manifest.splits[split].count)
+        store = open_split(folder, manifest, split, on_demand=True)
     else:
-        store = open_array(folder, manifest, split)
+        store = open_array(folder, manifest, split, on_demand=True)
 
     return DaliLoader(
         store,

@@ -7,7 +7,6 @@ On the device, a batch is a few torch operations. On the host, the threads of
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 from trainer_classification.arrays import Int64, Uint8
 from trainer_classification.augment import device as device_augment
 from trainer_classification.data.array import ArrayStore, open_array
+from trainer_classification.data.mirror import fetch_ahead
 from trainer_classification.loaders.base import Batch, BatchSchedule, Loader, LoaderRequest
 from trainer_classification.loaders.ring_buffer import RingBufferLoader
 from trainer_classification.plan import Draws, EpochDraws
@@ -144,12 +144,7 @@ class HostResident(RingBufferLoader):
         )
 
     def _batches(self, epoch: int, start_step: int) -> Iterator[Batch]:
-        remote = self.store.remote
-        with (
-            remote.fetch_ahead(self.schedule.batches(epoch, start_step))
-            if remote
-            else nullcontext()
-        ):
+        with fetch_ahead(self.store.remote, self.schedule.batches(epoch, start_step)):
             yield from super()._batches(epoch, start_step)
 
     def _make(self, index: Int64, draws: Draws, out: Uint8) -> None:
