@@ -10,7 +10,7 @@ from typing import Any
 
 from trainer_classification.config import PrepareConfig
 from trainer_classification.console import log
-from trainer_classification.data import manifest, mirror
+from trainer_classification.data import manifest
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.options import flag
 from trainer_classification.preparation import partial, remote_source, remote_target
@@ -118,7 +118,7 @@ def write(
         wanted = _options_of(info, formats, config)
         spec = PrepareSpec(info.layout, _missing(wanted, before, accept_existing))
         if before is not None and not spec.formats:
-            if store is not None and not mirror.is_mirror(info.folder):
+            if store is not None:
                 remote_target.upload(info.folder, before, store)
             where = info.folder if store is None else store.url
             log(f"{info.name} is prepared already in {where}.")

@@ -73,8 +73,8 @@ def upload(folder: Path, made: Manifest, store: ObjectStore, force: bool = False
         store.write(manifest.DIGEST_NAME, (folder / manifest.DIGEST_NAME).read_bytes())
         store.write(manifest.FILE_NAME, content)
         mirror.adopt(folder, store, checksums)
+        log(f"{made.dataset} is prepared in {store.url}.")
     parts_store(store).delete_all()
-    log(f"{made.dataset} is prepared in {store.url}.")
 
 
 def _list_files(content: bytes | None) -> dict[str, FileInfo]:
