@@ -77,7 +77,8 @@ def test_dask_with_a_worker_that_is_killed_makes_the_objects_of_one_machine(data
 
 @needs_ray
 def test_ray_makes_the_objects_of_one_machine(dataset, store, tmp_path):
-    done = prepare(dataset, URL, store, "--executor", "ray", "--executor-address", "local")
+    patient = store | {"RAY_raylet_start_wait_time_s": "240"}
+    done = prepare(dataset, URL, patient, "--executor", "ray", "--executor-address", "local")
     assert done.returncode == 0, done.stderr
     assert objects(tmp_path / "fetched", store) == local(dataset)
 

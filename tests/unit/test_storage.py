@@ -15,9 +15,11 @@ from trainer_classification.data import mirror
 from trainer_classification.loaders.base import LoaderRequest
 from trainer_classification.loaders.registry import EngineChoice, open_loader
 from trainer_classification.plan import Plan, Policy
-from trainer_classification.preparation import remote_source
+from trainer_classification.preparation import job, remote_source, workers
+from trainer_classification.preparation.clean import clean
 from trainer_classification.preparation.pipeline import prepare
 from trainer_classification.preparation.remote_source import open_prepared
+from trainer_classification.preparation.remote_workers import RemoteWorkers
 from trainer_classification.storage import ObjectStore
 from trainer_classification.training.train import train
 
@@ -363,6 +365,67 @@ def test_a_dataset_that_was_prepared_again_is_fetched_again(memory, dataset, tmp
     memory.store.clear()
     with pytest.raises(ValueError, match=r"holds no prepared dataset tiny: python scripts/prepare.py"):
         open_remote()
+
+
+class Cluster(RemoteWorkers):
+    """Workers that see no folder of this machine: run here, some jobs twice, until one is lost."""
+
+    def __init__(self, monkeypatch, jobs=1000):
+        self.left = jobs
+        self.done = []
+        monkeypatch.setattr(job, "IMAGES_PER_JOB", 20)
+        monkeypatch.setattr(workers, "connect", lambda executor, address: self)
+
+    def map(self, function, pieces):
+        for number, piece in enumerate(pieces):
+            if not self.left:
+                raise ConnectionError("the scheduler is gone")
+            self.left -= 1
+            for _ in range(1 + number % 2):
+                function(piece)
+            self.done.append(piece.job.stem.name)
+            yield None
+
+    def close(self):
+        pass
+
+
+@pytest.mark.parametrize("formats", ["array,beton", "tar"])
+def test_workers_elsewhere_make_the_objects_of_a_local_folder(memory, dataset, tmp_path, monkeypatch, formats):
+    local = prepare(config(dataset, tmp_path / "local", formats=formats))
+    Cluster(monkeypatch)
+    prepare(config(dataset, URL, formats=formats, executor="dask", executor_address="x"))
+    assert objects(memory) == tree(local.folder)  # and no part is left
+
+
+def test_another_machine_goes_on_with_the_parts_that_are_there(memory, dataset, tmp_path, monkeypatch):
+    local = prepare(config(dataset, tmp_path / "local", formats="array"))
+    options = {"formats": "array", "executor": "dask", "executor_address": "x"}
+    first = Cluster(monkeypatch, jobs=2)
+    with pytest.raises(ConnectionError):
+        prepare(config(dataset, URL, **options))
+    drop_cache(tmp_path)
+    second = Cluster(monkeypatch)
+    prepare(config(dataset, URL, **options))
+    assert sorted(first.done + second.done) == ["000000", "000001", "000002"]
+    assert objects(memory) == tree(local.folder)
+
+
+def test_clean_deletes_copies_of_older_preparations(memory, dataset, tmp_path):
+    prepare(config(dataset, URL, formats="array", validation_fraction=0.3))
+    older = cached(tmp_path)
+    prepare(config(dataset, URL, formats="array"))
+    assert clean(config(dataset, URL)) == [older]
+    assert cached(tmp_path) != older
+
+
+def test_parts_that_a_straggler_wrote_again_are_deleted(memory, dataset):
+    prepare(config(dataset, URL, formats="array"))
+    (name,) = ObjectStore(URL).list_folders()
+    straggler = ObjectStore(f"{URL}/{name}.partial")
+    straggler.write("hash/000000.part", b"x")
+    prepare(config(dataset, URL, formats="array"))
+    assert straggler.list_names() == []
 
 
 def test_several_datasets_are_named(memory, dataset):

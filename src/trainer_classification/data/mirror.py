@@ -304,6 +304,8 @@ class SparseFile:
         if not missing:
             return []
         with self._lock:
+            # Another thread may have fetched some meanwhile.
+            missing = [block for block in missing if self._state[block] != HERE]
             new = [block for block in missing if block not in self._pending]
             for run in _split_runs(new, max(1, _RUN_BYTES // self.block)):
                 future = _threads().submit(self._fetch_run, run)

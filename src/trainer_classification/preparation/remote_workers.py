@@ -90,7 +90,7 @@ class RayWorkers(RemoteWorkers):
         self._ray = import_from_extra("ray", "ray")
         try:
             self._ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except Exception as error:  # it raises plain ones, as where starting takes too long
             raise ValueError(
                 f"No Ray cluster answers at {address}: start one with `ray start --head`, and join it with "
                 f"`ray start --address HOST:6379` ({error})."
