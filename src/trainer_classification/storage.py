@@ -127,6 +127,23 @@ class ObjectStore:
 
         self._try("written", name, upload)
 
+    def download(self, name: str, file: Path) -> None:
+        """Write an object to a local file, and check its size.
+
+        Raises:
+            FileNotFoundError: there is none.
+            ValueError: it cannot be read.
+        """
+        path = self._path(name)
+
+        def download() -> None:
+            self._system.get_file(path, str(file))
+            size = self._system.info(path)["size"]
+            if file.stat().st_size != size:
+                raise OSError(f"{file.stat().st_size} bytes came instead of {size}")
+
+        self._try("read", name, download)
+
     def list_folders(self) -> list[str]:
         """Return the first part of the names of all objects that have several."""
 

@@ -111,6 +111,14 @@ def test_training_needs_the_objects_alone_and_has_the_losses_of_a_local_folder(d
     assert there.returncode == 0, there.stderr
     assert losses(tmp_path / "there") == losses(tmp_path / "here")
 
+    (model,) = (tmp_path / "there").rglob("model.pth")
+    command = [sys.executable, str(ROOT / "scripts/evaluate.py"), "--model", str(model), "--device", "cpu"]
+    done = subprocess.run(
+        [*command, "--prepared", URL], cwd=tmp_path, capture_output=True, text=True, env=whole(elsewhere)
+    )
+    assert done.returncode == 0, done.stderr
+    assert "tiny test: 200 images" in done.stdout
+
 
 def test_a_store_that_is_gone_is_one_sentence(dataset, store, tmp_path):
     gone = store | {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"}

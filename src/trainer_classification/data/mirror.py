@@ -258,9 +258,10 @@ class SparseFile:
         self._pending: dict[int, Future[None]] = {}
         self._lock = threading.Lock()
 
-    def is_here(self, blocks: Int64) -> bool:
-        """Return whether blocks can be read."""
-        return bool((self._state[blocks] == HERE).all())
+    @property
+    def is_complete(self) -> bool:
+        """Whether all blocks are here."""
+        return bool((self._state == HERE).all())
 
     def fetch_all(self, xxh3: str) -> None:
         """Fetch what is missing of the file.
@@ -272,27 +273,15 @@ class SparseFile:
         Raises:
             ValueError: it cannot be fetched, or is not what was prepared.
         """
-        blocks = np.arange(len(self._state))
-        if self.is_here(blocks):
+        if self.is_complete:
             return
         if self._size > _LARGE:
             log(f"Fetching {self.name} ({disk_size(self._size)}) from {self._store.url}.")
-        self.fetch(blocks)
+        for future in self.begin(np.arange(len(self._state))):
+            future.result()
         if self.sums is None and _hash_file(self._path) != xxh3:
             self._state[:] = MISSING
             raise self._differs()
-
-    def fetch(self, blocks: Int64) -> None:
-        """Wait until blocks are here; fetch those that are missing.
-
-        Args:
-            blocks: int64, ascending.
-
-        Raises:
-            ValueError: one cannot be fetched, or is not what was prepared.
-        """
-        for future in self.begin(blocks):
-            future.result()
 
     def begin(self, blocks: Int64) -> list[Future[None]]:
         """Begin to fetch those blocks that are missing, and return what to wait for.
@@ -432,6 +421,11 @@ class RemoteImages:
     offsets: Int64
     sizes: Int64
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether all blocks of all files are here."""
+        return all(file.is_complete for file in self.files)
+
     def require(self, index: Int64) -> None:
         """Wait until the images of a batch are here.
 
@@ -488,7 +482,7 @@ def fetch_ahead(
         remote: where they are; None: all are here.
         batches: as for `RemoteImages.fetch_batches`.
     """
-    if remote is None:
+    if remote is None or remote.is_complete:
         yield
         return
     is_over = threading.Event()

@@ -29,7 +29,7 @@ from trainer_classification.preparation.job_result import is_done
 from trainer_classification.storage import ObjectStore
 
 _THREADS = 8  # objects at once; s3fs sends several parts of each
-_PIECE = 64 << 20  # bytes that are read at once to compute checksums, about
+_PIECE = 8 << 20  # bytes that are read at once to compute checksums, about
 _PARTIAL = ".partial"
 
 
@@ -223,7 +223,7 @@ class RemoteParts:
             path = self.folder / name
             temporary = path.with_name(f"{name}.fetched")
             try:
-                temporary.write_bytes(self.store.read(name))
+                self.store.download(name, temporary)
             except FileNotFoundError:
                 raise ValueError(
                     f"{self.store.url}/{name} is gone: run the same command again."
