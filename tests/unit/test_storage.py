@@ -295,6 +295,13 @@ def test_what_was_fetched_stays_and_is_not_fetched_again(prepared, ranges):
     assert ranges == before
 
 
+def test_a_mirror_whose_making_was_killed_is_made_again(prepared):
+    folder, _ = open_remote()
+    for name in ("manifest.json", "manifest.sha256"):  # written last
+        (folder / name).unlink()
+    assert_equal(batches(loader(*open_remote())), batches(loader(prepared.folder, prepared.manifest)))
+
+
 def test_what_a_power_failure_took_is_fetched_again(prepared, monkeypatch):
     folder, found = open_remote()
     batches(loader(folder, found))

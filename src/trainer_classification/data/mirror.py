@@ -97,8 +97,9 @@ def write_mirror(folder: Path, store: ObjectStore, files: Mapping[str, bytes]) -
         store: of the dataset.
         files: content by name: the manifest, and its checksum if there is one.
     """
-    (folder / _BLOCKS).mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     _write_origin(folder, store.url)
+    (folder / _BLOCKS).mkdir(exist_ok=True)
     checksums = store.read_if_there(CHECKSUMS)
     if checksums is not None:
         write_atomically(folder / _BLOCKS / "checksums", checksums)

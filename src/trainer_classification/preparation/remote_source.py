@@ -155,7 +155,8 @@ def refresh(folder: Path, store: ObjectStore) -> None:
             return
         if content is None and not mirror.is_mirror(folder):
             return
-        if folder.exists():
+        is_unfinished = mirror.is_mirror(folder) and not here.is_file()
+        if folder.exists() and not is_unfinished:
             _delete(folder)
         if content is not None:
             digest = store.read_if_there(manifest.DIGEST_NAME)
