@@ -18,6 +18,8 @@ GPU_PYTHON ?= python3
 OTHER_SYSTEM := $(filter-out Linux x86_64,$(shell uname -sm))
 # What was added by hand stays.
 EXTRAS := --extra pretrained --extra export --extra serve --extra tensorboard $(if $(wildcard .venv/lib/python*/site-packages/ffcv),--extra ffcv)
+# What the tests of several machines need beside that.
+CLUSTER := --extra dask --extra ray --extra storage
 REFUSE_OTHER_SYSTEM = $(if $(OTHER_SYSTEM),$(error This runs on Linux x86-64 alone, and this is $(OTHER_SYSTEM): \
   use WSL2 on Windows, a Linux machine or container on macOS))
 
@@ -39,6 +41,7 @@ test: $(STAMP) ## all tests that take seconds
 	$(RUN) -m pytest -n auto -m "not slow" $(ARGS)
 
 test-slow: $(STAMP) ## the tests that take minutes
+	$(UV) sync --locked --inexact --quiet --python $(PYTHON) $(EXTRAS) $(CLUSTER)
 	$(RUN) -m pytest -m slow $(ARGS)
 
 hardening: export HARDENING_SEED ?= 34
