@@ -104,6 +104,38 @@ def test_a_trial_before_the_first_exchange_moves_nothing_and_heeds_the_other_ran
     assert torch.equal(model.norm.running_mean, expected.norm.running_mean)
 
 
+@pytest.mark.parametrize("failures", [1, 9])
+def test_memory_that_does_not_suffice_to_copy_the_buffers_is_said_to_the_other_ranks(monkeypatch, failures):
+    """A rank that fails before it has told the others leaves them waiting."""
+    model = Normalized(12)
+    left = [failures]
+    clone = torch.Tensor.clone
+
+    def fail(tensor, *arguments, **options):
+        if any(tensor is buffer for buffer in model.buffers()) and left[0]:
+            left[0] -= 1
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return clone(tensor, *arguments, **options)
+
+    monkeypatch.setattr(torch.Tensor, "clone", fail)
+    told = []
+
+    def any_rank(failed):
+        told.append(failed)
+        return failed
+
+    before = model.norm.running_mean.tolist()
+    if failures == 1:
+        stepped(model, any_rank=any_rank)
+        assert told == [True, False]
+        assert model.sizes == [6, 6, 6, 6]  # of the trial and of the step
+    else:
+        with pytest.raises(torch.OutOfMemoryError):
+            stepped(model, any_rank=any_rank)
+        assert told == [True] * 4  # in 1, 2, 4 and 8 parts of 12 images
+        assert model.norm.running_mean.tolist() == before
+
+
 def test_what_fits_no_rank_ends_the_step_on_the_rank_that_failed():
     model = Small(0)
     with pytest.raises(torch.OutOfMemoryError):

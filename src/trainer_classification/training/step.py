@@ -132,17 +132,19 @@ class Step:
         all must know before.
         """
         devices = [images.device] if images.is_cuda else []
-        buffers = [buffer.clone() for buffer in self.model.buffers()]
+        copies: list[Tensor] = []
         while True:
             error = None
             with torch.random.fork_rng(devices):
                 try:
+                    copies = copies or [buffer.clone() for buffer in self.model.buffers()]
                     self._backward(images, targets, exchange=False)
                 except torch.OutOfMemoryError as caught:
                     error = caught.with_traceback(None)  # it keeps what was allocated
             self.optimizer.zero_grad(set_to_none=True)
-            for buffer, before in zip(self.model.buffers(), buffers, strict=True):
-                buffer.copy_(before)
+            if copies:  # else there was no memory for them, and the trial did not begin
+                for buffer, before in zip(self.model.buffers(), copies, strict=True):
+                    buffer.copy_(before)
 
             if not any_rank(error is not None):
                 return
