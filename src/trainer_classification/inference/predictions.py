@@ -13,6 +13,7 @@ from trainer_classification.checkpoint.model_id import model_id
 from trainer_classification.config import PredictConfig
 from trainer_classification.console import log
 from trainer_classification.environment import in_cloud
+from trainer_classification.files import write_atomically
 from trainer_classification.inference.predictor import Prediction, Predictor
 from trainer_classification.outputs.hafnia_predictions import POSTFIX, write_with_predictions
 
@@ -144,5 +145,6 @@ def _publish_archive(archive: Path, config: PredictConfig) -> None:
     tracker = Tracker(config.project_name, Path(".data"))
     target = tracker.model_dir / archive.name
     if not (target.exists() and target.samefile(archive)):
-        shutil.copyfile(archive, target)
+        with archive.open("rb") as file:
+            write_atomically(target, lambda copy: shutil.copyfileobj(file, copy))
     tracker.close()

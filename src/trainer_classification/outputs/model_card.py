@@ -8,6 +8,7 @@ from typing import Any
 
 from trainer_classification.console import log
 from trainer_classification.data.manifest import Manifest
+from trainer_classification.files import write_atomically
 from trainer_classification.names import escape_markdown
 from trainer_classification.outputs.summary import write_metrics, write_summary
 from trainer_classification.outputs.tracking import Tracker
@@ -93,7 +94,7 @@ def _write_card(
     }
     shown = {key: "none" if value is None else value for key, value in values.items()}
     shown |= {key: escape_markdown(str(shown[key])) for key in ("dataset", "version")}
-    (tracker.model_dir / "README.md").write_text(_CARD.format(**shown), encoding="utf-8")
+    write_atomically(tracker.model_dir / "README.md", _CARD.format(**shown))
 
 
 def _write_report(make_report: Callable[[], Path]) -> None:
