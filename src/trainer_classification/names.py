@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable
+from pathlib import PurePath
 
 _MAX_BYTES = 150  # of the 255 that file systems allow, which leaves room for what is appended
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -46,6 +48,20 @@ def list_names(names: Iterable[str], limit: int = 10) -> str:
     listed = [one_line(name) for name in names]
     more = f" and {len(listed) - limit:,} more" if len(listed) > limit else ""
     return (", ".join(listed[:limit]) + more) if listed else "none"
+
+
+def portable_path(path: str | PurePath) -> str:
+    """Return a path as an output names it: relative to the working folder, or else its last part.
+
+    The other parts of a path that leads out of the working folder name users and
+    machines, and outputs go to others.
+    """
+    shown = PurePath(path)
+    here = os.getcwd()
+    if ".." not in shown.parts and shown.is_relative_to(here):
+        return str(shown.relative_to(here))
+    leads_out = shown.is_absolute() or ".." in shown.parts or str(path).startswith("~")
+    return shown.name if leads_out else str(path)
 
 
 def safe_component(name: str) -> str:

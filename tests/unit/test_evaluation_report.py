@@ -1,21 +1,24 @@
 """A model is evaluated by the names of its classes, in whatever order a dataset has them."""
 
+import dataclasses
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from torch import nn
 
 from trainer_classification.checkpoint.load_model import Model
 from trainer_classification.config import EvaluateConfig
 from trainer_classification.inference.class_map import map_classes
 from trainer_classification.inference.evaluate import build_report, compare_reports
-from trainer_classification.inference.evaluate_command import run_evaluation
+from trainer_classification.inference.evaluate_command import _comparison_json, run_evaluation
 from trainer_classification.inference.split_logits import SplitLogits
 
 
 def model_of(class_names, temperature=None):
     return Model(
-        network=None,
+        network=nn.Linear(1, len(class_names)),
         name="resnet-small",
         class_names=tuple(class_names),
         image_size=28,
@@ -73,6 +76,8 @@ def test_the_order_of_the_datasets_classes_changes_no_figure():
     turned = build_report(model, logits_of("cab", (labels + 1) % 3, logits), "test").to_json()
     assert turned.pop("metrics") == pytest.approx(same.pop("metrics"), abs=1e-12)
     assert turned.pop("balanced_accuracy") == pytest.approx(same.pop("balanced_accuracy"), abs=1e-12)
+    turned.pop("model_id")
+    same.pop("model_id")
     assert turned == same
 
 
@@ -103,6 +108,19 @@ def test_the_temperature_lowers_the_calibration_error_of_a_model_that_is_too_sur
     assert plain.calibration_error == cooled.calibration_error == pytest.approx(0.3, abs=0.001)
     assert plain.to_json()["calibration_error_after"] is None
     assert cooled.calibration_error_after == pytest.approx(0, abs=1e-6)
+
+
+def test_the_figures_name_the_model_without_the_folders_of_the_user(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    logits = logits_of("ab", [0], [[1, 0]])
+    shown = {}
+    for path in ("runs/one/model.pth", str(tmp_path / "runs/one/model.pth"), "/home/alice/one/model.pth"):
+        report = build_report(dataclasses.replace(model_of("ab"), source=Path(path)), logits, "test")
+        shown[path] = report.to_json()["model"]
+        compared = _comparison_json(compare_reports(report, report), report, "")
+        assert compared["model"] == shown[path]
+        assert len(compared["model_id"]) == 16
+    assert list(shown.values()) == ["runs/one/model.pth", "runs/one/model.pth", "model.pth"]
 
 
 def test_what_cannot_be_measured_is_null():

@@ -12,6 +12,7 @@ import numpy as np
 
 from trainer_classification.arrays import Bool
 from trainer_classification.checkpoint.load_model import Model, load_model
+from trainer_classification.checkpoint.model_id import model_id
 from trainer_classification.inference.class_map import map_classes
 from trainer_classification.inference.split_logits import DataOptions, SplitLogits, run_on_split
 from trainer_classification.metrics.calibration import (
@@ -29,6 +30,7 @@ from trainer_classification.metrics.classification import (
 )
 from trainer_classification.metrics.comparison import Comparison, compare
 from trainer_classification.metrics.confusion import Confusion
+from trainer_classification.names import portable_path
 from trainer_classification.outputs.class_tables import class_rows
 
 _TOP = 5
@@ -40,6 +42,7 @@ class EvaluationReport:
 
     Attributes:
         model: file that the model was loaded from.
+        model_id: of its weights.
         network: its name, such as "resnet18".
         dataset: name of the dataset.
         version: of the dataset.
@@ -68,6 +71,7 @@ class EvaluationReport:
     """
 
     model: str
+    model_id: str
     network: str
     dataset: str
     version: str
@@ -112,6 +116,7 @@ class EvaluationReport:
         rows = class_rows(self.confusion, self.class_names[: len(self.confusion)])
 
         return plain | {
+            "model": portable_path(self.model),
             "images": len(self.correct),
             "metrics": self.averages,
             "accuracy_interval": list(self.accuracy_interval),
@@ -166,6 +171,7 @@ def build_report(model: Model, found: SplitLogits, split: str) -> EvaluationRepo
 
     return EvaluationReport(
         model=str(model.source),
+        model_id=model_id(model.network.state_dict()),
         network=model.name,
         dataset=manifest.dataset,
         version=manifest.version,

@@ -11,6 +11,7 @@ from trainer_classification.environment import in_cloud
 from trainer_classification.files import dump_json, write_atomically
 from trainer_classification.inference.evaluate import EvaluationReport, compare_reports, evaluate
 from trainer_classification.metrics.comparison import Comparison
+from trainer_classification.names import portable_path
 from trainer_classification.outputs.class_tables import class_rows, write_class_table
 from trainer_classification.plan import describe_view
 
@@ -71,7 +72,8 @@ def _comparison_json(
     comparison: Comparison, other: EvaluationReport, text: str
 ) -> dict[str, object]:
     return {
-        "model": other.model,
+        "model": portable_path(other.model),
+        "model_id": other.model_id,
         "accuracy": other.accuracy,
         "only_model_right": comparison.only_first,
         "only_compared_right": comparison.only_second,

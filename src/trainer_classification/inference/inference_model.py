@@ -12,6 +12,7 @@ from hafnia.dataset.primitives import Classification
 
 from trainer_classification.checkpoint.load_model import Model
 from trainer_classification.inference.predictor import Prediction, Predictor
+from trainer_classification.names import portable_path
 from trainer_classification.outputs.hafnia_predictions import make_task
 
 if TYPE_CHECKING:
@@ -97,7 +98,10 @@ class ClassificationModel(InferenceModel):
         return ModelInfo(
             name=self.model.name,
             description=f"Trained on {self.model.dataset} at {self.model.image_size} px.",
-            meta={"source": str(self.model.source), "fingerprint": self.model.fingerprint},
+            meta={
+                "source": portable_path(self.model.source),
+                "fingerprint": self.model.fingerprint,
+            },
             tasks=[make_task(self.task, self.class_names)],
         )
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from trainer_classification.environment import plan_threads
 from trainer_classification.loaders.base import Loader, LoaderRequest
 from trainer_classification.loaders.registry import open_loader
 from trainer_classification.models.normalize import Normalize
+from trainer_classification.names import portable_path
 from trainer_classification.optim.class_weights import balance_classes
 from trainer_classification.optim.ema import ModelEma
 from trainer_classification.optim.parameter_groups import build_optimizer
@@ -287,19 +288,12 @@ def describe_configuration(setup: Setup) -> dict[str, Any]:
 def portable_options(config: TrainConfig) -> dict[str, Any]:
     """Return the options as a run's outputs have them, as JSON types.
 
-    Of a path that leads out of the working folder only the last part is kept: the
-    others name users and machines, and outputs go to others.
+    Paths are those of `portable_path`.
     """
     return {
-        name: _last_part(value) if isinstance(value, str) else value
+        name: portable_path(value) if isinstance(value, str) else value
         for name, value in dataclasses.asdict(config).items()
     }
-
-
-def _last_part(text: str) -> str:
-    path = PurePath(text)
-    leads_out = path.is_absolute() or ".." in path.parts or text.startswith("~")
-    return path.name if leads_out else text
 
 
 def _open(
