@@ -307,7 +307,7 @@ def test_a_folder_that_vanishes_is_decoded_instead(tmp_path, monkeypatch):
 
 def test_find_rows():
     before = np.array([b"d", b"b", b"b", b"a"], "S32")
-    assert reuse._find_rows(before, np.array([b"a", b"c", b"", b"d", b"zz"], "S32")).tolist() == [3, -1, -1, 0, -1]
+    assert reuse.find_rows(before, np.array([b"a", b"c", b"", b"d", b"zz"], "S32")).tolist() == [3, -1, -1, 0, -1]
 
 
 def test_notes_lie_beside_the_folder_and_not_in_it(tmp_path):

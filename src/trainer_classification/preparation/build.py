@@ -66,6 +66,7 @@ from trainer_classification.preparation.reuse import (
     ImageNotes,
     KnownImages,
     find_known,
+    hash_times,
     know_nothing,
     make_notes,
     read_notes,
@@ -125,7 +126,7 @@ class Build:
         """What the working folder is for: everything that shapes its bytes, and the dataset they are of."""
         source = self.info.source
         return {
-            "work": f"{self.info.fingerprint} {self.spec} {job.VERSION} {_hash(self.starts)}",
+            "work": f"{self.info.fingerprint} {self.spec} {job.VERSION} {_hash(self.starts)} {hash_times(source)}",
             "dataset": source.name,
             "task": source.task,
             "root": str(source.root),

@@ -15,6 +15,7 @@ from trainer_classification.data.manifest import Manifest
 from trainer_classification.options import flag
 from trainer_classification.preparation import partial, remote_source, remote_target
 from trainer_classification.preparation.build import Build, build_dataset
+from trainer_classification.preparation.changes import has_changed
 from trainer_classification.preparation.findings import log_findings
 from trainer_classification.preparation.format import PrepareSpec
 from trainer_classification.preparation.formats import FORMATS
@@ -114,7 +115,7 @@ def write(
     store = remote_source.find_store(config.prepared, info.folder)
     with partial.lock(info.folder):
         # Another process may have prepared it since `inspect`.
-        before = None if config.force else manifest.read_matching(info.folder, info.fingerprint)
+        before = None if config.force else _read_unchanged(info, config)
         wanted = _options_of(info, formats, config)
         spec = PrepareSpec(info.layout, _missing(wanted, before, accept_existing))
         if before is not None and not spec.formats:
@@ -130,13 +131,7 @@ def write(
             remote_target.complete(info.folder, before)
         listed = ", ".join(spec.formats) or "its table"
         log(f"Preparing {info.name} for {info.train_size} px ({info.train_size_reason}): {listed}.")
-        with Workers(
-            config.workers,
-            info.resized,
-            config.executor,
-            config.executor_address,
-            int(config.memory * 1e9),
-        ) as workers:
+        with _open_workers(info, config) as workers:
             made = build_dataset(Build(info, config, spec, before, workers, store))
         remember(info, config, wanted)
         print_summary(info.folder, made, info.source, time.perf_counter() - started)
@@ -144,6 +139,24 @@ def write(
             remote_target.upload(info.folder, made, store, config.force)
 
     return Prepared(info.folder, made)
+
+
+def _read_unchanged(info: DatasetInfo, config: PrepareConfig) -> Manifest | None:
+    """Return the manifest of what is prepared, if it is of the images as they are now; else None."""
+    found = manifest.read_matching(info.folder, info.fingerprint)
+    if found is None or has_changed(info.folder, info.source, lambda: _open_workers(info, config)):
+        return None
+    return found
+
+
+def _open_workers(info: DatasetInfo, config: PrepareConfig) -> Workers:
+    return Workers(
+        config.workers,
+        info.resized,
+        config.executor,
+        config.executor_address,
+        int(config.memory * 1e9),
+    )
 
 
 def _options_of(

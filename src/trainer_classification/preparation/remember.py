@@ -6,6 +6,8 @@ import json
 from contextlib import suppress
 from typing import Any
 
+import numpy as np
+
 from trainer_classification import recipes
 from trainer_classification.config import PrepareConfig
 from trainer_classification.files import write_atomically
@@ -13,7 +15,7 @@ from trainer_classification.preparation.inspect import DatasetInfo
 from trainer_classification.preparation.recall import (
     describe_request,
     format_names,
-    hash_sizes,
+    hash_seen,
     note_path,
     recall,
 )
@@ -42,7 +44,7 @@ def remember(info: DatasetInfo, config: PrepareConfig, formats: dict[str, dict[s
         "root": str(info.source.root),
         "files": info.source.files,
         "state": info.state,
-        "sizes": hash_sizes(info.source.bytes.tolist()),
+        "seen": hash_seen(np.stack([info.source.bytes, info.source.times[:, 0]], axis=1).tobytes()),
         "name": info.name,
         "count": info.count,
         "are_photographs": info.are_photographs,

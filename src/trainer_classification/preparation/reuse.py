@@ -19,7 +19,7 @@ import time
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -77,12 +77,17 @@ class ImageNotes:
         images: IMAGE [m].
         checksums: by the name of the format: uint64 [m], xxh3-64 of what it stores.
         fields: by the name of the format: structured [m], of `Format.fields`.
+        times: `hash_times` of the dataset; "" if a file had just been changed.
+        maker: what the notes hold for, as `_describe_maker`; empty until they are
+            saved.
     """
 
     files: Structured
     images: Structured
     checksums: dict[str, npt.NDArray[np.uint64]]
     fields: dict[str, Structured]
+    times: str = ""
+    maker: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -110,10 +115,6 @@ def make_notes(
         result: of the jobs.
         before: notes of the formats that the folder keeps; None if there are none.
     """
-    files = _describe_files(source)[rows]
-    is_settled = files["times"].max(1) < time.time_ns() - _SETTLED_NS
-    files["times"] *= is_settled[:, None]
-
     images = np.zeros(len(rows), IMAGE)
     images["hash"] = result.hashes[rows]
     images["size"] = result.sizes[rows]
@@ -127,7 +128,31 @@ def make_notes(
         checksums = before.checksums | checksums
         fields = before.fields | fields
 
-    return ImageNotes(files, images, checksums, fields)
+    return _note_files(ImageNotes(describe_files(source)[rows], images, checksums, fields), source)
+
+
+def note_times(notes: ImageNotes, source: Source) -> ImageNotes:
+    """Return the notes with the times that files of the same content have now."""
+    files = describe_files(source)
+    rows = find_rows(files["name"], notes.files["name"])
+    return _note_files(replace(notes, files=files[rows]), source)
+
+
+def _note_files(notes: ImageNotes, source: Source) -> ImageNotes:
+    """Return the notes with zeros for the times of files that had just been changed, and the hash of all times."""
+    now = time.time_ns()
+    files = notes.files.copy()
+    # A time to come is that of another clock.
+    is_settled = abs(files["times"].max(1) - now) > _SETTLED_NS
+    files["times"] *= is_settled[:, None]
+    is_source_settled = abs(source.times[:, 0] - now) > _SETTLED_NS
+
+    return replace(notes, files=files, times=hash_times(source) if is_source_settled.all() else "")
+
+
+def hash_times(source: Source) -> str:
+    """Return a hash of the times at which the content of the files was changed, in the order of the dataset."""
+    return xxhash.xxh3_128_hexdigest(source.times[:, 0].tobytes())
 
 
 def save_notes(folder: Path, notes: ImageNotes) -> None:
@@ -137,29 +162,59 @@ def save_notes(folder: Path, notes: ImageNotes) -> None:
     columns |= {
         f"fields.{name}": values for name, values in notes.fields.items() if values.dtype.names
     }
-    head = np.frombuffer(json.dumps(_describe_maker(folder)).encode(), np.uint8)
+    head = json.dumps(notes.maker or _describe_maker(folder)).encode()
+    columns |= {
+        "head": np.frombuffer(head, np.uint8),
+        "seen": np.frombuffer(notes.times.encode(), np.uint8),
+    }
     with suppress(OSError):
-        write_atomically(
-            partial.notes_path(folder), lambda file: np.savez(file, head=head, **columns)
-        )
+        write_atomically(partial.notes_path(folder), lambda file: np.savez(file, **columns))
 
 
 def _describe_maker(folder: Path) -> dict[str, Any]:
     """Return what the notes hold for: the content of the folder, and what decodes images."""
     return {
-        "manifest": xxhash.xxh3_128_hexdigest((folder / manifest.FILE_NAME).read_bytes()),
+        "manifest": _hash_manifest(folder),
         "job": job.VERSION,
         "decoders": [version(name) for name in _DECODERS],
     }
 
 
-def read_notes(folder: Path) -> ImageNotes | None:
-    """Read the notes of a prepared folder; None if there are none for what it holds now."""
+def _hash_manifest(folder: Path) -> str:
+    return xxhash.xxh3_128_hexdigest((folder / manifest.FILE_NAME).read_bytes())
+
+
+def read_notes(folder: Path, any_decoders: bool = False) -> ImageNotes | None:
+    """Read the notes of a prepared folder; None if there are none for what it holds now.
+
+    Args:
+        folder: the prepared folder.
+        any_decoders: accept notes of images that other versions have decoded.
+    """
     with suppress(*_DAMAGE), partial.notes_path(folder).open("rb") as file:
         content = np.load(file, allow_pickle=False)
-        if json.loads(content["head"].tobytes()) == _describe_maker(folder):
-            return _parse_notes(content)
+        maker = json.loads(content["head"].tobytes())
+        now = _describe_maker(folder)
+        if maker == now or (any_decoders and maker["manifest"] == now["manifest"]):
+            notes = _parse_notes(content)
+            return (
+                None if notes is None else replace(notes, times=_read_times(content), maker=maker)
+            )
     return None
+
+
+def read_times(folder: Path) -> str | None:
+    """Read `ImageNotes.times` alone; None if there are no notes for what the folder holds now."""
+    with suppress(*_DAMAGE), partial.notes_path(folder).open("rb") as file:
+        content = np.load(file, allow_pickle=False)
+        maker = json.loads(content["head"].tobytes())
+        if maker["manifest"] == _hash_manifest(folder):
+            return _read_times(content)
+    return None
+
+
+def _read_times(content: Mapping[str, npt.NDArray[Any]]) -> str:
+    return content["seen"].tobytes().decode() if "seen" in content else ""
 
 
 def _parse_notes(content: Mapping[str, npt.NDArray[Any]]) -> ImageNotes | None:
@@ -192,7 +247,7 @@ def recall_sizes(parent: Path, source: Source) -> Int64:
     for folder in _list_newest_first(parent, source):
         notes = read_notes(folder)
         if notes is not None:
-            rows = _match_files(notes.files, _describe_files(source))
+            rows = _match_files(notes.files, describe_files(source))
             sizes[rows >= 0] = notes.files["size"][rows[rows >= 0]]
             break
     return sizes
@@ -290,11 +345,11 @@ def _match(
     workers: Workers,
 ) -> KnownImages:
     """Find the images of a dataset in an older folder, and say how many are left to decode."""
-    rows = _match_files(notes.files, _describe_files(source))
+    rows = _match_files(notes.files, describe_files(source))
     hashes = np.where(rows >= 0, notes.images["hash"][rows], b"")
     unknown = np.flatnonzero(rows < 0)
     hashes[unknown] = hash_files([source.paths[row] for row in unknown.tolist()], workers)
-    rows[unknown] = _find_rows(notes.images["hash"], hashes[unknown])
+    rows[unknown] = find_rows(notes.images["hash"], hashes[unknown])
 
     kept = int((rows >= 0).sum())
     for_statistics = 0
@@ -328,7 +383,7 @@ def _list_newest_first(parent: Path, source: Source) -> list[Path]:
     return sorted(times, key=times.__getitem__, reverse=True)
 
 
-def _describe_files(source: Source) -> Structured:
+def describe_files(source: Source) -> Structured:
     """Return _FILE [n], of the files of a dataset."""
     files = np.zeros(len(source.files), _FILE)
     names = (xxhash.xxh3_64_intdigest(os.fsencode(name)) for name in source.files)
@@ -341,13 +396,13 @@ def _describe_files(source: Source) -> Structured:
 
 def _match_files(before: Structured, now: Structured) -> Int64:
     """Return the row in `before` of each file that is as it was: int64 [n]; -1 for the others."""
-    rows = _find_rows(before["name"], now["name"])
+    rows = find_rows(before["name"], now["name"])
     is_same = (before["bytes"][rows] == now["bytes"]) & (before["times"][rows] > 0).all(1)
     is_same &= (before["times"][rows] == now["times"]).all(1)
     return np.where(is_same, rows, -1)
 
 
-def _find_rows(before: npt.NDArray[Any], now: npt.NDArray[Any]) -> Int64:
+def find_rows(before: npt.NDArray[Any], now: npt.NDArray[Any]) -> Int64:
     """Return the row in `before` that equals each value: int64 [n]; -1: none does."""
     order = np.argsort(before)
     rows = order[np.minimum(np.searchsorted(before, now, sorter=order), len(order) - 1)]
