@@ -302,7 +302,7 @@ def measure_training(
     """Train once, from the first step to the report."""
     found = manifest.read(prepared)
     on_gpu = options.device == "cuda"
-    started = time.time()
+    started = time.monotonic()
     cpu_before = time.process_time()
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()

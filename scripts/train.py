@@ -3,7 +3,7 @@
 import gc
 import time
 
-STARTED = time.time()  # before the imports: what a user waits for counts
+STARTED = time.monotonic()  # before the imports: what a user waits for counts
 
 from trainer_classification.config import TrainConfig  # noqa: E402
 

@@ -63,4 +63,4 @@ if __name__ == "__main__":
         World.wrap_ddp = lambda self, *arguments, static: wrap_ddp(self, *arguments, static=False)
     elif fault:
         die_at(5, fault)
-    cli.leave(cli.run(TrainConfig, lambda config: start.start(config, time.time())))
+    cli.leave(cli.run(TrainConfig, lambda config: start.start(config, time.monotonic())))

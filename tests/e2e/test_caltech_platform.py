@@ -54,7 +54,7 @@ class Caltech:
         config = TrainConfig(
             model="speednet", recipe="speed", epochs=3, batch_size=64, device="cpu", output_dir=str(folder)
         )
-        self.summary = train_prepared(config, self.prepared.folder, self.prepared.manifest, time.time())
+        self.summary = train_prepared(config, self.prepared.folder, self.prepared.manifest, time.monotonic())
         (run_folder,) = (folder / "experiments").iterdir()
         self.archives = folder / "archives"
         self.archives.mkdir()

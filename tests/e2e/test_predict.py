@@ -115,7 +115,7 @@ def test_predictions_of_the_test_split_are_the_runs_own(tmp_path, name, size):
         model="resnet-small", epochs=1, batch_size=32, max_steps_per_epoch=30, device="cpu", loader="resident",
         output_dir=str(tmp_path),
     )  # fmt: skip
-    summary = train_prepared(config, folder, manifest, time.time())
+    summary = train_prepared(config, folder, manifest, time.monotonic())
     model = load_model(next((tmp_path / "experiments").iterdir()))
 
     device = torch.device("cpu")
@@ -150,7 +150,7 @@ def test_16_bit_images_that_use_few_bits_are_seen_as_they_were_trained_on(tmp_pa
     prepared = prepare(options)
     assert prepared.manifest.gray_shift == 1
     config = TrainConfig(model="resnet-small", epochs=3, batch_size=16, device="cpu", output_dir=str(tmp_path))
-    summary = train_prepared(config, prepared.folder, prepared.manifest, time.time())
+    summary = train_prepared(config, prepared.folder, prepared.manifest, time.monotonic())
     assert summary["accuracy_test"] > 0.8
 
     (run,) = (tmp_path / "experiments").iterdir()

@@ -68,7 +68,7 @@ def photographs(tmp_path_factory):
 def trained(folder, out, **options):
     options = {"model": "resnet-small", "batch_size": 64, "epochs": 3, "learning_rate": 0.05} | options
     config = TrainConfig(device="cuda", output_dir=str(out), **options)
-    return training.train_prepared(config, folder, manifest.read(folder), time.time())
+    return training.train_prepared(config, folder, manifest.read(folder), time.monotonic())
 
 
 PRECISIONS = {"fp16": "float16", "bf16": "bfloat16", "off": "float32"}
@@ -284,7 +284,7 @@ def test_a_stopped_run_goes_on_with_the_same_curve(small, tmp_path, monkeypatch,
 
 def test_preflight_tells_the_memory_of_the_gpu(small, tmp_path, capsys):
     config = TrainConfig(model="resnet18", batch_size=64, device="cuda", output_dir=str(tmp_path))
-    assert preflight(training.prepared_inputs(config, small, manifest.read(small), time.time()))
+    assert preflight(training.prepared_inputs(config, small, manifest.read(small), time.monotonic()))
     text = capsys.readouterr().err
     assert f"of {torch.cuda.mem_get_info()[1] / 1e9:.1f} GB with batches of 64" in text
     assert text.count(": yes, ") == 4
@@ -306,7 +306,7 @@ TOO_LARGE = {"model": "resnet50", "batch_size": 512, "device": "cuda", "amp": "b
 
 def test_preflight_finds_a_batch_that_is_too_large(photographs, tmp_path, capsys, little_memory):
     config = TrainConfig(output_dir=str(tmp_path), **TOO_LARGE)
-    assert not preflight(training.prepared_inputs(config, photographs, manifest.read(photographs), time.time()))
+    assert not preflight(training.prepared_inputs(config, photographs, manifest.read(photographs), time.monotonic()))
     assert "try a smaller --batch-size" in capsys.readouterr().err
 
 
@@ -317,7 +317,7 @@ def test_a_batch_that_is_too_large_is_one_sentence(photographs, tmp_path, monkey
 
     monkeypatch.setattr("trainer_classification.training.start.train", train)
     with pytest.raises(ValueError, match=r"memory .* smaller --batch-size"):
-        start(TrainConfig(output_dir=str(tmp_path), processes=1, **TOO_LARGE), time.time())
+        start(TrainConfig(output_dir=str(tmp_path), processes=1, **TOO_LARGE), time.monotonic())
 
 
 ONE_OF_ONE = """
@@ -332,7 +332,7 @@ config = TrainConfig(model="resnet-small", batch_size=64, epochs=3, learning_rat
                      output_dir=sys.argv[2])
 with distributed.join_processes(config, lambda world: Path(sys.argv[1])) as (world, folder):
     summary = training.run_training(
-        training.prepared_inputs(config, folder, manifest.read(folder), time.time(), world)
+        training.prepared_inputs(config, folder, manifest.read(folder), time.monotonic(), world)
     )
     assert summary["accuracy_test"] > 0.9, summary
     total = torch.ones(3, device="cuda")

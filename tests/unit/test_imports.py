@@ -144,7 +144,7 @@ from trainer_classification.data import manifest
 from trainer_classification.training.train import train_prepared
 folder = Path(sys.argv[1])
 config = TrainConfig(model="resnet-small", batch_size=8, epochs=1, device="cpu", output_dir=sys.argv[2])
-summary = train_prepared(config, folder, manifest.read(folder), time.time())
+summary = train_prepared(config, folder, manifest.read(folder), time.monotonic())
 assert summary["accuracy_test"] is not None
 """
 

@@ -115,7 +115,7 @@ def setup(prepared, weights, tmp_path):
 
 def open_setup(prepared, tmp_path, **options):
     config = TrainConfig(device="cpu", loader="resident", output_dir=str(tmp_path), **options)
-    inputs = prepared_inputs(config, prepared.folder, prepared.manifest, time.time())
+    inputs = prepared_inputs(config, prepared.folder, prepared.manifest, time.monotonic())
     return build_setup(inputs, lambda: NullTracker(tmp_path))
 
 

@@ -217,7 +217,7 @@ class BudgetController:
             return  # the run was resumed at the end of the epoch, so that nothing was measured
 
         planned = EpochPlan(state.epochs, state.step_limit)
-        clock = BudgetClock(self.budget, time.time() - state.started)
+        clock = BudgetClock(self.budget, time.monotonic() - state.started)
         shape = EpochShape(setup.full_steps, size_schedule(setup.recipe))
         measured = MeasuredEpoch(state.epoch, training / steps, between)
 

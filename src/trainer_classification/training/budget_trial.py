@@ -88,7 +88,7 @@ def _choose_feature_side(inputs: Inputs) -> Inputs:
     splits = setup.manifest.splits
     views = inputs.config.feature_views
     count = sum(split.count * (views if name == "train" else 1) for name, split in splits.items())
-    seconds_left = budget - (time.time() - inputs.started) - CLOSING_SECONDS
+    seconds_left = budget - (time.monotonic() - inputs.started) - CLOSING_SECONDS
 
     def estimate(side: int) -> float:
         return count * seconds_per_image * (side / full) ** 2
@@ -152,7 +152,7 @@ def _plan_run(inputs: Inputs) -> tuple[Inputs, Progress]:
     trial_seconds = min(longest, max(shortest, _TRIAL_FRACTION * budget))
 
     trial = _run_trial(inputs, trial_seconds)
-    seconds_left = budget - (time.time() - inputs.started)
+    seconds_left = budget - (time.monotonic() - inputs.started)
     batch_size = _choose_batch_size(
         trial.recipe, seconds_left / trial.times.step(trial.recipe.image_size)
     )
@@ -160,7 +160,7 @@ def _plan_run(inputs: Inputs) -> tuple[Inputs, Progress]:
         smaller = _set_batch_size(trial.config, trial.recipe, batch_size)
         trial = _run_trial(dataclasses.replace(inputs, config=smaller), trial_seconds)
 
-    seconds_left = budget - (time.time() - inputs.started)
+    seconds_left = budget - (time.monotonic() - inputs.started)
     trial = _choose_first_size(trial, seconds_left)
     recipe = trial.recipe
     plan = inputs.world.broadcast_object(

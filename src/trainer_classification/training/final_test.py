@@ -206,7 +206,7 @@ def build_summary(
         "best_by": setup.config.best_by,
         "seconds_training": state.seconds_training,
         "seconds_head": best_row.get("seconds_head"),
-        "seconds_total": time.time() - setup.inputs.started,
+        "seconds_total": time.monotonic() - setup.inputs.started,
         "seconds_first_step": state.seconds_first_step,
         "seconds_in_first_step": state.seconds_in_first_step,
         "images_per_second": state.images / state.seconds_training,

@@ -38,7 +38,7 @@ def launch(count: int, arguments: list[str], started: float, quiet: bool = False
     Args:
         count: of processes on this machine.
         arguments: script and options, as `sys.argv`.
-        started: `time.time()` at which the command started, for the processes.
+        started: `time.monotonic()` at which the command started, for the processes.
         quiet: True if exit code 1 needs no explanation.
 
     Returns:

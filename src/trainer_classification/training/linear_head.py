@@ -68,7 +68,7 @@ def _fit(setup: Setup, state: State, received: list[int]) -> dict[str, Any]:
             network.head.bias.copy_(choice.head.bias)
     log(f"Head: {choice.reason}, in {duration(seconds_head)}.")
 
-    state.seconds_first_step = time.time() - setup.inputs.started
+    state.seconds_first_step = time.monotonic() - setup.inputs.started
     state.seconds_in_first_step = seconds
     state.seconds_training += seconds
     state.seconds_waiting += training.seconds_waiting

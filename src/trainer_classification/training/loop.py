@@ -125,7 +125,7 @@ def _save_within_epoch(setup: Setup, state: State) -> None:
 def _measure_first_step(setup: Setup, state: State, loss: torch.Tensor) -> None:
     """Note how long the user waited for the first step, and how long the step took: compilation, tuning."""
     loss.item()
-    state.seconds_first_step = time.time() - setup.inputs.started
+    state.seconds_first_step = time.monotonic() - setup.inputs.started
     state.seconds_in_first_step = state.timer.elapsed - state.timer.waiting
     if setup.step_mode in TORCH_COMPILE_MODES:
         log(

@@ -112,7 +112,7 @@ def preflight(inputs: Inputs) -> bool:
         setup = build_setup(inputs, lambda: NullTracker(Path(folder)))
         log_setup(setup)
         state = start_state(setup, progress)
-    seconds_before = time.time() - inputs.started
+    seconds_before = time.monotonic() - inputs.started
     times: list[float] = []
     freezes = setup.recipe.freeze == "backbone"
     checks: list[tuple[str, Callable[[], str]]] = [

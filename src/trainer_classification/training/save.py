@@ -74,7 +74,7 @@ def save_checkpoint(setup: Setup, state: State, name: str) -> None:
     not_finite = setup.world.gather(state.metrics.not_finite)
     if not setup.world.main:
         return
-    state.seconds_spent = time.time() - state.started
+    state.seconds_spent = time.monotonic() - state.started
     path = setup.tracker.checkpoint_dir / name
     # With whole paths: a run is resumed by what its options say.
     meta = describe(setup, state, config=dataclasses.asdict(setup.config))

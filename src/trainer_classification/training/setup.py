@@ -51,7 +51,7 @@ class Inputs:
         folder: of the prepared dataset.
         manifest: of the prepared dataset.
         world: the processes that train.
-        started: `time.time()` at which the command started.
+        started: `time.monotonic()` at which the command started.
     """
 
     config: TrainConfig

@@ -31,7 +31,7 @@ def start(config: TrainConfig, started: float) -> int:
 
     Args:
         config: what the user asked for.
-        started: `time.time()` at which the command started.
+        started: `time.monotonic()` at which the command started.
     """
     if not config.preflight:  # which says itself what is wrong
         config = restore_options(config)

@@ -18,7 +18,7 @@ class State(Progress):
     """The progress of a run, which checkpoints keep, and what this process needs to go on.
 
     Attributes:
-        started: `time.time()` at which the command started, moved back by the
+        started: `time.monotonic()` at which the command started, moved back by the
             time of earlier runs that were resumed.
         metrics: of the epoch that runs.
         timer: of the epoch that runs.

@@ -40,7 +40,7 @@ def train(config: TrainConfig, process_started: float | None = None) -> dict[str
 
     Args:
         config: what the user asked for.
-        process_started: `time.time()` at which the process started, for
+        process_started: `time.monotonic()` at which the process started, for
             seconds_first_step; None: now.
 
     Raises:
@@ -48,7 +48,7 @@ def train(config: TrainConfig, process_started: float | None = None) -> dict[str
         Stopped: a signal arrived; the checkpoint is written.
     """
     config = restore_options(config)
-    with join_run(config, process_started or time.time()) as inputs:
+    with join_run(config, process_started or time.monotonic()) as inputs:
         return run_training(inputs)
 
 
@@ -61,7 +61,7 @@ def train_prepared(
         config: what the user asked for.
         folder: of the prepared dataset.
         manifest: of the prepared dataset.
-        started: `time.time()` at which the command started.
+        started: `time.monotonic()` at which the command started.
 
     Raises:
         ValueError: something that the user can fix.
@@ -99,7 +99,7 @@ def join_run(
 
     Args:
         config: what the user asked for.
-        started: `time.time()` at which the command started.
+        started: `time.monotonic()` at which the command started.
         prepare: prepares and decides.
     """
 
