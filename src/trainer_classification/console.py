@@ -36,10 +36,23 @@ def has_live_line() -> bool:
 
 
 def live_line(text: str) -> None:
-    """Replace the live line; the next call of this function or of `log` writes over it."""
+    """Replace the live line; the next call of this function or of `log` writes over it.
+
+    It is cut at the edge of the terminal: of a line that is broken there, only the
+    last part would be written over.
+    """
     if has_live_line():
-        sys.stderr.write(_CLEAR_LINE + text)
+        width = _width()
+        sys.stderr.write(_CLEAR_LINE + (text[: width - 1] if width else text))
         sys.stderr.flush()
+
+
+def _width() -> int:
+    """Return the columns of the terminal; 0 where it does not tell."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns
+    except (OSError, ValueError):
+        return 0
 
 
 def duration(seconds: float, short: bool = False) -> str:
