@@ -1,11 +1,13 @@
 """--weights: every kind of file, a new head for other classes, and clear words where nothing fits."""
 
+import dataclasses
 import io
 import json
 import tarfile
 import urllib.error
 import zipfile
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ import torch
 from helpers import meta_of
 from trainer_classification.checkpoint import archive
 from trainer_classification.checkpoint import file as checkpoint
+from trainer_classification.checkpoint.meta import CheckpointMeta, Progress
 from trainer_classification.checkpoint.weights import load_imagenet, load_weights, read
 from trainer_classification.config import TrainConfig
 from trainer_classification.models import build
@@ -212,6 +215,46 @@ def test_a_file_cut_anywhere_is_one_sentence_with_its_name(tmp_path, cut):
     for load in (read, checkpoint.load):
         with pytest.raises(ValueError, match=r"w\.pth (is damaged|holds)"):
             load(path)
+
+
+def test_what_is_no_tensor_is_refused_without_advice_to_run_it(tmp_path):
+    """torch's own message tells how to load the file all the same, with whatever code is in it."""
+    path = tmp_path / "w.pth"
+    for content in (Path("a"), b"no weights"):
+        path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+        for load in (read, checkpoint.load):
+            with pytest.raises(
+                ValueError, match=r"w\.pth is damaged or .*: it holds something else than tensors"
+            ) as caught:
+                load(path)
+            assert "weights_only" not in str(caught.value)
+            assert "\n" not in str(caught.value)
+
+
+def description_with(**values):
+    return json.loads(json.dumps(meta_of(class_names=["a", "b", "c"]).to_json())) | values
+
+
+@pytest.mark.parametrize(("name", "bad"), [("image_size", 0), ("image_size", 65_537), ("channels", 2)])
+def test_a_size_or_number_of_channels_that_no_image_has_is_refused(name, bad):
+    with pytest.raises(ValueError, match=f"its {name} is '{bad}'"):
+        CheckpointMeta.from_json(description_with(**{name: bad}))
+
+
+@pytest.mark.parametrize("side", [1, 65_536])
+def test_the_smallest_and_the_largest_image_are_accepted(side):
+    assert CheckpointMeta.from_json(description_with(image_size=side)).image_size == side
+
+
+def test_what_older_descriptions_lack_is_what_it_was_then():
+    content = description_with()
+    for name in ("gray_shift", "cpu_precision", "cpu_threads"):
+        content.pop(name, None)
+    found = CheckpointMeta.from_json(content)
+    assert (found.gray_shift, found.cpu_precision, found.cpu_threads) == (8, "", 0)
+    new = dataclasses.asdict(Progress())
+    assert new.pop("best_score") == -1
+    assert not any(new.values())
 
 
 ODD = [None, "x", [], {}, -1, 1e999, [None], True]

@@ -214,5 +214,6 @@ def _load_stem(file: zipfile.ZipFile) -> dict[str, Tensor]:
 
 def _damaged(path: Path, error: Exception) -> ValueError:
     return ValueError(
-        f"{path} is damaged or not a model archive ({CONFIG} and its weights): {error}. Pick another checkpoint."
+        f"{path} is damaged or not a model archive ({CONFIG} and its weights): "
+        f"{checkpoint.describe_failure(error)}. Pick another checkpoint."
     )

@@ -7,6 +7,7 @@ The file is torch's, `{"meta": str, "state": ...}`. It loads with
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -80,12 +81,23 @@ def _read(
         description = json.loads(content["meta"])
     except Exception as error:  # torch, zip and pickle raise many kinds on damaged files
         raise ValueError(
-            f"{path} is damaged or not a checkpoint of this program: {error}"
+            f"{path} is damaged or not a checkpoint of this program: {describe_failure(error)}"
         ) from error
     try:
         return tensors, CheckpointMeta.from_json(description)
     except ValueError as error:
         raise ValueError(f"{path} cannot be read: {error}.") from error
+
+
+def describe_failure(error: Exception) -> str:
+    """Return why `torch.load` did not load a file.
+
+    Of a file that holds other things than tensors torch says that it could be loaded
+    by a way that runs whatever code is in it. That is not what a user should do.
+    """
+    if isinstance(error, pickle.UnpicklingError):
+        return "it holds something else than tensors"
+    return str(error)
 
 
 def find_newest(

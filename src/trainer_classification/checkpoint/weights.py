@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer_classification.checkpoint import archive
+from trainer_classification.checkpoint import file as checkpoint
 from trainer_classification.checkpoint.meta import CheckpointMeta
 from trainer_classification.console import disk_size
 from trainer_classification.models import efficientnet
@@ -185,7 +186,8 @@ def read(path: Path) -> Weights:
     try:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # torch and pickle raise many kinds on damaged files
-        raise ValueError(f"{path} is damaged or holds no weights: {error}") from error
+        reason = checkpoint.describe_failure(error)
+        raise ValueError(f"{path} is damaged or holds no weights: {reason}") from error
     if not isinstance(content, dict):
         raise ValueError(
             f"{path} holds a {type(content).__name__}, not the weights of a model by name."
