@@ -1,18 +1,64 @@
 """Change one operator or constant at a time and count which changes the unit tests notice.
 
-python tests/hardening/mutate.py src/trainer_classification/files.py 15 tests/unit/test_files.py [more tests]
+python tests/hardening/mutate.py [plan ...] [--count 30]
 
-HARDENING_SEED chooses the changes. The module is put back at the end.
+Each change is made in a process of its own, forked from one that has imported the libraries, and never on the disk.
+Only the tests that run its line are run there: a change costs seconds. HARDENING_SEED chooses the changes.
 """
 
+import argparse
 import ast
 import copy
+import importlib.machinery
+import importlib.util
+import json
 import os
 import random
-import subprocess
+import re
+import shutil
+import signal
 import sys
+import tempfile
+import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "src/trainer_classification"
+# Module -> the files of tests that concern it.
+TESTS = {
+    "plan": ("plan", "crop_boxes", "augment", "evaluation_view"),
+    "files": ("files", "file_places"),
+    "data/manifest": ("damage", "reuse", "prepare", "clean"),
+    "checkpoint/archive": ("archive", "weights", "load_model"),
+    "checkpoint/file": ("weights", "training", "load_model"),
+    "checkpoint/foreign_stem": ("archive", "load_model"),
+    "checkpoint/load_model": ("load_model", "archive", "evaluation_view"),
+    "checkpoint/meta": ("weights", "training", "load_model", "resume_options", "evaluation_view", "find_newest"),
+    "checkpoint/weights": ("weights", "archive", "load_model"),
+    "kernels/crops": ("augment",),
+    "kernels/draws": ("crop_boxes",),
+    "kernels/jpeg": ("jpeg",),
+    "kernels/planes": ("jpeg", "large_jpeg", "decode"),
+    "kernels/resize": ("decode", "augment"),
+    "kernels/turbojpeg": ("jpeg", "large_jpeg"),
+}
+LIBRARIES = (
+    "torch",
+    "torchvision",
+    "numba",
+    "polars",
+    "PIL.Image",
+    "hypothesis",
+    "xxhash",
+    "simplejpeg",
+    "cyclopts",
+    "rich.progress",
+)
+SECONDS = 300
 SWAPS = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.And: ast.Or, ast.Or: ast.And, ast.In: ast.NotIn,
@@ -33,8 +79,8 @@ def places(tree: ast.AST) -> list[tuple[ast.AST, str, int]]:
     return found
 
 
-def mutate(source: str, number: int) -> tuple[str, str]:
-    """Return the source with the change of a number, and the changed line."""
+def mutate(source: str, number: int) -> tuple[ast.AST, range, str]:
+    """Return the module with the change of a number, the lines of what is changed, and a description."""
     tree = ast.parse(source)
     node, name, index = places(tree)[number]
     before = copy.deepcopy(node)
@@ -44,31 +90,191 @@ def mutate(source: str, number: int) -> tuple[str, str]:
         node.op = SWAPS[type(node.op)]()
     else:
         node.value = not node.value if isinstance(node.value, bool) else node.value + 1
-    return ast.unparse(tree), f"line {node.lineno}: {ast.unparse(before)} -> {ast.unparse(node)}"
+    line = source.splitlines()[node.lineno - 1].strip()
+    text = f"line {node.lineno}: {ast.unparse(before)} -> {ast.unparse(node)}   in: {line[:90]}"
+    return tree, range(node.lineno, (node.end_lineno or node.lineno) + 1), text
+
+
+class MutatedLoader(importlib.machinery.SourceFileLoader):
+    """Loads a module from its changed tree, and finds it for `import`."""
+
+    def __init__(self, name: str, path: Path, tree: ast.AST) -> None:
+        super().__init__(name, str(path))
+        self._tree = tree
+
+    def get_code(self, fullname):
+        return compile(self._tree, self.path, "exec")
+
+    def find_spec(self, name, path=None, target=None):
+        return importlib.util.spec_from_file_location(name, self.path, loader=self) if name == self.name else None
+
+
+class LineTrace:
+    """A plugin of pytest that notes which tests run which line of a module."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = str(path)
+        self._test = ""  # while modules are imported
+        self.tests: dict[int, set[str]] = {}
+
+    def trace(self, frame, event, argument):
+        if frame.f_code.co_filename != self._path:
+            return None
+        self.tests.setdefault(frame.f_lineno, set()).add(self._test)
+        return self.trace
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item, nextitem):
+        self._test = item.nodeid
+        sys.settrace(self.trace)
+        return (yield)
+
+
+class Selection:
+    """A plugin of pytest that runs some tests only."""
+
+    def __init__(self, tests: set[str]) -> None:
+        self._tests = tests
+
+    def pytest_collection_modifyitems(self, items):
+        items[:] = [item for item in items if item.nodeid in self._tests]
+
+
+def run_tests(files: list[str], plugin: object) -> int:
+    options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not slow"]
+    options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # hypothesis is imported already
+    return int(pytest.main([*options, *files], plugins=[plugin]))
+
+
+def in_child(function, seconds: float) -> bytes | None:
+    """Return what a function returns in a forked process that prints nothing; None if that is killed, or late."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for descriptor in (0, 1, 2):
+            os.dup2(nothing, descriptor)
+        try:
+            os.write(writer, function())
+        except BaseException as error:
+            os.write(writer, f"{type(error).__name__}: {error}".encode()[:500])
+        os._exit(0)
+    os.close(writer)
+    timer = threading.Timer(seconds, os.killpg, (child, signal.SIGKILL))
+    timer.start()
+    with os.fdopen(reader, "rb") as answer:
+        content = answer.read()
+    os.waitpid(child, 0)
+    timer.cancel()
+    return content or None
+
+
+def trace_module(path: Path, files: list[str]) -> dict[int, set[str]]:
+    """Return the tests that run each line of a module; "" stands for its import."""
+    written = Path(tempfile.mkdtemp()) / "lines"
+
+    def trace() -> bytes:
+        tracer = LineTrace(path)
+        threading.settrace(tracer.trace)
+        sys.settrace(tracer.trace)
+        code = run_tests(files, tracer)
+        sys.settrace(None)
+        written.write_text(json.dumps({line: sorted(tests) for line, tests in tracer.tests.items()}))
+        return str(code).encode()
+
+    answer = in_child(trace, 10 * SECONDS)
+    assert answer == b"0", f"the tests of {path} fail as it is: {answer}"
+    content = json.loads(written.read_text())
+    shutil.rmtree(written.parent)
+    return {int(line): set(tests) for line, tests in content.items()}
+
+
+def is_noticed(name: str, path: Path, tree: ast.AST, files: list[str], tests: set[str] | None, kernels: Path) -> bool:
+    """Return whether a test fails with the changed module, or does not end."""
+    ast.fix_missing_locations(tree)
+
+    def test() -> bytes:
+        if "kernels" in path.parts:
+            import numba
+
+            numba.config.CACHE_DIR = str(kernels)
+        sys.meta_path.insert(0, MutatedLoader(name, path, tree))
+        return str(run_tests(files, Selection(tests) if tests is not None else object())).encode()
+
+    answer = in_child(test, SECONDS)
+    assert answer in (None, b"0", b"1", b"2"), answer.decode()  # 2: a module could not be imported
+    return answer != b"0"
+
+
+def forget_compiled(folder: Path, module: str) -> None:
+    """Delete the compiled code of a module and of whatever imports it, in numba's cache."""
+    stale = {module.rpartition("/")[2]}
+    for _ in range(3):  # what imports those that import it
+        for path in PACKAGE.rglob("*.py"):
+            lines = re.findall(r"^from trainer_classification\..*", path.read_text(), re.MULTILINE)
+            if stale & set(re.findall(r"\w+", " ".join(lines))):
+                stale.add(path.stem)
+    for path in folder.rglob("*.nb?"):
+        if path.name.split(".")[0] in stale:
+            path.unlink()
+
+
+def attack(module: str, count: int) -> tuple[int, int]:
+    """Print which changes of a module are noticed; return how many of how many."""
+    path = PACKAGE / f"{module}.py"
+    name = "trainer_classification." + module.replace("/", ".")
+    files = [f"tests/unit/test_{test}.py" for test in TESTS[module]]
+    source = path.read_text()
+    numbers = range(len(places(ast.parse(source))))
+    chance = random.Random(int(os.environ.get("HARDENING_SEED", "34")))
+    chosen = sorted(chance.sample(numbers, min(count, len(numbers))))
+    is_compiled = "kernels" in path.parts
+    lines = {} if is_compiled else trace_module(path, files)
+    kernels = Path(tempfile.mkdtemp())
+    if is_compiled:
+        assert not is_noticed(name, path, ast.parse(source), files, None, kernels), (
+            f"the tests of {module} fail as it is"
+        )
+    killed = 0
+    for number in chosen:
+        tree, changed, text = mutate(source, number)
+        tests = set().union(*(lines.get(line, set()) for line in changed)) if lines else None
+        started = time.monotonic()
+        if tests == set():
+            noticed = False
+            text += "   (no test runs it)"
+        else:
+            compiled = kernels
+            if is_compiled:
+                compiled = Path(tempfile.mkdtemp())
+                shutil.copytree(kernels, compiled, dirs_exist_ok=True)
+                forget_compiled(compiled, module)
+            every = tests is None or "" in tests
+            noticed = is_noticed(name, path, tree, files, None if every else tests, compiled)
+            if is_compiled:
+                shutil.rmtree(compiled)
+        killed += noticed
+        print(f"{'killed  ' if noticed else 'survived'} {time.monotonic() - started:4.0f} s  {text}", flush=True)
+    shutil.rmtree(kernels)
+    print(f"{module}: {killed} of {len(chosen)} killed, of {len(numbers)} that there are", flush=True)
+    return killed, len(chosen)
 
 
 def main() -> int:
-    module, count, *tests = sys.argv[1:]
-    path = Path(module)
-    source = path.read_text()
-    chance = random.Random(int(os.environ.get("HARDENING_SEED", "34")))
-    numbers = range(len(places(ast.parse(source))))
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
-    killed = 0
-    chosen = sorted(chance.sample(numbers, min(int(count), len(numbers))))
-    try:
-        for number in chosen:
-            changed, line = mutate(source, number)
-            path.write_text(changed)
-            try:
-                survived = subprocess.run(command, capture_output=True, timeout=300).returncode == 0
-            except subprocess.TimeoutExpired:
-                survived = False
-            killed += not survived
-            print("survived" if survived else "killed  ", line, flush=True)
-    finally:
-        path.write_text(source)
-    print(f"{path.name}: {killed} of {len(chosen)} killed")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("modules", nargs="*", metavar="module", help=", ".join(TESTS))
+    parser.add_argument("--count", type=int, default=30, help="changes of each module")
+    options = parser.parse_args()
+    os.chdir(ROOT)
+    sys.path.insert(0, str(ROOT / "src"))
+    os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = tempfile.mkdtemp()
+    for library in LIBRARIES:
+        with suppress(ImportError):
+            __import__(library)
+    for module in options.modules or TESTS:
+        attack(module, options.count)
+    shutil.rmtree(os.environ["HYPOTHESIS_STORAGE_DIRECTORY"])
     return 0
 
 

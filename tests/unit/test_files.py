@@ -155,3 +155,13 @@ def test_a_value_of_another_kind_is_named(odd):
 def test_json_that_cannot_be_read_is_a_value_error(text):
     with pytest.raises(ValueError):  # noqa: PT011  (of several kinds)
         parse_json(text)
+
+
+def test_a_file_of_the_largest_size_is_read_and_a_larger_one_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("trainer_classification.files._MAX_BYTES", 10)
+    monkeypatch.setattr(Path, "read_bytes", None)  # one call suffices
+    (tmp_path / "file").write_bytes(b"0123456789")
+    assert read_file(str(tmp_path / "file")) == b"0123456789"
+    (tmp_path / "file").write_bytes(b"0123456789A")
+    with pytest.raises(OSError, match="has 11 bytes, more than the 10 of any image"):
+        read_file(str(tmp_path / "file"))

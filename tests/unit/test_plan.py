@@ -1,6 +1,7 @@
 """Order and draws are pure functions of (seed, epoch), and say what the policies promise."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -140,6 +141,64 @@ def test_a_crop_of_an_image_one_pixel_thin_is_one_pixel_thin():
     assert boxes[0, 2] == 1.0
     assert boxes[1, 3] == 1.0
     assert (boxes[:, 2:] > 0).all()
+
+
+def test_the_defaults_of_a_policy_never_change():
+    """Runs of older versions are described by what differs from them."""
+    policy = dataclasses.asdict(Policy())
+    assert policy.pop("fill") == 114
+    assert policy.pop("area") == (0.08, 1.0)
+    assert policy.pop("aspect") == (0.75, 4 / 3)
+    assert (policy.pop("crop"), policy.pop("flip"), policy.pop("pad")) == ("none", "none", "reflect")
+    assert not any(policy.values())
+
+
+def test_by_default_one_process_sees_every_sample():
+    def listed(batches):
+        return [index.tolist() for index, _ in batches]
+
+    assert listed(planning.evaluation_batches(5, 2)) == listed(planning.evaluation_batches(5, 2, 0, 1))
+    order = np.arange(7)
+    one, same = ([part.tolist() for part in planning.training_batches(order, 2, *more)] for more in ((), (0, 1)))
+    assert one == same == [[0, 1], [2, 3], [4, 5]]
+
+
+def test_the_largest_color_jitter_changes_colors():
+    color = Plan(100, 0, Policy(color_jitter=1)).draws(0).whole.color
+    assert color.min() < 50
+    assert color.max() > 460
+
+
+@pytest.mark.parametrize("magnitude", [4, 10])
+def test_operations_are_as_large_as_the_magnitude_says(magnitude):
+    """By the ranges of the paper's reference code: shears of 0.3, shifts of 0.45, 30 degrees, colors by 0.9."""
+    Operation, level = planning.Operation, magnitude / 10
+    drawn = planning.draw_operations(np.random.default_rng(0), 4000, magnitude).reshape(-1, 12)
+    one, identity = 1 << 16, [1 << 16, 0, 0, 1 << 16, 0, 0, 256, 256, 256, 255, 256, 0]
+    cosine, sine = (round(function(math.radians(30 * level)) * one) for function in (math.cos, math.sin))
+    changes = {Operation.IDENTITY: [{}], Operation.AUTOCONTRAST: [{11: 1}]}
+    changes[Operation.POSTERIZE] = [{9: (255 << round(4 * level)) & 255}]
+    changes[Operation.SOLARIZE] = [{10: 256 - round(256 * level)}]
+    signed = {
+        Operation.SHEAR_Y: lambda sign: {1: round(sign * 0.3 * level * one)},
+        Operation.SHEAR_X: lambda sign: {2: round(sign * 0.3 * level * one)},
+        Operation.TRANSLATE_Y: lambda sign: {4: round(sign * 0.45 * level * one)},
+        Operation.TRANSLATE_X: lambda sign: {5: round(sign * 0.45 * level * one)},
+        Operation.ROTATE: lambda sign: {0: cosine, 1: -sign * sine, 2: sign * sine, 3: cosine},
+        Operation.BRIGHTNESS: lambda sign: {6: round((1 + sign * 0.9 * level) * 256)},
+        Operation.CONTRAST: lambda sign: {7: round((1 + sign * 0.9 * level) * 256)},
+        Operation.SATURATION: lambda sign: {8: round((1 + sign * 0.9 * level) * 256)},
+    }
+    changes |= {kind: [change(1), change(-1)] for kind, change in signed.items()}
+    assert changes.keys() == set(Operation)
+    expected = set()
+    for each in changes.values():
+        for change in each:
+            row = list(identity)
+            for column, value in change.items():
+                row[column] = value
+            expected.add(tuple(row))
+    assert set(map(tuple, drawn.tolist())) == expected
 
 
 def test_evaluation_changes_nothing():
