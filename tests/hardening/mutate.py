@@ -32,8 +32,8 @@ PACKAGE = ROOT / "src/trainer_classification"
 TESTS = {
     "plan": ("plan", "crop_boxes", "augment", "evaluation_view"),
     "files": ("files", "file_places"),
-    "data/manifest": ("damage", "reuse", "prepare", "clean"),
-    "checkpoint/archive": ("archive", "weights", "load_model"),
+    "data/manifest": ("damage", "recall", "changes"),
+    "checkpoint/archive": ("archive", "weights", "load_model", "resume_options"),
     "checkpoint/file": ("weights", "training", "load_model"),
     "checkpoint/foreign_stem": ("archive", "load_model"),
     "checkpoint/load_model": ("load_model", "archive", "evaluation_view"),

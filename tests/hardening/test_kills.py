@@ -96,11 +96,12 @@ def result(run):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("processes", "count"), [(1, 4), (2, 1)])
 def test_a_training_killed_at_random_moments_and_resumed_ends_as_a_straight_one(
-    tmp_path, trained, commands, chance, times
+    tmp_path, trained, commands, chance, times, processes, count
 ):
-    """Each run is killed up to three times, also while it prepares."""
-    options = ("train", *TRAIN, "--dataset", ROOT / "samples/mnist", "--epochs", "4")
+    """Each run is killed up to three times, also while it prepares. Of two processes their launcher is killed."""
+    options = ("train", *TRAIN, "--dataset", ROOT / "samples/mnist", "--epochs", "4", "--processes", str(processes))
     whole = tmp_path / "whole"
     whole.mkdir()
     code, seconds = commands.run(whole, *options, "--prepared", trained / "prepared")
@@ -110,7 +111,7 @@ def test_a_training_killed_at_random_moments_and_resumed_ends_as_a_straight_one(
     expected = result(run)
 
     killed = 0
-    for number in range(times(4)):
+    for number in range(times(count)):
         folder = tmp_path / str(number)
         folder.mkdir()
         prepared = folder / "prepared" if number % 4 == 0 else trained / "prepared"
@@ -129,4 +130,4 @@ def test_a_training_killed_at_random_moments_and_resumed_ends_as_a_straight_one(
         for run in runs:
             assert result(run) == expected
         shutil.rmtree(folder)
-    print(f"training: {killed} kills")
+    print(f"training in {processes} processes: {killed} kills")

@@ -3,6 +3,7 @@
 import io
 import json
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -135,3 +136,32 @@ def test_an_archive_with_a_network_that_is_not_known_is_refused(tmp_path):
     path = write_as_hafnias_trainer(tmp_path / "model.zip", torch.nn.Linear(1, 1), "abc", 224, "vit_b_16")
     with pytest.raises(ValueError, match="with the network 'vit_b_16', but known are resnet18"):
         load_model(path)
+
+
+def test_the_archive_that_was_picked_is_found_until_the_run_has_its_own(tmp_path):
+    """Once a run has written last.pth, an archive beside it is the run's."""
+    assert archive.find(tmp_path) == (None, "")
+    (tmp_path / "b.zip").write_bytes(b"")
+    assert archive.find(tmp_path) == (tmp_path / "b.zip", "b.zip")
+    (tmp_path / "a.zip").write_bytes(b"")
+    assert archive.find(tmp_path) == (tmp_path / "a.zip", "a.zip, the first of 2 in its folder")
+    (tmp_path / "last.pth").write_bytes(b"")
+    assert archive.find(tmp_path) == (None, "")
+
+
+@pytest.mark.parametrize("member", ["weights", "stem"])
+def test_an_archive_with_other_things_than_tensors_is_refused(tmp_path, member):
+    """What else a pickle holds is code that would run."""
+    meta = meta_of(class_names="abc")
+    weights = models.build("resnet-small", 3, 1, 28, 8).state_dict()
+    path = archive.write(tmp_path, None, weights, meta, "task")
+    other = io.BytesIO()
+    torch.save(Path("a"), other)
+    with zipfile.ZipFile(path) as file:
+        content = {name: file.read(name) for name in file.namelist()}
+    replaced = archive._WEIGHTS if member == "weights" else archive._STEM
+    with zipfile.ZipFile(path, "w") as file:
+        for name, data in (content | {replaced: other.getvalue()}).items():
+            file.writestr(name, data)
+    with pytest.raises(ValueError, match="something else than tensors"):
+        archive.read(path).load_weights()

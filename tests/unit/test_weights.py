@@ -6,14 +6,14 @@ import json
 import tarfile
 import urllib.error
 import zipfile
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import pytest
 import torch
 
 from helpers import meta_of
-from trainer_classification.checkpoint import archive
+from trainer_classification.checkpoint import archive, weights
 from trainer_classification.checkpoint import file as checkpoint
 from trainer_classification.checkpoint.meta import CheckpointMeta, Progress
 from trainer_classification.checkpoint.weights import load_imagenet, load_weights, read
@@ -107,6 +107,33 @@ def test_a_head_of_other_classes_stays_new_and_is_said_to(tmp_path, theirs):
     assert torch.equal(model.fc.weight, fresh().fc.weight)
     assert (model.layer1[0].conv1.weight == 7).all()
     assert "new: fc.weight, fc.bias; not used: fc.weight, fc.bias" in line
+
+
+def test_half_of_the_tensors_have_to_fit(tmp_path):
+    state = trained().state_dict()
+    body = [name for name in state if not name.startswith("fc.")]
+    half = -(-len(body) // 2)
+    for count in (half, half - 1):
+        torch.save({name: state[name] for name in body[:count]}, tmp_path / "w.pth")
+        model = fresh()
+        with pytest.raises(ValueError, match="another network") if count < half else nullcontext():
+            load_weights(model, str(tmp_path / "w.pth"), "resnet-small", ["a", "b", "c"])
+
+
+def test_of_several_files_in_an_archive_model_pth_is_meant(tmp_path):
+    our_checkpoint(tmp_path / "model.pth", ["a", "b", "c"])
+    torch.save({"w": torch.zeros(1)}, tmp_path / "other.pth")
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as file:
+        for name in ("other.pth", "model.pth"):
+            file.write(tmp_path / name, f"run/{name}")
+    assert "fc.weight" in read(tmp_path / "all.zip").tensors
+
+
+def test_an_archive_is_large_by_what_it_would_become_of_its_own_size(tmp_path, monkeypatch):
+    """Weights are hardly smaller when they are packed; zeros are, a thousandfold."""
+    monkeypatch.setattr(weights, "_UNSUSPICIOUS", 0)
+    path = our_checkpoint(tmp_path / "model.pth", ["a", "b", "c"])
+    assert read(in_zip(path)).tensors
 
 
 def test_the_average_of_a_checkpoint_is_preferred(tmp_path):
