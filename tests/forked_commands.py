@@ -81,6 +81,7 @@ def serve() -> None:
         code = wait(child, started + request["kill_after"])
         answers.write(json.dumps([code, time.monotonic() - started]) + "\n")
         answers.flush()
+    os._exit(0)  # taking apart all that was imported takes longer than a busy machine is waited for
 
 
 def wait(child: int, deadline: float) -> int:

@@ -28,7 +28,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src/trainer_classification"
-# Module -> the files of tests that concern it.
+# Module -> the files of tests that concern it, of tests/unit where no other folder is named.
 TESTS = {
     "plan": ("plan", "crop_boxes", "augment", "evaluation_view"),
     "files": ("files", "file_places"),
@@ -39,7 +39,7 @@ TESTS = {
     "checkpoint/load_model": ("load_model", "archive", "evaluation_view"),
     "checkpoint/meta": ("weights", "training", "load_model", "resume_options", "evaluation_view", "find_newest"),
     "checkpoint/weights": ("weights", "archive", "load_model"),
-    "kernels/crops": ("augment",),
+    "kernels/crops": ("engines/ffcv",),
     "kernels/draws": ("crop_boxes",),
     "kernels/jpeg": ("jpeg",),
     "kernels/planes": ("jpeg", "large_jpeg", "decode"),
@@ -224,7 +224,8 @@ def attack(module: str, count: int) -> tuple[int, int]:
     """Print which changes of a module are noticed; return how many of how many."""
     path = PACKAGE / f"{module}.py"
     name = "trainer_classification." + module.replace("/", ".")
-    files = [f"tests/unit/test_{test}.py" for test in TESTS[module]]
+    parts = [test.rpartition("/") for test in TESTS[module]]
+    files = [f"tests/{folder or 'unit'}/test_{test}.py" for folder, _, test in parts]
     source = path.read_text()
     numbers = range(len(places(ast.parse(source))))
     chance = random.Random(int(os.environ.get("HARDENING_SEED", "34")))
