@@ -6,6 +6,8 @@ import os
 import signal
 import sys
 import tempfile
+import threading
+import time
 from typing import Any
 
 import torch
@@ -13,7 +15,29 @@ import torch
 from trainer_classification.config import TrainConfig
 from trainer_classification.console import log
 
+_LAUNCHER = "TRAINER_LAUNCHER"  # its number, for the processes that it starts
+_CHECK_SECONDS = 1.0
+_SAVE_SECONDS = 10.0  # a process that trains notices it at the next step, and saves
 _NCCL_SHARED_MEMORY = 1 << 30  # bytes free in /dev/shm from which on NCCL may use it
+
+
+def end_with_launcher() -> None:
+    """End this process soon after the one that has started it, wherever it waits; nothing if that is not `launch`.
+
+    A process that waits for the launcher's store does so without an end, and runs no
+    handler of a signal meanwhile.
+    """
+    launcher = os.environ.get(_LAUNCHER)
+    if launcher is None:
+        return
+
+    def watch() -> None:
+        while str(os.getppid()) == launcher:
+            time.sleep(_CHECK_SECONDS)
+        time.sleep(_SAVE_SECONDS)
+        os._exit(128 + signal.SIGTERM)
+
+    threading.Thread(target=watch, name="launcher", daemon=True).start()
 
 
 def count_processes(config: TrainConfig) -> tuple[int, str]:
@@ -52,6 +76,7 @@ def launch(count: int, arguments: list[str], started: float, quiet: bool = False
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     os.environ.update(_backend_settings(), TRAINER_STARTED=str(started))
+    os.environ[_LAUNCHER] = str(os.getpid())
     with tempfile.TemporaryDirectory(prefix="trainer-") as logs:
         config = LaunchConfig(
             min_nodes=1,

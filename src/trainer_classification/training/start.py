@@ -13,7 +13,7 @@ from trainer_classification.config import TrainConfig
 from trainer_classification.console import log
 from trainer_classification.environment import launched
 from trainer_classification.training.distributed import is_lost_peer
-from trainer_classification.training.launcher import count_processes, launch
+from trainer_classification.training.launcher import count_processes, end_with_launcher, launch
 from trainer_classification.training.preflight import would_work
 from trainer_classification.training.resume_options import restore_options
 from trainer_classification.training.signals import Stopped
@@ -42,6 +42,7 @@ def start(config: TrainConfig, started: float) -> int:
             return launch(count, sys.argv, started, quiet=config.preflight)
         return _train(config, started)
 
+    end_with_launcher()
     try:
         return _train(config, float(os.environ.get("TRAINER_STARTED", started)))
     except BaseException as error:
