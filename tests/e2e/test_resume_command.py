@@ -69,7 +69,8 @@ def test_nothing_needs_to_be_repeated_and_the_losses_go_on(trained, tmp_path, pl
     states = [checkpoint.load(newest_checkpoint(tmp_path / name))[0]["model"] for name in ("straight", "resumed")]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
     logged = json.loads(next((tmp_path / "resumed").glob("experiments/*/data/configuration.json")).read_text())
-    assert (logged["seed"], logged["flip"], logged["resume"]) == (5, "random", resume.name)  # outputs name no folders
+    shown = str(resume.relative_to(tmp_path))  # the working folder, whose own place outputs do not name
+    assert (logged["seed"], logged["flip"], logged["resume"]) == (5, "random", shown)
 
 
 def test_auto_takes_the_options_of_the_run_that_it_finds(trained):
