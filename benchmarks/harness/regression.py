@@ -108,8 +108,8 @@ class Limit:
 # one and 1.48 before kernels were loaded without the compiler. The least of the rounds
 # counts.
 _MOST_START = 2.0
-# Of the fair share: 0.93 to 1.37 was measured, 0.06 to 0.13 with threads that spin.
-_LEAST_BUSY = 0.4
+# Of the fair share: 0.43 to 1.37 was measured, 0.06 to 0.13 with threads that spin.
+_LEAST_BUSY = 0.3
 # Of fp32's rate, for the precision that auto takes: less than a tenth is noise.
 _LEAST_AUTO = 0.9
 
