@@ -9,7 +9,10 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, get_args, get_origin, get_type_hints
+
+if TYPE_CHECKING:
+    import xxhash
 
 _MAX_BYTES = 1 << 30  # of an image file
 
@@ -37,6 +40,25 @@ def read_file(path: str) -> bytes:
         os.close(descriptor)
     # The file may have grown, or the system may have returned a part of it.
     return data if len(data) == size else Path(path).read_bytes()
+
+
+def hash_file(path: Path) -> tuple[int, str]:
+    """Return the number of bytes of a file, and its xxh3-128 as hexadecimal digits."""
+    import xxhash  # not needed to train on a prepared dataset
+
+    state = xxhash.xxh3_128()
+    with path.open("rb") as file:
+        size = hash_rest(file, state)
+    return size, state.hexdigest()
+
+
+def hash_rest(file: BinaryIO, state: xxhash.xxh3_128) -> int:
+    """Add the rest of a file to a hash, and return its number of bytes."""
+    size = 0
+    while block := file.read(1 << 20):
+        state.update(block)
+        size += len(block)
+    return size
 
 
 def describe_kind(mode: int) -> str:

@@ -10,15 +10,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from typing import Any, Literal
 
 from trainer_classification.data import mirror
 from trainer_classification.data.formats import GRAY_SHIFT, ArrayLayout
 from trainer_classification.data.split_names import UNLABELED
-from trainer_classification.files import check_kinds, parse_json, write_atomically
-
-if TYPE_CHECKING:
-    import xxhash
+from trainer_classification.files import check_kinds, hash_file, parse_json, write_atomically
 
 FORMAT_VERSION = 3
 _MAX_SIDE = 1 << 16
@@ -329,21 +326,7 @@ def largest_format(content: bytes) -> int:
 
 def file_info(path: Path) -> FileInfo:
     """Return size and checksum of a file."""
-    import xxhash  # not needed to train on a prepared dataset
-
-    state = xxhash.xxh3_128()
-    with path.open("rb") as file:
-        size = hash_rest(file, state)
-    return FileInfo(size, state.hexdigest())
-
-
-def hash_rest(file: BinaryIO, state: xxhash.xxh3_128) -> int:
-    """Add the rest of a file to a hash, and return its number of bytes."""
-    size = 0
-    while block := file.read(1 << 20):
-        state.update(block)
-        size += len(block)
-    return size
+    return FileInfo(*hash_file(path))
 
 
 def verify(folder: Path, manifest: Manifest) -> None:

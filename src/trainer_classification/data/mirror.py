@@ -35,7 +35,7 @@ import numpy.typing as npt
 
 from trainer_classification.arrays import Int64
 from trainer_classification.console import disk_size, log
-from trainer_classification.files import write_atomically
+from trainer_classification.files import hash_file, write_atomically
 from trainer_classification.storage import ObjectStore
 
 CHECKSUMS = "checksums.npz"
@@ -280,7 +280,7 @@ class SparseFile:
             log(f"Fetching {self.name} ({disk_size(self._size)}) from {self._store.url}.")
         for future in self.begin(np.arange(len(self._state))):
             future.result()
-        if self.sums is None and _hash_file(self._path) != xxh3:
+        if self.sums is None and hash_file(self._path)[1] != xxh3:
             self._state[:] = MISSING
             raise self._differs()
 
@@ -358,16 +358,6 @@ def hash_blocks(data: bytes, block: int) -> Sums:
     starts = range(0, len(view), block)
     sums = (xxhash.xxh3_64_intdigest(view[start : start + block]) for start in starts)
     return np.fromiter(sums, np.uint64, len(starts))
-
-
-def _hash_file(path: Path) -> str:
-    import xxhash
-
-    state = xxhash.xxh3_128()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            state.update(piece)
-    return str(state.hexdigest())
 
 
 def _map_path(folder: Path, name: str) -> Path:

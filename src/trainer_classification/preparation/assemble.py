@@ -14,8 +14,9 @@ import numpy as np
 
 from trainer_classification.arrays import Int64
 from trainer_classification.data.formats import Extents, group_rows
-from trainer_classification.data.manifest import FileInfo, hash_rest
+from trainer_classification.data.manifest import FileInfo
 from trainer_classification.environment import cpu_count
+from trainer_classification.files import hash_rest
 from trainer_classification.preparation.job_result import PART, REGION, FormatResult
 from trainer_classification.preparation.preallocated import PreallocatedRegions, write_at
 
