@@ -94,8 +94,8 @@ def _list_tables(scan: FolderScan) -> list[str]:
         entry for entry in os.scandir(scan.root) if entry.is_dir() and os.access(entry, os.R_OK)
     ]
     inner = (f"{folder.name}/{name}" for folder in folders for name in os.listdir(folder))
-    tables = sorted(path for path in inner if suffix_of(path) in _TABLES)
-    return sorted(tables, key=lambda path: find_split(os.path.dirname(path)) != "train")
+    tables = [path for path in inner if suffix_of(path) in _TABLES]
+    return sorted(tables, key=lambda path: (find_split(os.path.dirname(path)) != "train", path))
 
 
 def _advise_table(scan: FolderScan, tables: Sequence[str]) -> str:
