@@ -35,31 +35,32 @@ def open_prepared(url: str, dataset: str, image_size: int = 0) -> tuple[Path, Ma
     Raises:
         ValueError: there is no such dataset, or there are several; or it is damaged.
     """
-    store = _find_prepared(ObjectStore(url), dataset, image_size)
+    store, content = _find_prepared(ObjectStore(url), dataset, image_size)
     parent, _, name = store.url.rpartition("/")
-    content = store.read(manifest.FILE_NAME)
     folder = _choose_folder(parent, manifest.largest_format(content)) / name
     refresh(folder, store)
     log(f"Reading {store.url}; what is fetched is kept in {folder}.")
     return folder, manifest.read(folder)
 
 
-def _find_prepared(store: ObjectStore, dataset: str, image_size: int) -> ObjectStore:
-    if store.read_if_there(manifest.FILE_NAME) is not None:
-        return store
+def _find_prepared(store: ObjectStore, dataset: str, image_size: int) -> tuple[ObjectStore, bytes]:
+    """Return the store of the dataset and its manifest; errors are those of `open_prepared`."""
+    content = store.read_if_there(manifest.FILE_NAME)
+    if content is not None:
+        return store, content
     folders = store.list_folders()
     prefix = f"{safe_component(Path(dataset).name)}-" if dataset else ""
     size = f"-{image_size}px-" if image_size else ""
     fitting = [name for name in folders if name.startswith(prefix) and size in name]
-    found = [
-        name for name in fitting if store.below(name).read_if_there(manifest.FILE_NAME) is not None
-    ]
+    contents = {name: store.below(name).read_if_there(manifest.FILE_NAME) for name in fitting}
+    found = {name: content for name, content in contents.items() if content is not None}
+    first = next(iter(found), "")
     if len(found) == 1:
-        return store.below(found[0])
+        return store.below(first), found[first]
     if found:
         raise ValueError(
             f"{store.url} holds several prepared datasets that fit: name one of them with --prepared, as "
-            f"{store.url}/{found[0]} ({', '.join(found)})."
+            f"{store.url}/{first} ({', '.join(found)})."
         )
     wanted = " ".join(filter(None, (dataset, f"at {image_size} px" if image_size else "")))
     raise ValueError(
