@@ -10,7 +10,6 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from importlib import metadata
 from typing import Annotated, Any, NoReturn, TypeVar, get_args
 
 from cyclopts import (
@@ -138,6 +137,8 @@ def _add_option_file(tokens: Sequence[str], config_class: type[Any]) -> Sequence
 
 def _version() -> str:
     """Return the version of this package."""
+    from importlib import metadata  # slow to import, for every command line
+
     try:
         return metadata.version("trainer-classification")
     except metadata.PackageNotFoundError:

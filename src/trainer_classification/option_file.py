@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -83,6 +82,8 @@ def merge(from_file: dict[str, str], tokens: Sequence[str], options: Options) ->
 
 
 def _read(path: Path) -> dict[str, Any]:
+    import tomllib  # slow to import, for every command line
+
     try:
         text = path.read_text(encoding="utf-8-sig")
         content = parse_json(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
