@@ -35,6 +35,11 @@ def open_engine(engine: str, request: LoaderRequest) -> Loader:
     """
     manifest = request.manifest
     images = sum(split.count for split in manifest.splits.values())
-    array_bytes = images * manifest.image_bytes
-    choice = choose_engine(engine, array_bytes, request.device, manifest.resized)
+    choice = choose_engine(
+        engine,
+        images * manifest.image_bytes,
+        request.device,
+        manifest.resized,
+        planes_bytes=manifest.array_layout.planes_bytes(images),
+    )
     return open_loader(choice, request)

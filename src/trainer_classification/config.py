@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from trainer_classification.options import Option, check
 
 Device = Literal["auto", "cpu", "cuda"]
-Loader = Literal["auto", "resident", "ffcv", "dali", "torch"]
+Loader = Literal["auto", "resident", "planes", "ffcv", "dali", "torch"]
 ModelName = Literal[
     "resnet-small",
     "resnet18",
@@ -23,7 +23,9 @@ ModelName = Literal[
     "efficientnet-lite2",
 ]
 _LONGEST_NAME = 60  # characters of a run's name: at most 240 of the 255 bytes of a folder's
-FORMATS = ("array", "beton", "tar")  # values of --formats; each is a line in preparation/formats.py
+# Values of --formats; each is a line in preparation/formats.py.
+FORMATS = ("array", "beton", "tar", "planes")
+_DEFAULT_FORMATS = "array,beton,tar"  # planes are for where the array does not fit
 
 
 # Options of several commands.
@@ -161,11 +163,12 @@ class PrepareConfig:
     formats: Annotated[
         str,
         Option(
-            "Formats to write, separated by commas: array (for the resident loader), beton (ffcv) and tar (dali). "
-            "Existing ones are kept. Training prepares the format that its loader needs.",
+            "Formats to write, separated by commas: array (for the resident loader), beton (ffcv), tar (dali) and "
+            "planes (photographs in about half the bytes of the array). Existing ones are kept. Training prepares the "
+            "format that its loader needs.",
             "Formats",
         ),
-    ] = ",".join(FORMATS)
+    ] = _DEFAULT_FORMATS
     beton_mode: Annotated[
         Literal["auto", "raw", "jpg"],
         Option(

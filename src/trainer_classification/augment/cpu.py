@@ -15,9 +15,22 @@ import numpy as np
 from numba import njit
 
 from trainer_classification.arrays import Int64, Uint8
-from trainer_classification.augment.reference import Layout, blanked_boxes, resizes
+from trainer_classification.augment.reference import (
+    Layout,
+    blanked_boxes,
+    resizes,
+    stored_shape,
+)
 from trainer_classification.kernels.entry import entry
-from trainer_classification.kernels.resize import axes, look_ahead, pixels_at, resize, scratch_for
+from trainer_classification.kernels.planes import convert_to_rgb
+from trainer_classification.kernels.resize import (
+    axes,
+    look_ahead,
+    pixels_at,
+    resize,
+    resize_alike,
+    scratch_for,
+)
 from trainer_classification.kernels.vector import copy_row, fetch, mirror_row
 from trainer_classification.plan import Draws, Policy
 
@@ -37,7 +50,8 @@ def augment(
     """Augment a batch as `reference.augment` does; padding rows become zero.
 
     Args:
-        images: uint8 [N, S, S, C], contiguous.
+        images: uint8 [N, S, S, C], or [N, S * S * 3 / 2] for layout "YCC",
+            contiguous.
         index: int64 [B], the images of the batch; -1 is a padding row.
         draws: of the batch, B rows.
         policy: the one that `draws` was drawn by.
@@ -50,14 +64,13 @@ def augment(
         ValueError: the stored images are of the wrong size or layout for the
             policy.
     """
-    side = images.shape[1]
-    channels = images.shape[3]
+    side, channels = stored_shape(images.shape, layout)
     if out is None:
         out = np.empty((len(index), size, size, channels), np.uint8)
     assert images.flags.c_contiguous
     assert out.flags.c_contiguous
 
-    starts = np.where(index < 0, -1, index * (side * side * channels))
+    starts = np.where(index < 0, -1, index * images.strides[0])
 
     return augment_at(images.reshape(-1), starts, side, draws, policy, layout, out)
 
@@ -86,7 +99,10 @@ def augment_at(
             raise ValueError(
                 f"Images stored at {side} px are too large for {size}: prepare with --image-size {size}."
             )
-        _crop_images(data, starts, side, draws.box, draws.flip, layout == "WHC", out)
+        if layout == "YCC":
+            _crop_planes(data, starts, side, draws.box, draws.flip, out)
+        else:
+            _crop_images(data, starts, side, draws.box, draws.flip, layout == "WHC", out)
     elif layout == "HWC":
         _shift_images(data, starts, draws.shift, draws.flip, policy.pad == "reflect", out)
     else:
@@ -335,3 +351,50 @@ def _order_axes(box, side, mirrored, x_first):  # type: ignore[no-untyped-def]
     if x_first:
         return across, down
     return down, across
+
+
+@entry
+def _crop_planes(data, starts, side, boxes, flip, out):  # type: ignore[no-untyped-def]
+    """Crop B images of planes (`kernels.planes.store_x_first`) to [T, T, 3], and make them RGB last."""
+    batch, size, _, _ = out.shape
+    half = side // 2
+    blue = side * side  # where the plane starts
+    red = blue + half * half
+    channels = np.int64(1)
+    scratch = scratch_for(side, size, size, channels)
+    crop = np.empty((3, size, size), np.uint8)
+    for b in range(batch):
+        if starts[b] < 0:
+            out[b] = 0
+            continue
+
+        following = b + 1 if b + 1 < batch and starts[b + 1] >= 0 else -1
+        ahead = data.ctypes.data + starts[following] if following >= 0 else 0
+        address = data.ctypes.data + starts[b]
+
+        outer, inner = _order_axes(boxes[following], side, False, True)
+        look_ahead(pixels_at(ahead, side, side, side), channels, outer, inner, scratch)
+        outer, inner = _order_axes(boxes[b], side, flip[b], True)
+        image = pixels_at(address, side, side, side)
+        target = pixels_at(crop[0].ctypes.data, size, size, size)
+        resize(image, channels, outer, inner, scratch, target, False, 1.0)
+
+        outer, inner = _order_axes(boxes[following], half, False, True)
+        look_ahead(_chroma_at(ahead, blue, half), channels, outer, inner, scratch)
+        outer, inner = _order_axes(boxes[b], half, flip[b], True)
+        target = pixels_at(crop[1].ctypes.data, size, size, size)
+        image = _chroma_at(address, blue, half)
+        taps = resize(image, channels, outer, inner, scratch, target, False, 1.0)
+
+        outer, inner = _order_axes(boxes[following], half, False, True)
+        look_ahead(_chroma_at(ahead, red, half), channels, outer, inner, scratch)
+        target = pixels_at(crop[2].ctypes.data, size, size, size)
+        resize_alike(_chroma_at(address, red, half), channels, taps, scratch, target, False)
+
+        convert_to_rgb(crop, out[b])
+
+
+@njit(nogil=True, inline="always")
+def _chroma_at(address, offset, side):  # type: ignore[no-untyped-def]
+    """Return the Pixels of a plane of an image; address 0 if there is no image."""
+    return pixels_at(address + offset if address else 0, side, side, side)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from trainer_classification.augment.reference import Layout, resizes
+from trainer_classification.augment.reference import Layout, resizes, stored_shape
 from trainer_classification.plan import COLOR_UNIT, GEOMETRY_UNIT, Draws, Policy
 
 
@@ -52,7 +52,7 @@ def augment(
     """Augment a batch as `reference.augment` does; a padding row shows the last image.
 
     Args:
-        images: uint8 [N, S, S, C].
+        images: uint8 [N, S, S, C], or [N, S * S * 3 / 2] for layout "YCC".
         index: int64 [B], the images of the batch; -1 is a padding row.
         draws: of the batch, B rows.
         policy: the one that `draws` was drawn by.
@@ -66,8 +66,10 @@ def augment(
         ValueError: the stored images are of the wrong size or layout for the
             policy.
     """
-    if resizes(policy, images.shape[1], size):
-        batch = _crop_images(images[index], draws, size, layout)
+    side, _ = stored_shape(images.shape, layout)
+    if resizes(policy, side, size):
+        crop = _crop_planes if layout == "YCC" else _crop_images
+        batch = crop(images[index], draws, size, layout)
     elif layout == "HWC":
         batch = _shift_images(images, index, draws, policy)
     else:
@@ -124,25 +126,61 @@ def _reflect(index: Tensor, side: int) -> Tensor:
 
 def _crop_images(images: Tensor, draws: DeviceDraws, size: int, layout: Layout) -> Tensor:
     """Resize the boxes of images, uint8 [B, S, S, C], one axis after the other."""
-    batch, side, _, channels = images.shape
-    dtype = torch.float16 if images.is_cuda else torch.float32  # tensor cores take fp16
+    horizontal, vertical = _axis_weights(draws, images.shape[1], size)
+    if layout == "WHC":
+        whole = _resample(images, horizontal, vertical)
+    else:
+        whole = _resample(images, vertical, horizontal).transpose(1, 2)
+
+    return _to_bytes(whole)
+
+
+def _crop_planes(images: Tensor, draws: DeviceDraws, size: int, layout: Layout) -> Tensor:
+    """Resize the boxes of planes, uint8 [B, S * S * 3 / 2], and then convert them to RGB (ITU-T T.871)."""
+    side, _ = stored_shape(images.shape, layout)
+    half = side // 2
+    luma, blue, red = torch.split(images, [side**2, half**2, half**2], 1)
+
+    y = _resample(luma.reshape(-1, side, side, 1), *_axis_weights(draws, side, size)).float()
+    weights = _axis_weights(draws, half, size)
+    b = _resample(blue.reshape(-1, half, half, 1), *weights).float() - 128
+    r = _resample(red.reshape(-1, half, half, 1), *weights).float() - 128
+    colors = (y + 1.402 * r, y - 0.344136 * b - 0.714136 * r, y + 1.772 * b)
+
+    return _to_bytes(torch.cat(colors, 3))
+
+
+def _to_bytes(values: Tensor) -> Tensor:
+    """Round values, which may be written, to uint8."""
+    return values.add_(0.5).clamp_(0, 255).to(torch.uint8).contiguous()
+
+
+def _axis_weights(draws: DeviceDraws, side: int, size: int) -> tuple[Tensor, Tensor]:
+    """Return the weights of boxes across and down, [B, T, S] each; in fp16 on a GPU, for its tensor cores."""
+    dtype = torch.float16 if draws.box.is_cuda else torch.float32
     x, y, w, h = draws.box.unbind(1)
 
     horizontal = _triangle_weights(x * side, w * side, side, size)
     horizontal = torch.where(draws.flip[:, None, None], horizontal.flip(1), horizontal).to(dtype)
     vertical = _triangle_weights(y * side, h * side, side, size).to(dtype)
-    outer = horizontal if layout == "WHC" else vertical
-    inner = vertical if layout == "WHC" else horizontal
 
-    half = torch.bmm(outer, images.view(batch, side, side * channels).to(dtype))
+    return horizontal, vertical
+
+
+def _resample(images: Tensor, outer: Tensor, inner: Tensor) -> Tensor:
+    """Weight both axes of images, uint8 [B, S, S, C], and swap them: [B, T, T, C] in the weights' type.
+
+    Args:
+        images: outer axis first.
+        outer: [B, T, S].
+        inner: [B, T, S].
+    """
+    batch, side, _, channels = images.shape
+    size = outer.shape[1]
+    half = torch.bmm(outer, images.reshape(batch, side, side * channels).to(outer.dtype))
     half = half.view(batch, size, side, channels).transpose(1, 2)
     half = half.reshape(batch, side, size * channels)
-    whole = torch.bmm(inner, half).view(batch, size, size, channels)
-
-    # The axes are now swapped, which makes images of layout WHC upright.
-    if layout == "HWC":
-        whole = whole.transpose(1, 2)
-    return whole.add_(0.5).clamp_(0, 255).to(torch.uint8).contiguous()
+    return torch.bmm(inner, half).view(batch, size, size, channels)
 
 
 def _triangle_weights(start: Tensor, length: Tensor, side: int, size: int) -> Tensor:

@@ -9,6 +9,7 @@ Pillow's antialiased bilinear `resize(box=...)`, up to rounding.
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy as np
 from trainer_classification.arrays import Float32, Int8, Int16, Int32, Int64, Uint8
 from trainer_classification.plan import COLOR_UNIT, GEOMETRY_UNIT, Draws, Policy
 
-Layout = Literal["HWC", "WHC"]
+Layout = Literal["HWC", "WHC", "YCC"]
 
 
 def augment(
@@ -26,7 +27,8 @@ def augment(
 
     Args:
         images: uint8 [N, S, S, C], the whole split. An image is [y, x, c], or [x,
-            y, c] for layout "WHC".
+            y, c] for layout "WHC". uint8 [N, S * S * 3 / 2] for layout "YCC": Y,
+            then Cb and Cr at half the side, each [x, y].
         index: int64 [B], the images of the batch; -1 is a padding row, whose
             pixels do not matter.
         draws: of the batch, B rows.
@@ -38,10 +40,15 @@ def augment(
         uint8 [B, T, T, C].
     """
     boxes = blanked_boxes(draws, policy, size)
+    is_resized = resizes(policy, stored_shape(images.shape, layout)[0], size)
     rows = []
     for row, sample in enumerate(index):
-        image = images[sample] if layout == "HWC" else images[sample].swapaxes(0, 1)
-        if resizes(policy, len(image), size):
+        image = images[sample]
+        if layout == "WHC":
+            image = image.swapaxes(0, 1)
+        if layout == "YCC":
+            image = crop_planes(image, draws.box[row], size)
+        elif is_resized:
             image = resized_crop(image, draws.box[row], size)
         else:
             image = shift_image(image, draws.shift[row], policy.pad)
@@ -55,6 +62,13 @@ def augment(
         rows.append(blank(image, [box[row] for box in boxes], policy.fill))
 
     return np.stack(rows)
+
+
+def stored_shape(shape: tuple[int, ...], layout: Layout) -> tuple[int, int]:
+    """Return side in px and channels of the images, given the shape of all; see `augment`."""
+    if layout == "YCC":
+        return math.isqrt(shape[1] * 2 // 3), 3
+    return shape[1], shape[3]
 
 
 def resizes(policy: Policy, side: int, size: int) -> bool:
@@ -115,6 +129,30 @@ def resized_crop(image: Uint8, box: Float32, size: int) -> Uint8:
     resized = picture.resize((size, size), Image.Resampling.BILINEAR, box=edges)
 
     return np.asarray(resized).reshape(size, size, channels)
+
+
+def crop_planes(image: Uint8, box: Float32, size: int) -> Uint8:
+    """Return a box of an image of layout "YCC", resized with antialiasing and then converted to RGB.
+
+    The colors are those of JPEG files (ITU-T T.871), rounded half up.
+
+    Args:
+        image: uint8 [S * S * 3 / 2].
+        box: float32 [4], x, y, w, h as fractions of the image.
+        size: side in px of the image to return.
+    """
+    side, _ = stored_shape((1, *image.shape), "YCC")
+    half = side // 2
+    parts = np.split(image, [side * side, side * side + half * half])
+    luma, blue, red = (
+        resized_crop(part.reshape(1, width, width).T, box, size)[:, :, 0].astype(np.float64)
+        for part, width in zip(parts, (side, half, half), strict=True)
+    )
+    b = blue - 128
+    r = red - 128
+    colors = (luma + 1.402 * r, luma - 0.344136 * b - 0.714136 * r, luma + 1.772 * b)
+
+    return np.clip(np.floor(np.stack(colors, 2) + 0.5), 0, 255).astype(np.uint8)
 
 
 def jitter_colors(image: Uint8, factors: Int16 | Int32) -> Uint8:

@@ -25,10 +25,11 @@ class ArrayStore:
     """One split of the array format.
 
     Attributes:
-        images: uint8 [N, S, S, C], memory-mapped, read only.
+        images: uint8 [N, S, S, C], memory-mapped, read only; for "YCC" uint8 [N, S *
+            S * 3 / 2], as `planes.py` describes.
         labels: int64 [N].
         sizes: int32 [N, 2], width and height of the originals in px.
-        layout: "HWC", or "WHC": images[n] is [x, y, c].
+        layout: "HWC", or "WHC": images[n] is [x, y, c]; or "YCC".
         remote: fetches images that have to be asked for before they are read; None:
             all are here.
     """
@@ -36,7 +37,7 @@ class ArrayStore:
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
     sizes: npt.NDArray[np.int32]
-    layout: Literal["HWC", "WHC"] = "HWC"
+    layout: Literal["HWC", "WHC", "YCC"] = "HWC"
     remote: RemoteImages | None = None
 
 

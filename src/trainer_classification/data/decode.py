@@ -107,6 +107,10 @@ class DecodedImage(NamedTuple):
         """Resize the whole image to what the array holds: a square, sharper, uint8 [side, side, C] as [x, y, c]."""
         return resize_x_first(self.pixels, side)
 
+    def resize_to_planes(self, side: int) -> Uint8:
+        """Resize the whole image to what the planes format holds, see `kernels.planes.store_x_first`."""
+        return resize_to_planes(self.pixels, side)
+
 
 @dataclass
 class YCbCrImage:
@@ -147,6 +151,14 @@ class YCbCrImage:
         from trainer_classification.kernels import planes
 
         return planes.whole_x_first(self.planes, self.buffer, side)
+
+    def resize_to_planes(self, side: int) -> Uint8:
+        """Resize the whole image to what the planes format holds, see `kernels.planes.store_x_first`."""
+        if _shrinks_much(self.info.width, self.info.height, side, side):
+            return resize_to_planes(self.pixels, side)
+        from trainer_classification.kernels import planes
+
+        return planes.store_x_first(self.planes, self.buffer, side)
 
 
 class LargeJpeg:
@@ -198,6 +210,13 @@ class LargeJpeg:
         if divisor == 1:
             return self._whole.resize_x_first(side)
         return resize_x_first(self.reduce(divisor), side)
+
+    def resize_to_planes(self, side: int) -> Uint8:
+        """Resize the whole image to what the planes format holds, see `kernels.planes.store_x_first`."""
+        divisor = _choose_divisor(self.info, side, side)
+        if divisor == 1:
+            return self._whole.resize_to_planes(side)
+        return resize_to_planes(self.reduce(divisor), side)
 
     def reduce(self, divisor: int) -> Uint8:
         """Return the image at a part of its size, upright: uint8 [H / divisor, W / divisor, C], rounded up.
@@ -591,6 +610,15 @@ def resize_x_first(pixels: Uint8, side: int) -> Uint8:
     from trainer_classification.kernels import resize as kernels
 
     return kernels.whole_x_first(pixels, side, side, _FILTER_WIDTH)
+
+
+def resize_to_planes(pixels: Uint8, side: int) -> Uint8:
+    """Resize a whole image to Y, Cb and Cr at 4:2:0: uint8 [H, W, C] -> as `kernels.planes.store_x_first`."""
+    if _shrinks_much(pixels.shape[1], pixels.shape[0], side, side):
+        pixels = _resize_by_pillow(pixels, side, side, Image.Resampling.HAMMING)
+    from trainer_classification.kernels import planes
+
+    return planes.store_x_first(*planes.from_rgb(pixels), side)
 
 
 def make_thumbnail(pixels: Uint8, side: int) -> Uint8:

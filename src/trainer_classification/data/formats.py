@@ -15,6 +15,10 @@ GRAY_SHIFT = 8  # bits that gray images of 16 and 32 bits lose: the upper 8 of 1
 # Larger images are stored at this many training sizes: a crop is seldom enlarged.
 SIDE_PER_TRAIN_SIZE = 1.25
 
+# With sides that much larger than the array's, crops of planes are as close to those
+# of the originals as the array's (docs/engines.md).
+_PLANES_SIDE_PER_SIDE = 1.04
+
 
 @dataclass(frozen=True)
 class ArrayLayout:
@@ -35,6 +39,17 @@ class ArrayLayout:
     def image_bytes(self) -> int:
         """Bytes of one image."""
         return self.side**2 * self.channels
+
+    @property
+    def planes_side(self) -> int:
+        """Side in px of the images in the planes format; even."""
+        return 2 * round(_PLANES_SIDE_PER_SIDE * self.side / 2)
+
+    def planes_bytes(self, count: int) -> int | None:
+        """Return the bytes of some images in the planes format; None where that saves nothing: small or gray ones."""
+        if not self.resized or self.channels == 1:
+            return None
+        return count * (self.planes_side**2 * 3 // 2)
 
 
 @dataclass(frozen=True)

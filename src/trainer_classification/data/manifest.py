@@ -118,9 +118,14 @@ class Manifest:
     mirrored_classes: list[list[str]] = field(default_factory=list)
 
     @property
+    def array_layout(self) -> ArrayLayout:
+        """The shape of the images in the array."""
+        return ArrayLayout(self.image_size, self.resized, self.channels)
+
+    @property
     def image_bytes(self) -> int:
         """Bytes of one image in the array."""
-        return ArrayLayout(self.image_size, self.resized, self.channels).image_bytes
+        return self.array_layout.image_bytes
 
     @property
     def gray_shift(self) -> int:

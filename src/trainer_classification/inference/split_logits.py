@@ -124,7 +124,12 @@ def _prepare(
         folder, found = open_prepared(options.prepared, options.dataset, model.image_size)
         count = sum(split.count for split in found.splits.values())
         engine = choose_engine(
-            "auto", count * found.image_bytes, device, found.resized, found.formats
+            "auto",
+            count * found.image_bytes,
+            device,
+            found.resized,
+            found.formats,
+            found.array_layout.planes_bytes(count),
         )
         make_room(folder, found, engine.formats(found.resized))
         return Prepared(folder, found), engine
@@ -136,7 +141,9 @@ def _prepare(
         workers=options.threads,
     )
     info = inspect(config)
-    engine = choose_engine("auto", info.array_bytes, device, info.resized)
+    engine = choose_engine(
+        "auto", info.array_bytes, device, info.resized, planes_bytes=info.planes_bytes
+    )
     return write(info, engine.formats(info.resized), config, accept_existing=True), engine
 
 

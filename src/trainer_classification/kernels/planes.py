@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import namedtuple
 
 import numpy as np
-from numba import int64, njit
+from numba import int64, njit, uint8
 
 from trainer_classification.kernels.resize import (
     axis,
@@ -18,7 +18,7 @@ from trainer_classification.kernels.resize import (
     scratch_for,
     transpose,
 )
-from trainer_classification.kernels.vector import RGB, rgb_vector, sharp_row_of
+from trainer_classification.kernels.vector import RGB, SUM, rgb_vector, sharp_row_of
 
 # A decoded image: planes in one buffer, luma first. `blue` and `red` are the
 # offsets of Cb and Cr in bytes, which are smaller by the factors `across` and
@@ -27,6 +27,7 @@ Planes = namedtuple("Planes", "width height stride chroma_stride blue red across
 
 NEUTRAL = np.uint8(128)  # chroma of gray
 _CUBIC_WIDTH = 0.8  # of the cubic filter, as a multiple of Pillow's, if it reduces
+_MOST_SHARP = 4  # times an image may shrink by the cubic, which has no more taps
 
 
 @njit(nogil=True, cache=True)
@@ -92,18 +93,108 @@ def _resize_planes(planes, buffer, width, height, x_first):  # type: ignore[no-u
 
 
 @njit(nogil=True, cache=True)
+def store_x_first(planes, buffer, side):  # type: ignore[no-untyped-def]
+    """Resize the whole image to Y, Cb and Cr at 4:2:0, as the planes format holds it.
+
+    Chroma is resized by the cubic, too, where that has enough taps: it is enlarged
+    again in crops.
+
+    Args:
+        planes: from a decoder, or `from_rgb`.
+        buffer: uint8, from the same.
+        side: of luma in px, even; the image is at most 4 times as large.
+
+    Returns:
+        uint8 [side * side * 3 / 2]: Y, then Cb and Cr at half the side, each with x
+        before y; uint8 [side * side] of an image without chroma.
+    """
+    side = int64(side)
+    half = side // 2
+    count = 3 if planes.has_chroma else 1
+    out = np.empty(side * side + (count - 1) * half * half, np.uint8)
+    scratch = scratch_for(planes.width, side, side, int64(1))
+
+    start = int64(0)
+    for number in range(count):
+        image, columns, rows = plane_at(buffer.ctypes.data, planes, number)
+        size = half if number else side
+        target = pixels_at(out.ctypes.data + start, size, size, size)
+        start += size * size
+        down = planes.height / rows
+        across = planes.width / columns
+        if max(down, across) <= _MOST_SHARP * size and min(image.columns, size) >= SUM:
+            _resize_sharply(image, down, across, scratch, target)
+        else:
+            resize(
+                image, 1, axis(0, down, False), axis(0, across, False), scratch, target, False, 1.0
+            )
+
+    return out
+
+
+@njit(nogil=True, cache=True)
+def from_rgb(pixels):  # type: ignore[no-untyped-def]
+    """Convert an image to planes of full size, by the full-range BT.601 of JFIF, rounded as libjpeg does.
+
+    Args:
+        pixels: uint8 [H, W, 3], or [H, W, 1] for luma alone.
+
+    Returns:
+        (planes, buffer), as a decoder.
+    """
+    height, width, channels = pixels.shape
+    count = height * width
+    buffer = np.empty(count * channels, np.uint8)
+    has_chroma = int64(channels == 3)
+    rows = pixels.reshape(count, channels)
+    if has_chroma:
+        for i in range(count):
+            red = int64(rows[i, 0])
+            green = int64(rows[i, 1])
+            blue = int64(rows[i, 2])
+            luma = 19595 * red + 38470 * green + 7471 * blue
+            buffer[i] = (luma + 32768) >> 16
+            buffer[count + i] = _chroma(-11059 * red - 21709 * green + 32768 * blue)
+            buffer[2 * count + i] = _chroma(32768 * red - 27439 * green - 5329 * blue)
+    else:
+        buffer[:] = rows[:, 0]
+
+    one = int64(1)
+    planes = Planes(
+        int64(width),
+        int64(height),
+        int64(width),
+        int64(width),
+        int64(count),
+        int64(2 * count),
+        one,
+        one,
+        has_chroma,
+    )
+    return planes, buffer
+
+
+@njit(nogil=True, inline="always")
+def _chroma(value):  # type: ignore[no-untyped-def]
+    """Return a difference in 1/65536, which lies in -127.5 to 127.5, as a byte."""
+    return uint8(min((value + (128 << 16) + 32767) >> 16, 255))
+
+
+@njit(nogil=True, cache=True)
 def _resize_sharply(image, height, width, scratch, out):  # type: ignore[no-untyped-def]
     """Resize a whole plane by a cubic, with its axes swapped."""
     size = out.rows
+    outer_at = scratch.outer_at[:size]
+    inner_at = scratch.inner_at[:size]
     rows = pixels_of(scratch.rows, int64(1))
     columns = pixels_of(scratch.columns, int64(1))
 
-    taps = _cubic_weights(height, image.rows, scratch.outer_at, scratch.outer_weights)
-    _sum_rows(image, scratch.outer_at, scratch.outer_weights, taps, image.columns, rows)
+    taps = _cubic_weights(height, image.rows, outer_at, scratch.outer_weights)
+    _sum_rows(image, outer_at, scratch.outer_weights, taps, image.columns, rows)
     transpose(rows, columns, int64(0), image.columns, size, int64(1))
 
-    taps = _cubic_weights(width, image.columns, scratch.inner_at, scratch.inner_weights)
-    _sum_rows(columns, scratch.inner_at, scratch.inner_weights, taps, size, out)
+    taps = _cubic_weights(width, image.columns, inner_at, scratch.inner_weights)
+    _sum_rows(columns, inner_at, scratch.inner_weights, taps, size, out)
 
 
 @njit(nogil=True, cache=True)

@@ -120,8 +120,13 @@ def resize(image, channels, outer, inner, scratch, out, upright, width):  # type
         upright: True for a result with the image's axes, which takes one more
             transpose; False for swapped axes.
         width: of the filter, see `triangle_weights`.
+
+    Returns:
+        The taps of both axes, for `resize_alike`.
     """
-    _resize(image, int64(channels), outer, inner, scratch, out, boolean(upright), float64(width))
+    return _resize(
+        image, int64(channels), outer, inner, scratch, out, boolean(upright), float64(width)
+    )
 
 
 @njit(nogil=True, inline="always")
@@ -132,16 +137,40 @@ def pixels_of(rows, channels):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def _resize(image, channels, outer, inner, scratch, out, upright, width):  # type: ignore[no-untyped-def]
+    outer_at = scratch.outer_at[: out.rows if upright else out.columns]
+    inner_at = scratch.inner_at[: out.columns if upright else out.rows]
+    outer_taps = triangle_weights(outer, image.rows, outer_at, scratch.outer_weights, width)
+    inner_taps = triangle_weights(inner, image.columns, inner_at, scratch.inner_weights, width)
+    resize_alike(image, channels, (outer_taps, inner_taps), scratch, out, upright)
+
+    return outer_taps, inner_taps
+
+
+@njit(nogil=True, inline="always")
+def resize_alike(image, channels, taps, scratch, out, upright):  # type: ignore[no-untyped-def]
+    """Resize the box of the last `resize` in another image of the same size.
+
+    Args:
+        image: Pixels.
+        channels: bytes of a pixel, int64.
+        taps: that `resize` has returned.
+        scratch: of that `resize`; nothing else has used it since.
+        out: Pixels of the result, of the same size.
+        upright: as in `resize`, a boolean.
+    """
     outer_size = out.rows if upright else out.columns
     inner_size = out.columns if upright else out.rows
     outer_at = scratch.outer_at[:outer_size]
     inner_at = scratch.inner_at[:inner_size]
-    outer_taps = triangle_weights(outer, image.rows, outer_at, scratch.outer_weights, width)
-    inner_taps = triangle_weights(inner, image.columns, inner_at, scratch.inner_weights, width)
+    outer_taps, inner_taps = taps
 
-    # The pixels of a row that the second pass needs.
+    # The pixels of a row that the second pass needs; a few more where these do not
+    # fill a vector.
     low = min(inner_at[0], inner_at[-1])
     high = max(inner_at[0], inner_at[-1]) + inner_taps
+    least = -(-SUM // channels)
+    high = min(max(high, low + least), image.columns)
+    low = max(min(low, high - least), 0)
 
     # Each pass fetches half the rows of the next box.
     address, step, length, count = scratch.ahead

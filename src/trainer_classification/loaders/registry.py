@@ -59,6 +59,16 @@ ENGINES: dict[str, EngineSpec] = {
             },
         ),
         EngineSpec(
+            name="planes",
+            module="",
+            install="",
+            formats=lambda resized: ("planes",) if resized else ("array",),
+            openers={
+                "device": f"{_PACKAGE}.resident:open_device_planes",
+                "host": f"{_PACKAGE}.resident:open_host_planes",
+            },
+        ),
+        EngineSpec(
             name="ffcv",
             module="ffcv",
             install="apt-get install libturbojpeg0-dev libopencv-dev pkg-config g++, then make ffcv",
@@ -89,8 +99,8 @@ class EngineChoice:
 
     Attributes:
         name: of the engine.
-        placement: "device" or "host" where the resident engine keeps the array;
-            "" for the others.
+        placement: "device" or "host" where the resident engine keeps the array, or
+            the planes engine the planes; "" for the others.
         reason: one line for the user, with the engine's name.
     """
 
@@ -109,6 +119,7 @@ def choose_engine(
     device: torch.device,
     resized: bool,
     prepared: Collection[str] | None = None,
+    planes_bytes: int | None = None,
 ) -> EngineChoice:
     """Choose the engine of a run; free memory is looked at here and nowhere else.
 
@@ -119,23 +130,26 @@ def choose_engine(
         resized: True if the images are stored resized.
         prepared: the only formats that can be had. None: what is missing will be
             prepared.
+        planes_bytes: of all splits together, as the planes format stores them;
+            None where that saves nothing.
 
     Raises:
         ValueError: the engine is not installed, no installed engine reads the
             prepared formats, or the array fits nowhere.
     """
+    stored = {"resident": array_bytes, "planes": planes_bytes or array_bytes}
     if loader != "auto":
         require_installed(loader)
         name = loader
         reason = f"--loader {loader}"
     elif prepared is None:
-        name, reason = _fastest(array_bytes, device)
+        name, reason = _fastest(stored, device)
     else:
-        name, reason = _fastest_prepared(array_bytes, device, resized, prepared)
+        name, reason = _fastest_prepared(stored, device, resized, prepared)
 
-    if name != "resident":
+    if name not in stored:
         return EngineChoice(name, "", f"{name}: {reason}")
-    placement, where = _place_array(array_bytes, device)
+    placement, where = _place(name, stored[name], device)
 
     return EngineChoice(name, placement, f"{where} ({reason})")
 
@@ -169,15 +183,23 @@ def _is_importable(module: str) -> bool:
         return False
 
 
-def _fastest(array_bytes: int, device: torch.device) -> tuple[str, str]:
-    """Return the fastest installed engine for an array of this size, and the reason."""
-    size = _megabytes(array_bytes)
-    if device.type == "cuda" and array_bytes <= _DEVICE_FRACTION * _free_device_memory(device):
-        return "resident", f"auto: the array, {size}, fits on the GPU"
+def _fastest(stored: Mapping[str, int], device: torch.device) -> tuple[str, str]:
+    """Return the fastest installed engine, and the reason.
+
+    Args:
+        stored: bytes that the resident and the planes engine would keep.
+        device: that trains.
+    """
+    size = _megabytes(stored["resident"])
+    if device.type == "cuda":
+        free = _free_device_memory(device)
+        for name in _fitting(stored, _DEVICE_FRACTION * free):
+            return name, f"auto: {_explain_fit(name, stored)} on the GPU"
 
     free = free_memory()
-    if array_bytes <= _HOST_FRACTION * free:
-        return "resident", f"auto: the array, {size}, fits in {_megabytes(free)} of free memory"
+    for name in _fitting(stored, _HOST_FRACTION * free):
+        where = f"in {_megabytes(free)} of free memory"
+        return name, f"auto: {_explain_fit(name, stored)} {where}"
 
     streaming = "dali" if device.type == "cuda" else "ffcv"
     too_large = f"the array, {size}, exceeds {_megabytes(free)} of free memory"
@@ -189,16 +211,28 @@ def _fastest(array_bytes: int, device: torch.device) -> tuple[str, str]:
     )
 
 
+def _fitting(stored: Mapping[str, int], room: float) -> list[str]:
+    """Return the engines whose images fit, the fastest first."""
+    return [name for name in ("resident", "planes") if stored[name] <= room]
+
+
+def _explain_fit(name: str, stored: Mapping[str, int]) -> str:
+    array = f"the array, {_megabytes(stored['resident'])}"
+    if name == "resident":
+        return f"{array}, fits"
+    return f"{array}, does not fit, its planes, {_megabytes(stored[name])}, do"
+
+
 def _fastest_prepared(
-    array_bytes: int, device: torch.device, resized: bool, prepared: Collection[str]
+    stored: Mapping[str, int], device: torch.device, resized: bool, prepared: Collection[str]
 ) -> tuple[str, str]:
     """Return the fastest installed engine whose formats are prepared, and the reason.
 
     Raises:
         ValueError: there is none.
     """
-    best, reason = _fastest(array_bytes, device)
-    for name in dict.fromkeys((best, "resident", "ffcv", "dali")):
+    best, reason = _fastest(stored, device)
+    for name in dict.fromkeys((best, "resident", "planes", "ffcv", "dali")):
         if installed(name) and set(ENGINES[name].formats(resized)) <= set(prepared):
             return name, reason if name == best else "auto: its format is the one that is prepared"
     raise ValueError(
@@ -207,33 +241,33 @@ def _fastest_prepared(
     )
 
 
-def _place_array(array_bytes: int, device: torch.device) -> tuple[Placement, str]:
-    """Choose where the resident engine keeps the array, and say so.
+def _place(name: str, stored_bytes: int, device: torch.device) -> tuple[Placement, str]:
+    """Choose where the resident or the planes engine keeps its images, and say so.
 
-    On the GPU if it fits beside the model, else on the host. Augmentation on the
-    host needs numba; without it, the array is used through torch only, on the
-    device that trains.
+    On the GPU if they fit beside the model, else on the host. Augmentation on the
+    host needs numba; without it, they are used through torch only, on the device
+    that trains.
 
     Raises:
-        ValueError: it fits nowhere.
+        ValueError: they fit nowhere.
     """
-    size = _megabytes(array_bytes)
+    size = _megabytes(stored_bytes)
     has_numba = _is_importable("numba")
     if device.type != "cuda":
         if has_numba:
-            return "host", f"resident on the host: {size}, memory-mapped"
-        return "device", f"resident, {size}, with torch only: numba is not installed"
+            return "host", f"{name} on the host: {size}, memory-mapped"
+        return "device", f"{name}, {size}, with torch only: numba is not installed"
 
     free = _free_device_memory(device)
-    if array_bytes <= _DEVICE_FRACTION * free:
-        return "device", f"resident on the GPU: {size} of {_megabytes(free)} free"
+    if stored_bytes <= _DEVICE_FRACTION * free:
+        return "device", f"{name} on the GPU: {size} of {_megabytes(free)} free"
     if has_numba:
         return (
             "host",
-            f"resident on the host: {size} do not fit beside the model in {_megabytes(free)} free",
+            f"{name} on the host: {size} do not fit beside the model in {_megabytes(free)} free",
         )
-    if array_bytes <= free:
-        return "device", f"resident, {size}, with torch only: numba is not installed"
+    if stored_bytes <= free:
+        return "device", f"{name}, {size}, with torch only: numba is not installed"
     raise ValueError(
         f"The array, {size}, does not fit in {_megabytes(free)} free on the GPU, and without numba it cannot be "
         f"read from the host: pip install numba, or train at a smaller --image-size."

@@ -14,8 +14,10 @@ from torch import Tensor
 
 from trainer_classification.arrays import Int64, Uint8
 from trainer_classification.augment import device as device_augment
+from trainer_classification.augment.reference import stored_shape
 from trainer_classification.data.array import ArrayStore, open_array
 from trainer_classification.data.mirror import fetch_ahead
+from trainer_classification.data.planes import open_planes
 from trainer_classification.loaders.base import Batch, BatchSchedule, Loader, LoaderRequest
 from trainer_classification.loaders.ring_buffer import RingBufferLoader
 from trainer_classification.plan import Draws, EpochDraws
@@ -61,7 +63,8 @@ class DeviceResident(Loader):
         indices = torch.from_numpy(samples).to(self.device, non_blocking=True)
         labels = self.labels[indices]
         counts = iter([count for _, count in batches])
-        batch_bytes = self.schedule.rows * self.image_size**2 * self.images.shape[3]
+        _, channels = stored_shape(self.images.shape, self.layout)
+        batch_bytes = self.schedule.rows * self.image_size**2 * channels
         group = max(1, _GROUP_BYTES // batch_bytes)
         drawn_groups = _draw_groups(draws, samples, group)
 
@@ -138,7 +141,7 @@ class HostResident(RingBufferLoader):
 
         self.store = store
         self._augment = cpu.augment
-        channels = store.images.shape[3]
+        _, channels = stored_shape(store.images.shape, store.layout)
         super().__init__(
             schedule, store.labels, image_size, channels, device=device, threads=threads
         )
@@ -178,6 +181,17 @@ def open_device_resident(request: LoaderRequest) -> DeviceResident:
     return DeviceResident(store, request.schedule, request.image_size, request.device)
 
 
+def open_device_planes(request: LoaderRequest) -> DeviceResident:
+    """Open the planes of a split on the training device; the array of one whose images keep their size.
+
+    Raises:
+        ValueError: the split or its planes are missing or damaged.
+    """
+    open_images = open_planes if request.manifest.resized else open_array
+    store = open_images(request.folder, request.manifest, request.split)
+    return DeviceResident(store, request.schedule, request.image_size, request.device)
+
+
 def open_host_resident(request: LoaderRequest) -> HostResident:
     """Open the array of a split in the memory of the host.
 
@@ -185,6 +199,19 @@ def open_host_resident(request: LoaderRequest) -> HostResident:
         ValueError: the split or its array is missing or damaged.
     """
     store = open_array(request.folder, request.manifest, request.split, on_demand=True)
+    return HostResident(
+        store, request.schedule, request.image_size, request.device, request.threads
+    )
+
+
+def open_host_planes(request: LoaderRequest) -> HostResident:
+    """Open the planes of a split in the memory of the host; the array of one whose images keep their size.
+
+    Raises:
+        ValueError: the split or its planes are missing or damaged.
+    """
+    open_images = open_planes if request.manifest.resized else open_array
+    store = open_images(request.folder, request.manifest, request.split, on_demand=True)
     return HostResident(
         store, request.schedule, request.image_size, request.device, request.threads
     )

@@ -74,6 +74,10 @@ class SourceImage:
             return self._image.resize_x_first(self.layout.side)
         return pad(self._image.pixels, self.layout.side)
 
+    def planes(self, side: int) -> Uint8:
+        """Return the whole image as Y, Cb and Cr at 4:2:0, see `kernels.planes.store_x_first`."""
+        return self._image.resize_to_planes(side)
+
     @property
     def pixels(self) -> Uint8:
         """The image at its own size: uint8 [H, W, C]."""

@@ -65,6 +65,11 @@ class RecalledDataset:
         """Bytes of all images in the array format."""
         return self.count * self.manifest.image_bytes
 
+    @property
+    def planes_bytes(self) -> int | None:
+        """Bytes of all images in the planes format; None where that saves nothing."""
+        return self.manifest.array_layout.planes_bytes(self.count)
+
     def tell_prepared(self) -> None:
         """Log that nothing is to be prepared, and what is odd about the labels."""
         log(f"{self.name} is prepared already in {self.folder}.")

@@ -6,17 +6,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from trainer_classification.arrays import Uint8
+from trainer_classification.augment.device import augment, to_device
+from trainer_classification.augment.reference import Layout, stored_shape
 from trainer_classification.checkpoint.weights import load_weights
 from trainer_classification.config import TrainConfig
 from trainer_classification.console import log
 from trainer_classification.data.array import ArrayStore, open_array
 from trainer_classification.data.manifest import Manifest
+from trainer_classification.data.planes import open_planes
 from trainer_classification.models import build
 from trainer_classification.models.normalize import Normalize
 from trainer_classification.models.speednet import WHITENED, SpeedNet, whiten
-from trainer_classification.plan import Plan
+from trainer_classification.plan import Plan, Policy, identity
 from trainer_classification.recipes import Recipe
 
 
@@ -41,8 +45,9 @@ def build_initial_model(
         recipe.model, len(manifest.class_names), manifest.channels, recipe.image_size, recipe.width
     )
     if isinstance(model, SpeedNet):
+        open_images = open_array if "array" in manifest.formats else open_planes
         whiten_first_layer(
-            model, open_array(folder, manifest, "train", on_demand=True), manifest, plan
+            model, open_images(folder, manifest, "train", on_demand=True), manifest, plan
         )
     if weights:
         log(load_weights(model, weights, recipe.model, manifest.class_names))
@@ -58,11 +63,21 @@ def whiten_first_layer(model: SpeedNet, store: ArrayStore, manifest: Manifest, p
         manifest: has their mean and std.
         plan: of the training.
     """
-    count = -(-WHITENED // (store.images.shape[1] * store.images.shape[2]))
+    side, _ = stored_shape(store.images.shape, store.layout)
+    count = -(-WHITENED // side**2)
     first = np.sort(plan.order(0)[:count])
     if store.remote is not None:
         store.remote.require(first)
-    rows = store.images[first]
-    images = rows if store.layout == "HWC" else rows.swapaxes(1, 2)
     normalize = Normalize(manifest.mean, manifest.std, torch.device("cpu"))
-    whiten(model, normalize(torch.from_numpy(np.ascontiguousarray(images))))
+    whiten(model, normalize(_upright(store.images[first], store.layout, side)))
+
+
+def _upright(images: Uint8, layout: Layout, side: int) -> Tensor:
+    """Return stored images as uint8 [N, S, S, C], [y, x, c] each."""
+    if layout == "YCC":
+        everything = to_device(identity(len(images)), torch.device("cpu"))
+        rows = torch.arange(len(images))
+        policy = Policy(crop="resized")
+        return augment(torch.from_numpy(images), rows, everything, policy, side, layout)
+    upright = images if layout == "HWC" else images.swapaxes(1, 2)
+    return torch.from_numpy(np.ascontiguousarray(upright))

@@ -53,6 +53,10 @@ class Dataset(Photographs, Protocol):
     def array_bytes(self) -> int:
         """Bytes of all splits in the array format."""
 
+    @property
+    def planes_bytes(self) -> int | None:
+        """Bytes of all splits in the planes format; None where that saves nothing."""
+
 
 @dataclass(frozen=True)
 class PreparedDataset:
@@ -85,6 +89,11 @@ class PreparedDataset:
     def array_bytes(self) -> int:
         """Bytes of all splits in the array format."""
         return self.count * self.manifest.image_bytes
+
+    @property
+    def planes_bytes(self) -> int | None:
+        """Bytes of all splits in the planes format; None where that saves nothing."""
+        return self.manifest.array_layout.planes_bytes(self.count)
 
 
 @dataclass(frozen=True)
@@ -164,7 +173,14 @@ def decide(
     network = _choose_network(config, start)
     kind, note = choose_kind(_with_network(config, network), dataset, start, device.type == "cpu")
     start = choose_start_weights(config, kind, start)
-    engine = choose_engine(config.loader, dataset.array_bytes, device, dataset.resized, prepared)
+    engine = choose_engine(
+        config.loader,
+        dataset.array_bytes,
+        device,
+        dataset.resized,
+        prepared,
+        dataset.planes_bytes,
+    )
 
     return Resolved(
         device=device,
@@ -273,10 +289,13 @@ def _with_network(config: TrainConfig, network: str) -> TrainConfig:
 def _needed_formats(
     engine: EngineChoice, resized: bool, network: str, kind: RecipeKind
 ) -> tuple[str, ...]:
-    """Return the engine's formats, and the array if a speednet whitens its first layer with it."""
+    """Return the engine's formats, and the array if a speednet whitens its first layer with it.
+
+    The planes do as well.
+    """
     formats = engine.formats(resized)
     uses_speednet = network == "speednet" or (network == "auto" and kind == "speed")
-    if uses_speednet and "array" not in formats:
+    if uses_speednet and not {"array", "planes"} & set(formats):
         return (*formats, "array")
     return formats
 
