@@ -51,6 +51,7 @@ def made(folder, make, image_size):
         prepared=str(folder / "out"),
         image_size=image_size,
         validation_fraction=0,
+        formats=PrepareConfig.formats + (",planes" if make is jpeg else ""),
         beton_side=110,  # some are larger
         workers=1,
     )

@@ -37,12 +37,12 @@ def batches(engine, folder, manifest, rank):
     plan = Plan(manifest.splits["train"].count, 5, policy, sizes)
     side = manifest.train_size
     request = LoaderRequest(folder, manifest, "train", plan, 16, side, torch.device("cpu"), 2, rank, 2)
-    placement = "host" if engine == "resident" else ""
+    placement = "host" if engine in ("resident", "planes") else ""
     with open_loader(EngineChoice(engine, placement, ""), request) as loader:
         return [(batch.index.tolist(), batch.images.numpy().copy()) for batch in loader.epoch(1, start_step=1)]
 
 
-@pytest.mark.parametrize("engine", ["resident", "ffcv", "dali"])
+@pytest.mark.parametrize("engine", ["resident", "planes", "ffcv", "dali"])
 @pytest.mark.parametrize("rank", [0, 1])
 def test_batches_from_a_store_are_those_of_a_folder(dataset, engine, rank):
     if engine == "dali":

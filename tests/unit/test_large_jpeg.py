@@ -124,8 +124,8 @@ def test_a_photograph_of_12_megapixels_has_the_bytes_of_each_format_alone(tmp_pa
         )
         return tree(prepare(config).folder)
 
-    together = prepared("all", "array,beton,tar")
-    for name in ("array", "beton", "tar"):
+    together = prepared("all", "array,beton,tar,planes")
+    for name in ("array", "beton", "tar", "planes"):
         alone = prepared(name, name)
         files = {path: data for path, data in alone.items() if path.startswith(name)}
         assert files == {path: data for path, data in together.items() if path.startswith(name)}

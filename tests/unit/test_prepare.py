@@ -889,7 +889,7 @@ def test_a_panorama_longer_than_a_jpeg_can_be_is_stored_smaller_in_the_beton(tmp
 
 
 def test_unknown_formats_are_refused():
-    with pytest.raises(ValueError, match="--formats has 'beaton', but may list: array,beton,tar"):
+    with pytest.raises(ValueError, match="--formats has 'beaton', but may list: array,beton,tar,planes"):
         PrepareConfig(formats="array,beaton")
 
 

@@ -42,6 +42,51 @@ def test_auto_takes_what_fits_and_says_why(machine, size, host, device, where, e
     assert reason in choice.reason
 
 
+@pytest.mark.parametrize(
+    ("size", "planes", "host", "device", "where", "engine", "placement", "reason"),
+    [
+        (
+            4 * GB,
+            2 * GB,
+            4 * GB,
+            0,
+            CPU,
+            "planes",
+            "host",
+            "does not fit, its planes, 2,000 MB, do in 4,000 MB of free",
+        ),
+        (4 * GB, None, 4 * GB, 0, CPU, "ffcv", "", "exceeds 4,000 MB of free memory"),
+        (8 * GB, 4 * GB, 4 * GB, 0, CPU, "ffcv", "", "exceeds 4,000 MB of free memory"),
+        (
+            8 * GB,
+            4 * GB,
+            32 * GB,
+            16 * GB,
+            GPU,
+            "planes",
+            "device",
+            "does not fit, its planes, 4,000 MB, do on the GPU",
+        ),
+        (16 * GB, 8 * GB, 32 * GB, 16 * GB, GPU, "resident", "host", "fits in 32,000 MB of free memory"),
+        (1 * GB, GB // 2, 4 * GB, 0, CPU, "resident", "host", "fits in 4,000 MB of free memory"),
+    ],
+)
+def test_auto_takes_planes_where_the_array_would_not_fit(
+    machine, size, planes, host, device, where, engine, placement, reason
+):
+    machine(host, device)
+    choice = choose_engine("auto", size, where, resized=True, planes_bytes=planes)
+    assert (choice.name, choice.placement) == (engine, placement)
+    assert reason in choice.reason
+
+
+def test_planes_that_are_prepared_alone_are_taken(machine):
+    machine(8 * GB)
+    choice = choose_engine("auto", GB, CPU, True, ["planes", "tar"], planes_bytes=GB // 2)
+    assert (choice.name, choice.placement) == ("planes", "host")
+    assert choice.reason == "planes on the host: 500 MB, memory-mapped (auto: its format is the one that is prepared)"
+
+
 def test_auto_stays_resident_where_the_better_engine_is_not_installed(machine):
     machine(1 * GB, installed=("numba",))
     choice = choose_engine("auto", 4 * GB, CPU, resized=True)
@@ -51,15 +96,17 @@ def test_auto_stays_resident_where_the_better_engine_is_not_installed(machine):
 
 def test_each_engine_needs_its_own_formats_only(machine):
     machine(1 * GB)
-    names = ("auto", "resident", "ffcv", "dali", "torch")
+    names = ("auto", "resident", "planes", "ffcv", "dali", "torch")
     assert {name: choose_engine(name, 10, CPU, resized=True).formats(resized=True) for name in names} == {
         "auto": ("array",),
         "resident": ("array",),
+        "planes": ("planes",),
         "ffcv": ("beton",),
         "dali": ("tar",),
         "torch": (),
     }
     assert ENGINES["dali"].formats(False) == ("array",)
+    assert ENGINES["planes"].formats(False) == ("array",)
     assert choose_engine("auto", 10 * GB, CPU, resized=True).formats(resized=True) == ("beton",)
 
 

@@ -267,7 +267,9 @@ def formats_to_prepare(monkeypatch, config, device):
     monkeypatch.setattr(resolve, "choose_device", lambda _: (torch.device(device), ""))
     monkeypatch.setattr(resolve, "choose_precision", lambda *_: (None, ""))
     monkeypatch.setattr(registry, "installed", lambda _: True)
-    dataset = SimpleNamespace(name="caltech-101", resized=True, array_bytes=10, count=10, are_photographs=False)
+    dataset = SimpleNamespace(
+        name="caltech-101", resized=True, array_bytes=10, planes_bytes=5, count=10, are_photographs=False
+    )
     return resolve.resolve(config, dataset).formats
 
 
@@ -285,6 +287,10 @@ def test_the_array_is_prepared_if_it_whitens_the_first_layer(monkeypatch, option
     assert formats_to_prepare(monkeypatch, TrainConfig(loader="dali", **options), device) == formats
 
 
+def test_planes_whiten_the_first_layer_too(monkeypatch):
+    assert formats_to_prepare(monkeypatch, TrainConfig(loader="planes"), "cpu") == ("planes",)
+
+
 def picked(network):
     return StartCheckpoint("archive", "the picked checkpoint", Path("a.zip"), network=network)
 
@@ -300,5 +306,7 @@ def test_the_array_is_prepared_for_the_speednet_that_the_user_picked(monkeypatch
 )
 def test_a_picked_network_gives_way_to_what_the_user_asked_for(monkeypatch, options, network):
     monkeypatch.setattr(resolve, "choose_start", lambda _: picked("resnet18"))
-    dataset = SimpleNamespace(name="caltech-101", resized=True, array_bytes=10, count=10, are_photographs=False)
+    dataset = SimpleNamespace(
+        name="caltech-101", resized=True, array_bytes=10, planes_bytes=5, count=10, are_photographs=False
+    )
     assert resolve.resolve(TrainConfig(device="cpu", **options), dataset).network == network

@@ -121,4 +121,4 @@ def test_a_reader_that_looks_elsewhere_than_the_writer_is_found_out(tmp_path, re
 
 def test_registry_and_option_name_the_same_formats():
     assert tuple(FORMATS) == options.FORMATS
-    assert set(FORMATS) == set(PrepareConfig.formats.split(","))
+    assert set(FORMATS) - {"planes"} == set(PrepareConfig.formats.split(","))  # which is for little memory

@@ -69,7 +69,8 @@ class ToyConfig(TrainConfig):
     """TrainConfig as it is with the new value."""
 
     loader: Annotated[
-        Literal["auto", "resident", "ffcv", "dali", "torch", "toy"], Option("Engine that delivers the batches.", "Data")
+        Literal["auto", "resident", "planes", "ffcv", "dali", "torch", "toy"],
+        Option("Engine that delivers the batches.", "Data"),
     ] = "auto"
 
 
@@ -154,7 +155,7 @@ def test_without_its_entry_an_engine_is_unknown(own_file, small, tmp_path):
 
 
 def test_without_its_value_the_option_refuses_an_engine(own_file, entry, small, tmp_path):
-    with pytest.raises(ValueError, match="--loader is 'toy', but must be one of: auto, resident, ffcv, dali, torch"):
+    with pytest.raises(ValueError, match="--loader is 'toy', but must be one of: auto, resident, planes, ffcv, dali"):
         train_one_epoch(TrainConfig, small, tmp_path)
 
 

@@ -75,9 +75,9 @@ def whiten_first_layer(model: SpeedNet, store: ArrayStore, manifest: Manifest, p
 def _upright(images: Uint8, layout: Layout, side: int) -> Tensor:
     """Return stored images as uint8 [N, S, S, C], [y, x, c] each."""
     if layout == "YCC":
-        everything = to_device(identity(len(images)), torch.device("cpu"))
-        rows = torch.arange(len(images))
-        policy = Policy(crop="resized")
-        return augment(torch.from_numpy(images), rows, everything, policy, side, layout)
+        rows = np.arange(len(images))
+        whole = to_device(identity(len(images))[rows], torch.device("cpu"))
+        crop = Policy(crop="resized")
+        return augment(torch.from_numpy(images), torch.from_numpy(rows), whole, crop, side, layout)
     upright = images if layout == "HWC" else images.swapaxes(1, 2)
     return torch.from_numpy(np.ascontiguousarray(upright))
