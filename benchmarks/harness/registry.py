@@ -169,6 +169,8 @@ def find_reason_left_out(name: str, workload: Workload) -> str:
         return "images up to 64 px are kept raw, as FFCV's own example does"
     if name.startswith("decode-") and not workload.files[0].lower().endswith((".jpg", ".jpeg")):
         return "the original files are not JPEG"
+    if name == "planes" and not workload.manifest.resized:
+        return "images up to 64 px are kept as RGB"
     if name == "decode-beton" and "beton" not in workload.manifest.formats:
         return "there is no beton"
     return ""
