@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import time
 from collections.abc import Sequence
@@ -45,23 +46,36 @@ def select_datasets(option: str, scratch: Path) -> list[str]:
     ]
 
 
-def prepare_dataset(dataset: str, image_size: int, scratch: Path, threads: int) -> Prepared:
-    """Prepare all three formats of a dataset, with every image that is not a test image in the train split."""
-    return prepare(
-        PrepareConfig(
-            dataset=dataset,
-            prepared=str(scratch / "prepared"),
-            image_size=image_size,
-            validation_fraction=0.0,
-            workers=threads,
-        )
+def prepare_dataset(
+    dataset: str, image_size: int, scratch: Path, threads: int, with_planes: bool = False
+) -> Prepared:
+    """Prepare a dataset, with every image that is not a test image in the train split.
+
+    Args:
+        dataset: its name or folder.
+        image_size: side of the batches in px; 0: the recipe's.
+        scratch: folder of the benchmark.
+        threads: number of processes.
+        with_planes: add the planes of photographs to the three other formats.
+    """
+    config = PrepareConfig(
+        dataset=dataset,
+        prepared=str(scratch / "prepared"),
+        image_size=image_size,
+        validation_fraction=0.0,
+        workers=threads,
     )
+    prepared = prepare(config)
+    if with_planes and prepared.manifest.resized:
+        return prepare(dataclasses.replace(config, formats="planes"))
+    return prepared
 
 
 def make_workload(config: LoaderBenchConfig, dataset: str) -> Workload:
     """Prepare a dataset and describe what is to be delivered of it."""
     scratch = Path(config.scratch)
-    prepared = prepare_dataset(dataset, config.image_size, scratch, config.threads)
+    with_planes = not config.loaders or "planes" in config.loaders.split(",")
+    prepared = prepare_dataset(dataset, config.image_size, scratch, config.threads, with_planes)
     device = choose_device(config.device)[0]
     return describe_workload(prepared, scratch, config.batch_size, config.threads, device)
 

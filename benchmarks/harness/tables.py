@@ -215,7 +215,9 @@ def _kind(loader: str) -> str:
     """
     if loader == "copy" or loader.startswith("decode-"):
         return _REFERENCE
-    return _OURS if loader.partition("-on-")[0] in ("resident", "planes", "ffcv", "dali") else _THEIRS
+    return (
+        _OURS if loader.partition("-on-")[0] in ("resident", "planes", "ffcv", "dali") else _THEIRS
+    )
 
 
 def save_chart(rows: Sequence[Row], targets: Mapping[str, float], path: Path) -> None:
