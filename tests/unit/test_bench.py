@@ -356,7 +356,9 @@ def test_a_printed_table_has_100_columns_at_most_and_whole_cells(name, capsys):
 
 def test_old_names_of_rows_are_mapped():
     path = Path(__file__).parents[2] / "benchmarks/results/loader-caltech-101-2core.json"
-    assert {row["loader"] for row in tables.read_loader_results(path)["rows"]} == registry.CANDIDATES.keys()
+    assert {row["loader"] for row in tables.read_loader_results(path)["rows"]} == registry.CANDIDATES.keys() - {
+        "planes"  # which came later
+    }
 
 
 def test_results_are_written_as_json(tmp_path):
