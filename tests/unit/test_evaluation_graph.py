@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from helpers import noise, photograph
-from trainer_classification.exporting.axis_weights import sharp_triangle
+from trainer_classification.exporting.axis_weights import photo_taps
 from trainer_classification.exporting.evaluation_view import EvaluationView, _multiply
 from trainer_classification.inference.preprocess import Preprocess
 from trainer_classification.plan import central_boxes
@@ -75,9 +75,9 @@ def test_the_images_of_a_batch_do_not_mix():
 
 @pytest.mark.parametrize("length", [10, 80, 97, 320])
 def test_bfloat16_holds_the_weights_of_a_resize(length):
-    weights = sharp_triangle(torch.arange(length), 80)
+    weights = photo_taps(length, 80, torch.tensor([False])).weights
     assert torch.equal(weights.bfloat16().float(), weights)
-    assert torch.equal(weights.sum(1), torch.ones(80))
+    assert torch.equal(weights.sum(2).flatten(), torch.ones(80))
 
 
 @pytest.mark.parametrize("fraction", [0.3, 0.5, 0.7, 0.875, 0.95, 1.0])

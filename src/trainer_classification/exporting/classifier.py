@@ -55,7 +55,10 @@ def capture(model: Model) -> ExportedProgram:
     sizes = {0: Dim("batch", min=1), 1: Dim("height", min=1), 2: Dim("width", min=1)}
     with torch.no_grad():
         program = torch.export.export(
-            Classifier(model).eval(), (example,), dynamic_shapes={"images": sizes}
+            Classifier(model).eval(),
+            (example,),
+            dynamic_shapes={"images": sizes},
+            prefer_deferred_runtime_asserts_over_guards=True,
         )
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # names files of this machine

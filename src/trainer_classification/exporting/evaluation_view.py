@@ -9,12 +9,11 @@ from torch import Tensor, nn
 
 from trainer_classification.exporting.axis_weights import (
     Box,
-    box_triangle,
-    hamming,
-    length_of,
-    padding,
-    sharp_triangle,
-    triangle,
+    Taps,
+    box_taps,
+    kept_taps,
+    number,
+    photo_taps,
 )
 from trainer_classification.inference.preprocess import Preprocess
 
@@ -45,64 +44,68 @@ class EvaluationView(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """uint8 [B, H, W, C] of any height and width to whole numbers of 0 to 255, float [B, C, T, T]."""
         size = self.preprocess.array_size
-        rows = torch.arange(images.shape[1])
-        columns = torch.arange(images.shape[2])
+        batch, height, width, channels = images.shape
+        longest = torch.maximum(number(height), number(width))
         if not self.preprocess.resized:
-            return self._keep(images, rows, columns)
+            # As Pillow does: columns first.
+            is_larger = longest > size
+            across = _resize(images.permute(2, 0, 1, 3), kept_taps(width, size, is_larger))
+            down = _resize(
+                _turn(across, (batch, height, channels)), kept_taps(height, size, is_larger)
+            )
+            return down.reshape(size, channels, size, batch).permute(3, 1, 0, 2)
 
-        height = length_of(rows)
-        width = length_of(columns)
-        is_shrunk = torch.maximum(height, width) > _MAX_SHRINK * size
-        prepared = _resize_rows_first(
-            images.permute(0, 3, 1, 2).float(),
-            torch.where(is_shrunk, hamming(rows, size), sharp_triangle(rows, size)),
-            torch.where(is_shrunk, hamming(columns, size), sharp_triangle(columns, size)),
+        # As prepare's kernels do: rows first. Pillow, which prepares what shrinks
+        # more than fourfold, takes columns first: some values differ by one.
+        is_shrunk = longest > _MAX_SHRINK * size
+        down = _resize(images.transpose(0, 1), photo_taps(height, size, is_shrunk))
+        prepared = _resize(
+            _turn(down, (batch, width, channels)), photo_taps(width, size, is_shrunk)
         )
 
-        return self._crop(prepared, height, width)
+        return self._crop(prepared.reshape(size, channels, size, batch), height, width)
 
-    def _keep(self, images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """Pad images to S x S, or resize them whole where they are larger, as `Preprocess` does."""
-        size = self.preprocess.array_size
-        is_larger = torch.maximum(length_of(rows), length_of(columns)) > size
-        down = torch.where(is_larger, triangle(rows, size), padding(rows, size))
-        across = torch.where(is_larger, triangle(columns, size), padding(columns, size))
-        return _resize_columns_first(images.permute(0, 3, 2, 1).float(), down, across)
-
-    def _crop(self, prepared: Tensor, height: Tensor, width: Tensor) -> Tensor:
-        """Cut the central square out of prepared images, float [B, C, S, S] as [x, y], to [B, C, T, T]."""
+    def _crop(self, prepared: Tensor, height: int, width: int) -> Tensor:
+        """Cut the central square out of prepared images, float [S as x, C, S as y, B], to [B, C, T, T]."""
         size = self.preprocess.image_size
-        side = self.preprocess.array_size
+        side, channels, _, batch = prepared.shape
         fraction = self.preprocess.eval_crop
         if size == side and fraction == 0:
-            return prepared.transpose(2, 3)
+            return prepared.permute(3, 1, 2, 0)
 
         if fraction == 0:
-            one = torch.ones(1, dtype=torch.int64)
-            across = box_triangle(side, size, Box(0 * one, one, one))
-            down = across
+            whole = Box(number(0), number(1), number(1))
+            taps = [box_taps(side, size, whole)] * 2
         else:
-            length = _multiply(fraction, torch.minimum(height, width))
-            across = box_triangle(side, size, Box((width - length) // 2, length, width))
-            down = box_triangle(side, size, Box((height - length) // 2, length, height))
+            sides = (number(width), number(height))
+            length = _multiply(fraction, torch.minimum(*sides))
+            boxes = [Box((whole - length) // 2, length, whole) for whole in sides]
+            taps = [box_taps(side, size, box) for box in boxes]
 
-        return _resize_columns_first(prepared, down, across)
+        # As augment.cpu does: columns first.
+        across = _resize(prepared, taps[0])
+        down = _resize(_turn(across, (channels, side, batch)), taps[1])
+        return down.reshape(size, batch, size, channels).permute(1, 3, 0, 2)
 
 
-def _resize_rows_first(planes: Tensor, down: Tensor, across: Tensor) -> Tensor:
-    """Resize images as prepare's kernels do: float [B, C, H, W] to [B, C, S, S] as [x, y].
+def _resize(values: Tensor, taps: Taps) -> Tensor:
+    """Resize the first axis: numbers [N, ...] to whole numbers, float [size, product of the rest]."""
+    rows = values.flatten(1)
+    blocks, size, count = taps.weights.shape
+    windows = rows.index_select(0, taps.pixels.flatten()).float()
+    sums = torch.bmm(taps.weights, windows.view(blocks, count, rows.shape[1]))
+    return _round(sums.view(blocks * size, rows.shape[1]))
 
-    Pillow, which prepares what shrinks more than fourfold, takes columns first:
-    some values differ by one.
+
+def _turn(values: Tensor, rest: tuple[int, int, int]) -> Tensor:
+    """Let the axis L lead that is the middle one of the rest (A, L, Z): [N, A * L * Z] to [L, Z * N * A].
+
+    Of all ways to do this, a transpose of a matrix is the quickest.
     """
-    rows = _round(down @ planes)
-    return _round(across @ rows.transpose(2, 3))
-
-
-def _resize_columns_first(planes: Tensor, down: Tensor, across: Tensor) -> Tensor:
-    """Resize images as Pillow and `augment.cpu` do: float [B, C, W, H] as [x, y] to [B, C, T, T] as [y, x]."""
-    columns = _round(across @ planes)
-    return _round(down @ columns.transpose(2, 3))
+    before, length, after = rest
+    count = values.shape[0]
+    matrix = values.reshape(count * before, length * after)
+    return matrix.t().reshape(length, after * count * before)
 
 
 def _round(values: Tensor) -> Tensor:
@@ -116,6 +119,6 @@ def _multiply(fraction: float, count: Tensor) -> Tensor:
     divisor = 2 * exact.denominator
     doubled = 2 * exact.numerator * count + exact.denominator
     rounded = doubled // divisor
-    is_odd_tie = (rounded * divisor == doubled) & (rounded % 2 == 1)
+    is_tie = rounded * divisor == doubled
 
-    return torch.clamp(rounded - is_odd_tie.long(), min=1)
+    return torch.maximum(rounded - is_tie.long() * (rounded % 2), number(1))

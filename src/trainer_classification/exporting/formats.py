@@ -75,7 +75,7 @@ def write_torch_export(program: ExportedProgram, metadata: Metadata, path: Path)
 
 def _to_onnx(program: ExportedProgram, metadata: Metadata) -> Any:
     """Convert to an onnx.ModelProto that names no file of this machine."""
-    import_extra("onnxscript")
+    onnxscript = import_extra("onnxscript")
     onnx = import_extra("onnx")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # onnxscript's own use of deprecated functions
@@ -87,6 +87,7 @@ def _to_onnx(program: ExportedProgram, metadata: Metadata) -> Any:
             dynamo=True,
             external_data=False,
             verbose=False,
+            custom_translation_table={torch.ops.aten.floor_divide.default: _quotient(onnxscript)},
         )
     assert converted is not None
     model = converted.model_proto
@@ -99,6 +100,19 @@ def _to_onnx(program: ExportedProgram, metadata: Metadata) -> Any:
     onnx.checker.check_model(model, full_check=True)
 
     return model
+
+
+def _quotient(onnxscript: Any) -> Callable[..., Any]:
+    """Return the translation of a quotient of integers, of which none is negative in these graphs.
+
+    The exporter's own corrects that of negative ones, by `And`, which OpenCV has not.
+    """
+
+    def divide(self, other):  # type: ignore[no-untyped-def]
+        return onnxscript.opset18.Div(self, other)
+
+    divide.__annotations__ = dict.fromkeys(("self", "other"), onnxscript.INT64)
+    return divide
 
 
 def _clean(graph: Any) -> None:
