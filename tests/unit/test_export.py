@@ -5,6 +5,7 @@ import re
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from trainer_classification.exporting.check_images import make_photographs
 from trainer_classification.exporting.comparison import Difference, predict_with_checkpoint
 from trainer_classification.exporting.export import export
 from trainer_classification.exporting.formats import import_extra
+from trainer_classification.exporting.runtimes import open_opencv
 
 needs_extra = pytest.mark.skipif(bool(EXTRA), reason=f"the extra `export` is not installed: {', '.join(EXTRA)}")
 BOUND = 1e-3  # of probabilities: of an image that shrinks more than fourfold some bytes differ by one
@@ -179,3 +181,15 @@ def test_a_missing_package_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ValueError, match="onnxruntime is not installed: install this package's extra `export`"):
         import_extra("onnxruntime")
+
+
+@pytest.mark.parametrize("version", ["4.11.0", "5.0.0"])
+def test_opencv_is_asked_from_version_5_on(tmp_path, monkeypatch, version):
+    seen = []
+    network = SimpleNamespace(setInput=seen.append, forward=lambda: seen[-1].mean((1, 2, 3))[:, None])
+    dnn = SimpleNamespace(readNetFromONNX=lambda _: network)
+    monkeypatch.setitem(sys.modules, "cv2", SimpleNamespace(__version__=version, dnn=dnn))
+    opened = list(open_opencv(tmp_path / "model.onnx"))
+    assert [runtime.name for runtime in opened] == ["opencv 5.0.0"] * version.startswith("5")
+    for runtime in opened:
+        assert runtime.run(np.full((2, 3, 3, 1), 7, np.uint8)).tolist() == [[7], [7]]

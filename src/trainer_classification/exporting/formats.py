@@ -135,7 +135,7 @@ def _name_sizes(graph: Any) -> None:
 
 
 FORMATS = {
-    "onnx": ExportFormat(".onnx", write_onnx, ("onnxruntime", "openvino")),
+    "onnx": ExportFormat(".onnx", write_onnx, ("onnxruntime", "openvino", "opencv")),
     "openvino": ExportFormat(".xml", write_openvino, ("openvino",), companions=(".bin",)),
     "torch-export": ExportFormat(".pt2", write_torch_export, ("torch",)),
 }

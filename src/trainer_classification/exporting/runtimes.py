@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from trainer_classification.arrays import Float32, Uint8
 from trainer_classification.exporting.formats import import_extra
 
 _PRECISION = "INFERENCE_PRECISION_HINT"
+_OPENCV = 5  # the first major version that runs the files
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,23 @@ def open_openvino(path: Path) -> Iterator[Runtime]:
     yield Runtime(f"openvino {version}, default ({precision})", _runner(default), remedy)
 
 
+def open_opencv(path: Path) -> Iterator[Runtime]:
+    """Open a file in OpenCV's dnn, where OpenCV 5 or later is installed; earlier ones do not run it."""
+    try:
+        cv2: Any = importlib.import_module("cv2")
+    except ImportError:
+        return
+    if int(cv2.__version__.partition(".")[0]) < _OPENCV:
+        return
+    network = cv2.dnn.readNetFromONNX(str(path))
+
+    def run(images: Uint8) -> Float32:
+        network.setInput(images)
+        return np.array(network.forward())
+
+    yield Runtime(f"opencv {cv2.__version__}", run)
+
+
 def open_torch(path: Path) -> Iterator[Runtime]:
     """Open a program in torch."""
     with warnings.catch_warnings():
@@ -82,5 +101,6 @@ def _runner(compiled: Any) -> Callable[[Uint8], Float32]:
 RUNTIMES: dict[str, Callable[[Path], Iterator[Runtime]]] = {
     "onnxruntime": open_onnxruntime,
     "openvino": open_openvino,
+    "opencv": open_opencv,
     "torch": open_torch,
 }
