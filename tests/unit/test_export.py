@@ -193,3 +193,11 @@ def test_opencv_is_asked_from_version_5_on(tmp_path, monkeypatch, version):
     assert [runtime.name for runtime in opened] == ["opencv 5.0.0"] * version.startswith("5")
     for runtime in opened:
         assert runtime.run(np.full((2, 3, 3, 1), 7, np.uint8)).tolist() == [[7], [7]]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (400, 1)])
+def test_a_point_and_a_line_are_images_too(program, tmp_path, size):
+    model = load_model(write_checkpoint(tmp_path))
+    image = photograph(1, *size)
+    found = program.module()(torch.from_numpy(image)[None]).detach().numpy()
+    assert np.abs(found - predict_with_checkpoint(model, [image])).max() < BOUND
