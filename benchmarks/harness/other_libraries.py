@@ -9,6 +9,7 @@ SPDL reads the original files with threads.
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -134,8 +135,11 @@ def write_litdata(workload: Workload, folder: Path) -> None:
     """Write with its `optimize`.
 
     A JPEG is kept as it is, other files as bytes, since it would encode them as
-    JPEG.
+    JPEG. It empties the folders of these two variables, which by default are `chunks`
+    and `data` in the folder of temporary files, whoever's they are.
     """
+    os.environ["DATA_OPTIMIZER_CACHE_FOLDER"] = str(folder / "emptied/chunks")
+    os.environ["DATA_OPTIMIZER_DATA_CACHE_FOLDER"] = str(folder / "emptied/data")
     import litdata
 
     rows = list(zip(workload.files, workload.labels.tolist(), strict=True))
@@ -149,13 +153,20 @@ def write_litdata(workload: Workload, folder: Path) -> None:
     )
 
 
-def litdata(workload: Workload) -> Batches:
-    """Open a StreamingDataset with the transform in `__getitem__`, in its StreamingDataLoader."""
+def litdata(workload: Workload, url: str = "", cache: str = "") -> Batches:
+    """Open a StreamingDataset with the transform in `__getitem__`, in its StreamingDataLoader.
+
+    Args:
+        workload: what to deliver.
+        url: of the chunks in object storage; "": they are read from their folder.
+        cache: folder for what is fetched.
+    """
     import litdata
     from PIL import Image
 
     augment = make_transform(workload)
     folder = workload.folder("litdata") / "data"
+    places: dict[str, Any] = {"input_dir": url, "cache_dir": cache} if url else {"input_dir": str(folder)}
 
     class Images(litdata.StreamingDataset):
         def __getitem__(self, index: Any) -> tuple[Tensor, int]:
@@ -165,7 +176,7 @@ def litdata(workload: Workload) -> Batches:
                 Image.open(io.BytesIO(image)) if isinstance(image, bytes) else image
             ), row["label"]
 
-    dataset = Images(str(folder), shuffle=True, drop_last=True)
+    dataset = Images(**places, shuffle=True, drop_last=True)
     loader = litdata.StreamingDataLoader(
         dataset, batch_size=workload.batch_size, drop_last=True, **_loader_options(workload)
     )
@@ -185,8 +196,14 @@ def write_streaming(workload: Workload, folder: Path) -> None:
                 writer.write({"image": image, "label": label})
 
 
-def streaming(workload: Workload) -> Batches:
-    """Open a local StreamingDataset with the transform in `__getitem__`, in a DataLoader."""
+def streaming(workload: Workload, url: str = "", cache: str = "") -> Batches:
+    """Open a StreamingDataset with the transform in `__getitem__`, in a DataLoader.
+
+    Args:
+        workload: what to deliver.
+        url: of the shards in object storage; "": they are read from their folder.
+        cache: folder for what is fetched.
+    """
     from streaming import StreamingDataset
     from streaming.base.util import clean_stale_shared_memory
     from torch.utils.data import DataLoader
@@ -200,7 +217,8 @@ def streaming(workload: Workload) -> Batches:
             return augment(row["image"]), row["label"]
 
     clean_stale_shared_memory()
-    dataset = Images(local=str(folder), shuffle=True, batch_size=workload.batch_size)
+    places = {"remote": url, "local": cache} if url else {"local": str(folder)}
+    dataset = Images(**places, shuffle=True, batch_size=workload.batch_size)
     loader: Any = DataLoader(
         dataset, batch_size=workload.batch_size, drop_last=True, **_loader_options(workload)
     )
