@@ -110,3 +110,9 @@ def meta_of(network: str = "resnet-small", class_names: str | list[str] = "ab", 
         progress=Progress(epoch=epoch),
         **values,
     )
+
+
+def tar_suffix(store, sample):
+    """Return the suffix, without the dot, that an image has in its tar."""
+    start = int(store.offsets[sample]) - 512  # its header, which begins with the name
+    return bytes(store.shards[store.shard[sample]][start : start + 100]).rstrip(b"\0").decode().partition(".")[2]

@@ -310,3 +310,41 @@ class ScaleBenchConfig:
 
     def __post_init__(self) -> None:
         check(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StorageBenchConfig:
+    """Measure epochs from object storage with an empty and a full cache, ours, LitData's and MosaicML Streaming's."""
+
+    dataset: Annotated[str, Option("Name or folder of a dataset.", "Data")] = "samples/caltech-101"
+    images: Annotated[
+        int,
+        Option(
+            "Training images. Files are repeated where there are fewer. 0: those there are.",
+            "Data",
+            0,
+        ),
+    ] = 0
+    loaders: Annotated[
+        str,
+        Option(
+            "Loaders, separated by commas: resident, dali, litdata, streaming. Empty: all.", "Data"
+        ),
+    ] = ""
+    latencies: Annotated[
+        str, Option("Milliseconds that the server waits before each answer, with commas.", "Data")
+    ] = "0,30"
+    image_size: Annotated[
+        int, Option("Side of the batches in px. 0: the recipe's.", "Data", 0, 2048)
+    ] = 0
+    batch_size: Annotated[
+        int, Option("Images in a batch. 0: 512 up to 64 px, 128 above.", "Run", 0)
+    ] = 0
+    threads: ThreadsOption = 0
+    turns: TurnsOption = 3
+    scratch: ScratchOption = ".data/bench"
+    json: JsonOption = ""
+    markdown: MarkdownOption = ""
+
+    def __post_init__(self) -> None:
+        check(self)

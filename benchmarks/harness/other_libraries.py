@@ -166,7 +166,9 @@ def litdata(workload: Workload, url: str = "", cache: str = "") -> Batches:
 
     augment = make_transform(workload)
     folder = workload.folder("litdata") / "data"
-    places: dict[str, Any] = {"input_dir": url, "cache_dir": cache} if url else {"input_dir": str(folder)}
+    places: dict[str, Any] = (
+        {"input_dir": url, "cache_dir": cache} if url else {"input_dir": str(folder)}
+    )
 
     class Images(litdata.StreamingDataset):
         def __getitem__(self, index: Any) -> tuple[Tensor, int]:

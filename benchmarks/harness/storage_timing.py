@@ -82,9 +82,7 @@ def publish(workload: Workload) -> None:
     shutil.copytree(source, folder, copy_function=os.link)
     files = workload.manifest.files
     blocks = {name: mirror.block_bytes(name, workload.manifest.image_bytes) for name in files}
-    sums = {
-        name: mirror.hash_blocks((source / name).read_bytes(), blocks[name]) for name in files
-    }
+    sums = {name: mirror.hash_blocks((source / name).read_bytes(), blocks[name]) for name in files}
     (folder / mirror.CHECKSUMS).write_bytes(mirror.pack_checksums(blocks, sums))
 
 

@@ -1,12 +1,13 @@
 """Tar shards: webdataset, DALI, tar itself and our reader see the same."""
 
+import re
 import tarfile
 import warnings
 
 import numpy as np
 import pytest
 
-from helpers import encoded, noise
+from helpers import encoded, noise, tar_suffix
 from trainer_classification.data.tar import _header, open_tars, order_of, suffix_of
 from trainer_classification.preparation.write_tar import TarContent, write_tars
 
@@ -33,7 +34,7 @@ def test_every_original_byte_is_found_by_sample_id(folder):
     assert len(store.shards) > 2
     assert all(bytes(store.image(i)) == FILES[i][0] for i in range(COUNT))
     assert np.array_equal(store.labels, LABELS)
-    assert set(store.suffixes) == {"jpg"}
+    assert {tar_suffix(store, i) for i in range(COUNT)} == {"jpg"}
 
 
 def test_shards_are_shuffled_and_stay_within_their_size(folder):
@@ -116,6 +117,38 @@ def test_a_label_that_is_no_number_is_an_error(folder):
     store = open_tars(folder, "train", COUNT)
     with pytest.raises(ValueError, match=f"{first.name} is damaged"):
         _ = store.labels
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda fields: fields[:7],
+        lambda fields: [*fields, "1"],
+        lambda fields: [fields[0], "-512", *fields[2:]],
+        lambda fields: [*fields[:6], "1.5", fields[7]],
+        lambda fields: [fields[0], "9" * 30, *fields[2:]],
+        lambda fields: [*fields[:3], "000000040.jpg", *fields[4:]],
+    ],
+    ids=["one field less", "one more", "negative", "no integer", "more than 64 bits", "no such sample"],
+)
+def test_a_damaged_line_of_an_index_is_named(folder, damage):
+    index = sorted(folder.glob("*.idx"))[1]
+    lines = index.read_text().splitlines()
+    lines[2] = " ".join(damage(lines[2].split()))
+    index.write_text("\n".join(lines) + "\n")
+    with pytest.raises(ValueError, match=rf"{index.name} is damaged \('{re.escape(lines[2])}'\)"):
+        open_tars(folder, "train", COUNT)
+
+
+def test_an_index_that_points_beyond_its_shard_is_an_error(folder):
+    index = sorted(folder.glob("*.idx"))[1]
+    lines = index.read_text().splitlines()
+    for place in (f"{2**62} {2**62}", "512 2000000", f"{2**63 - 1} 1"):
+        fields = lines[2].split()
+        changed = " ".join([fields[0], place, *fields[3:]])
+        index.write_text("\n".join([*lines[:2], changed, *lines[3:]]) + "\n")
+        with pytest.raises(ValueError, match="is cut off"):
+            open_tars(folder, "train", COUNT)
 
 
 def test_a_missing_or_cut_off_shard_is_an_error(folder):
