@@ -173,13 +173,17 @@ def _collect(
     files = []
     folders = []
     for entry in list_entries(scan, path):
+        name = entry.name
+        if suffix_of(name) in scan.suffixes and entry.is_file(follow_symlinks=False):  # most of them
+            files.append(f"{path}/{name}")
+            continue
         if is_folder(entry):
-            folders.append(entry.name)
+            folders.append(name)
             continue
 
         is_image, suffix = image_suffix(scan, entry)
         if is_image:
-            files.append(f"{path}/{entry.name}")
+            files.append(f"{path}/{name}")
         else:
             found.left_out[suffix] += 1
 
