@@ -92,7 +92,10 @@ def prepare_formats(config: StorageBenchConfig, scratch: Path, names: list[str])
     if config.images:
         dataset = str(repeat_dataset(Path(dataset), config.images, scratch / "samples"))
     formats = [OURS[name] for name in names if name in OURS] or ["array"]
-    options = {"prepared": str(scratch / "prepared"), "image_size": config.image_size}
+    options: dict[str, Any] = {
+        "prepared": str(scratch / "prepared"),
+        "image_size": config.image_size,
+    }
     array_only = prepare(
         PrepareConfig(dataset=dataset, validation_fraction=0.0, formats="array", **options)
     )
@@ -133,17 +136,17 @@ def measure(
             cases.say(f"{latency:g} ms, turn {turn} of {config.turns}: {name}")
             with serve(Path(workload.scratch), latency) as endpoint:
                 figures[name].append(storage_timing.run(name, workload, cache, endpoint))
-    return [
-        {
-            "loader": name,
-            "latency": latency,
-            "turns": config.turns,
-            "stored_megabytes": storage_timing.stored_megabytes(name, workload),
-        }
-        | {kind: summarize([one[kind] for one in figures[name][1:]]) for kind in ("cold", "warm")}
-        | provenance(workload.threads)
-        for name in names
-    ]
+    return [describe(name, figures[name][1:], workload, latency) for name in names]
+
+
+def describe(
+    name: str, turns: list[dict[str, Any]], workload: Workload, latency: float
+) -> dict[str, Any]:
+    """Return the row of a loader."""
+    row: dict[str, Any] = {kind: summarize([turn[kind] for turn in turns]) for kind in turns[0]}
+    row |= {"loader": name, "latency": latency, "turns": len(turns)}
+    row |= {"stored_megabytes": storage_timing.stored_megabytes(name, workload)}
+    return row | provenance(workload.threads)
 
 
 def summarize(epochs: list[dict[str, Any]]) -> dict[str, float]:

@@ -134,7 +134,7 @@ def time_epochs(name: str, workload: Workload, cache: Path, endpoint: str) -> di
     """Time an epoch with an empty cache, the opening included, and the next one."""
     shutil.rmtree(cache, ignore_errors=True)
     cache.mkdir(parents=True)
-    figures = {}
+    figures: dict[str, Any] = {}
     started = time.perf_counter()
     side = open_side(name, workload, cache)
     for number, kind in enumerate(("cold", "warm")):
