@@ -174,7 +174,9 @@ def _collect(
     folders = []
     for entry in list_entries(scan, path):
         name = entry.name
-        if suffix_of(name) in scan.suffixes and entry.is_file(follow_symlinks=False):  # most of them
+        if suffix_of(name) in scan.suffixes and entry.is_file(
+            follow_symlinks=False
+        ):  # most of them
             files.append(f"{path}/{name}")
             continue
         if is_folder(entry):
