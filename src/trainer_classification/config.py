@@ -14,6 +14,7 @@ Device = Literal["auto", "cpu", "cuda"]
 Loader = Literal["auto", "resident", "planes", "ffcv", "dali", "torch"]
 ModelName = Literal[
     "resnet-small",
+    "resnet-digits",
     "resnet18",
     "resnet34",
     "resnet50",

@@ -19,8 +19,8 @@ class Recipe:
 
     Attributes:
         model: name of the network.
-        width: channels of its first stage, for resnet-small and speednet; 0:
-            their default.
+        width: channels of its first stage, for resnet-small, resnet-digits and
+            speednet; 0: their default.
         image_size: side of the images the network sees, in px.
         epochs: passes over the training images.
         batch_size: of the global batch.
@@ -97,7 +97,7 @@ _STANDARD_PHOTO = Recipe(
 RECIPES: dict[str, Recipe] = {
     # No flip: a mirrored digit is a different character.
     "mnist": Recipe(
-        model="resnet-small",
+        model="resnet-digits",
         width=16,
         image_size=28,
         epochs=3,
@@ -106,7 +106,7 @@ RECIPES: dict[str, Recipe] = {
         weight_decay=2e-4,
         label_smoothing=0.05,
         minimum_steps=300,
-        policy=Policy(crop="shift", shift=2, pad="zero"),
+        policy=Policy(crop="shift", shift=1, pad="zero"),
     ),
     "cifar10": Recipe(
         image_size=32, epochs=30, batch_size=512, learning_rate=0.4, policy=_CIFAR, ema=0.99

@@ -22,7 +22,7 @@ def test_weights_of_torchvision_load_and_give_its_outputs(name):
         torch.testing.assert_close(ours(images), theirs(images), rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["resnet-small", "resnet18", "resnet50"])
+@pytest.mark.parametrize("name", ["resnet-small", "resnet-digits", "resnet18", "resnet50"])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("size", [28, 33])
 def test_any_size_and_channels_give_logits(name, channels, size):
@@ -32,6 +32,18 @@ def test_any_size_and_channels_give_logits(name, channels, size):
 def test_small_images_keep_their_pixels_in_the_stem():
     assert build("resnet18", 5, 3, 32).conv1.stride == (1, 1)
     assert build("resnet18", 5, 3, 64).conv1.stride == (2, 2)
+
+
+def test_digits_are_seen_without_two_pixels_of_the_border():
+    model = build("resnet-digits", 5, 1, 28).eval()
+    images = torch.randn(3, 1, 28, 28)
+    framed = torch.randn(3, 1, 28, 28)
+    framed[:, :, 2:26, 2:26] = images[:, :, 2:26, 2:26]
+    moved = images.clone()
+    moved[:, :, 2, 2:26] += 1
+
+    assert torch.equal(model(framed), model(images))
+    assert not torch.equal(model(moved), model(images))
 
 
 def test_the_last_norm_of_every_block_starts_at_zero_and_channels_come_in_eights():
@@ -53,5 +65,5 @@ def test_the_documented_table_is_the_one_the_command_prints():
 
 
 def test_an_unknown_name_lists_those_there_are():
-    with pytest.raises(ValueError, match="resnet-small, resnet18"):
+    with pytest.raises(ValueError, match="resnet-small, resnet-digits, resnet18"):
         build("vgg", 10, 3, 32)

@@ -3,12 +3,15 @@
 import itertools
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
 
 from harness import time_to_accuracy as accuracy
 from harness.time_to_accuracy import AccuracyRun
+from trainer_classification.recipes import RECIPES
 
 
 class Improving:
@@ -47,6 +50,19 @@ def test_it_is_given_up_within_an_epoch():
     found = accuracy.train_to_accuracy(training, 0.9, 4, torch.device("cpu"))
     assert training.steps < 10
     assert (found.reached, found.epochs) == (False, 1)
+
+
+def test_the_last_epoch_may_be_a_part_of_one():
+    step = Mock(optimizer=torch.optim.SGD([torch.zeros(1)], 1.0))
+    training = SimpleNamespace(
+        total=15,
+        steps=10,
+        workload=SimpleNamespace(recipe=RECIPES["mnist"]),
+        trainer=SimpleNamespace(step=step, totals=None),
+        _batches=lambda epoch: iter(range(10)),
+    )
+    assert [len([*accuracy.Ours.train(training, epoch)]) for epoch in (0, 1)] == [10, 5]
+    assert 0 < step.optimizer.param_groups[0]["lr"] < 0.1
 
 
 def compared(ours=True, again=True, fed=True, baseline=True):

@@ -79,6 +79,7 @@ def _efficientnet(name: str) -> NetworkSpec:
 
 NETWORKS: dict[str, NetworkSpec] = {
     "resnet-small": NetworkSpec(builder=partial(resnet.build, "resnet-small"), smallest_side=5),
+    "resnet-digits": NetworkSpec(builder=partial(resnet.build, "resnet-digits"), smallest_side=9),
     "resnet18": _resnet("resnet18"),
     "resnet34": _resnet("resnet34"),
     "resnet50": _resnet("resnet50"),
@@ -97,8 +98,8 @@ def build(name: str, num_classes: int, channels: int, image_size: int, width: in
         num_classes: number of logits, K.
         channels: of the images, 1 or 3.
         image_size: side in px of the images.
-        width: channels of the first stage of resnet-small and speednet; 0 for
-            their own, 16 and 64. The other networks ignore it.
+        width: channels of the first stage of resnet-small, resnet-digits and
+            speednet; 0 for their own, 16, 16 and 64. The other networks ignore it.
 
     Raises:
         ValueError: the name is unknown, or the network cannot have this image
