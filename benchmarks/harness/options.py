@@ -151,8 +151,14 @@ class TrainBenchConfig:
         Option("Stop a training that has not reached --accuracy after so many seconds.", "Run", 1),
     ] = 600.0
     epochs: Annotated[
-        int, Option("Epochs of our trainings to --accuracy. 0: the recipe's.", "Run", 0, 10000)
-    ] = 0
+        float,
+        Option(
+            "Epochs of our trainings to --accuracy, the last one perhaps in part. 0: the recipe's.",
+            "Run",
+            0,
+            10000,
+        ),
+    ] = 0.0
     scratch: ScratchOption = ".data/bench"
     json: JsonOption = ""
     markdown: MarkdownOption = ""

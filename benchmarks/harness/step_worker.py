@@ -51,9 +51,11 @@ class Case:
     classes: int = 100
 
 
+# Not the recipe's own network, which commits before it do not have
+_SMALL = dataclasses.replace(recipes.RECIPES["mnist"], model="resnet-small")
 CASES = {
-    "resnet-small, 28 px": Case(recipes.RECIPES["mnist"], 28, 1, 128, 10),
-    "resnet-small, 32 px": Case(recipes.RECIPES["mnist"], 32, 3, 128, 10),
+    "resnet-small, 28 px": Case(_SMALL, 28, 1, 128, 10),
+    "resnet-small, 32 px": Case(_SMALL, 32, 3, 128, 10),
     "speednet, 32 px": Case(recipes.SPEED_RECIPES["cifar100"], 32, 3, 64),
     "resnet18, 32 px": Case(recipes.RECIPES["cifar100"], 32, 3, 16),
     "resnet18, 128 px": Case(recipes.RECIPES["caltech-101"], 128, 3, 8),

@@ -6,8 +6,10 @@ is evaluated after each epoch, outside the clock, in the same way for all.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from time import monotonic
 from typing import Any, Protocol
@@ -101,17 +103,18 @@ class Ours:
 
     Args:
         workload: the dataset.
-        epochs: epochs of the schedule. 0: the recipe's. A shorter schedule
-            reaches an accuracy sooner, or not at all.
+        epochs: epochs of the schedule, the last one perhaps in part. 0: the
+            recipe's. A shorter schedule reaches an accuracy sooner, or not at all.
         baseline_data: the baseline's DataLoader feeds it.
     """
 
-    def __init__(self, workload: Workload, epochs: int = 0, baseline_data: bool = False) -> None:
+    def __init__(self, workload: Workload, epochs: float = 0, baseline_data: bool = False) -> None:
         recipe = workload.recipe
         self.workload = workload
         self.trainer = Trainer(workload)
         self.steps = workload.count // recipe.batch_size
-        self.epochs = epochs or recipe.epochs
+        self.total = round((epochs or recipe.epochs) * self.steps)
+        self.epochs = math.ceil(self.total / self.steps)
         self.test = self._open("test", None, _EVALUATION_BATCH)
         self.loader = (
             None if baseline_data else self._open("train", workload.plan, recipe.batch_size)
@@ -136,9 +139,9 @@ class Ours:
     def train(self, epoch: int) -> Iterator[None]:
         """Train as `training/loop.py` does, without logging and checkpoints."""
         recipe = self.workload.recipe
-        total = self.steps * self.epochs
-        for number, batch in enumerate(self._batches(epoch), epoch * self.steps):
-            scale = factor(number, total, recipe.schedule, recipe.warmup_fraction)
+        left = self.total - epoch * self.steps
+        for number, batch in enumerate(islice(self._batches(epoch), left), epoch * self.steps):
+            scale = factor(number, self.total, recipe.schedule, recipe.warmup_fraction)
             set_learning_rate(self.trainer.step.optimizer, recipe.learning_rate * scale)
             self.trainer.step(batch, number, self.trainer.totals)
             yield
