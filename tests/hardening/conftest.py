@@ -12,6 +12,7 @@ import zlib
 import pytest
 
 from forked_commands import ROOT, TRAIN, ForkedCommands
+from helpers import encoded, noise, write_dataset
 
 SEED = int(os.environ.get("HARDENING_SEED", "34"))
 SCALE = float(os.environ.get("HARDENING_COUNT", "0.2"))
@@ -49,3 +50,55 @@ def trained(tmp_path_factory, commands):
     for path in sorted((ROOT / "samples/mnist/data").iterdir())[:60]:
         shutil.copy(path, folder / "images")
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_dataset(tmp_path_factory):
+    """A Hafnia dataset whose preparation takes several jobs, and whose training takes a second."""
+    splits = ["train"] * 1040 + ["validation"] * 64 + ["test"] * 64
+    rows = [
+        {"data": encoded(noise(n, 28, 28)), "label": "ab"[n % 2], "split": split, "width": 28, "height": 28}
+        for n, split in enumerate(splits)
+    ]
+    return write_dataset(tmp_path_factory.mktemp("small") / "small", rows, ["a", "b"], name="small")
+
+
+class Moments:
+    """Random moments of a command that runs again and again, on a machine that is busy now and then.
+
+    Half of them are in the last fifth, in which files are written; some come after the end.
+
+    Attributes:
+        kills: how many came before the end.
+
+    Args:
+        chance: random numbers.
+        seconds: that the command takes undisturbed.
+    """
+
+    def __init__(self, chance: random.Random, seconds: float) -> None:
+        self.kills = 0
+        self._chance = chance
+        self._seconds = seconds
+        self._moment = 0.0
+
+    def draw(self) -> float:
+        """Return the next moment, in seconds."""
+        first = 0.8 if self._chance.random() < 0.5 else 0.0
+        self._moment = self._seconds * self._chance.uniform(first, 1.05)
+        return self._moment
+
+    def learn(self, code: int, seconds: float) -> None:
+        """Take how the command ended that was to be killed at the last moment."""
+        assert code in (0, -9)
+        if code == 0:
+            self._seconds = seconds
+        else:
+            self._seconds = max(self._seconds, self._moment)
+            self.kills += 1
+
+
+@pytest.fixture
+def moments(chance):
+    """Returns random moments of a command that takes some seconds."""
+    return lambda seconds: Moments(chance, seconds)
