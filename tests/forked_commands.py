@@ -37,11 +37,19 @@ IMPORTS = (
 
 
 class ForkedCommands:
-    """A server process that forks, runs and kills commands."""
+    """A server process that forks, runs and kills commands.
 
-    def __init__(self) -> None:
+    Args:
+        environment: variables of its own.
+    """
+
+    def __init__(self, **environment: str) -> None:
         self._server = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | environment,
         )
 
     def run(
@@ -73,7 +81,7 @@ class ForkedCommands:
 
     def close(self) -> None:
         self._server.stdin.close()
-        self._server.wait(10)
+        self._server.wait(60)
         self._server.stdout.close()
 
 

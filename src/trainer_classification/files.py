@@ -152,7 +152,7 @@ def write_atomically(path: Path, content: bytes | str | Callable[[BinaryIO], obj
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     raw = _RecordingFile(temporary, "wb")
     try:
-        with io.BufferedWriter(raw) as file:
+        with _NumberlessWriter(raw) as file:
             if callable(content):
                 content(file)
             else:
@@ -162,7 +162,7 @@ def write_atomically(path: Path, content: bytes | str | Callable[[BinaryIO], obj
                     else content
                 )
             file.flush()
-            os.fsync(file.fileno())
+            raw.sync()
         temporary.replace(path)
     except Exception as error:
         if raw.error is None:
@@ -179,7 +179,7 @@ class _RecordingFile(io.FileIO):
     """A file that keeps the error of a failed write: torch and zipfile raise others in its place.
 
     Attributes:
-        error: of the first write that failed; None if none has.
+        error: of the first write or flush that failed; None if none has.
     """
 
     error: OSError | None = None
@@ -191,6 +191,26 @@ class _RecordingFile(io.FileIO):
         except OSError as error:
             self.error = self.error or error
             raise
+
+    def sync(self) -> None:
+        """Write to the disk what the system still holds of the file."""
+        try:
+            os.fsync(self.fileno())
+        except OSError as error:
+            self.error = self.error or error
+            raise
+
+
+class _NumberlessWriter(io.BufferedWriter):
+    """A writer that hides its file's descriptor.
+
+    NumPy would write through it, past `_RecordingFile`, and does not say that the
+    disk is full.
+    """
+
+    def fileno(self) -> int:
+        """Raise `io.UnsupportedOperation`."""
+        raise io.UnsupportedOperation("fileno")
 
 
 def flush(path: Path) -> None:

@@ -32,7 +32,7 @@ PACKAGE = ROOT / "src/trainer_classification"
 TESTS = {
     "plan": ("plan", "crop_boxes", "augment", "evaluation_view"),
     "files": ("files", "file_places"),
-    "data/manifest": ("damage", "recall", "changes"),
+    "data/manifest": ("damage", "recall", "changes", "clean", "prepare"),
     "checkpoint/archive": ("archive", "weights", "load_model", "resume_options"),
     "checkpoint/file": ("weights", "training", "load_model"),
     "checkpoint/foreign_stem": ("archive", "load_model"),

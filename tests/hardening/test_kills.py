@@ -3,16 +3,12 @@
 Each is killed 5 times with HARDENING_COUNT=1, all exports together 5 times; 100 times with HARDENING_COUNT=20.
 """
 
-import csv
-import json
 import shutil
-import zipfile
 
-import numpy as np
 import pytest
-import torch
 
 from forked_commands import TRAIN
+from hardening.written_files import check_whole, outputs, result
 from helpers import tree
 
 WRITERS = {
@@ -22,10 +18,6 @@ WRITERS = {
     "openvino": (("export", "--format", "openvino", "--output", "out.xml"), 1.5),
     "torch-export": (("export", "--format", "torch-export", "--output", "out.pt2"), 2),
 }
-
-
-def outputs(folder):
-    return {path.name: path.read_bytes() for path in folder.glob("out.*")}
 
 
 @pytest.mark.slow
@@ -90,36 +82,6 @@ def test_preparing_killed_at_random_moments_ends_with_the_bytes_of_an_undisturbe
         assert sorted(path.name for path in (tmp_path / "killed").iterdir()) == names
         shutil.rmtree(tmp_path / "killed")
     print(f"prepare: {killed.kills} kills")
-
-
-def check_whole(folder):
-    """Read every file whose name is final."""
-    for path in folder.rglob("*"):
-        if not path.is_file() or any(part.startswith(".") for part in path.relative_to(folder).parts):
-            continue
-        if path.suffix == ".json":
-            json.loads(path.read_text())
-        elif path.suffix == ".jsonl":
-            assert all(json.loads(line) for line in path.read_text().splitlines())
-        elif path.suffix == ".pth":
-            torch.load(path, weights_only=True)
-        elif path.suffix in (".zip", ".pt2"):
-            assert zipfile.ZipFile(path).testzip() is None
-        elif path.suffix == ".npy":
-            np.load(path)
-        elif path.suffix == ".csv":
-            assert list(csv.reader(path.read_text().splitlines()))
-        elif path.suffix in (".md", ".html", ".txt"):
-            assert path.read_text().endswith(("\n", "</html>"))
-
-
-def result(run):
-    weights = torch.load(run / "model/model.pth", weights_only=True)["state"]["model"]
-    summary = json.loads((run / "data/summary.json").read_text())
-    rows = [json.loads(line) for line in (run / "data/metrics.jsonl").read_text().splitlines()]
-    names = ("accuracy_test", "loss_test", "accuracy_validation", "best_epoch", "model_id", "temperature")
-    curve = [(row["loss_train"], row["loss_validation"]) for row in rows]
-    return {name: tensor.tolist() for name, tensor in weights.items()}, [summary[name] for name in names], curve
 
 
 @pytest.mark.slow

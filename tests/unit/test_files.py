@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 
 import trainer_classification
@@ -86,6 +87,32 @@ def test_a_full_disk_is_said_whatever_the_function_makes_of_it(tmp_path, monkeyp
     assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "file"))
     assert (tmp_path / "file").read_text() == "before"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_full_disk_is_said_of_an_array_too(tmp_path, monkeypatch):
+    """NumPy writes into a descriptor that it is given, and then raises "128 requested and 0 written"."""
+    real = os.write
+
+    def write(descriptor, data):
+        if len(data) > 4096:  # not the header
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(descriptor, data)
+
+    monkeypatch.setattr(os, "write", write)
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_atomically(tmp_path / "file", lambda file: np.save(file, np.zeros(1 << 16)))
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "file"))
+
+
+def test_a_disk_that_is_full_at_the_flush_is_said_with_the_file(tmp_path, monkeypatch):
+    def fail(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_atomically(tmp_path / "file", b"content")
+    assert caught.value.filename == str(tmp_path / "file")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_no_regular_file_is_refused_before_it_is_read(tmp_path):
