@@ -47,9 +47,10 @@ test-slow: $(STAMP) ## the tests that take minutes
 	$(RUN) -m pytest -m slow $(ARGS)
 
 hardening: export HARDENING_SEED ?= 34
-hardening: export HARDENING_COUNT ?= 1
+hardening: export HARDENING_COUNT ?= 0.2
+hardening: export OMP_WAIT_POLICY ?= PASSIVE
 hardening: $(STAMP) ## stop, kill and starve it at random moments, with a seed (docs/reliability.md)
-	$(RUN) -m pytest tests/hardening $(ARGS)
+	$(RUN) -m pytest tests/hardening -n auto --dist loadfile $(ARGS)
 
 cases: $(STAMP) ## every input of ../shared/cases against its right value
 	$(RUN) tests/cases/run.py $(ARGS)

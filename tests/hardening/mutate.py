@@ -3,7 +3,9 @@
 python tests/hardening/mutate.py [plan ...] [--count 30]
 
 Each change is made in a process of its own, forked from one that has imported the libraries, and never on the disk.
-Only the tests that run its line are run there: a change costs seconds. HARDENING_SEED chooses the changes.
+Only the tests that run its line are run there: a change costs seconds. What runs when the module is imported concerns
+all tests: those of a second or less are run. A change that does not end in time counts as late, not as noticed.
+HARDENING_SEED chooses the changes.
 """
 
 import argparse
@@ -59,6 +61,7 @@ LIBRARIES = (
     "rich.progress",
 )
 SECONDS = 300
+QUICK = 1.0  # CPU seconds of a test
 SWAPS = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.And: ast.Or, ast.Or: ast.And, ast.In: ast.NotIn,
@@ -116,6 +119,7 @@ class LineTrace:
         self._path = str(path)
         self._test = ""  # while modules are imported
         self.tests: dict[int, set[str]] = {}
+        self.seconds: dict[str, float] = {}
 
     def trace(self, frame, event, argument):
         if frame.f_code.co_filename != self._path:
@@ -127,7 +131,11 @@ class LineTrace:
     def pytest_runtest_protocol(self, item, nextitem):
         self._test = item.nodeid
         sys.settrace(self.trace)
-        return (yield)
+        started = time.process_time()
+        try:
+            return (yield)
+        finally:
+            self.seconds[item.nodeid] = time.process_time() - started
 
 
 class Selection:
@@ -170,8 +178,8 @@ def in_child(function, seconds: float) -> bytes | None:
     return content or None
 
 
-def trace_module(path: Path, files: list[str]) -> dict[int, set[str]]:
-    """Return the tests that run each line of a module; "" stands for its import."""
+def trace_module(path: Path, files: list[str]) -> tuple[dict[int, set[str]], set[str]]:
+    """Return the tests that run each line of a module, "" for its import, and those that are quick."""
     written = Path(tempfile.mkdtemp()) / "lines"
 
     def trace() -> bytes:
@@ -180,18 +188,19 @@ def trace_module(path: Path, files: list[str]) -> dict[int, set[str]]:
         sys.settrace(tracer.trace)
         code = run_tests(files, tracer)
         sys.settrace(None)
-        written.write_text(json.dumps({line: sorted(tests) for line, tests in tracer.tests.items()}))
+        quick = [test for test, seconds in tracer.seconds.items() if seconds <= QUICK]
+        written.write_text(json.dumps([{line: sorted(tests) for line, tests in tracer.tests.items()}, quick]))
         return str(code).encode()
 
     answer = in_child(trace, 10 * SECONDS)
     assert answer == b"0", f"the tests of {path} fail as it is: {answer}"
-    content = json.loads(written.read_text())
+    lines, quick = json.loads(written.read_text())
     shutil.rmtree(written.parent)
-    return {int(line): set(tests) for line, tests in content.items()}
+    return {int(line): set(tests) for line, tests in lines.items()}, set(quick)
 
 
-def is_noticed(name: str, path: Path, tree: ast.AST, files: list[str], tests: set[str] | None, kernels: Path) -> bool:
-    """Return whether a test fails with the changed module, or does not end."""
+def try_change(name: str, path: Path, tree: ast.AST, files: list[str], tests: set[str] | None, kernels: Path) -> str:
+    """Return whether a test fails with the changed module: killed, survived, or late."""
     ast.fix_missing_locations(tree)
 
     def test() -> bytes:
@@ -202,9 +211,12 @@ def is_noticed(name: str, path: Path, tree: ast.AST, files: list[str], tests: se
         sys.meta_path.insert(0, MutatedLoader(name, path, tree))
         return str(run_tests(files, Selection(tests) if tests is not None else object())).encode()
 
+    started = time.monotonic()
     answer = in_child(test, SECONDS)
     assert answer in (None, b"0", b"1", b"2"), answer.decode()  # 2: a module could not be imported
-    return answer != b"0"
+    if answer is None and time.monotonic() - started >= SECONDS:
+        return "late"
+    return "survived" if answer == b"0" else "killed"
 
 
 def forget_compiled(folder: Path, module: str) -> None:
@@ -231,19 +243,18 @@ def attack(module: str, count: int) -> tuple[int, int]:
     chance = random.Random(int(os.environ.get("HARDENING_SEED", "34")))
     chosen = sorted(chance.sample(numbers, min(count, len(numbers))))
     is_compiled = "kernels" in path.parts
-    lines = {} if is_compiled else trace_module(path, files)
+    lines, quick = ({}, set()) if is_compiled else trace_module(path, files)
     kernels = Path(tempfile.mkdtemp())
     if is_compiled:
-        assert not is_noticed(name, path, ast.parse(source), files, None, kernels), (
-            f"the tests of {module} fail as it is"
-        )
+        unchanged = try_change(name, path, ast.parse(source), files, None, kernels)
+        assert unchanged == "survived", f"the tests of {module} fail as it is: {unchanged}"
     killed = 0
     for number in chosen:
         tree, changed, text = mutate(source, number)
         tests = set().union(*(lines.get(line, set()) for line in changed)) if lines else None
         started = time.monotonic()
         if tests == set():
-            noticed = False
+            end = "survived"
             text += "   (no test runs it)"
         else:
             compiled = kernels
@@ -251,12 +262,12 @@ def attack(module: str, count: int) -> tuple[int, int]:
                 compiled = Path(tempfile.mkdtemp())
                 shutil.copytree(kernels, compiled, dirs_exist_ok=True)
                 forget_compiled(compiled, module)
-            every = tests is None or "" in tests
-            noticed = is_noticed(name, path, tree, files, None if every else tests, compiled)
+            tests = quick if tests and "" in tests else tests
+            end = try_change(name, path, tree, files, tests, compiled)
             if is_compiled:
                 shutil.rmtree(compiled)
-        killed += noticed
-        print(f"{'killed  ' if noticed else 'survived'} {time.monotonic() - started:4.0f} s  {text}", flush=True)
+        killed += end == "killed"
+        print(f"{end:8} {time.monotonic() - started:4.0f} s  {text}", flush=True)
     shutil.rmtree(kernels)
     print(f"{module}: {killed} of {len(chosen)} killed, of {len(numbers)} that there are", flush=True)
     return killed, len(chosen)

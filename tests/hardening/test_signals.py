@@ -1,6 +1,5 @@
 """prepare.py ends in time, and with all its processes, whenever and however often it is asked to stop."""
 
-import random
 import signal
 import subprocess
 import sys
@@ -13,8 +12,6 @@ import pytest
 from helpers import tree
 
 ROOT = Path(__file__).parents[2]
-SEED = 34
-TRIES = 4  # of each way to stop
 SECONDS = 2.0
 
 WAYS = {
@@ -52,11 +49,10 @@ def stop(out, numbers, moment):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
-def test_it_ends_within_two_seconds_with_its_code_one_line_and_no_process_left(tmp_path, way):
+def test_it_ends_within_two_seconds_with_its_code_one_line_and_no_process_left(tmp_path, chance, times, way):
     numbers, codes = WAYS[way]
-    moment = random.Random(f"{SEED} {way}")
-    for _ in range(TRIES):
-        code, lines, seconds = stop(tmp_path / "out", numbers, moment)
+    for _ in range(times(4)):
+        code, lines, seconds = stop(tmp_path / "out", numbers, chance)
         if code == 0:
             continue  # it was done before
         assert code in codes, lines
