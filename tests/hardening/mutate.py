@@ -34,7 +34,7 @@ PACKAGE = ROOT / "src/trainer_classification"
 TESTS = {
     "plan": ("plan", "crop_boxes", "augment", "evaluation_view"),
     "files": ("files", "file_places"),
-    "data/manifest": ("damage", "recall", "changes", "clean", "prepare"),
+    "data/manifest": ("manifest", "damage"),
     "checkpoint/archive": ("archive", "weights", "load_model", "resume_options"),
     "checkpoint/file": ("weights", "training", "load_model"),
     "checkpoint/foreign_stem": ("archive", "load_model"),
