@@ -1,7 +1,7 @@
 """A seed and counts for all attacks, and a model to attack with.
 
 HARDENING_SEED is the seed of every random choice; HARDENING_COUNT multiplies how often each is
-made: 1 by `make hardening`, a fifth by default.
+made: a fifth by `make hardening` and in CI.
 """
 
 import os

@@ -203,3 +203,16 @@ def test_the_largest_format_is_found_by_the_sum_of_its_files(tmp_path):
     assert manifest.largest_format(json.dumps({"files": files}).encode()) == 7
     assert manifest.largest_format(b"damaged") == 0
     assert manifest.largest_format(b"[]") == 0
+
+
+def test_files_of_a_mirror_are_fetched_whole_unless_they_are_read_on_demand(tmp_path, monkeypatch):
+    written = made(tmp_path)
+    fetched = []
+    monkeypatch.setattr(manifest.mirror, "is_mirror", lambda folder: folder == tmp_path)
+    monkeypatch.setattr(manifest.mirror, "bring", lambda *arguments: fetched.append(arguments))
+    name = "array/train.images.bin"
+    files = {name: (12, written.files[name].xxh3)}
+    manifest.check_files(tmp_path, written, "train", [name])
+    manifest.check_files(tmp_path, written, "train", [name], on_demand=True)
+    manifest.bring_files(tmp_path, written, [name, "other"])
+    assert fetched == [(tmp_path, files, on_demand) for on_demand in (False, True, False)]
