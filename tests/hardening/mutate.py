@@ -36,7 +36,7 @@ TESTS = {
     "files": ("files", "file_places"),
     "data/manifest": ("manifest", "damage"),
     "checkpoint/archive": ("archive", "weights", "load_model", "resume_options"),
-    "checkpoint/file": ("weights", "training", "load_model"),
+    "checkpoint/file": ("weights", "training", "load_model", "find_newest"),
     "checkpoint/foreign_stem": ("archive", "load_model"),
     "checkpoint/load_model": ("load_model", "archive", "evaluation_view"),
     "checkpoint/meta": ("weights", "training", "load_model", "resume_options", "evaluation_view", "find_newest"),

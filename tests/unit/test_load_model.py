@@ -133,3 +133,23 @@ def test_loading_draws_no_random_weights_and_gives_those_of_the_file(tmp_path, n
     images = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(found(images), network.eval()(images))
+
+
+@pytest.mark.parametrize(
+    ("crop", "said", "resized", "side"),
+    [
+        ("resized", {}, True, 35),
+        ("shift", {}, False, 28),
+        ("shift", {"resized": True}, True, 35),
+        ("resized", {"resized": False}, False, 28),
+        ("resized", {"resized": True, "array_size": 40}, True, 40),
+    ],
+)
+def test_how_images_were_prepared_is_said_or_follows_from_the_recipe(tmp_path, crop, said, resized, side):
+    """Version 0.1 said neither whether images were resized nor to which size."""
+    meta = meta_of(class_names="abc", **said)
+    policy = dataclasses.replace(meta.recipe.policy, crop=crop)
+    meta = dataclasses.replace(meta, recipe=dataclasses.replace(meta.recipe, policy=policy))
+    checkpoint.save(tmp_path / "model.pth", {"model": WEIGHTS}, meta)
+    model = load_model(tmp_path / "model.pth")
+    assert (model.resized, model.array_size) == (resized, side)
