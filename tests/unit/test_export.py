@@ -1,6 +1,8 @@
 """An exported file answers as its checkpoint in every runtime, says what it is, and is not left where it does not."""
 
+import errno
 import json
+import os
 import re
 import sys
 import zipfile
@@ -18,7 +20,7 @@ from trainer_classification.exporting import export as exporting
 from trainer_classification.exporting.check_images import make_photographs
 from trainer_classification.exporting.comparison import Difference, predict_with_checkpoint
 from trainer_classification.exporting.export import export
-from trainer_classification.exporting.formats import import_extra
+from trainer_classification.exporting.formats import import_extra, write_torch_export
 from trainer_classification.exporting.runtimes import open_opencv
 
 needs_extra = pytest.mark.skipif(bool(EXTRA), reason=f"the extra `export` is not installed: {', '.join(EXTRA)}")
@@ -201,3 +203,21 @@ def test_a_point_and_a_line_are_images_too(program, tmp_path, size):
     image = photograph(1, *size)
     found = program.module()(torch.from_numpy(image)[None]).detach().numpy()
     assert np.abs(found - predict_with_checkpoint(model, [image])).max() < BOUND
+
+
+def test_a_full_disk_is_said_of_a_torch_export(tmp_path, monkeypatch):
+    """torch itself ends the process by SIGABRT where it writes the file."""
+    program = torch.export.export(torch.nn.Linear(2, 2), (torch.zeros(1, 2),))
+
+    def fail(descriptor, data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", fail)
+        with pytest.raises(OSError, match="No space left") as caught:
+            write_torch_export(program, {}, tmp_path / "out.pt2")
+    assert caught.value.filename == str(tmp_path / "out.pt2")
+    assert list(tmp_path.iterdir()) == []
+
+    write_torch_export(program, {"a": "b"}, tmp_path / "out.pt2")
+    assert any(name.endswith("metadata.json") for name in zipfile.ZipFile(tmp_path / "out.pt2").namelist())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import warnings
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ import torch
 from torch.export import ExportedProgram
 
 from trainer_classification.extras import import_from_extra
+from trainer_classification.files import write_atomically
 
 _OPSET = 20  # the first one with Gelu, whose parts OpenCV 5.0.0 does not read
 _INPUT = "images"
@@ -70,7 +72,10 @@ def convert_to_openvino(model: Any, path: Path) -> None:
 def write_torch_export(program: ExportedProgram, metadata: Metadata, path: Path) -> None:
     """Write a program for `torch.export.load`; the metadata are JSON in its extra file metadata.json."""
     files = {"metadata.json": json.dumps(dict(metadata), ensure_ascii=False)}
-    torch.export.save(program, path, extra_files=files)
+    # Given a path, torch aborts the process where the disk is full.
+    content = io.BytesIO()
+    torch.export.save(program, content, extra_files=files)
+    write_atomically(path, content.getvalue())
 
 
 def _to_onnx(program: ExportedProgram, metadata: Metadata) -> Any:
