@@ -1,15 +1,18 @@
-"""Prepare to S3, killed at given calls: the same command ends as if it had not been."""
+"""Prepare to S3 and train from it, killed at given calls: the same command ends as if it had not been."""
 
 import os
 import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import torch
 
 from helpers import rows, tree, write_dataset
 from object_server import needs_s3, serve_objects
 from runner import ROOT
+from trainer_classification.data import mirror
 
 pytestmark = [pytest.mark.slow, needs_s3]
 URL = "s3://bucket/prepared"
@@ -97,3 +100,46 @@ def test_prepare_killed_while_it_uploads_leaves_no_manifest_and_then_ends_with_t
     assert "manifest.json" not in run.fetch(), "some objects are replaced, some not yet"
     run(*command, URL)
     assert run.fetch() == found
+
+
+def weights(output):
+    (model,) = output.rglob("model.pth")
+    return torch.load(model, weights_only=True)["state"]["model"]
+
+
+def check_blocks(cache):
+    """Check that every block which counts as fetched is what was prepared, and return their number."""
+    total = 0
+    for checksums in cache.rglob("checksums"):
+        folder = checksums.parents[1]
+        blocks, sums = mirror.unpack_checksums(checksums.read_bytes())
+        for name, size in blocks.items():
+            state = folder / ".blocks" / f"{name}.map"
+            if not state.is_file():
+                continue
+            here = np.fromfile(state, np.uint8) == mirror.HERE
+            found = mirror.hash_blocks((folder / name).read_bytes(), size)
+            assert (found == sums[name])[here].all(), name
+            total += int(here.sum())
+    return total
+
+
+def test_training_killed_over_objects_and_resumed_has_the_weights_of_a_straight_run(dataset, run, tmp_path):
+    run("prepare.py", "--dataset", dataset / "data", "--formats", "array", "--out", URL)
+    options = ("train.py", "--prepared", URL, "--device", "cpu", "--model", "resnet-small", "--batch-size", "32")
+    options += ("--epochs", "2", "--learning-rate", "0.1", "--resume", "auto")
+    run(*options, "--output-dir", tmp_path / "straight", TRAINER_CACHE=str(tmp_path / "other"))
+
+    fetched = []
+    killed = (*options, "--output-dir", tmp_path / "killed")
+    # While blocks of the first epoch come, and while the second epoch goes on from last.pth.
+    kills = ("storage:ObjectStore:read:12", "training.step:Step:__call__:5", "training.step:Step:__call__:25")
+    for kill_at in kills:
+        run(*killed, kill_at=kill_at, TRAINER_CACHE=str(tmp_path / "mine"))
+        fetched.append(check_blocks(tmp_path / "mine"))
+    assert fetched == sorted(fetched), "what was fetched is kept"
+    assert 0 < fetched[0] < fetched[-1]
+    assert "Start: resume" in run(*killed, TRAINER_CACHE=str(tmp_path / "mine"))
+    straight = weights(tmp_path / "straight")
+    for name, tensor in weights(tmp_path / "killed").items():
+        assert torch.equal(tensor, straight[name]), name
