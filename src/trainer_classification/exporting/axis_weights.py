@@ -12,7 +12,8 @@ trainer's own kernels use are multiples of 1/256, which bfloat16 holds exactly.
 
 OpenCV's dnn has no clamp and absolute value of integers, but their maximum, and
 no logic of booleans. Dividends are never negative, so a quotient may be rounded
-down or towards zero.
+down or towards zero. It is written `//`: `torch.div` with a rounding mode is exported
+as a division of floats.
 """
 
 from __future__ import annotations
