@@ -65,6 +65,7 @@ def test_where_memory_of_one_rank_is_scarce_all_compute_in_parts_with_the_same_c
         np.testing.assert_allclose(a, b, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_all_ranks_stop_early_at_the_same_epoch(many):
     errors = many("--epochs", "12", "--early-stop", "2", "--processes", "2", TEST_PLAIN="1")
     (experiment,) = many.experiments
@@ -133,6 +134,7 @@ def test_a_wrong_dataset_is_said_once(many):
     assert "Traceback" not in errors
 
 
+@pytest.mark.slow
 def test_torchrun_starts_the_same_processes(many):
     many("--stop-early")
     command = many.command("--stop-early")

@@ -66,6 +66,7 @@ def test_the_figures_are_those_that_the_run_gave_of_its_test(workplace):
     assert sum(int(row["support"]) for row in rows) == found["images"] == 1000
 
 
+@pytest.mark.slow
 def test_photographs_are_seen_as_in_training_unless_told_otherwise(tmp_path):
     workplace = Workplace(tmp_path)
     photos = str(ROOT / "samples/caltech-101")

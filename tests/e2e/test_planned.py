@@ -36,6 +36,7 @@ def test_preflight_of_a_budget_says_what_was_planned(runner):
     assert "preflight time: yes" in errors
 
 
+@pytest.mark.slow
 def test_preflight_in_two_processes_answers_once(runner):
     errors = runner("--preflight", "--processes", "2")
     assert errors.count("preflight time: yes") == 1
