@@ -72,10 +72,11 @@ def run(
         The function's exit code, 2 after a user's error, 130 after Ctrl-C, 143
         after SIGTERM, or 129 after SIGHUP.
     """
-    open_streams(outlive_reader=config_class in (TrainConfig, PrepareConfig))
+    tokens = sys.argv[1:] if argv is None else argv
+    is_long = config_class in (TrainConfig, PrepareConfig)
+    open_streams(outlive_reader=is_long or asks_for_help(tokens))
     name_user()
     wait_passively_on_shared_cpus(adapts=config_class is TrainConfig)
-    tokens = sys.argv[1:] if argv is None else argv
     tokens = drop_unset(join_quoted(tokens))
     tokens = [_DASH if token == "-" else token for token in tokens]
     options = options_of(config_class)

@@ -1,5 +1,6 @@
 """A command goes on when nobody reads what it says."""
 
+import os
 import subprocess
 import sys
 
@@ -47,3 +48,12 @@ cli.leave(cli.run(config.PrepareConfig, command, []))
 """.replace("PATH", repr(str(tmp_path / "output")))
     subprocess.run(["bash", "-c", 'exec "$0" -c "$1" >&-', sys.executable, program], check=True)
     assert (tmp_path / "output").read_text() == ""
+
+
+def test_help_that_nobody_reads_is_no_error():
+    program = "from trainer_classification import cli, config; cli.run(config.PredictConfig, print, ['--help'])"
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([sys.executable, "-c", program], stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
