@@ -20,7 +20,7 @@ from trainer_classification.exporting import export as exporting
 from trainer_classification.exporting.check_images import make_photographs
 from trainer_classification.exporting.comparison import Difference, predict_with_checkpoint
 from trainer_classification.exporting.export import export
-from trainer_classification.exporting.formats import import_extra, write_torch_export
+from trainer_classification.exporting.formats import convert_to_openvino, import_extra, write_torch_export
 from trainer_classification.exporting.runtimes import open_opencv
 
 needs_extra = pytest.mark.skipif(bool(EXTRA), reason=f"the extra `export` is not installed: {', '.join(EXTRA)}")
@@ -221,3 +221,22 @@ def test_a_full_disk_is_said_of_a_torch_export(tmp_path, monkeypatch):
 
     write_torch_export(program, {"a": "b"}, tmp_path / "out.pt2")
     assert any(name.endswith("metadata.json") for name in zipfile.ZipFile(tmp_path / "out.pt2").namelist())
+
+
+@needs_extra
+def test_a_file_that_openvino_cannot_write_is_named(tmp_path, monkeypatch):
+    openvino = pytest.importorskip("openvino")
+    onnx = pytest.importorskip("onnx")
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+    result = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
+    node = onnx.helper.make_node("Relu", ["x"], ["y"])
+    graph = onnx.helper.make_graph([node], "graph", [value], [result])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)])
+
+    def fail(*_, **__):
+        raise RuntimeError("iostream error")
+
+    monkeypatch.setattr(openvino, "save_model", fail)
+    with pytest.raises(OSError, match="is the disk full") as caught:
+        convert_to_openvino(model, tmp_path / "out.xml")
+    assert caught.value.filename == str(tmp_path / "out.xml")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import warnings
@@ -66,7 +67,11 @@ def convert_to_openvino(model: Any, path: Path) -> None:
     converted = openvino.Core().read_model(model.SerializeToString())
     for entry in model.metadata_props:
         converted.set_rt_info(entry.value, ["model_info", entry.key])
-    openvino.save_model(converted, path, compress_to_fp16=False)
+    try:
+        openvino.save_model(converted, path, compress_to_fp16=False)
+    except RuntimeError as error:  # it names neither the file nor the reason
+        reason = f"OpenVINO cannot write it ({error}); is the disk full?"
+        raise OSError(errno.EIO, reason, str(path)) from error
 
 
 def write_torch_export(program: ExportedProgram, metadata: Metadata, path: Path) -> None:
