@@ -74,7 +74,8 @@ def prepare_dataset(
 def make_workload(config: LoaderBenchConfig, dataset: str) -> Workload:
     """Prepare a dataset and describe what is to be delivered of it."""
     scratch = Path(config.scratch)
-    with_planes = not config.loaders or "planes" in config.loaders.split(",")
+    names = split_names(config.loaders)
+    with_planes = not names or "planes" in names
     prepared = prepare_dataset(dataset, config.image_size, scratch, config.threads, with_planes)
     device = choose_device(config.device)[0]
     return describe_workload(prepared, scratch, config.batch_size, config.threads, device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import os
@@ -10,20 +11,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from harness import engines, other_libraries, registry
-from harness.delivery import Delivery
+from harness import other_libraries, registry
 from harness.object_server import BUCKET, read_counts
+from harness.own_loaders import Engine
 from harness.resources import usage
-from harness.vendor_defaults import SelfShuffling
 from harness.workload import Workload, as_arguments
 from trainer_classification.data import manifest, mirror
-from trainer_classification.loaders.base import LoaderRequest
 from trainer_classification.preparation.remote_source import CACHE_VARIABLE, open_prepared
 
 OURS = {"resident": "array", "dali": "tar"}  # the format that each reads
@@ -36,39 +34,6 @@ _MODULES = {
     "litdata": ("litdata", "obstore", "boto3", "torchvision"),
     "streaming": ("streaming", "boto3", "torchvision"),
 }
-
-
-class OwnBatches(SelfShuffling):
-    """Deliver the planned batches of one of our engines from object storage.
-
-    Args:
-        name: of the engine.
-        workload: what to deliver.
-        url: of the prepared dataset.
-    """
-
-    def __init__(self, name: str, workload: Workload, url: str) -> None:
-        folder, found = open_prepared(url, "")
-        request = LoaderRequest(
-            folder=folder,
-            manifest=found,
-            split="train",
-            plan=workload.plan,
-            batch_size=workload.batch_size,
-            image_size=workload.image_size,
-            device=workload.torch_device,
-            threads=workload.threads,
-        )
-        self.loader = engines.open_engine(name, request)
-
-    def epoch(self, number: int) -> Iterator[Delivery]:
-        """Yield the planned batches."""
-        for batch in self.loader.epoch(number):
-            yield Delivery(batch.count, batch.images, batch.labels, batch.index)
-
-    def close(self) -> None:
-        """Close the loader."""
-        self.loader.close()
 
 
 def publish(workload: Workload) -> None:
@@ -119,7 +84,8 @@ def _environment(endpoint: str, cache: Path) -> dict[str, str]:
 def open_side(name: str, workload: Workload, cache: Path) -> Any:
     """Open a side over the objects of the server, with a folder for what it fetches."""
     if name in OURS:
-        return OwnBatches(name, workload, f"s3://{BUCKET}/{_PREPARED}")
+        folder, _ = open_prepared(f"s3://{BUCKET}/{_PREPARED}", "")
+        return Engine(name, dataclasses.replace(workload, prepared=str(folder)))
     if name == "litdata":
         from litdata.streaming import downloader
 

@@ -69,13 +69,29 @@ def open_array(folder: Path, manifest: Manifest, split: str, on_demand: bool = F
     shape = (manifest.splits[split].count, side, side, manifest.channels)
     images = np.memmap(folder / name, np.uint8, "r", shape=shape)
     remote = None
-    if on_demand and is_mirror(folder):
-        files = {name: manifest.files[name].bytes}
-        every = np.broadcast_to(np.int64(0), len(images))
-        starts = offsets(len(images), manifest.image_bytes)
-        remote = open_images(folder, files, every, starts, every + manifest.image_bytes)
+    if on_demand:
+        remote = open_remote(folder, manifest, name, len(images), manifest.image_bytes)
 
     return ArrayStore(images, table.labels, table.sizes, manifest.layout, remote)
+
+
+def open_remote(
+    folder: Path, manifest: Manifest, name: str, count: int, image_bytes: int
+) -> RemoteImages | None:
+    """Return what fetches images of one size that lie one after another; None if all are here.
+
+    Args:
+        folder: of the prepared dataset.
+        manifest: of the prepared dataset.
+        name: of the file, relative to the folder.
+        count: number of images.
+        image_bytes: of each.
+    """
+    if not is_mirror(folder):
+        return None
+    files = {name: manifest.files[name].bytes}
+    every = np.broadcast_to(np.int64(0), count)
+    return open_images(folder, files, every, offsets(count, image_bytes), every + image_bytes)
 
 
 def offsets(count: int, image_bytes: int) -> npt.NDArray[np.int64]:
@@ -85,7 +101,10 @@ def offsets(count: int, image_bytes: int) -> npt.NDArray[np.int64]:
 
 def extents(shards: SplitShards) -> list[Extents]:
     """Return where a reader finds the images of a split."""
-    image_bytes = shards.layout.image_bytes
-    samples = np.arange(shards.count)
-    sizes = np.full(shards.count, image_bytes)
-    return [Extents(path(shards.split), samples, offsets(shards.count, image_bytes), sizes)]
+    return list_extents(path(shards.split), shards.count, shards.layout.image_bytes)
+
+
+def list_extents(name: str, count: int, image_bytes: int) -> list[Extents]:
+    """Return where images of one size are that lie one after another in a file; arguments as of `open_remote`."""
+    sizes = np.full(count, image_bytes)
+    return [Extents(name, np.arange(count), offsets(count, image_bytes), sizes)]

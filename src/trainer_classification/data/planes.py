@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from trainer_classification.data.array import ArrayStore, offsets
+from trainer_classification.data.array import ArrayStore, list_extents, open_remote
 from trainer_classification.data.formats import Extents, SplitShards
 from trainer_classification.data.manifest import Manifest, check_files, check_format, damaged
-from trainer_classification.data.mirror import is_mirror, open_images
 from trainer_classification.data.table import open_table
 
 
@@ -56,11 +55,7 @@ def open_planes(
     is_gray = manifest.channels == 1
     shape = (count, side, side, 1) if is_gray else (count, length)
     images = np.memmap(folder / name, np.uint8, "r", shape=shape)
-    remote = None
-    if on_demand and is_mirror(folder):
-        files = {name: manifest.files[name].bytes}
-        every = np.broadcast_to(np.int64(0), count)
-        remote = open_images(folder, files, every, offsets(count, length), every + length)
+    remote = open_remote(folder, manifest, name, count, length) if on_demand else None
 
     return ArrayStore(images, table.labels, table.sizes, "WHC" if is_gray else "YCC", remote)
 
@@ -75,6 +70,4 @@ def _read_side(folder: Path, manifest: Manifest, name: str) -> int:
 def extents(shards: SplitShards) -> list[Extents]:
     """Return where a reader finds the images of a split."""
     length = image_bytes(shards.layout.planes_side, shards.layout.channels)
-    samples = np.arange(shards.count)
-    sizes = np.full(shards.count, length)
-    return [Extents(path(shards.split), samples, offsets(shards.count, length), sizes)]
+    return list_extents(path(shards.split), shards.count, length)

@@ -6,7 +6,7 @@ On the device, a batch is a few torch operations. On the host, the threads of
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -177,8 +177,7 @@ def open_device_resident(request: LoaderRequest) -> DeviceResident:
     Raises:
         ValueError: the split or its array is missing or damaged.
     """
-    store = open_array(request.folder, request.manifest, request.split)
-    return DeviceResident(store, request.schedule, request.image_size, request.device)
+    return _open_device(request, open_array)
 
 
 def open_device_planes(request: LoaderRequest) -> DeviceResident:
@@ -187,7 +186,10 @@ def open_device_planes(request: LoaderRequest) -> DeviceResident:
     Raises:
         ValueError: the split or its planes are missing or damaged.
     """
-    open_images = open_planes if request.manifest.resized else open_array
+    return _open_device(request, open_planes if request.manifest.resized else open_array)
+
+
+def _open_device(request: LoaderRequest, open_images: Callable[..., ArrayStore]) -> DeviceResident:
     store = open_images(request.folder, request.manifest, request.split)
     return DeviceResident(store, request.schedule, request.image_size, request.device)
 
@@ -198,10 +200,7 @@ def open_host_resident(request: LoaderRequest) -> HostResident:
     Raises:
         ValueError: the split or its array is missing or damaged.
     """
-    store = open_array(request.folder, request.manifest, request.split, on_demand=True)
-    return HostResident(
-        store, request.schedule, request.image_size, request.device, request.threads
-    )
+    return _open_host(request, open_array)
 
 
 def open_host_planes(request: LoaderRequest) -> HostResident:
@@ -210,7 +209,10 @@ def open_host_planes(request: LoaderRequest) -> HostResident:
     Raises:
         ValueError: the split or its planes are missing or damaged.
     """
-    open_images = open_planes if request.manifest.resized else open_array
+    return _open_host(request, open_planes if request.manifest.resized else open_array)
+
+
+def _open_host(request: LoaderRequest, open_images: Callable[..., ArrayStore]) -> HostResident:
     store = open_images(request.folder, request.manifest, request.split, on_demand=True)
     return HostResident(
         store, request.schedule, request.image_size, request.device, request.threads

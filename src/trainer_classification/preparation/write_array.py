@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import numpy as np
 
@@ -43,7 +44,11 @@ def array_pixels(data: bytes, layout: ArrayLayout) -> Uint8:
 
 def layout(source: Source, spec: PrepareSpec, rows: Int64) -> Regions:
     """Return where the images of a split will lie."""
-    image_bytes = spec.layout.image_bytes
+    return lay_out(rows, spec.layout.image_bytes)
+
+
+def lay_out(rows: Int64, image_bytes: int) -> Regions:
+    """Return where images of one size will lie, one after another."""
     return Regions(
         shard=np.zeros_like(rows),
         offsets=array.offsets(len(rows), image_bytes),
@@ -64,11 +69,15 @@ def write(shards: SplitShards, outputs: FormatOutputs, rows: Int64, labels: Int6
         Paths of the files written, relative to the split's folder.
     """
     path = array.path(shards.split)
-    image_bytes = shards.layout.image_bytes
-    gather(outputs, rows, shards.folder / path, array.offsets(len(rows), image_bytes))
-    os.truncate(shards.folder / path, len(rows) * image_bytes)
+    write_images(shards.folder / path, outputs, rows, shards.layout.image_bytes)
 
     return [path]
+
+
+def write_images(path: Path, outputs: FormatOutputs, rows: Int64, image_bytes: int) -> None:
+    """Write images of one size, one after another; `outputs` and `rows` are those of `write`."""
+    gather(outputs, rows, path, array.offsets(len(rows), image_bytes))
+    os.truncate(path, len(rows) * image_bytes)
 
 
 def room(source: Source, spec: PrepareSpec) -> int:

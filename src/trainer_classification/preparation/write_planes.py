@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
@@ -10,10 +9,9 @@ import numpy as np
 from trainer_classification.arrays import Int64
 from trainer_classification.config import PrepareConfig
 from trainer_classification.data import planes
-from trainer_classification.data.array import offsets
 from trainer_classification.data.formats import ArrayLayout, SplitShards
 from trainer_classification.data.source import Source
-from trainer_classification.preparation.assemble import FormatOutputs, gather
+from trainer_classification.preparation.assemble import FormatOutputs
 from trainer_classification.preparation.format import (
     EncodedImage,
     Format,
@@ -21,6 +19,7 @@ from trainer_classification.preparation.format import (
     Regions,
     SourceImage,
 )
+from trainer_classification.preparation.write_array import lay_out, write_images
 
 _NEUTRAL = 128  # chroma of gray
 
@@ -52,20 +51,13 @@ def encode(image: SourceImage, spec: PrepareSpec) -> EncodedImage | None:
 
 def layout(source: Source, spec: PrepareSpec, rows: Int64) -> Regions:
     """Return where the images of a split will lie."""
-    length = _image_bytes(spec.layout)
-    return Regions(
-        shard=np.zeros_like(rows),
-        offsets=offsets(len(rows), length),
-        sizes=np.full_like(rows, length),
-    )
+    return lay_out(rows, _image_bytes(spec.layout))
 
 
 def write(shards: SplitShards, outputs: FormatOutputs, rows: Int64, labels: Int64) -> list[str]:
     """Write a split; arguments and result are those of `write_array.write`."""
     path = planes.path(shards.split)
-    length = _image_bytes(shards.layout)
-    gather(outputs, rows, shards.folder / path, offsets(len(rows), length))
-    os.truncate(shards.folder / path, len(rows) * length)
+    write_images(shards.folder / path, outputs, rows, _image_bytes(shards.layout))
 
     return [path]
 
