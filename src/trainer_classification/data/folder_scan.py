@@ -174,9 +174,8 @@ def _collect(
     folders = []
     for entry in list_entries(scan, path):
         name = entry.name
-        if suffix_of(name) in scan.suffixes and entry.is_file(
-            follow_symlinks=False
-        ):  # most of them
+        has_suffix = suffix_of(name) in scan.suffixes
+        if has_suffix and entry.is_file(follow_symlinks=False):  # most: no need to ask more
             files.append(f"{path}/{name}")
             continue
         if is_folder(entry):
