@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from engine import engine, why_not
+from engine import ROOM, engine, why_not
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(why_not()), reason=f"no image can be built here: {why_not()}")]
 ROOT = Path(__file__).parents[2]
@@ -25,7 +25,13 @@ def docker():
 def image(docker, hafnia):
     """The tag of the image, built from the zip by the CLI."""
     hafnia("trainer", "create-zip", ".")
-    hafnia("runc", "build-local", "trainer.zip", timeout=3000, **docker.environment)
+    try:
+        hafnia("runc", "build-local", "trainer.zip", timeout=3000, **docker.environment)
+    except AssertionError as failed:
+        # `why_not` saw room for it, which others may take meanwhile: no fault of the image.
+        if "no space left on device" in str(failed):
+            pytest.skip(f"the disk became full, of which {ROOM / 1e9:.0f} GB were free at first")
+        raise
     return json.loads((hafnia.folder / "state.json").read_text())["image_tag"]
 
 
