@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 HEAVY = {".git", ".venv", ".tools", ".data", "samples", "shared"}  # not copied; small stand-ins are planted
+CHANGING = {".cache", ".hypothesis", ".pytest_cache", "__pycache__"}  # other tests write them now
 PRIVATE = (
     ".data/datasets/mnist/data/a.png",
     ".data/trainers/old.zip",
@@ -67,11 +68,16 @@ class Hafnia:
         return done.stdout + done.stderr
 
 
+def leave_out(folder: str, names: list[str]) -> set[str]:
+    """What is not copied of a folder of the repository."""
+    return set(names) & (CHANGING | HEAVY if Path(folder) == ROOT else CHANGING)
+
+
 @pytest.fixture(scope="session")
 def clone(tmp_path_factory):
     """A copy of the repository as it looks after some work in it: caches, keys, results, datasets, an earlier zip."""
     folder = tmp_path_factory.mktemp("package") / "trainer-classification"
-    shutil.copytree(ROOT, folder, ignore=lambda at, names: HEAVY & set(names) if Path(at) == ROOT else set())
+    shutil.copytree(ROOT, folder, ignore=leave_out)
     for name in PRIVATE:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"ApiKey not-to-be-seen")
