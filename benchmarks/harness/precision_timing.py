@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from trainer_classification import recipes
+from trainer_classification import faster_precision, recipes
 from trainer_classification.training import cpu_precision
 
 _ROUNDS = 5
@@ -24,8 +24,8 @@ def time_auto() -> tuple[float, float]:
         class_names=list("0123456789"), channels=1, mean=[0.13], std=[0.31]
     )
     steps = cpu_precision._build_steps(recipe, manifest)
-    ratio = cpu_precision._measure_ratio(lambda dtype: cpu_precision._run_step(steps, dtype))
-    chosen = torch.bfloat16 if ratio > cpu_precision._FASTER else None
+    ratio = faster_precision._measure_ratio(lambda dtype: cpu_precision._run_step(steps, dtype))
+    chosen = torch.bfloat16 if ratio > faster_precision._FASTER else None
 
     seconds: dict[torch.dtype | None, list[float]] = {chosen: [], None: []}
     for _ in range(_ROUNDS):

@@ -99,6 +99,10 @@ PredictThreadsOption = Annotated[
 PredictDeviceOption = Annotated[
     Device, Option("Where to classify. auto: the GPU where there is one.", "Run")
 ]
+PredictAmpOption = Annotated[
+    Literal["auto", "off"],
+    Option("auto: bf16 where a CPU is faster in it, else fp32. off: fp32.", "Run"),
+]
 NewestModelOption = Annotated[
     str,
     Option(
@@ -717,6 +721,7 @@ class EvaluateConfig:
     device: Annotated[Device, Option("Where to run. auto: the GPU where there is one.", "Run")] = (
         "auto"
     )
+    amp: PredictAmpOption = "auto"
 
     def __post_init__(self) -> None:
         check(self)
@@ -761,6 +766,7 @@ class PredictConfig:
     ] = 0
     workers: PredictThreadsOption = 0
     device: PredictDeviceOption = "auto"
+    amp: PredictAmpOption = "auto"
     model_dir: Annotated[
         str, Option("For Hafnia's benchmark: folder with the one checkpoint.zip.", "Benchmark")
     ] = ""
@@ -932,6 +938,7 @@ class ServeConfig:
     ] = 0
     workers: PredictThreadsOption = 0
     device: PredictDeviceOption = "auto"
+    amp: PredictAmpOption = "auto"
 
     def __post_init__(self) -> None:
         check(self)

@@ -66,7 +66,8 @@ def test_the_temperature_is_that_of_validation_and_calibration_is_measured_on_te
     assert [load_model(run_folder / name).temperature for name in files] == [summary["temperature"]] * 3
 
     def run_on(split):
-        data = DataOptions(str(runner.dataset), split, prepared=str(runner.folder / "prepared"), device="cpu")
+        prepared = str(runner.folder / "prepared")
+        data = DataOptions(str(runner.dataset), split, prepared=prepared, device="cpu", amp="off")
         found = run_on_split(model, data)
         return found.logits, found.labels
 

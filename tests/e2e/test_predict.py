@@ -129,7 +129,7 @@ def test_predictions_of_the_test_split_are_the_runs_own(tmp_path, name, size):
 
     table = open_table(folder, manifest, "test")
     paths = [os.path.join(manifest.root, file) for file in table.files]
-    predictions = Predictor(model, "cpu", batch_size=7, threads=2).predict(paths)
+    predictions = Predictor(model, "cpu", batch_size=7, threads=2, amp="off").predict(paths)
     classes = np.array([model.class_names.index(prediction.class_name) for prediction in predictions])
     confusion = np.zeros_like(evaluated.confusion)
     np.add.at(confusion, (table.labels, classes), 1)

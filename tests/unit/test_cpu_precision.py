@@ -1,24 +1,31 @@
 """A CPU takes bf16 where it is measured to be faster, keeps what it chose, and sums in fp32."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from helpers import meta_of
+from helpers import meta_of, noise
 from trainer_classification import device as devices
+from trainer_classification import faster_precision
 from trainer_classification.augment.mixup import Mixing
+from trainer_classification.checkpoint.load_model import Model
 from trainer_classification.checkpoint.meta import CheckpointMeta
 from trainer_classification.config import TrainConfig
 from trainer_classification.device import choose_precision, cpu_model, has_bf16_cpu
+from trainer_classification.faster_precision import choose_faster, choose_for_inference
+from trainer_classification.inference.predictor import Predictor
 from trainer_classification.loaders.base import Batch
+from trainer_classification.loaders.collect_logits import collect_logits
 from trainer_classification.models.normalize import Normalize
 from trainer_classification.plan import Policy
 from trainer_classification.recipes import Recipe
 from trainer_classification.training import cpu_precision
-from trainer_classification.training.cpu_precision import choose_faster, complete_precision
+from trainer_classification.training.cpu_precision import complete_precision
 from trainer_classification.training.distributed import World
 from trainer_classification.training.metrics import Metrics
 from trainer_classification.training.resolve import Resolved
@@ -28,6 +35,7 @@ from trainer_classification.training.tta import logits_over
 
 CPU = torch.device("cpu")
 BF16 = torch.bfloat16
+THREADS = torch.get_num_threads()
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +85,7 @@ class Measurement:
     def __init__(self, monkeypatch, ratio):
         self.ratio = ratio
         self.calls = 0
-        monkeypatch.setattr(cpu_precision, "_measure_ratio", self)
+        monkeypatch.setattr(faster_precision, "_measure_ratio", self)
 
     def __call__(self, _):
         self.calls += 1
@@ -134,8 +142,8 @@ def test_the_ratio_is_that_of_the_shortest_times_after_the_first(monkeypatch):
         order.append(dtype)
         now[0] += next(times[dtype])
 
-    monkeypatch.setattr(cpu_precision.time, "perf_counter", lambda: now[0])
-    assert cpu_precision._measure_ratio(run) == 2.0
+    monkeypatch.setattr(faster_precision.time, "perf_counter", lambda: now[0])
+    assert faster_precision._measure_ratio(run) == 2.0
     assert order == [None, BF16] * 4
 
 
@@ -286,3 +294,66 @@ def test_views_are_averaged_in_fp32():
     images[..., 0], images[..., 1] = 1.0, 1.0078125  # neighbors in bf16: their mean is none
     assert logits_over(Edge(), images, "flip").item() == 1.00390625
     assert logits_over(Edge(), images, "none").dtype == torch.float32
+
+
+class Recording(nn.Module):
+    """A convolution that notes its precision and torch's threads."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.convolution = nn.Conv2d(1, 3, 3)
+        self.seen = []
+
+    def forward(self, images):
+        outputs = self.convolution(images)
+        self.seen.append((outputs.dtype, torch.get_num_threads()))
+        return outputs.mean((2, 3))
+
+
+def model_with(network):
+    return Model(network, "resnet-small", ("a", "b", "c"), 8, 1, (0.5,), (0.2,), "tiny", Path("model.pth"), False, 8)
+
+
+@pytest.mark.parametrize(("ratio", "dtype"), [(3.0, BF16), (0.5, torch.float32)])
+def test_predictions_are_computed_in_the_faster_precision_and_given_in_fp32(monkeypatch, ratio, dtype):
+    Measurement(monkeypatch, ratio)
+    network = Recording()
+    image = noise(1, 8, 8)
+    (exact,) = Predictor(model_with(network), "cpu", amp="off").predict([image], top_k=3)
+    (found,) = Predictor(model_with(network), "cpu").predict([image], top_k=3)
+    assert [seen[0] for seen in network.seen] == [torch.float32, dtype]
+    assert found.classes == exact.classes
+    assert np.allclose(found.confidences, exact.confidences, atol=5e-3)
+    assert (found.confidences == exact.confidences) == (dtype == torch.float32)
+    assert abs(sum(found.confidences) - 1) < 1e-6  # a softmax in bf16 is a hundredth off
+
+
+def test_a_split_is_evaluated_in_the_precision_that_is_asked_for():
+    network = Recording()
+    images = torch.from_numpy(noise(2, 6, 64)).reshape(6, 8, 8, 1)
+    batches = [Batch(images, torch.arange(6), torch.tensor([4, 0, 1, 2, 3, 5]), 6)]
+    loader = SimpleNamespace(epoch=lambda _: batches)
+    normalize = Normalize([0.5], [0.2], CPU)
+    exact, _ = collect_logits(network, loader, normalize)
+    found, labels = collect_logits(network, loader, normalize, BF16)
+    assert [seen[0] for seen in network.seen] == [torch.float32, BF16]
+    assert found.dtype == np.float32
+    assert 0 < np.abs(found - exact).max() < 0.02
+    assert labels.tolist() == [1, 2, 3, 4, 0, 5]
+
+
+def test_a_batch_is_timed_by_as_many_threads_as_will_run_it():
+    network = Recording()
+    choose_for_inference(CPU, "auto", network, (4, 1, 8, 8), "resnet", threads=1)
+    assert {threads for _, threads in network.seen} == {1}
+    assert {dtype for dtype, _ in network.seen} == {torch.float32, BF16}
+    assert torch.get_num_threads() == THREADS
+
+
+@pytest.mark.parametrize(
+    ("device", "amp", "flags"), [("cuda", "auto", "amx_bf16"), ("cpu", "off", "amx_bf16"), ("cpu", "auto", "")]
+)
+def test_nothing_is_timed_where_fp32_is_the_only_choice(cpu, device, amp, flags):
+    cpu(flags)
+    assert choose_for_inference(torch.device(device), amp, None, (4, 1, 8, 8), "resnet", 1) is None

@@ -25,6 +25,7 @@ ALLOWED = {
     "extras": set(),
     "storage": set(),
     "device": set(),
+    "faster_precision": {"device"},
     "config": set(),
     "metrics": set(),
     "kernels": set(),
@@ -40,11 +41,11 @@ ALLOWED = {
     "checkpoint": {"config", "plan", "recipes", "models"},
     "outputs": {"config", "data", "plan", "metrics"},
     "training": {
-        *("config", "plan", "recipes", "device", "data", "augment", "preparation", "loaders"),
+        *("config", "plan", "recipes", "device", "faster_precision", "data", "augment", "preparation", "loaders"),
         *("models", "optim", "checkpoint", "outputs", "metrics"),
     },
     "inference": {
-        *("config", "plan", "recipes", "device", "data", "augment", "preparation", "loaders"),
+        *("config", "plan", "recipes", "device", "faster_precision", "data", "augment", "preparation", "loaders"),
         *("models", "checkpoint", "outputs", "metrics"),
     },
     "exporting": {"config", "data", "models", "checkpoint", "metrics", "inference"},

@@ -86,6 +86,10 @@ class Model:
     temperature: float | None = None
     gray_shift: int = 8
 
+    def describe_network(self) -> str:
+        """Return what tells this network from others of its name: its number of parameters."""
+        return f"{self.name} of {sum(weight.numel() for weight in self.network.parameters()):,} parameters"
+
 
 class _NoRandomWeights(TorchFunctionMode):
     """Leaves weights unset where they would be drawn: for networks that get all of theirs from a file.

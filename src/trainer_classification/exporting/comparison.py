@@ -53,8 +53,8 @@ class Difference:
 
 
 def predict_with_checkpoint(model: Model, images: Sequence[ImageSource]) -> Float64:
-    """Return the probabilities of the model itself, as `predict` computes them: float64 [N, K]."""
-    predictor = Predictor(model, "cpu")
+    """Return the probabilities of the model itself, as `predict` computes them in fp32: float64 [N, K]."""
+    predictor = Predictor(model, "cpu", amp="off")
     preprocess = Preprocess.of_model(model)
     logits = [predictor.compute_logits([preprocess.load(image)]) for image in images]
     return softmax(np.concatenate(logits), model.temperature or 1.0)

@@ -43,6 +43,7 @@ def run(config: PredictConfig) -> int:
         config.batch_size,
         config.workers,
         embeddings=embeddings is not None,
+        amp=config.amp,
     )
     writer = PredictionWriter(sys.stdout, _format(config), model.class_names, config.top_k)
     failed = 0

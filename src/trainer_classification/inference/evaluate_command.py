@@ -58,6 +58,7 @@ def _evaluate(config: EvaluateConfig, path: str) -> EvaluationReport:
         eval_crop=config.eval_crop,
         batch_size=config.batch_size,
         device=config.device,
+        amp=config.amp,
         threads=config.workers,
     )
 

@@ -43,7 +43,7 @@ def run_benchmark_job(config: PredictConfig) -> int:
         return _NO_ARCHIVE
 
     model = load_model(archives[0])
-    predictor = Predictor(model, config.device, config.batch_size, config.workers)
+    predictor = Predictor(model, config.device, config.batch_size, config.workers, amp=config.amp)
     write_predictions(predictor, Path(config.dataset_dir), Path(config.output_dir))
     if in_cloud():
         _publish_archive(archives[0], config)

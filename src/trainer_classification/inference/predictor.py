@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from trainer_classification.arrays import Float32
 from trainer_classification.checkpoint.load_model import Model
 from trainer_classification.data.decode import BadImageError
 from trainer_classification.device import choose_device, map_in_threads
 from trainer_classification.environment import cpu_count, keep_freed_memory
+from trainer_classification.faster_precision import choose_for_inference
 from trainer_classification.inference.preprocess import LoadedImage, Preprocess
 from trainer_classification.models.backbone import Backbone, split_head
 from trainer_classification.models.efficientnet import EfficientNet
@@ -79,6 +80,7 @@ class Predictor:
         batch_size: images a batch; 0: 16 on a CPU, 128 on a GPU.
         threads: 0: one for each CPU.
         embeddings: whether predictions have them.
+        amp: "auto": bf16 where a CPU is measured to be faster in it; "off": fp32.
 
     Raises:
         ValueError: the device is not there.
@@ -92,6 +94,7 @@ class Predictor:
         threads: int = 0,
         *,
         embeddings: bool = False,
+        amp: str = "auto",
     ) -> None:
         self.model = model
         self.device = choose_device(device)[0]
@@ -110,6 +113,10 @@ class Predictor:
         if self.device.type == "cpu":
             keep_freed_memory()
         self._normalize = Normalize(list(model.mean), list(model.std), self.device)
+        shape = (self.batch_size, model.channels, model.image_size, model.image_size)
+        self._dtype = choose_for_inference(
+            self.device, amp, self._forward, shape, model.describe_network(), threads=1
+        )
 
     def predict(self, sources: Iterable[ImageSource], top_k: int = 1) -> Iterator[Prediction]:
         """Yield the prediction of each image, in order.
@@ -142,9 +149,15 @@ class Predictor:
         """Return what the head sees, float32 [B, F], and logits, float32 [B, K]."""
         with torch.inference_mode():
             batch = self._preprocess.make_batch(images, self.device)
-            features = self._backbone(self._normalize(batch))
-            logits = self._head(features).float()
-            return features.float().cpu().numpy(), logits.cpu().numpy()
+            normalized = self._normalize(batch)
+            with torch.autocast(self.device.type, self._dtype, enabled=self._dtype is not None):
+                features, logits = self._forward(normalized)
+            return features.float().cpu().numpy(), logits.float().cpu().numpy()
+
+    def _forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the head sees and logits of normalized images."""
+        features = self._backbone(images)
+        return features, self._head(features)
 
     def _classify(self, sources: Sequence[ImageSource], top_k: int) -> list[Prediction]:
         """Return the predictions of one batch."""

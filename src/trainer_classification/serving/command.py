@@ -36,7 +36,7 @@ def run_server(config: ServeConfig) -> None:
 
     with open_socket(_choose_host(config), config.port) as listener:
         model = load_model(config.model or newest_run())
-        predictor = Predictor(model, config.device, threads=config.workers)
+        predictor = Predictor(model, config.device, threads=config.workers, amp=config.amp)
         _warm_up(predictor)
 
         def classify(images: Sequence[bytes]) -> list[Prediction]:

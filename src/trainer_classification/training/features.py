@@ -24,11 +24,11 @@ from trainer_classification.console import has_live_line, live_line, log
 from trainer_classification.data.table import open_table
 from trainer_classification.device import has_bf16_cpu, map_in_threads
 from trainer_classification.environment import keep_freed_memory
+from trainer_classification.faster_precision import choose_faster
 from trainer_classification.files import write_atomically
 from trainer_classification.loaders.base import Batch, Loader
 from trainer_classification.models.backbone import split_head
 from trainer_classification.models.catalogue import NETWORKS
-from trainer_classification.training.cpu_precision import choose_faster
 from trainer_classification.training.setup import Setup
 from trainer_classification.training.signals import Stopped
 

@@ -13,12 +13,12 @@ from trainer_classification.checkpoint import archive
 from trainer_classification.checkpoint import file as checkpoint
 from trainer_classification.checkpoint.model_id import model_id
 from trainer_classification.console import log
+from trainer_classification.faster_precision import name_precision
 from trainer_classification.metrics.classification import accuracy_interval, platform_scalars
 from trainer_classification.metrics.image_scores import ImageScores, score_images
 from trainer_classification.outputs.class_tables import write_class_table, write_confusion
 from trainer_classification.outputs.model_card import write_outputs
 from trainer_classification.training.best_epoch import describe_choice
-from trainer_classification.training.cpu_precision import name_precision
 from trainer_classification.training.divergence import advise_on_divergence, check_weights
 from trainer_classification.training.evaluate import Evaluation, evaluate, evaluate_logits
 from trainer_classification.training.run_report import write_run_report

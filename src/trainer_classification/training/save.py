@@ -13,8 +13,8 @@ from trainer_classification.checkpoint import archive
 from trainer_classification.checkpoint import file as checkpoint
 from trainer_classification.checkpoint.meta import CheckpointMeta
 from trainer_classification.environment import in_cloud
+from trainer_classification.faster_precision import name_precision
 from trainer_classification.optim.parameter_groups import optimizer_state
-from trainer_classification.training.cpu_precision import name_precision
 from trainer_classification.training.setup import Setup, portable_options
 from trainer_classification.training.state import State
 
