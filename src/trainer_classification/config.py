@@ -551,8 +551,7 @@ class TrainConfig:
     progressive: Annotated[
         int,
         Option(
-            "Side in px of the first epochs' images, which grows to --image-size; for large images only. 0: none, "
-            "-1: the recipe's.",
+            "Side in px of the first epochs' images, which grows to --image-size. 0: none, -1: the recipe's.",
             "Optimization",
             at_least=-1,
             at_most=2048,

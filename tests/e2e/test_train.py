@@ -110,6 +110,7 @@ def test_two_runs_of_one_seed_have_the_same_losses_and_another_seed_has_others(i
         {},
         {"ema": 0.9, "optimizer": "adamw"},
         {"mixup": 0.2, "cutmix": 1.0, "clip_norm": 0.5, "accumulate": 2, "image_size": 32, "progressive": 24},
+        {"progressive": 20},  # of images that are only shifted
     ],
 )
 def test_killed_at_any_step_and_resumed_the_losses_go_on_as_if_nothing_happened(

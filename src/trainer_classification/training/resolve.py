@@ -314,11 +314,6 @@ def log_decisions(resolved: Resolved, world: World) -> None:
 
 def _check_recipe(recipe: Recipe, manifest: Manifest) -> None:
     """Raise ValueError if the recipe does not fit the images."""
-    if recipe.progressive and recipe.policy.crop != "resized":
-        raise ValueError(
-            f"--progressive needs images that are cropped and resized, but these of {manifest.image_size} px are only "
-            f"shifted: omit it, or use an --image-size other than their size."
-        )
     if recipe.model == "speednet" and recipe.progressive:
         smallest = least_side(recipe.image_size)
         if recipe.progressive < smallest:

@@ -20,6 +20,7 @@ from trainer_classification.data.table import open_table
 from trainer_classification.environment import plan_threads
 from trainer_classification.loaders.base import Loader, LoaderRequest
 from trainer_classification.loaders.registry import open_loader
+from trainer_classification.loaders.shrink import ShrinkingLoader
 from trainer_classification.models.normalize import Normalize
 from trainer_classification.names import portable_path
 from trainer_classification.optim.class_weights import balance_classes
@@ -169,7 +170,11 @@ class Setup:
 
     def open_train_loader(self, image_size: int) -> Loader:
         """Open the loader of the training split."""
-        return _open(self.inputs, self.recipe, "train", image_size, self.plan)
+        recipe = self.recipe
+        if recipe.policy.crop == "resized":
+            return _open(self.inputs, recipe, "train", image_size, self.plan)
+        whole = _open(self.inputs, recipe, "train", recipe.image_size, self.plan)
+        return whole if image_size == recipe.image_size else ShrinkingLoader(whole, image_size)
 
     def open_test_loader(self) -> Loader:
         """Open the loader of the test split."""
