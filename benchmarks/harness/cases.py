@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 import time
 from collections.abc import Sequence
@@ -18,7 +17,9 @@ from harness.workload import Workload, make_scratch_folder, repeat_dataset
 from trainer_classification.config import PrepareConfig
 from trainer_classification.device import choose_device
 from trainer_classification.environment import cpu_count
-from trainer_classification.preparation.pipeline import Prepared, prepare
+from trainer_classification.preparation.inspect import inspect
+from trainer_classification.preparation.pipeline import Prepared, write
+from trainer_classification.preparation.recall import format_names
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 _SAMPLE_IMAGES = {
@@ -65,10 +66,9 @@ def prepare_dataset(
         validation_fraction=0.0,
         workers=threads,
     )
-    prepared = prepare(config)
-    if with_planes and prepared.manifest.resized:
-        return prepare(dataclasses.replace(config, formats="planes"))
-    return prepared
+    info = inspect(config)
+    names = format_names(config)
+    return write(info, [*names, "planes"] if with_planes and info.resized else names, config)
 
 
 def make_workload(config: LoaderBenchConfig, dataset: str) -> Workload:
