@@ -22,6 +22,7 @@ from harness.own_loaders import Engine
 from harness.resources import usage
 from harness.workload import Workload, as_arguments
 from trainer_classification.data import manifest, mirror
+from trainer_classification.data.sparse_file import hash_blocks
 from trainer_classification.preparation.remote_source import CACHE_VARIABLE, open_prepared
 
 OURS = {"resident": "array", "dali": "tar"}  # the format that each reads
@@ -47,7 +48,7 @@ def publish(workload: Workload) -> None:
     shutil.copytree(source, folder, copy_function=os.link)
     files = workload.manifest.files
     blocks = {name: mirror.block_bytes(name, workload.manifest.image_bytes) for name in files}
-    sums = {name: mirror.hash_blocks((source / name).read_bytes(), blocks[name]) for name in files}
+    sums = {name: hash_blocks((source / name).read_bytes(), blocks[name]) for name in files}
     (folder / mirror.CHECKSUMS).write_bytes(mirror.pack_checksums(blocks, sums))
 
 

@@ -12,7 +12,7 @@ import torch
 from helpers import rows, tree, write_dataset
 from object_server import needs_s3, serve_objects
 from runner import ROOT
-from trainer_classification.data import mirror
+from trainer_classification.data import mirror, sparse_file
 
 pytestmark = [pytest.mark.slow, needs_s3]
 URL = "s3://bucket/prepared"
@@ -20,10 +20,10 @@ URL = "s3://bucket/prepared"
 # are many.
 CUSTOMIZE = """
 import importlib, itertools, os, signal
-from trainer_classification.data import mirror
+from trainer_classification.data import block_runs, mirror
 
 mirror._BLOCK_BYTES = 4096
-mirror._RUN_BYTES = 8192
+block_runs.RUN_BYTES = 8192
 kill_at = os.environ.pop("KILL_AT", "")
 if kill_at:
     module, kind, method, number = kill_at.split(":")
@@ -117,8 +117,8 @@ def check_blocks(cache):
             state = folder / ".blocks" / f"{name}.map"
             if not state.is_file():
                 continue
-            here = np.fromfile(state, np.uint8) == mirror.HERE
-            found = mirror.hash_blocks((folder / name).read_bytes(), size)
+            here = np.fromfile(state, np.uint8) == sparse_file.HERE
+            found = sparse_file.hash_blocks((folder / name).read_bytes(), size)
             assert (found == sums[name])[here].all(), name
             total += int(here.sum())
     return total

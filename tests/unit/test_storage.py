@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import fsspec
 import numpy as np
@@ -11,7 +13,8 @@ import torch
 from helpers import rows, tree, write_dataset
 from trainer_classification import storage
 from trainer_classification.config import PrepareConfig, TrainConfig
-from trainer_classification.data import mirror
+from trainer_classification.data import block_runs, mirror, remote_images
+from trainer_classification.data.array import open_array
 from trainer_classification.loaders.base import LoaderRequest
 from trainer_classification.loaders.registry import EngineChoice, open_loader
 from trainer_classification.plan import Plan, Policy
@@ -183,8 +186,6 @@ def test_a_file_url_is_a_path(tmp_path):
 
 @pytest.mark.parametrize(("url", "sentence"), [("s3://b/x", "extra `storage`"), ("gs://b/x", "pip install gcsfs")])
 def test_a_missing_library_is_one_sentence(url, sentence, monkeypatch):
-    import sys
-
     monkeypatch.setitem(sys.modules, "s3fs", None)
     monkeypatch.setitem(sys.modules, "gcsfs", None)
     storage._open_system.cache_clear()
@@ -197,9 +198,9 @@ def open_remote(dataset_name="tiny"):
     return folder, found
 
 
-def loader(folder, found, placement="host", rank=0, world_size=1, split="train"):
+def loader(folder, found, placement="host", rank=0, world_size=1, split="train", **options):
     plan = Plan(found.splits[split].count, 3, Policy(crop="shift", shift=1, flip=True)) if split == "train" else None
-    request = LoaderRequest(folder, found, split, plan, 8, 12, torch.device("cpu"), 1, rank, world_size)
+    request = LoaderRequest(folder, found, split, plan, 8, 12, torch.device("cpu"), 1, rank, world_size, **options)
     return open_loader(EngineChoice("resident", placement, ""), request)
 
 
@@ -228,7 +229,7 @@ def made(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRAINER_CACHE", str(folder / "cache"))
         patch.setattr(mirror, "_BLOCK_BYTES", 288)
-        patch.setattr(mirror, "_RUN_BYTES", 864)
+        patch.setattr(block_runs, "RUN_BYTES", 864)
         local = prepare(config(data, folder / "local", formats="array"))
         prepare(config(data, URL, formats="array"))
         yield local, {name: file.getvalue() for name, file in system.store.items()}
@@ -277,13 +278,91 @@ def test_every_block_is_fetched_once(prepared, ranges):
     assert sum(end - start for _, start, end in ranges) == size
 
 
-def test_a_rank_fetches_what_it_needs_and_no_more(prepared, ranges):
+def test_a_rank_fetches_what_it_needs_and_no_more(prepared, ranges, monkeypatch):
+    monkeypatch.setattr(block_runs, "OTHER_GAP_BYTES", 0)
     folder, found = open_remote()
     seen = [row for _, _, index, _ in batches(loader(folder, found, world_size=4)) for row in index]
     needed = {row // 2 for row in (*seen, 0)}
-    fetched = {block for _, start, end in ranges for block in range(start // 288, -(-end // 288))}
-    assert fetched == needed
+    assert blocks_of(ranges) == sorted(needed)
     assert len(needed) < found.splits["train"].count // 2
+
+
+def blocks_of(ranges):
+    """The blocks of two images that were read, each as often as it was."""
+    return sorted(block for _, start, end in ranges for block in range(start // 288, -(-end // 288)))
+
+
+def test_an_epoch_takes_a_request_for_each_window(prepared, ranges, monkeypatch):
+    monkeypatch.setattr(block_runs, "RUN_BYTES", 288 * 6)
+    folder, found = open_remote()
+    opened = loader(folder, found)
+    ranges.clear()  # what opening took: block 0
+    monkeypatch.setattr(remote_images, "_EXACT_BATCHES", 0)
+    batches(opened)
+    assert blocks_of(ranges) == list(range(1, 18))
+    assert len(ranges) == 3  # 18 blocks in windows of 6
+
+
+def test_the_first_batch_waits_for_its_own_images_only(prepared, ranges, monkeypatch):
+    for name in ("WANTED_GAP_BYTES", "OTHER_GAP_BYTES"):
+        monkeypatch.setattr(block_runs, name, 0)
+    remote = open_array(*open_remote(), "train", on_demand=True).remote
+    every = np.arange(35)[None]
+    first = np.array([[4, 5, 13]])
+    with remote.fetch_ahead(first, every):
+        remote.require(first[0])
+        assert blocks_of(ranges) == [2, 6]
+        remote.require(np.array([20]))
+        assert blocks_of(ranges) == [2, 6, 9, 10, 11]  # its window
+    remote.require(np.array([30]))
+    assert blocks_of(ranges) == [2, 6, 9, 10, 11, 15]  # no epoch is in progress
+
+
+def test_what_another_process_fetches_is_not_fetched_here_unless_that_is_killed(prepared, ranges):
+    folder, found = open_remote()
+    remote = open_array(folder, found, "train", on_demand=True).remote
+    locks = folder / ".blocks/array/train.images.bin.map"
+    program = (
+        "import fcntl, sys; file = open(sys.argv[1], 'r+b'); fcntl.lockf(file, fcntl.LOCK_EX, 2, 4); print(); input()"
+    )
+    command = [sys.executable, "-c", program, str(locks)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()  # it has locked blocks 4 and 5
+        (file,) = remote.files
+        for future in file.begin(np.arange(3, 6)):
+            future.result()
+        assert blocks_of(ranges) == [3]
+        assert not file.has(np.array([4]))
+        other.kill()
+    remote.require(np.arange(6, 12))
+    assert blocks_of(ranges) == [3, 4, 5]
+    program = "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'r+b'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+    subprocess.run([sys.executable, "-c", program, str(locks)], check=True)  # no lock is left
+
+
+def test_ranks_of_a_machine_fetch_what_the_others_need_as_well(prepared, ranges, monkeypatch):
+    monkeypatch.setattr(block_runs, "OTHER_GAP_BYTES", 0)
+    folder, found = open_remote()
+    opened = loader(folder, found, world_size=4, local_ranks=range(2))
+    with opened:
+        list(opened.epoch(0))
+        own, others = (loader(folder, found, rank=rank, world_size=4).schedule for rank in (0, 1))
+    wanted = {row // 2 for schedule in (own, others) for index, _ in schedule.batches(0) for row in index.tolist()}
+    fetched = blocks_of(ranges)
+    assert len(fetched) == len(set(fetched))
+    assert {row // 2 for index, _ in own.batches(0) for row in index.tolist()} < set(fetched)
+    assert set(fetched) <= wanted | {0}
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_the_steps_of_all_ranks_are_their_batches(prepared, split, world_size):
+    opened = [loader(prepared.folder, prepared.manifest, "host", rank, world_size, split) for rank in range(world_size)]
+    for rank, one in enumerate(opened):
+        with one:
+            steps = one.schedule.split_steps(1)
+            own = [index.tolist() for index, _ in one.schedule.batches(1)]
+            assert steps[:, rank].tolist() == own
 
 
 def test_what_was_fetched_stays_and_is_not_fetched_again(prepared, ranges):

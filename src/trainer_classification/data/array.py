@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from trainer_classification.data.formats import Extents, SplitShards
 from trainer_classification.data.manifest import Manifest, check_files, check_format
-from trainer_classification.data.mirror import RemoteImages, is_mirror, open_images
+from trainer_classification.data.mirror import is_mirror
+from trainer_classification.data.remote_images import RemoteImages, open_images
 from trainer_classification.data.table import open_table
 
 

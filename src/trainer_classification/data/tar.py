@@ -21,7 +21,8 @@ import numpy.typing as npt
 from trainer_classification.arrays import Int64
 from trainer_classification.data.formats import Extents, SplitShards, group_rows
 from trainer_classification.data.manifest import Manifest, check_contents, check_files, check_format
-from trainer_classification.data.mirror import RemoteImages, is_mirror, open_images
+from trainer_classification.data.mirror import is_mirror
+from trainer_classification.data.remote_images import RemoteImages, open_images
 
 SHARD_BYTES = 64 << 20  # a shard is closed when it would grow past this
 END_BYTES = 1024  # two blocks of zeros end an archive

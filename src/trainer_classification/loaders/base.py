@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from trainer_classification import plan as planning
 from trainer_classification.arrays import Float32, Int64
 from trainer_classification.data.manifest import Manifest
+from trainer_classification.data.remote_images import RemoteImages
 from trainer_classification.data.table import open_table
 from trainer_classification.plan import EpochDraws, Plan, Policy
 
@@ -52,6 +55,7 @@ class BatchSchedule:
         world_size: number of parts.
         view: float32 [n, 4], the box of each image that evaluation shows, as
             fractions of it; None: the whole image.
+        local_ranks: those of the processes of this machine; None: of this one only.
     """
 
     plan: Plan | None
@@ -60,6 +64,7 @@ class BatchSchedule:
     rank: int = 0
     world_size: int = 1
     view: Float32 | None = None
+    local_ranks: range | None = None
 
     @property
     def rows(self) -> int:
@@ -105,6 +110,38 @@ class BatchSchedule:
         ):
             yield index, len(index)
 
+    @contextmanager
+    def fetching(
+        self, remote: RemoteImages | None, epoch: int, start_step: int = 0
+    ) -> Iterator[None]:
+        """Fetch the images of an epoch from object storage, in its order, until the context ends.
+
+        Args:
+            remote: where they are; None: all are here.
+            epoch: which.
+            start_step: first step wanted.
+        """
+        if remote is None or remote.is_complete:
+            yield
+            return
+        steps = self.split_steps(epoch)[start_step:]
+        ranks = self.local_ranks or range(self.rank, self.rank + 1)
+        with remote.fetch_ahead(steps[:, self.rank], steps[:, ranks.start : ranks.stop]):
+            yield
+
+    def split_steps(self, epoch: int) -> Int64:
+        """Return the samples of every rank in every step: int64 [steps, world_size, B], -1 in padding rows."""
+        rows = self.rows * self.world_size
+        if self.plan is None:
+            samples = np.arange(self.steps * rows)
+            samples[samples >= self.count] = -1
+            stride = rows
+        else:
+            samples = self.plan.order(epoch)
+            stride = min(self.batch_size, self.count)
+        steps = samples[: self.steps * stride].reshape(self.steps, stride)[:, :rows]
+        return steps.reshape(self.steps, self.world_size, self.rows)
+
 
 @dataclass(frozen=True)
 class LoaderRequest:
@@ -124,6 +161,7 @@ class LoaderRequest:
         eval_crop: side of the central square that evaluation shows, as a fraction
             of each image's short side; 0: the whole image. Images that are stored
             at their own size are always shown whole.
+        local_ranks: parts that this machine reads; None: `rank` only.
     """
 
     folder: Path
@@ -137,13 +175,20 @@ class LoaderRequest:
     rank: int = 0
     world_size: int = 1
     eval_crop: float = 0.0
+    local_ranks: range | None = None
 
     @property
     def schedule(self) -> BatchSchedule:
         """Which samples this rank sees in which step."""
         count = self.manifest.splits[self.split].count
         return BatchSchedule(
-            self.plan, count, self.batch_size, self.rank, self.world_size, self._view()
+            self.plan,
+            count,
+            self.batch_size,
+            self.rank,
+            self.world_size,
+            self._view(),
+            self.local_ranks,
         )
 
     def _view(self) -> Float32 | None:

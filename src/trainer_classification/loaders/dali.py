@@ -25,7 +25,6 @@ from trainer_classification.augment.device import finish, to_device
 from trainer_classification.augment.reference import resizes
 from trainer_classification.crop_boxes import load_kernels
 from trainer_classification.data.array import ArrayStore, open_array
-from trainer_classification.data.mirror import fetch_ahead
 from trainer_classification.data.table import Table, open_table
 from trainer_classification.data.tar import TarStore, open_split
 from trainer_classification.environment import spare_cpus
@@ -117,7 +116,7 @@ class DaliLoader(Loader):
             self.device, non_blocking=True
         )
         self._jobs = self._make_jobs(self.schedule.draws(epoch), batches)
-        with fetch_ahead(self._remote, batches):
+        with self.schedule.fetching(self._remote, epoch, start_step):
             yield from self._deliver(indices)
 
     def _deliver(self, indices: Tensor) -> Iterator[Batch]:

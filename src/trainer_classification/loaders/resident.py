@@ -16,7 +16,6 @@ from trainer_classification.arrays import Int64, Uint8
 from trainer_classification.augment import device as device_augment
 from trainer_classification.augment.reference import stored_shape
 from trainer_classification.data.array import ArrayStore, open_array
-from trainer_classification.data.mirror import fetch_ahead
 from trainer_classification.data.planes import open_planes
 from trainer_classification.loaders.base import Batch, BatchSchedule, Loader, LoaderRequest
 from trainer_classification.loaders.ring_buffer import RingBufferLoader
@@ -147,7 +146,7 @@ class HostResident(RingBufferLoader):
         )
 
     def _batches(self, epoch: int, start_step: int) -> Iterator[Batch]:
-        with fetch_ahead(self.store.remote, self.schedule.batches(epoch, start_step)):
+        with self.schedule.fetching(self.store.remote, epoch, start_step):
             yield from super()._batches(epoch, start_step)
 
     def _make(self, index: Int64, draws: Draws, out: Uint8) -> None:

@@ -23,6 +23,7 @@ import xxhash
 from trainer_classification.console import log
 from trainer_classification.data import manifest, mirror
 from trainer_classification.data.manifest import FileInfo, Manifest
+from trainer_classification.data.sparse_file import Sums, hash_blocks
 from trainer_classification.files import parse_json
 from trainer_classification.preparation.job import Job, run_job
 from trainer_classification.preparation.job_result import is_done
@@ -86,7 +87,7 @@ def _list_files(content: bytes | None) -> dict[str, FileInfo]:
         return {}
 
 
-def _upload(folder: Path, name: str, made: Manifest, store: ObjectStore) -> mirror.Sums:
+def _upload(folder: Path, name: str, made: Manifest, store: ObjectStore) -> Sums:
     """Upload a file, and return the checksums of its blocks: uint64 [n].
 
     Raises:
@@ -99,7 +100,7 @@ def _upload(folder: Path, name: str, made: Manifest, store: ObjectStore) -> mirr
     with (folder / name).open("rb") as file:
         while data := file.read(piece):
             state.update(data)
-            sums.append(mirror.hash_blocks(data, block))
+            sums.append(hash_blocks(data, block))
     if state.hexdigest() != made.files[name].xxh3:
         raise OSError(
             f"{folder / name} is not what was written: prepare the dataset again with --force."
@@ -108,7 +109,7 @@ def _upload(folder: Path, name: str, made: Manifest, store: ObjectStore) -> mirr
     return np.concatenate(sums)
 
 
-def _pack_checksums(made: Manifest, store: ObjectStore, sums: dict[str, mirror.Sums]) -> bytes:
+def _pack_checksums(made: Manifest, store: ObjectStore, sums: dict[str, Sums]) -> bytes:
     """Return the checksums of the blocks of new files, and those of files that are there, as an object."""
     if len(sums) < len(made.files):
         before = store.read_if_there(mirror.CHECKSUMS)

@@ -52,6 +52,12 @@ class World:
     local_size: int = 1
 
     @property
+    def local_ranks(self) -> range:
+        """The ranks of the processes on this machine."""
+        first = self.rank - self.local_rank
+        return range(first, first + self.local_size)
+
+    @property
     def main(self) -> bool:
         """Whether this process writes the outputs."""
         return self.rank == 0

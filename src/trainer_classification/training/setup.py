@@ -325,6 +325,7 @@ def _open(
         rank=world.rank,
         world_size=world.size,
         eval_crop=recipe.eval_crop,
+        local_ranks=world.local_ranks,
     )
 
     return open_loader(inputs.resolved.engine, request)
