@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from concurrent.futures.process import BrokenProcessPool
 
 import fsspec
 import numpy as np
@@ -18,7 +19,7 @@ from trainer_classification.data.array import open_array
 from trainer_classification.loaders.base import LoaderRequest
 from trainer_classification.loaders.registry import EngineChoice, open_loader
 from trainer_classification.plan import Plan, Policy
-from trainer_classification.preparation import job, remote_source, workers
+from trainer_classification.preparation import job, remote_source, remote_target, workers
 from trainer_classification.preparation.clean import clean
 from trainer_classification.preparation.pipeline import prepare
 from trainer_classification.preparation.remote_source import open_prepared
@@ -468,9 +469,9 @@ class Cluster(RemoteWorkers):
                 raise ConnectionError("the scheduler is gone")
             self.left -= 1
             for _ in range(1 + number % 2):
-                function(piece)
+                result = function(piece)
             self.done.append(piece.job.stem.name)
-            yield None
+            yield result
 
     def close(self):
         pass
@@ -495,6 +496,70 @@ def test_another_machine_goes_on_with_the_parts_that_are_there(memory, dataset, 
     prepare(config(dataset, URL, **options))
     assert sorted(first.done + second.done) == ["000000", "000001", "000002"]
     assert objects(memory) == tree(local.folder)
+
+
+class DeadlyCluster(Cluster):
+    """Workers that one image ends, in which processes of a job's own survive that."""
+
+    def __init__(self, monkeypatch, folder):
+        super().__init__(monkeypatch)
+        monkeypatch.setattr(job, "IMAGES_PER_JOB", 30)
+        program = folder / "isolated.py"
+        program.write_text(DEADLY)
+        monkeypatch.setattr(remote_target, "_ISOLATED", [sys.executable, str(program)])
+
+    def map(self, function, pieces):
+        for piece in pieces:
+            if not piece.isolated and any(file.endswith("00025.png") for file in piece.job.files):
+                raise BrokenProcessPool("the worker was lost")
+            yield function(piece)
+
+
+# A process that runs a job, and is killed by an image.
+DEADLY = """
+import os, pickle, signal, sys
+from trainer_classification.preparation import job
+
+process = job._process
+
+def end(work, number, *more):
+    if work.files[number].endswith("00025.png") and work.files[number] not in work.deadly:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return process(work, number, *more)
+
+job._process = end
+job.run_job(pickle.load(sys.stdin.buffer))
+"""
+
+
+def test_an_image_that_ends_workers_elsewhere_is_named_and_left_out(memory, dataset, tmp_path, monkeypatch, capsys):
+    DeadlyCluster(monkeypatch, tmp_path)
+    made = prepare(config(dataset, URL, formats="array", executor="dask", executor_address="x", on_bad_image="skip"))
+    assert [entry["file"] for entry in made.manifest.skipped] == ["data/00025.png"]
+    assert "ends the process" in made.manifest.skipped[0]["reason"]
+    assert "00025.png, which is left out" in capsys.readouterr().err
+
+    (dataset / "data/00025.png").write_bytes(b"broken")
+    local = prepare(config(dataset, tmp_path / "local", formats="array", on_bad_image="skip"))
+    assert {name: data for name, data in objects(memory).items() if "manifest" not in name} == {
+        name: data for name, data in tree(local.folder).items() if "manifest" not in name
+    }
+
+
+def test_an_image_that_ends_workers_elsewhere_is_named_where_no_bad_image_is_accepted(
+    memory, dataset, tmp_path, monkeypatch
+):
+    DeadlyCluster(monkeypatch, tmp_path)
+    with pytest.raises(ValueError, match=r"killed while it decoded [^,]*00025\.png\..*--on-bad-image skip"):
+        prepare(config(dataset, URL, formats="array", executor="dask", executor_address="x", on_bad_image="fail"))
+
+
+def test_a_job_that_fails_in_a_process_of_its_own_says_why(memory, dataset, tmp_path, monkeypatch):
+    DeadlyCluster(monkeypatch, tmp_path)
+    program = "import sys; sys.exit('no disk')"
+    monkeypatch.setattr(remote_target, "_ISOLATED", [sys.executable, "-c", program])
+    with pytest.raises(RuntimeError, match="no disk"):
+        prepare(config(dataset, URL, formats="array", executor="dask", executor_address="x", on_bad_image="skip"))
 
 
 def test_clean_deletes_copies_of_older_preparations(memory, dataset, tmp_path):

@@ -341,6 +341,7 @@ def _run_all(build: Build, jobs: list[job.Job]) -> None:
     # them.
     isolated = bool(job.find_deadly(jobs))
     while True:
+        was_isolated = isolated
         try:
             pending = [dataclasses.replace(one, deadly=frozenset(deadly)) for one in jobs]
             _run(build, pending, isolated)
@@ -349,6 +350,11 @@ def _run_all(build: Build, jobs: list[job.Job]) -> None:
             isolated = True
             build.workers.restart()  # first: the other processes take back what they have noted
             found = set(job.find_deadly(jobs)) - deadly
+            if not found and build.parts is not None and not was_isolated:
+                log(
+                    "Note: a worker process was killed. To find the image, each further job has a process of its own."
+                )
+                continue
             if not found:
                 raise
             if build.config.on_bad_image == "fail":
@@ -368,7 +374,7 @@ def _run(build: Build, jobs: list[job.Job], isolated: bool) -> None:
     Args:
         build: that they belong to.
         jobs: of the build.
-        isolated: as for `Workers.run`.
+        isolated: as for `Workers.run`; elsewhere, each job has a process of its own.
     """
     if build.parts is not None:
         build.parts.fetch_finished(jobs)
@@ -382,8 +388,10 @@ def _run(build: Build, jobs: list[job.Job], isolated: bool) -> None:
         build.workers.run("decoding", job.run_job, pending, done, isolated)
         return
     with build.parts.fetching() as fetch:
-        remote = [RemoteJob(one, build.parts.store.url) for one in pending]
-        build.workers.run("decoding", run_remote_job, remote, done, on_done=fetch)
+        remote = [RemoteJob(one, build.parts.store.url, isolated) for one in pending]
+        ended = build.workers.run("decoding", run_remote_job, remote, done, on_done=fetch)
+    if any(ended):
+        raise BrokenProcessPool("an image ended the process that decoded it")
 
 
 def _cut_splits(build: Build, decoded: _Decoded, good: Int64) -> _Splits:

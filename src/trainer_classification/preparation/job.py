@@ -74,7 +74,6 @@ _budget: MemoryBudget | None = None  # of this worker process
 
 _HASH = np.dtype("S32")
 _FEW_PIXELS = 500_000  # for which no memory is reserved
-_AT_SUFFIX = ".at"
 _ROW = struct.Struct("<q")
 
 
@@ -194,7 +193,7 @@ class _ImageAtWork:
     paths: ClassVar[set[Path]] = set()  # those of this process
 
     def __init__(self, job: Job) -> None:
-        self._path = job.stem.with_suffix(_AT_SUFFIX)
+        self._path = at_path(job.stem)
 
     def __enter__(self) -> _ImageAtWork:
         self.paths.add(self._path)
@@ -209,6 +208,11 @@ class _ImageAtWork:
     def set(self, number: int) -> None:
         """Write the row of the image."""
         os.pwrite(self._file.fileno(), _ROW.pack(number), 0)
+
+
+def at_path(stem: Path) -> Path:
+    """Return where the row of the image at work is noted, by the stem of the job's files."""
+    return stem.with_suffix(".at")
 
 
 def divide(pixels: Int64) -> Int64:
@@ -233,7 +237,7 @@ def find_deadly(jobs: Sequence[Job]) -> list[str]:
     """Return the images at which worker processes were killed, and forget them."""
     found = []
     for job in jobs:
-        path = job.stem.with_suffix(_AT_SUFFIX)
+        path = at_path(job.stem)
         row = path.read_bytes() if path.is_file() else b""
         path.unlink(missing_ok=True)
         if len(row) == _ROW.size:

@@ -4,12 +4,17 @@ The folder is the one that a training would mirror the dataset in (`data/mirror.
 The manifest is uploaded last, and deleted first where files are replaced: what has a
 manifest is whole. Workers of a cluster see no folder of this machine. They write what
 a job makes as objects below `NAME.partial/`, the job's result last, and this machine
-fetches them.
+fetches them. Once a worker was killed, each job runs in a process beside its worker,
+which survives to say at which image that was.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import pickle
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,13 +30,14 @@ from trainer_classification.data import manifest, mirror
 from trainer_classification.data.manifest import FileInfo, Manifest
 from trainer_classification.data.sparse_file import Sums, hash_blocks
 from trainer_classification.files import parse_json
-from trainer_classification.preparation.job import Job, run_job
+from trainer_classification.preparation.job import Job, at_path, run_job
 from trainer_classification.preparation.job_result import is_done
 from trainer_classification.storage import ObjectStore
 
 _THREADS = 8  # objects at once; s3fs sends several parts of each
 _PIECE = 8 << 20  # bytes that are read at once to compute checksums, about
 _PARTIAL = ".partial"
+_ISOLATED = [sys.executable, "-m", "trainer_classification.preparation.isolated_job"]
 
 
 def complete(folder: Path, found: Manifest) -> None:
@@ -151,26 +157,60 @@ class RemoteJob:
     Attributes:
         job: with a stem on the machine that asked for it.
         url: that its objects are below.
+        isolated: whether it runs in a process of its own, which an image may end.
     """
 
     job: Job
     url: str
+    isolated: bool = False
 
     def __len__(self) -> int:
         return len(self.job)
 
 
-def run_remote_job(remote: RemoteJob) -> None:
+def run_remote_job(remote: RemoteJob) -> bytes:
     """Run a job in a folder of this machine, and write its files as objects, the one that marks it as done last.
 
     A job that runs twice writes the same bytes twice.
+
+    Returns:
+        Nothing, or the row of the image that ended the process of an isolated job,
+        as `find_deadly` reads it.
     """
     store = ObjectStore(remote.url)
     with tempfile.TemporaryDirectory(prefix="prepare-") as folder:
         stem = Path(folder) / remote.job.stem.name
-        run_job(replace(remote.job, stem=stem))
+        job = replace(remote.job, stem=stem)
+        if remote.isolated:
+            if at := _run_isolated(job):
+                return at
+        else:
+            run_job(job)
         for path in sorted(Path(folder).iterdir(), key=_is_mark):
             store.upload(path, path.name)
+    return b""
+
+
+def _run_isolated(job: Job) -> bytes:
+    """Run a job in a process of its own, and return the row of the image that ended it; nothing if none did.
+
+    Workers of Dask may not start processes by multiprocessing.
+
+    Raises:
+        RuntimeError: the job failed otherwise.
+    """
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        _ISOLATED, input=pickle.dumps(job), stderr=subprocess.PIPE, env=environment
+    )
+    path = at_path(job.stem)
+    if path.is_file():  # an error that Python knows takes it away
+        return path.read_bytes()
+    if done.returncode:
+        raise RuntimeError(
+            done.stderr.decode(errors="replace")[-2000:] or f"ended by {done.returncode}"
+        )
+    return b""
 
 
 def _is_mark(path: Path) -> bool:
@@ -207,14 +247,25 @@ class RemoteParts:
         left = [job for job in jobs if f"{job.stem.name}.part" in names and not is_done(job.stem)]
         with self.fetching() as fetch:
             for job in left:
-                fetch(RemoteJob(job, self.store.url))
+                fetch(RemoteJob(job, self.store.url), b"")
 
     @contextmanager
-    def fetching(self) -> Iterator[Callable[[RemoteJob], None]]:
-        """Yield a function that begins to fetch the files of a job; at the end all are here."""
+    def fetching(self) -> Iterator[Callable[[RemoteJob, bytes], None]]:
+        """Yield a function that begins to fetch the files of a job; at the end all are here.
+
+        It takes the job and what `run_remote_job` returned, which is noted where
+        `find_deadly` looks for it.
+        """
+
+        def fetch(remote: RemoteJob, at: bytes) -> None:
+            if at:
+                at_path(self.folder / remote.job.stem.name).write_bytes(at)
+            else:
+                futures.append(pool.submit(self._fetch, remote.job))
+
         futures: list[Future[None]] = []
         with ThreadPoolExecutor(_THREADS, "fetch parts") as pool:
-            yield lambda remote: futures.append(pool.submit(self._fetch, remote.job))
+            yield fetch
         for future in futures:
             future.result()
 

@@ -136,7 +136,7 @@ class Workers:
         pieces: Sequence[Piece],
         done: int = 0,
         isolated: bool = False,
-        on_done: Callable[[Piece], object] | None = None,
+        on_done: Callable[[Piece, Result], object] | None = None,
     ) -> list[Result]:
         """Call a function for each piece of work, and return the results in order.
 
@@ -148,7 +148,8 @@ class Workers:
             done: images that were done before.
             isolated: let no work be done by this process, which a bad image could
                 kill.
-            on_done: called in this process with each piece that is done, in order.
+            on_done: called in this process with each piece that is done, and its
+                result, in order.
 
         Raises:
             Exception: as the function does.
@@ -159,7 +160,7 @@ class Workers:
             for piece, result in zip(pieces, self._map(function, pieces, isolated), strict=True):
                 results.append(result)
                 if on_done is not None:
-                    on_done(piece)
+                    on_done(piece, result)
                 advance(len(piece))
 
         return results
