@@ -127,9 +127,13 @@ def test_a_label_that_is_no_number_is_an_error(folder):
         lambda fields: [fields[0], "-512", *fields[2:]],
         lambda fields: [*fields[:6], "1.5", fields[7]],
         lambda fields: [fields[0], "9" * 30, *fields[2:]],
-        lambda fields: [*fields[:3], "000000040.jpg", *fields[4:]],
+        lambda fields: [*fields[:3], "000000040.jpg", *fields[4:7], "000000040.cls"],
+        lambda fields: [*fields[:3], "000000001.jpg", *fields[4:7], "000000002.cls"],
     ],
-    ids=["one field less", "one more", "negative", "no integer", "more than 64 bits", "no such sample"],
+    ids=[
+        *("one field less", "one more", "negative", "no integer", "more than 64 bits", "no such sample"),
+        "image and label of two samples",
+    ],
 )
 def test_a_damaged_line_of_an_index_is_named(folder, damage):
     index = sorted(folder.glob("*.idx"))[1]
@@ -143,7 +147,7 @@ def test_a_damaged_line_of_an_index_is_named(folder, damage):
 def test_an_index_that_points_beyond_its_shard_is_an_error(folder):
     index = sorted(folder.glob("*.idx"))[1]
     lines = index.read_text().splitlines()
-    for place in (f"{2**62} {2**62}", "512 2000000", f"{2**63 - 1} 1"):
+    for place in (f"{2**62} {2**62}", "512 2000000", f"{2**63 - 2} 1"):
         fields = lines[2].split()
         changed = " ".join([fields[0], place, *fields[3:]])
         index.write_text("\n".join([*lines[:2], changed, *lines[3:]]) + "\n")

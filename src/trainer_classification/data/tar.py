@@ -10,7 +10,7 @@ give equal bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +28,10 @@ SHARD_BYTES = 64 << 20  # a shard is closed when it would grow past this
 END_BYTES = 1024  # two blocks of zeros end an archive
 _BLOCK = 512
 _ZEROS = bytes(_BLOCK)
-_INDEX_FIELDS = 8  # of a line
+_INDEX_NUMBERS = 6  # of a line
+_INDEX_WORDS = b" \n.jpgnecls"  # characters of jpg, png and cls, and between numbers
+_WORDS_TO_BLANKS = bytes.maketrans(_INDEX_WORDS, b" " * len(_INDEX_WORDS))
+_LARGEST = np.iinfo(np.int64).max  # numpy gives it for any larger number
 _SHUFFLE_SEED = 0x7A12  # fixed, so that every machine writes the same shards
 
 
@@ -230,7 +233,7 @@ def _add_shard(store: TarStore, path: Path, index: str) -> None:
     lines = index.partition("\n")[2]
     try:
         samples, images, labels = _parse_index(lines, len(store.shard))
-    except (ValueError, OverflowError):
+    except ValueError:
         line = _find_damaged_line(lines, len(store.shard))
         raise ValueError(
             f"{path.with_suffix('.idx')} is damaged ({line[:80]!r}): prepare the dataset again with --force."
@@ -251,30 +254,30 @@ _Ranges = tuple[Int64, Int64]
 def _parse_index(lines: str, count: int) -> tuple[Int64, _Ranges, _Ranges]:
     """Return the samples of a shard, and where their images and their labels are.
 
-    All lines together: one by one, opening takes four times as long.
+    All numbers together: line by line, opening takes twelve times as long.
 
     Args:
         lines: of the index, but for the first.
         count: samples of the split.
 
     Raises:
-        ValueError, OverflowError: a line is damaged.
+        ValueError: a line is damaged.
     """
-    fields = lines.split()
-    rows = len(fields) // _INDEX_FIELDS
-    if rows * _INDEX_FIELDS != len(fields):
+    content = lines.encode()
+    if content.translate(None, b"0123456789" + _INDEX_WORDS):
+        raise ValueError("a line has what is no word and no number")
+    rows = len(lines.splitlines())
+    if not rows:
+        nothing = np.zeros(0, np.int64)
+        return nothing, (nothing, nothing), (nothing, nothing)
+
+    numbers = np.fromstring(content.translate(_WORDS_TO_BLANKS), np.int64, sep=" ")
+    if len(numbers) != rows * _INDEX_NUMBERS:
         raise ValueError("a line has too many fields, or too few")
-
-    def parse(texts: Iterable[str]) -> Int64:
-        return np.fromiter(map(int, texts), np.int64, rows)
-
-    starts, sizes, label_starts, label_sizes = (
-        parse(fields[column::_INDEX_FIELDS]) for column in (1, 2, 5, 6)
-    )
-    samples = parse(name.partition(".")[0] for name in fields[3::_INDEX_FIELDS])
-    for values in (samples, starts, sizes, label_starts, label_sizes):
-        if (values < 0).any():
-            raise ValueError("a number is negative")
+    columns = np.ascontiguousarray(numbers.reshape(rows, _INDEX_NUMBERS).T)
+    starts, sizes, samples, label_starts, label_sizes, label_samples = columns
+    if (samples != label_samples).any() or (numbers == _LARGEST).any():
+        raise ValueError("image and label are of two samples, or a number has more than 63 bits")
     if (samples >= count).any():
         raise ValueError("there is no such sample")
 
@@ -286,7 +289,7 @@ def _find_damaged_line(lines: str, count: int) -> str:
     for line in lines.splitlines():
         try:
             samples, _, _ = _parse_index(line, count)
-        except (ValueError, OverflowError):
+        except ValueError:
             return line
         if len(samples) != 1:
             return line
