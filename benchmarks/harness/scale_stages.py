@@ -9,8 +9,10 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import gc
+import os
 import pickle
 import shutil
+import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,7 +27,7 @@ from trainer_classification.crop_boxes import load_kernels
 from trainer_classification.data import tar
 from trainer_classification.data.formats import ArrayLayout, SplitShards
 from trainer_classification.data.manifest import file_info
-from trainer_classification.data.source import Source
+from trainer_classification.data.source import Source, read_folder
 from trainer_classification.data.table import Table, open_table, save_table
 from trainer_classification.loaders.base import BatchSchedule
 from trainer_classification.metrics.classification import average_classes, count_confusion
@@ -42,6 +44,7 @@ from trainer_classification.preparation.write_tar import TarContent
 Stage = Callable[[int, Path], Callable[[], Any]]
 
 _CLASSES = 4000
+_PER_CLASS = 1000  # images of a class folder
 _MANY_CLASSES = 21_841  # ImageNet-21k's
 _FILE_BYTES = 20_000  # about; a photograph of ImageNet has five times as many
 _BATCH = 1024
@@ -135,6 +138,16 @@ def make_hashes(count: int) -> Any:
     words = np.random.default_rng(1).integers(0, 2**62, (count, 2))
     words[count - count // 1000 :] = words[: count // 1000]
     return np.array([f"{high:016x}{low:016x}" for high, low in words.tolist()], "S32")
+
+
+def scan_folder(count: int, folder: Path) -> Callable[[], Any]:
+    """List a folder of class folders, and look at each file; the files are empty."""
+    for number in range(count):
+        path = folder / f"class_{number // _PER_CLASS:05d}"
+        if number % _PER_CLASS == 0:
+            path.mkdir()
+        os.mknod(f"{path}/image_{number:09d}.jpg", 0o600 | stat.S_IFREG)
+    return lambda: read_folder(folder)
 
 
 def cut_splits(count: int, folder: Path) -> Callable[[], Any]:
@@ -261,6 +274,7 @@ def evaluate(count: int, folder: Path) -> Callable[[], Any]:
 
 
 STAGES: dict[str, Stage] = {
+    "scan folder": scan_folder,
     "cut splits": cut_splits,
     "send jobs": send_jobs,
     "collect results": collect_results,

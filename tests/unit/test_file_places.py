@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 
 from helpers import encoded, noise, rows, write_dataset
+from trainer_classification.data.file_places import look_at_files
 from trainer_classification.data.source import ReadOptions, find_dataset
 
 
@@ -110,3 +111,24 @@ def test_in_a_folder_of_images_a_pipe_is_no_image(tmp_path):
         (tmp_path / "photos" / name / "1.png").write_bytes(encoded(noise(len(name))))
     os.mkfifo(tmp_path / "photos/cat/2.png")
     assert find_dataset(str(tmp_path / "photos")).files == ["cat/1.png", "owl/1.png"]
+
+
+def test_files_that_are_not_there_have_no_size(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/1.png").write_bytes(b"12345")
+    (tmp_path / "2.png").write_bytes(b"123")
+    absolute = str(tmp_path / "a/1.png")
+    files = ["a/1.png", "a/2.png", "b/1.png", "2.png", absolute, "nul\0/x.png", "a/nul\0.png", "a/", "", "2.png/x"]
+    places = look_at_files(tmp_path, files)
+    assert places.bytes.tolist() == [5, 0, 0, 3, 5, 0, 0, 0, 0, 0]
+    assert (places.times.min(1) > 0).tolist() == (places.bytes > 0).tolist()
+    assert places.outside == []
+
+
+def test_no_descriptor_is_left_open(tmp_path):
+    (tmp_path / "a").mkdir()
+    os.mkfifo(tmp_path / "a/pipe.png")
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(ValueError, match="a pipe"):
+        look_at_files(tmp_path, ["x.png", "a/pipe.png"])
+    assert os.listdir("/proc/self/fd") == before

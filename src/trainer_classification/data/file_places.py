@@ -6,6 +6,7 @@ import os
 import stat
 from array import array
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,9 @@ from trainer_classification.arrays import Int64
 from trainer_classification.environment import in_cloud
 from trainer_classification.files import describe_kind
 from trainer_classification.names import printable
+
+# To find files in a folder, it need not be readable.
+_FOLDER_FLAGS = os.O_DIRECTORY | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)
 
 
 @dataclass(frozen=True)
@@ -50,40 +54,65 @@ def look_at_files(root: Path, files: Sequence[str]) -> FilePlaces:
     times = array("q")
     outside = []
     is_inside = _make_test(os.path.realpath(root))
-    above = os.path.join(root, "")
-    folder: str | None = None
-    is_folder_inside = True
-    for name in files:
-        path = name if os.path.isabs(name) else above + name
-        try:
-            status = os.lstat(path)
-            if stat.S_ISLNK(status.st_mode):
-                path = os.path.realpath(path)
-                status = os.stat(path)
-        except (OSError, ValueError):  # whoever reads it will say why
-            sizes.append(0)
-            times.extend((0, 0))
-            continue
+    before: str | None = None
+    with _OpenFolder() as opened:
+        for name in files:
+            start = name.rfind("/") + 1
+            folder = name[:start]
+            if folder != before:  # files of a folder follow each other
+                before = folder
+                opened.change(os.path.join(root, folder))
+                is_folder_inside = opened.descriptor < 0 or is_inside(opened.path)
+            is_file_inside = is_folder_inside
+            try:
+                status = os.lstat(name[start:], dir_fd=opened.descriptor)
+                if stat.S_ISLNK(status.st_mode):
+                    path = os.path.realpath(os.path.join(root, name))
+                    status = os.stat(path)
+                    is_file_inside = is_inside(os.path.dirname(path))
+            except (OSError, ValueError):  # whoever reads it will say why
+                sizes.append(0)
+                times.extend((0, 0))
+                continue
 
-        kind = stat.S_IFMT(status.st_mode)
-        if kind not in (stat.S_IFREG, stat.S_IFDIR):
-            raise ValueError(
-                f"{printable(os.path.join(root, name))} is {describe_kind(status.st_mode)}, no image file: remove it "
-                f"from the dataset, or put a file in its place."
-            )
-        sizes.append(status.st_size)
-        times.append(status.st_mtime_ns)
-        times.append(status.st_ctime_ns)
-
-        # Files of a folder follow each other.
-        before = folder
-        folder = path[: path.rfind("/")]
-        if folder != before:
-            is_folder_inside = is_inside(folder or "/")
-        if not is_folder_inside:
-            outside.append(name)
+            if stat.S_IFMT(status.st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
+                raise ValueError(
+                    f"{printable(os.path.join(root, name))} is {describe_kind(status.st_mode)}, no image file: remove "
+                    f"it from the dataset, or put a file in its place."
+                )
+            sizes.append(status.st_size)
+            times.append(status.st_mtime_ns)
+            times.append(status.st_ctime_ns)
+            if not is_file_inside:
+                outside.append(name)
 
     return FilePlaces(np.array(sizes, np.int64), np.array(times, np.int64).reshape(-1, 2), outside)
+
+
+class _OpenFolder:
+    """The folder whose files are looked at: by its descriptor, the kernel does not follow its path for each.
+
+    A context manager.
+    """
+
+    def __init__(self) -> None:
+        self.path = ""
+        self.descriptor = -1  # of a folder that cannot be opened: each look at a file fails
+
+    def __enter__(self) -> _OpenFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+    def change(self, path: str) -> None:
+        """Open another folder instead."""
+        self.__exit__()
+        self.path = path
+        with suppress(OSError, ValueError):
+            self.descriptor = os.open(path, _FOLDER_FLAGS)
 
 
 def _make_test(root: str) -> Callable[[str], bool]:
