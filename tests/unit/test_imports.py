@@ -68,7 +68,7 @@ HEAVY = {
     "numba": {
         "augment/cpu.py",
         *(f"kernels/{name}.py" for name in ("entry", "vector", "resize", "planes", "jpeg", "crops")),
-        *(f"kernels/{name}.py" for name in ("draws", "turbojpeg")),
+        *(f"kernels/{name}.py" for name in ("draws", "turbojpeg", "png")),
     },
     "cyclopts": {"cli.py"},
     "PIL": {"data/decode.py"},

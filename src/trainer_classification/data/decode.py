@@ -292,6 +292,19 @@ def decode_with_info(
     return decoded or _decode_by_pillow(data, gray_shift)
 
 
+def decode_kept(info: ImageInfo | None, data: bytes, gray_shift: int = GRAY_SHIFT) -> DecodedImage:
+    """Decode as `decode_with_info` an image of a dataset that is kept at its size, as only small ones are."""
+    from trainer_classification.data.plain_png import read_plain_png  # numba: only prepare needs it
+
+    pixels = None if info else read_plain_png(data)
+    if pixels is None:
+        return decode_with_info(info, data, gray_shift)
+    height, width, channels = pixels.shape
+    kind: Literal["png", ""] = "" if _PNG_ANIMATION in data else "png"  # as `_is_plain_png` says
+
+    return DecodedImage(ImageInfo(width, height, channels, kind, content="PNG"), pixels)
+
+
 def decode_for_array(
     info: ImageInfo | None, data: bytes, side: int, gray_shift: int = GRAY_SHIFT
 ) -> DecodedImage | YCbCrImage | LargeJpeg:

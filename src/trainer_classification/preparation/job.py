@@ -37,7 +37,7 @@ from trainer_classification.data.decode import (
     LargeJpeg,
     YCbCrImage,
     decode_for_array,
-    decode_with_info,
+    decode_kept,
     estimate_bytes,
     is_sound,
     make_thumbnail,
@@ -432,7 +432,7 @@ def _open_image(job: Job, number: int, data: bytes) -> SourceImage:
     if job.spec.layout.resized:
         decoded = decode_for_array(info, data, job.spec.layout.side, job.spec.gray_shift)
     else:
-        decoded = decode_with_info(info, data, job.spec.gray_shift)
+        decoded = decode_kept(info, data, job.spec.gray_shift)
 
     return SourceImage(data, decoded.info, job.spec.layout, label, sample, decoded)
 
