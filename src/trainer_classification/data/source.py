@@ -321,7 +321,9 @@ def _from_table(info: dict[str, Any], table: pl.DataFrame, root: Path, task: str
             f"{PREDICT_INSTEAD}"
         )
     given_N = np.array(splits.to_list())
-    splits_N = np.where(is_labeled, given_N, np.char.add(given_N, "_unlabeled"))
+    splits_N = given_N
+    if not is_labeled.all():  # else no image needs the width of the longer names
+        splits_N = np.where(is_labeled, given_N, np.char.add(given_N, "_unlabeled"))
     files = rows["file_path"].to_list()
     places = look_at_files(root, files)
     source = Source(
