@@ -2,7 +2,9 @@
 
 import io
 import threading
+from contextlib import contextmanager
 from multiprocessing import get_context
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,8 +12,10 @@ from PIL import Image
 
 from helpers import encoded, noise, photograph, tree
 from trainer_classification.config import PrepareConfig
-from trainer_classification.data.decode import BYTES_PER_PIXEL, estimate_bytes
+from trainer_classification.data.decode import BYTES_PER_PIXEL, count_pixels, estimate_bytes
+from trainer_classification.data.formats import ArrayLayout
 from trainer_classification.preparation import job, memory
+from trainer_classification.preparation.format import PrepareSpec
 from trainer_classification.preparation.memory import MemoryBudget, count_workers
 from trainer_classification.preparation.pipeline import prepare
 
@@ -81,6 +85,35 @@ def test_estimates():
     assert estimate_bytes(encoded(photo, "JPEG", progressive=True), pixels, 40) == 6 * pixels + 3 * pixels // 64
     for data, side in ((encoded(photo, "JPEG"), 400), (encoded(photo, "JPEG"), 0), (encoded(photo), 40), (b"no", 40)):
         assert estimate_bytes(data, pixels, side) == BYTES_PER_PIXEL * pixels
+
+
+class Ledger:
+    """A budget that only notes what is reserved."""
+
+    def __init__(self):
+        self.reserved = []
+
+    @contextmanager
+    def reserve(self, needed):
+        self.reserved.append(needed)
+        yield
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP"])
+def test_what_a_file_takes_is_reserved_whatever_the_table_says(monkeypatch, kind):
+    ledger = Ledger()
+    monkeypatch.setattr(job, "_budget", ledger)
+    spec = PrepareSpec(ArrayLayout(500, True, 3), {"array": {}})
+    told = SimpleNamespace(pixels=np.array([144]), spec=spec)
+    with job._reserve(told, 0, encoded(photograph(0, 800, 900), kind)):
+        assert ledger.reserved == [BYTES_PER_PIXEL * 720_000]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP"])
+def test_pixels_are_counted_by_the_header(kind):
+    data = encoded(photograph(0, 80, 90), kind)
+    assert count_pixels(data) == count_pixels(data[:700]) == 7200
+    assert count_pixels(b"no image") == count_pixels(b"") == 0
 
 
 def test_little_memory_changes_no_byte_and_is_said(tmp_path, monkeypatch, capsys):

@@ -6,6 +6,7 @@ Every file is decoded to its last row; if that fails, the reason is given.
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,6 +48,7 @@ _SIDEWAYS = (5, 6, 7, 8)  # turns that swap width and height
 # at once where one is turned, or laid over white.
 BYTES_PER_PIXEL = 22
 
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_DEPTH_OFFSET = 24  # of the bits per channel in a PNG
 _PNG_END = b"IEND\xaeB`\x82"
 _PNG_ANIMATION = b"acTL"
@@ -396,6 +398,25 @@ def estimate_bytes(data: bytes, pixels: int, side: int) -> int:
         return BYTES_PER_PIXEL * pixels
     # A progressive file is held whole, as 16-bit coefficients of three planes.
     return (6 if is_progressive(data) else 0) * pixels + 3 * pixels // divisor**2
+
+
+def count_pixels(data: bytes) -> int:
+    """Return the pixels of an image, by its header alone; 0 where it cannot be read.
+
+    Args:
+        data: the file.
+    """
+    if data.startswith(_PNG_SIGNATURE) and len(data) >= _PNG_DEPTH_OFFSET:
+        width, height = struct.unpack_from(">II", data, _PNG_DEPTH_OFFSET - 8)
+        return int(width * height)
+    jpeg = _read_jpeg_header(data)
+    if jpeg is not None:
+        return jpeg.width * jpeg.height
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.width * image.height
+    except Exception:  # as in `is_gray`
+        return 0
 
 
 def decode_for_resize(

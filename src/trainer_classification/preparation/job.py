@@ -31,11 +31,13 @@ import xxhash
 
 from trainer_classification.arrays import Int64, Uint8
 from trainer_classification.data.decode import (
+    MAX_PIXELS,
     BadImageError,
     DecodedImage,
     ImageInfo,
     LargeJpeg,
     YCbCrImage,
+    count_pixels,
     decode_for_array,
     decode_kept,
     estimate_bytes,
@@ -373,8 +375,11 @@ def _process(job: Job, number: int, writers: dict[str, _FormatWriter], result: J
 
 def _reserve(job: Job, number: int, data: bytes) -> AbstractContextManager[None]:
     """Wait until there is memory for decoding an image."""
-    pixels = int(job.pixels[number])
-    if _budget is None or pixels < _FEW_PIXELS:
+    if _budget is None:
+        return nullcontext()
+    # What a table says may be wrong; what is more than this is refused without being decoded.
+    pixels = min(max(int(job.pixels[number]), count_pixels(data)), MAX_PIXELS)
+    if pixels < _FEW_PIXELS:
         return nullcontext()
     layout = job.spec.layout
     is_reduced = layout.resized and not any(FORMATS[name].sizes_differ for name in job.spec.formats)
