@@ -2,6 +2,7 @@
 
 import importlib.util
 import io
+import shutil
 import subprocess
 import sys
 
@@ -15,6 +16,7 @@ from PIL import Image
 from helpers import write_dataset
 from trainer_classification.augment import reference as oracle
 from trainer_classification.config import PrepareConfig
+from trainer_classification.data import beton
 from trainer_classification.data.beton import JPEG, open_beton
 from trainer_classification.loaders.base import BatchSchedule, LoaderRequest
 from trainer_classification.plan import Plan, Policy
@@ -159,6 +161,17 @@ def test_a_jpeg_that_only_pillow_reads_is_prepared_so_that_it_can_be_delivered(t
                     assert np.abs(image.astype(int) - shown).mean() < 2 * TOLERANCE
                     seen.append(sample)
         assert sorted(seen) == list(range(count))
+
+
+def test_a_label_that_has_changed_is_found_when_the_loader_opens(small, tmp_path):
+    folder = shutil.copytree(small[0], tmp_path / "copy")
+    path = folder / "beton/train.beton"
+    content = bytearray(path.read_bytes())
+    content[beton._FIELDS_END + beton._SAMPLE.fields["label"][1]] ^= 1
+    path.write_bytes(content)
+    request = LoaderRequest(folder, small[1], "train", None, 8, 20, torch.device("cpu"))
+    with pytest.raises(ValueError, match=r"train\.beton is damaged .*--force"):
+        open_ffcv(request)
 
 
 def test_a_jpeg_of_other_colours_is_refused_with_the_reason(tmp_path):

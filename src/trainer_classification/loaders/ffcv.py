@@ -15,9 +15,7 @@ import torch
 
 from trainer_classification.arrays import Int64
 from trainer_classification.augment import cpu
-from trainer_classification.data import beton
-from trainer_classification.data.beton import BetonStore, open_beton
-from trainer_classification.data.manifest import check_files, check_format
+from trainer_classification.data.beton import BetonStore, open_split
 from trainer_classification.data.table import open_table
 from trainer_classification.kernels import crops, turbojpeg
 from trainer_classification.loaders.base import BatchSchedule, Loader, LoaderRequest
@@ -60,12 +58,9 @@ def open_ffcv(request: LoaderRequest) -> Loader:
     """
     folder = request.folder
     manifest = request.manifest
-    path = beton.path(request.split)
-    check_format(folder, manifest, "beton")
-    check_files(folder, manifest, request.split, [path])
 
     split = BetonSplit(
-        store=open_beton(folder / path),
+        store=open_split(folder, manifest, request.split),
         files=open_table(folder, manifest, request.split).files,
         channels=manifest.channels,
         fixed_size=not manifest.resized,
