@@ -1,12 +1,14 @@
 """What only the dali engine has: one graph for CPU and GPU, and names for images that DALI cannot decode."""
 
+import dataclasses
+import os
 import re
 import shutil
 
 import pytest
-from test_contract import CROP, SHIFT, opened
+from test_contract import CROP, SHIFT, opened, plan_of
 
-from trainer_classification.data.tar import open_tars
+from trainer_classification.data.tar import open_split, open_tars
 from trainer_classification.loaders.dali import open_dali
 from trainer_classification.loaders.dali_pipeline import Graph, build
 
@@ -36,15 +38,50 @@ def test_the_graph_of_the_gpu_is_that_of_the_cpu_on_another_device(encoded, poli
     assert b"mixed" not in here
 
 
-def test_a_damaged_image_is_named_and_the_loader_can_still_be_closed(photos, tmp_path):
+@pytest.fixture
+def broken(photos, tmp_path):
+    """Returns a prepared dataset after it has changed a byte of an image, and the loader that reads it."""
     folder, manifest = photos
-    broken = tmp_path / "broken"
-    shutil.copytree(folder, broken)
-    store = open_tars(broken / "tar", "train", 53)
-    shard = sorted((broken / "tar").glob("train-*.tar"))[store.shard[17]]
-    with shard.open("r+b") as file:
-        file.seek(int(store.offsets[17]))
-        file.write(bytes(int(store.sizes[17])))
-    with opened(open_dali, (broken, manifest), CROP) as loader:  # noqa: SIM117
-        with pytest.raises(ValueError, match=r"Image 17 \(data/00017\.\w+\) is damaged.*--force"):
-            list(loader.epoch(0))
+
+    def damage(sample, byte):
+        broken = shutil.copytree(folder, tmp_path / "broken")
+        store = open_tars(broken / "tar", "train", 53)
+        shard = sorted((broken / "tar").glob("train-*.tar"))[store.shard[sample]]
+        with shard.open("r+b") as file:
+            file.seek(int(store.offsets[sample]) + byte % int(store.sizes[sample]))
+            value = file.read(1)[0]
+            file.seek(-1, os.SEEK_CUR)
+            file.write(bytes([value ^ 1]))
+        return broken, manifest
+
+    return damage
+
+
+@pytest.mark.parametrize("byte", [0, 333, -1])
+def test_an_image_with_a_changed_byte_is_named_and_never_reaches_dali(broken, byte):
+    with opened(open_dali, broken(17, byte), CROP) as loader:
+        epoch = loader.epoch(0)
+        message = r"Image 17 \(data/00017\.\w+\) is damaged in .*train-\d+\.tar: .* written.*--force"
+        with pytest.raises(ValueError, match=message):
+            list(epoch)
+
+
+def test_a_loader_goes_on_after_a_damaged_image(photos, broken):
+    """Batches are in the making when the damage of a later one is found."""
+    last = int(plan_of(photos, CROP).order(0)[5 * 8])
+    with opened(open_dali, broken(last, 0), CROP) as loader:
+        batches = loader.epoch(0)
+        for _ in range(3):
+            assert next(batches).count == 8
+        with pytest.raises(ValueError, match=f"Image {last} "):
+            list(batches)
+        assert next(loader.epoch(1)).count == 8
+
+
+def test_a_tar_of_an_earlier_version_is_compared_whole_when_it_is_opened(broken):
+    folder, manifest = broken(17, 333)
+    files = {name: info for name, info in manifest.files.items() if not name.endswith(".xxh3")}
+    older = dataclasses.replace(manifest, files=files)
+    with pytest.raises(ValueError, match=r"train-\d+\.tar is damaged .*--force"):
+        open_split(folder, older, "train")
+    assert open_split(folder, older, "test").checksums is None

@@ -2,6 +2,7 @@
 
     tar/<split>-000000.tar      <id>.jpg or .png (the original bytes) and <id>.cls (label in digits)
     tar/<split>-000000.idx      DALI's index, "v1.2": one line per sample, as its wds2idx makes it
+    tar/<split>.xxh3            uint64 [n], little endian: xxh3-64 of each image's bytes
 
 <id> is the sample id in nine digits: the row in the split's table, whatever the
 shuffling. Headers are ustar without time, owner or host, so that equal datasets
@@ -13,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,13 @@ import numpy.typing as npt
 
 from trainer_classification.arrays import Int64
 from trainer_classification.data.formats import Extents, SplitShards, group_rows
-from trainer_classification.data.manifest import Manifest, check_contents, check_files, check_format
+from trainer_classification.data.manifest import (
+    Manifest,
+    check_contents,
+    check_files,
+    check_format,
+    damaged,
+)
 from trainer_classification.data.mirror import is_mirror
 from trainer_classification.data.remote_images import RemoteImages, open_images
 
@@ -92,6 +100,11 @@ def shard_name(split: str, number: int) -> str:
     return f"{split}-{number:06d}"
 
 
+def checksums_path(split: str) -> str:
+    """Return the path of the checksums of a split's images, relative to the manifest's folder."""
+    return f"tar/{split}.xxh3"
+
+
 def suffix_of(kind: str) -> str:
     """Return the suffix of an image's name in a tar, by the kind of its file.
 
@@ -156,6 +169,7 @@ class TarStore:
         shards: uint8, each shard memory-mapped.
         shard: int64 [n], which shard a sample is in.
         offsets, sizes: int64 [n], where the bytes of its image are.
+        checksums: uint64 [n], xxh3-64 of these bytes; None: not known.
         remote: fetches images that have to be asked for before they are read; None:
             all are here.
     """
@@ -164,6 +178,7 @@ class TarStore:
     shard: Int64
     offsets: Int64
     sizes: Int64
+    checksums: npt.NDArray[np.uint64] | None = None
     remote: RemoteImages | None = None
 
     @cached_property
@@ -192,6 +207,29 @@ class TarStore:
         """Return the bytes of an original file, uint8 [size], without a copy."""
         start = self.offsets[sample]
         return self.shards[self.shard[sample]][start : start + self.sizes[sample]]
+
+    def find_damaged(
+        self, samples: Int64, images: Sequence[npt.NDArray[np.uint8]]
+    ) -> tuple[int, Path] | None:
+        """Compare images with their checksums, where these are known.
+
+        Args:
+            samples: int64 [B].
+            images: the bytes of each.
+
+        Returns:
+            The first sample that differs, and its shard; None: there is none.
+        """
+        if self.checksums is None:
+            return None
+        from xxhash import xxh3_64_intdigest  # not needed to train on other formats
+
+        found = np.array([xxh3_64_intdigest(image.data) for image in images], np.uint64)
+        wrong = np.flatnonzero(found != self.checksums[samples])
+        if len(wrong) == 0:
+            return None
+        sample = int(samples[wrong[0]])
+        return sample, Path(getattr(self.shards[self.shard[sample]], "filename", "a tar"))
 
 
 def open_tars(folder: Path, split: str, count: int) -> TarStore:
@@ -316,11 +354,28 @@ def open_split(folder: Path, manifest: Manifest, split: str, on_demand: bool = F
     check_files(folder, manifest, split, tars, on_demand)
     check_contents(folder, manifest, indices)
     store = open_tars(folder / "tar", split, manifest.splits[split].count)
-    if on_demand and is_mirror(folder):
+    is_remote = on_demand and is_mirror(folder)
+    if checksums_path(split) in manifest.files:
+        store = replace(store, checksums=_read_checksums(folder, manifest, split))
+    elif not is_remote:
+        # Written before images had checksums. Blocks of a mirror have some of their own.
+        check_contents(folder, manifest, tars)
+    if is_remote:
         files = {name: manifest.files[name].bytes for name in tars}
         remote = open_images(folder, files, store.shard, store.offsets, store.sizes)
         store = replace(store, remote=remote)
     return store
+
+
+def _read_checksums(folder: Path, manifest: Manifest, split: str) -> npt.NDArray[np.uint64] | None:
+    """Return the checksum of each image; None without xxhash, which a machine that only trains may lack."""
+    name = checksums_path(split)
+    check_files(folder, manifest, split, [name])
+    check_contents(folder, manifest, [name])
+    checksums = np.fromfile(folder / name, "<u8")
+    if len(checksums) != manifest.splits[split].count:
+        raise damaged(folder / name, manifest, f"{len(checksums)} checksums")
+    return checksums if find_spec("xxhash") else None
 
 
 def extents(shards: SplitShards) -> list[Extents]:

@@ -71,7 +71,7 @@ class DaliLoader(Loader):
         self.device = device
         self.table = table
         self.labels = torch.from_numpy(table.labels).to(device)
-        self._read_images = _image_reader(store)
+        self._read_images = _image_reader(store, table.files)
         self._remote = store.remote
         self._jobs: Iterator[_Job] = iter(())
         self._running_jobs: deque[_Job] = deque()
@@ -197,16 +197,21 @@ def _gpu_id(device: torch.device) -> int | None:
 
 
 def _image_reader(
-    store: TarStore | ArrayStore,
+    store: TarStore | ArrayStore, files: list[str]
 ) -> Callable[[Int64], list[npt.NDArray[np.uint8]]]:
     """Return a function from sample ids to the bytes of their files, or to their pixels.
 
     It returns views of plain arrays, which are quicker to make than views of
-    np.memmap.
+    np.memmap. It raises ValueError for bytes that are not those that were written:
+    an image that DALI cannot decode may end the process by a signal.
+
+    Args:
+        store: of the split.
+        files: the original file of each sample, for error messages.
     """
     remote = store.remote
     if remote is not None:
-        read = _image_reader(replace(store, remote=None))
+        read = _image_reader(replace(store, remote=None), files)
 
         def fetch_and_read(samples: Int64) -> list[npt.NDArray[np.uint8]]:
             remote.require(samples)
@@ -224,7 +229,15 @@ def _image_reader(
         starts = store.offsets[samples]
         ends = starts + store.sizes[samples]
         ranges = zip(store.shard[samples].tolist(), starts.tolist(), ends.tolist(), strict=True)
-        return [shards[shard][start:end] for shard, start, end in ranges]
+        images = [shards[shard][start:end] for shard, start, end in ranges]
+        damaged = store.find_damaged(samples, images)
+        if damaged is not None:
+            sample, path = damaged
+            raise ValueError(
+                f"Image {sample} ({files[sample]}) is damaged in {path}: its bytes are not those that were written. "
+                "Prepare again with --force."
+            )
+        return images
 
     return read_images
 

@@ -133,6 +133,9 @@ def write(shards: SplitShards, outputs: FormatOutputs, rows: Int64, labels: Int6
         written = _finish_shards(files, folder, shards.split, plan, content)
     else:
         written = write_tars(folder, shards.split, read, content)
+    checksums = shards.folder / tar.checksums_path(shards.split)
+    checksums.write_bytes(outputs.result.checksums[rows].astype("<u8").tobytes())
+    written.append(checksums)
     return [str(path.relative_to(shards.folder)) for path in written]
 
 
