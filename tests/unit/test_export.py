@@ -19,7 +19,7 @@ from trainer_classification.checkpoint.load_model import load_model
 from trainer_classification.exporting import export as exporting
 from trainer_classification.exporting.check_images import make_photographs
 from trainer_classification.exporting.comparison import Difference, predict_with_checkpoint
-from trainer_classification.exporting.export import export
+from trainer_classification.exporting.export import export, replace_atomically
 from trainer_classification.exporting.formats import convert_to_openvino, import_extra, write_torch_export
 from trainer_classification.exporting.runtimes import open_opencv
 
@@ -221,6 +221,23 @@ def test_a_full_disk_is_said_of_a_torch_export(tmp_path, monkeypatch):
 
     write_torch_export(program, {"a": "b"}, tmp_path / "out.pt2")
     assert any(name.endswith("metadata.json") for name in zipfile.ZipFile(tmp_path / "out.pt2").namelist())
+
+
+def test_a_kill_between_two_files_of_a_model_leaves_no_mixture_of_old_and_new(tmp_path, monkeypatch):
+    target = tmp_path / "out.xml"
+    target.write_text("old")
+    (tmp_path / "out.bin").write_text("old")
+    replace = Path.replace
+
+    def replace_one(path, to):
+        if path.suffix == ".xml":
+            raise KeyboardInterrupt
+        return replace(path, to)
+
+    monkeypatch.setattr(Path, "replace", replace_one)
+    with pytest.raises(KeyboardInterrupt), replace_atomically(target, (".bin",)) as temporary:
+        _ = [temporary.with_suffix(suffix).write_text("new") for suffix in (".xml", ".bin")]
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"out.bin": "new"}
 
 
 @needs_extra

@@ -104,6 +104,9 @@ def _suffixes(format: str) -> tuple[str, ...]:  # noqa: A002
 def replace_atomically(target: Path, companions: tuple[str, ...] = ()) -> Iterator[Path]:
     """Yield a path in a temporary folder beside the target, and rename what is written there once all went well.
 
+    Several files cannot be renamed at once: an older target is deleted before its
+    companions are replaced, so that it never lies beside those of another model.
+
     Args:
         target: the file.
         companions: suffixes of the files beside it that belong to it.
@@ -115,6 +118,8 @@ def replace_atomically(target: Path, companions: tuple[str, ...] = ()) -> Iterat
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
         temporary = Path(folder) / target.name
         yield temporary
+        if companions:
+            target.unlink(missing_ok=True)
         for suffix in (*companions, target.suffix):
             flush(temporary.with_suffix(suffix))
             temporary.with_suffix(suffix).replace(target.with_suffix(suffix))
