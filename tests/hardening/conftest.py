@@ -16,6 +16,8 @@ from helpers import encoded, noise, write_dataset
 
 SEED = int(os.environ.get("HARDENING_SEED", "34"))
 SCALE = float(os.environ.get("HARDENING_COUNT", "0.2"))
+# Attacks that take longest for what they find; docs/reliability.md names them.
+needs_whole_count = pytest.mark.skipif(SCALE < 1, reason="takes minutes: run it with HARDENING_COUNT=1 or more")
 
 
 @pytest.fixture

@@ -65,15 +65,21 @@ ODD = {
 }
 
 
+@pytest.fixture(scope="module")
+def predicted(trained, tmp_path_factory):
+    """The output of an ordinary machine."""
+    return predict(trained, tmp_path_factory.mktemp("ordinary")).stdout
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ODD)
-def test_an_odd_machine_predicts_as_any_other(tmp_path, trained, name):
+def test_an_odd_machine_predicts_as_any_other(trained, predicted, name):
     options = dict(ODD[name])
     environment = dict(os.environ) | options.pop("env", {})
     environment = {key: value for key, value in environment.items() if value is not None}
     done = predict(trained, "/", env=environment, **options)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout == predict(trained, tmp_path).stdout
+    assert done.stdout == predicted != ""
 
 
 # As in a container under an id that no one has entered, with its own disk read-only: it may read what is
