@@ -47,8 +47,20 @@ def test_a_training_leaves_model_checkpoints_summary_and_metrics(runner):
 IN_PROCESS = TrainConfig(model="resnet-small", batch_size=16, learning_rate=0.1, epochs=3, device="cpu")
 
 
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A folder that the first training prepares into, and the others find prepared."""
+    return str(tmp_path_factory.mktemp("prepared"))
+
+
+@pytest.fixture(scope="module")
+def straight_losses():
+    """The losses of trainings that were not killed, by their options."""
+    return {}
+
+
 @pytest.fixture
-def in_process(tmp_path, dataset, monkeypatch):
+def in_process(tmp_path, dataset, prepared, monkeypatch):
     """A training in this process: returns the losses of its steps."""
     monkeypatch.chdir(tmp_path)
     for name in ("HAFNIA_CLOUD", "MDI_MODEL_DIR", "MDI_CHECKPOINT_DIR", "MDI_ARTIFACT_DIR"):
@@ -69,9 +81,8 @@ def in_process(tmp_path, dataset, monkeypatch):
 
         with monkeypatch.context() as patch:
             patch.setattr(loop, "run_steps", run_steps)
-            config = dataclasses.replace(
-                IN_PROCESS, dataset=str(dataset), prepared="prepared", output_dir=output, **options
-            )
+            places = {"dataset": str(dataset), "prepared": prepared, "output_dir": output}
+            config = dataclasses.replace(IN_PROCESS, **(places | options))
             try:
                 train(config)
             except ConnectionAbortedError:
@@ -114,12 +125,13 @@ def test_two_runs_of_one_seed_have_the_same_losses_and_another_seed_has_others(i
     ],
 )
 def test_killed_at_any_step_and_resumed_the_losses_go_on_as_if_nothing_happened(
-    in_process, tmp_path, killed_at, options
+    in_process, straight_losses, tmp_path, killed_at, options
 ):
-    straight = in_process("straight", **options)
+    if str(options) not in straight_losses:
+        straight_losses[str(options)] = in_process("straight", **options)
     before = in_process("killed", stop_after=killed_at, save_each=True, **options)
     after = in_process("resumed", resume=str(newest_checkpoint(tmp_path / "killed")), **options)
-    assert before + after == straight
+    assert before + after == straight_losses[str(options)]
 
 
 def test_a_cpu_that_chose_bf16_goes_on_in_it_and_one_told_to_takes_it(in_process, tmp_path, monkeypatch):
@@ -215,7 +227,7 @@ def test_what_does_not_fit_the_images_is_said_before_training(in_process, option
 )
 def test_a_wrong_path_is_found_before_preparing(in_process, tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
-        in_process("a", **options)
+        in_process("a", prepared="prepared", **options)
     assert not (tmp_path / "prepared").exists()
     assert not (tmp_path / "a").exists()
 
