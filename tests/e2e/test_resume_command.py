@@ -21,12 +21,17 @@ OPTIONS = {
     "device": "cpu",
     "seed": 5,
     "flip": "random",
-    "prepared": "prepared",
 }
 
 
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A folder that the first training prepares into, and the others find prepared."""
+    return str(tmp_path_factory.mktemp("prepared"))
+
+
 @pytest.fixture
-def trained(tmp_path, dataset, monkeypatch):
+def trained(tmp_path, dataset, prepared, monkeypatch):
     """A training in this process: returns (epoch, step, learning rate, loss) of its steps."""
     monkeypatch.chdir(tmp_path)
     for name in ("HAFNIA_CLOUD", "MDI_MODEL_DIR", "MDI_CHECKPOINT_DIR", "MDI_ARTIFACT_DIR"):
@@ -46,7 +51,7 @@ def trained(tmp_path, dataset, monkeypatch):
                     raise ConnectionAbortedError("as if killed")
 
         if "resume" not in options:
-            options = {"dataset": str(dataset)} | OPTIONS | options
+            options = {"dataset": str(dataset), "prepared": prepared} | OPTIONS | options
         config = TrainConfig(output_dir=output, **options)
         with monkeypatch.context() as patch:
             patch.setattr(loop, "run_steps", run_steps)
@@ -59,18 +64,19 @@ def trained(tmp_path, dataset, monkeypatch):
     return run
 
 
-@pytest.mark.parametrize("place", ["file", "run", "checkpoints"])
-def test_nothing_needs_to_be_repeated_and_the_losses_go_on(trained, tmp_path, place):
+def test_nothing_needs_to_be_repeated_and_the_losses_go_on(trained, tmp_path):
+    """Given the file, the folder of checkpoints or that of the run."""
     straight = trained("straight")
     before = trained("killed", stop_after=7)
     path = newest_checkpoint(tmp_path / "killed")
-    resume = {"file": path, "run": path.parents[1], "checkpoints": path.parent}[place]
-    assert before + trained("resumed", resume=str(resume)) == straight
-    states = [checkpoint.load(newest_checkpoint(tmp_path / name))[0]["model"] for name in ("straight", "resumed")]
-    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
-    logged = json.loads(next((tmp_path / "resumed").glob("experiments/*/data/configuration.json")).read_text())
-    shown = str(resume.relative_to(tmp_path))  # the working folder, whose own place outputs do not name
-    assert (logged["seed"], logged["flip"], logged["resume"]) == (5, "random", shown)
+    for number, resume in enumerate((path, path.parent, path.parents[1])):
+        output = f"resumed-{number}"
+        assert before + trained(output, resume=str(resume)) == straight, resume
+        states = [checkpoint.load(newest_checkpoint(tmp_path / name))[0]["model"] for name in ("straight", output)]
+        assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+        logged = json.loads(next((tmp_path / output).glob("experiments/*/data/configuration.json")).read_text())
+        shown = str(resume.relative_to(tmp_path))  # the working folder, whose own place outputs do not name
+        assert (logged["seed"], logged["flip"], logged["resume"]) == (5, "random", shown)
 
 
 def test_auto_takes_the_options_of_the_run_that_it_finds(trained):
