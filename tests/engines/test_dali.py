@@ -78,10 +78,9 @@ def test_a_loader_goes_on_after_a_damaged_image(photos, broken):
         assert next(loader.epoch(1)).count == 8
 
 
-def test_a_tar_of_an_earlier_version_is_compared_whole_when_it_is_opened(broken):
+def test_a_tar_of_an_earlier_version_is_read_without_a_comparison(broken):
+    """Reading all of a large dataset before the first batch would take longer than it is worth."""
     folder, manifest = broken(17, 333)
     files = {name: info for name, info in manifest.files.items() if not name.endswith(".xxh3")}
     older = dataclasses.replace(manifest, files=files)
-    with pytest.raises(ValueError, match=r"train-\d+\.tar is damaged .*--force"):
-        open_split(folder, older, "train")
-    assert open_split(folder, older, "test").checksums is None
+    assert open_split(folder, older, "train").checksums is None

@@ -354,13 +354,9 @@ def open_split(folder: Path, manifest: Manifest, split: str, on_demand: bool = F
     check_files(folder, manifest, split, tars, on_demand)
     check_contents(folder, manifest, indices)
     store = open_tars(folder / "tar", split, manifest.splits[split].count)
-    is_remote = on_demand and is_mirror(folder)
     if checksums_path(split) in manifest.files:
         store = replace(store, checksums=_read_checksums(folder, manifest, split))
-    elif not is_remote:
-        # Written before images had checksums. Blocks of a mirror have some of their own.
-        check_contents(folder, manifest, tars)
-    if is_remote:
+    if on_demand and is_mirror(folder):
         files = {name: manifest.files[name].bytes for name in tars}
         remote = open_images(folder, files, store.shard, store.offsets, store.sizes)
         store = replace(store, remote=remote)
