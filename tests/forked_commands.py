@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 TRAIN = ("--device", "cpu", "--model", "resnet-small", "--batch-size", "64", "--max-steps-per-epoch", "6")
@@ -53,17 +54,24 @@ class ForkedCommands:
         )
 
     def run(
-        self, folder: Path, *arguments: str, kill_after: float = 600.0, main_alone: bool = False
+        self,
+        folder: Path,
+        *arguments: str,
+        kill_after: float = 600.0,
+        main_alone: bool = False,
+        streams: Path | None = None,
+        environment: dict[str, str] | None = None,
     ) -> tuple[int, float]:
         """Run a script, and kill it and all its processes after some seconds.
-
-        Its stdout and stderr go to `folder/stdout` and `folder/stderr`.
 
         Args:
             folder: to run in.
             arguments: name of the script and its arguments.
             kill_after: seconds.
             main_alone: kill its main process, not those that this has started.
+            streams: folder that gets its `stdout` and `stderr`; None: the one it runs in.
+            environment: all of its variables; None: those of the server. What Python and libraries read at their
+                start is not read again.
 
         Returns:
             The exit code, -9 after a kill, and the seconds it ran.
@@ -73,6 +81,8 @@ class ForkedCommands:
             "arguments": [str(text) for text in arguments],
             "kill_after": kill_after,
             "main_alone": main_alone,
+            "streams": str(streams or folder),
+            "environment": environment,
         }
         self._server.stdin.write(json.dumps(request) + "\n")
         self._server.stdin.flush()
@@ -98,7 +108,7 @@ def serve() -> None:
         started = time.monotonic()
         child = os.fork()
         if child == 0:
-            execute(request["folder"], request["arguments"])
+            execute(request)
         code = wait(child, started + request["kill_after"], request["main_alone"])
         answers.write(json.dumps([code, time.monotonic() - started]) + "\n")
         answers.flush()
@@ -161,14 +171,19 @@ class ForkedRank:
             os.kill(self.pid, number)
 
 
-def execute(folder: str, arguments: list[str]) -> None:
+def execute(request: dict[str, Any]) -> None:
     os.setsid()
-    os.chdir(folder)
-    for descriptor, name in ((0, os.devnull), (1, "stdout"), (2, "stderr")):
-        opened = os.open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
+    os.chdir(request["folder"])
+    if request["environment"] is not None:
+        os.environ.clear()
+        os.environ.update(request["environment"])
+    streams = request["streams"]
+    for descriptor, path in ((0, os.devnull), (1, f"{streams}/stdout"), (2, f"{streams}/stderr")):
+        opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
         os.dup2(opened, descriptor)
         os.close(opened)
-    run_script([str(ROOT / "scripts" / f"{arguments[0]}.py"), *arguments[1:]])
+    script, *arguments = request["arguments"]
+    run_script([str(ROOT / "scripts" / f"{script}.py"), *arguments])
 
 
 def run_script(arguments: list[str]) -> None:

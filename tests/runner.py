@@ -1,10 +1,15 @@
 """Run the trainer's commands in processes of their own."""
 
+import atexit
 import json
 import os
 import subprocess
 import sys
+import tempfile
+from functools import cache
 from pathlib import Path
+
+from forked_commands import ForkedCommands
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,8 +30,38 @@ def newest_checkpoint(folder: Path) -> Path:
     return max(folder.glob("experiments/*/checkpoints/last.pth"), key=lambda path: path.stat().st_mtime_ns)
 
 
+@cache
+def _forked_commands() -> ForkedCommands:
+    """The server of all runners of this process; it ends with it."""
+    server = ForkedCommands()
+    atexit.register(server.close)
+    return server
+
+
+def run_forked(
+    folder: Path, script: str, *arguments: str, environment: dict[str, str], timeout: float = 300.0
+) -> subprocess.CompletedProcess[str]:
+    """Run a script to its end, forked from a process that has imported torch and the rest.
+
+    Args:
+        folder: to run in.
+        script: its name, as "train".
+        arguments: of the script.
+        environment: all of its variables.
+        timeout: seconds after which it is killed.
+    """
+    with tempfile.TemporaryDirectory() as streams:
+        code, _ = _forked_commands().run(
+            folder, script, *arguments, kill_after=timeout, streams=Path(streams), environment=environment
+        )
+        stdout, stderr = (Path(streams, name).read_text() for name in ("stdout", "stderr"))
+    return subprocess.CompletedProcess([script, *arguments], code, stdout, stderr)
+
+
 class Runner:
     """`scripts/train.py` with a folder of its own."""
+
+    is_forked = True  # False: each run starts an interpreter
 
     def __init__(self, folder: Path, dataset: Path) -> None:
         self.folder, self.dataset = folder, dataset
@@ -39,14 +74,12 @@ class Runner:
         return [*script, "--prepared", str(self.folder / "prepared"), "--device", "cpu", *defaults, *options]
 
     def __call__(self, *options: str, code: int = 0, **environment: str) -> str:
-        done = subprocess.run(
-            self.command(*options),
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            env=self.environment | environment,
-        )
+        command = self.command(*options)
+        whole = self.environment | environment
+        if self.is_forked:
+            done = run_forked(self.folder, "train", *command[2:], environment=whole)
+        else:
+            done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=120, env=whole)
         assert done.returncode == code, done.stderr[-3000:]
         self.stdout = done.stdout
         return done.stderr

@@ -25,6 +25,7 @@ def many(runner):
         return [python, str(WORKER), *rest]
 
     runner.command = command
+    runner.is_forked = False
     return runner
 
 

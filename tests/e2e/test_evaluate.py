@@ -4,14 +4,13 @@ import csv
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from helpers import encoded, noise, write_dataset
+from runner import ROOT, run_forked
 
-ROOT = Path(__file__).parents[2]
 DATASET = ROOT / "samples/mnist"
 
 
@@ -23,10 +22,7 @@ class Workplace:
         self.environment = {k: v for k, v in os.environ.items() if not k.startswith(("HAFNIA", "MDI", "MLFLOW"))}
 
     def __call__(self, script: str, *options: str, code: int = 0) -> subprocess.CompletedProcess:
-        command = [sys.executable, str(ROOT / "scripts" / script), "--device", "cpu", *options]
-        done = subprocess.run(
-            command, cwd=self.folder, capture_output=True, text=True, timeout=300, env=self.environment
-        )
+        done = run_forked(self.folder, script, "--device", "cpu", *options, environment=self.environment)
         assert done.returncode == code, done.stderr[-3000:]
         return done
 
@@ -41,7 +37,7 @@ def workplace(tmp_path_factory):
     place = Workplace(tmp_path_factory.mktemp("evaluate"))
     for output, learning_rate in (("good", "0.1"), ("bad", "0.00001")):
         place(
-            *("train.py", "--dataset", str(DATASET), "--epochs", "1", "--batch-size", "64"),
+            *("train", "--dataset", str(DATASET), "--epochs", "1", "--batch-size", "64"),
             *("--learning-rate", learning_rate, "--output-dir", output),
         )
     return place
@@ -50,7 +46,7 @@ def workplace(tmp_path_factory):
 def test_the_figures_are_those_that_the_run_gave_of_its_test(workplace):
     experiment = workplace.experiment("good")
     done = workplace(
-        *("evaluate.py", "--model", str(experiment), "--dataset", str(DATASET)),
+        *("evaluate", "--model", str(experiment), "--dataset", str(DATASET)),
         *("--json-file", "figures.json", "--csv-file", "classes.csv"),
     )
     summary = json.loads((experiment / "data/summary.json").read_text())
@@ -71,7 +67,7 @@ def test_photographs_are_seen_as_in_training_unless_told_otherwise(tmp_path):
     workplace = Workplace(tmp_path)
     photos = str(ROOT / "samples/caltech-101")
     done = workplace(
-        *("train.py", "--dataset", photos, "--resize", "32", "--recipe", "speed", "--eval-crop", "0.875"),
+        *("train", "--dataset", photos, "--resize", "32", "--recipe", "speed", "--eval-crop", "0.875"),
         *("--stop-early", "--output-dir", "photos"),
     )
     assert "Validation and test see the central square of 0.875" in done.stderr
@@ -80,7 +76,7 @@ def test_photographs_are_seen_as_in_training_unless_told_otherwise(tmp_path):
     found = {}
     for view in ("-1", "0"):
         done = workplace(
-            *("evaluate.py", "--model", str(experiment), "--dataset", photos, "--eval-crop", view),
+            *("evaluate", "--model", str(experiment), "--dataset", photos, "--eval-crop", view),
             *("--json-file", f"view{view}.json"),
         )
         found[view] = json.loads((workplace.folder / f"view{view}.json").read_text())
@@ -94,7 +90,7 @@ def test_photographs_are_seen_as_in_training_unless_told_otherwise(tmp_path):
 def test_a_worse_model_is_said_to_be_worse(workplace):
     good, bad = (str(workplace.experiment(name) / "model/model.pth") for name in ("good", "bad"))
     done = workplace(
-        "evaluate.py", "--model", good, "--compare", bad, "--dataset", str(DATASET), "--json-file", "both.json"
+        "evaluate", "--model", good, "--compare", bad, "--dataset", str(DATASET), "--json-file", "both.json"
     )
     comparison = json.loads((workplace.folder / "both.json").read_text())["comparison"]
     assert comparison["significant"]
@@ -104,6 +100,6 @@ def test_a_worse_model_is_said_to_be_worse(workplace):
 def test_a_gray_model_refuses_a_dataset_in_color(workplace, tmp_path):
     rows = [{"data": encoded(noise(i, 28, 28, 3)), "label": "0 - zero", "split": "test"} for i in range(8)]
     dataset = write_dataset(tmp_path / "color", rows + [row | {"split": "train"} for row in rows], ["0 - zero"])
-    done = workplace("evaluate.py", "--model", str(workplace.experiment("good")), "--dataset", str(dataset), code=2)
+    done = workplace("evaluate", "--model", str(workplace.experiment("good")), "--dataset", str(dataset), code=2)
     assert "takes gray images, but those of tiny have 3 channels" in done.stderr
     assert "Traceback" not in done.stderr

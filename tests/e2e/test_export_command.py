@@ -1,14 +1,12 @@
 """`export.py` writes a file from a run's folder, checks it, and prints what it found."""
 
 import re
-import subprocess
-import sys
 
 import pytest
 
 from exported_models import EXTRA
 from helpers import rows, write_dataset
-from runner import ROOT, Runner
+from runner import Runner, run_forked
 
 
 @pytest.fixture(scope="module")
@@ -20,8 +18,7 @@ def trained(tmp_path_factory):
 
 
 def export(runner, *options):
-    command = [sys.executable, str(ROOT / "scripts/export.py"), *options]
-    return subprocess.run(command, cwd=runner.folder, capture_output=True, text=True, env=runner.environment)
+    return run_forked(runner.folder, "export", *options, environment=runner.environment)
 
 
 @pytest.mark.skipif(bool(EXTRA), reason=f"the extra `export` is not installed: {', '.join(EXTRA)}")

@@ -2,15 +2,13 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 
 from helpers import encoded, photograph
-from runner import ROOT
+from runner import run_forked
 from trainer_classification.checkpoint.load_model import load_model
 from trainer_classification.models import efficientnet
 
@@ -37,20 +35,13 @@ def work(tmp_path_factory):
 
 def command(work, script, *options, code=0):
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("HAFNIA", "MDI", "MLFLOW"))} | OFFLINE
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / script), "--device", "cpu", *options],
-        cwd=work,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=environment,
-    )
+    done = run_forked(work, script, "--device", "cpu", *options, environment=environment)
     assert done.returncode == code, done.stderr[-3000:]
     return done
 
 
 def train(work, *options, side=96):
-    return command(work, "train.py", "--dataset", "photos", "--image-size", str(side), *options).stderr
+    return command(work, "train", "--dataset", "photos", "--image-size", str(side), *options).stderr
 
 
 def runs(work):
@@ -86,7 +77,7 @@ def test_its_card_names_license_and_source_of_the_weights(work, log):
 
 
 def test_it_classifies_files_as_its_test_split_says(work, log):
-    lines = command(work, "predict.py", "photos", "--format", "json").stdout.splitlines()
+    lines = command(work, "predict", "photos", "--format", "json").stdout.splitlines()
     answers = [json.loads(line) for line in lines]
     right = [entry["class"] == entry["path"].split("/")[-2] for entry in answers]
     assert len(right) == 60
