@@ -105,7 +105,7 @@ def run_on_split(model: Model, options: DataOptions) -> SplitLogits:
         return normalize(images.expand(-1, -1, -1, model.channels))
 
     with hold(prepared.folder), open_loader(engine, request) as loader:
-        network = model.network.to(device).eval()
+        network = model.network.to(device)
         shape = (options.batch_size, model.channels, model.image_size, model.image_size)
         dtype = choose_for_inference(
             device, options.amp, network, shape, model.describe_network(), torch.get_num_threads()

@@ -171,10 +171,9 @@ class Setup:
     def open_train_loader(self, image_size: int) -> Loader:
         """Open the loader of the training split."""
         recipe = self.recipe
-        if recipe.policy.crop == "resized":
-            return _open(self.inputs, recipe, "train", image_size, self.plan)
-        whole = _open(self.inputs, recipe, "train", recipe.image_size, self.plan)
-        return whole if image_size == recipe.image_size else ShrinkingLoader(whole, image_size)
+        side = image_size if recipe.policy.crop == "resized" else recipe.image_size
+        loader = _open(self.inputs, recipe, "train", side, self.plan)
+        return loader if side == image_size else ShrinkingLoader(loader, image_size)
 
     def open_test_loader(self) -> Loader:
         """Open the loader of the test split."""
