@@ -140,22 +140,27 @@ def test_fused_operations_give_the_numbers_of_those_one_by_one(shape, channels, 
     model = with_statistics(channels)
     x = torch.randn(3, channels, *shape).contiguous(memory_format=torch.channels_last)
     network = folded(model)
-    assert efficientnet._is_fused(x)
+    assert efficientnet._fused_dtype(x) is torch.float32
     with torch.inference_mode():
         fused = network(x)
-        monkeypatch.setattr(efficientnet, "_is_fused", lambda x: False)
+        monkeypatch.setattr(efficientnet, "_fused_dtype", lambda x: None)
         expected = network(x)
         torch.testing.assert_close(fused, expected, rtol=1e-5, atol=1e-5 * expected.std().item())
         assert not torch.equal(network.features(x), network.features(x + 1))
 
 
-def test_folded_runs_in_bf16_without_fused_operations():
+@pytest.mark.parametrize("is_fused", [False, True])
+def test_folded_runs_in_bf16_under_autocast(is_fused, monkeypatch):
+    if is_fused and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("oneDNN has no bf16 on this CPU")
     network = folded(with_statistics())
     x = photographs(64)
+    if not is_fused:
+        monkeypatch.setattr(efficientnet, "_has_fused", lambda dtype: dtype is torch.float32)
     with torch.inference_mode():
         expected = network(x)
         with torch.autocast("cpu", torch.bfloat16):
-            assert not efficientnet._is_fused(x)
+            assert efficientnet._fused_dtype(x) is (torch.bfloat16 if is_fused else None)
             rounded = network(x)
     assert rounded.dtype is torch.bfloat16
     torch.testing.assert_close(rounded.float(), expected, rtol=0.1, atol=0.1 * expected.std().item())

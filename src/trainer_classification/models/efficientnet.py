@@ -172,43 +172,51 @@ class FoldedConv(nn.Module):
 
     def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
         """As `ConvNorm.forward`; the shortcut may be overwritten."""
-        if not _is_fused(x):
+        dtype = _fused_dtype(x)
+        if dtype is None:
             y = self.conv(x)
             if self.activate:
                 y = F.relu6(y, inplace=True)
             return y if shortcut is None else y.add_(shortcut)
 
-        x, weight, padding = self.conv.pad(x)
+        x, weight, padding = self.conv.pad(x.to(dtype))
+        weight = weight.to(dtype)
+        bias = cast(Tensor, self.conv.bias).to(dtype)
         shape = (padding, self.conv.stride, self.conv.dilation, self.conv.groups)
         mkldnn: Any = torch.ops.mkldnn
         if shortcut is not None:
             add = mkldnn._convolution_pointwise_.binary
             return cast(
                 Tensor,
-                add(shortcut, x, weight, self.conv.bias, *shape, "add", 1.0, None, [], None),
+                add(shortcut, x, weight, bias, *shape, "add", 1.0, None, [], None),
             )
         after = ("hardtanh", [0.0, 6.0], "") if self.activate else ("none", [], "")
-        return cast(
-            Tensor, mkldnn._convolution_pointwise(x, weight, self.conv.bias, *shape, *after)
-        )
+        return cast(Tensor, mkldnn._convolution_pointwise(x, weight, bias, *shape, *after))
 
 
-def _is_fused(x: Tensor) -> bool:
-    """Return whether convolutions of x and what follows them are one operation: in fp32 on a CPU with oneDNN."""
-    return (
-        x.device.type == "cpu"
-        and x.dtype is torch.float32
-        and not torch.is_autocast_enabled("cpu")
-        and _has_fused()
-    )
+def _fused_dtype(x: Tensor) -> torch.dtype | None:
+    """Return the dtype in which a convolution of x and what follows it are one operation of oneDNN; None: in none.
+
+    On a CPU that is fp32, or bf16 under autocast.
+    """
+    dtype = x.dtype
+    if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        dtype = torch.get_autocast_dtype("cpu")
+    is_fused = x.device.type == "cpu" and _has_fused(dtype)
+    return dtype if is_fused else None
 
 
 @cache
-def _has_fused() -> bool:
-    """Return whether this torch has the operations, which torch.compile uses and no document promises."""
+def _has_fused(dtype: torch.dtype) -> bool:
+    """Return whether torch has the operations in a dtype; torch.compile uses them, and no document promises them."""
     backend: Any = torch.backends.mkldnn
     names = ("_convolution_pointwise", "_convolution_pointwise_")
-    return backend.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in names)
+    has_operations = all(hasattr(torch.ops.mkldnn, name) for name in names)
+    if not backend.is_available() or not has_operations:
+        return False
+    if dtype is torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return dtype is torch.float32
 
 
 class InvertedResidual(nn.Module):
