@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from helpers import encoded, photograph, write_dataset
+from trainer_classification import environment
 from trainer_classification.config import PrepareConfig, TrainConfig
 from trainer_classification.models import build, efficientnet
 from trainer_classification.optim.logistic_regression import LinearHead, fit_head
@@ -114,6 +115,7 @@ def setup(prepared, weights, tmp_path):
 
 
 def open_setup(prepared, tmp_path, **options):
+    options = {"amp": "off"} | options  # bits are compared, and a CPU with bf16 rounds
     config = TrainConfig(device="cpu", loader="resident", output_dir=str(tmp_path), **options)
     inputs = prepared_inputs(config, prepared.folder, prepared.manifest, time.monotonic())
     return build_setup(inputs, lambda: NullTracker(tmp_path))
@@ -136,6 +138,13 @@ def reference(setup, split, mirrored=False):
             model(setup.normalize(images.flip(2) if mirrored else images))
     hook.remove()
     return torch.cat(seen).numpy()
+
+
+def test_a_training_on_a_cpu_keeps_the_memory_of_freed_tensors(prepared, tmp_path):
+    """Else a tenth of each step is page faults."""
+    environment.keep_freed_memory.cache_clear()
+    open_setup(prepared, tmp_path).close()
+    assert environment.keep_freed_memory.cache_info().currsize == 1
 
 
 @pytest.mark.parametrize("view", [0, 1])

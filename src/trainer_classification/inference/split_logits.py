@@ -14,6 +14,7 @@ from trainer_classification.data.in_use import hold
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.data.table import open_table
 from trainer_classification.device import choose_device
+from trainer_classification.environment import keep_freed_memory
 from trainer_classification.faster_precision import choose_for_inference
 from trainer_classification.loaders.base import LoaderRequest
 from trainer_classification.loaders.collect_logits import collect_logits
@@ -83,6 +84,8 @@ def run_on_split(model: Model, options: DataOptions) -> SplitLogits:
             channels than the model takes, or the model's outputs are not finite.
     """
     device = choose_device(options.device)[0]
+    if device.type == "cpu":
+        keep_freed_memory()
     prepared, engine = _prepare(model, options, device)
     manifest = prepared.manifest
     _check_data(model, options, manifest)

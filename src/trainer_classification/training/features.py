@@ -23,7 +23,6 @@ from trainer_classification.checkpoint.model_id import model_id
 from trainer_classification.console import has_live_line, live_line, log
 from trainer_classification.data.table import open_table
 from trainer_classification.device import has_bf16_cpu, map_in_threads
-from trainer_classification.environment import keep_freed_memory
 from trainer_classification.faster_precision import choose_faster
 from trainer_classification.files import write_atomically
 from trainer_classification.loaders.base import Batch, Loader
@@ -76,8 +75,6 @@ class FrozenNetwork:
         self._setup = setup
         self.device = setup.device
         self.threads = torch.get_num_threads() if setup.device.type == "cpu" else 1
-        if setup.device.type == "cpu":
-            keep_freed_memory()
         self.dtype = setup.dtype
         self._is_chosen = setup.device.type != "cpu" or setup.config.amp != "auto"
 

@@ -17,7 +17,7 @@ from trainer_classification.config import TrainConfig
 from trainer_classification.console import log
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.data.table import open_table
-from trainer_classification.environment import plan_threads
+from trainer_classification.environment import keep_freed_memory, plan_threads
 from trainer_classification.loaders.base import Loader, LoaderRequest
 from trainer_classification.loaders.registry import open_loader
 from trainer_classification.loaders.shrink import ShrinkingLoader
@@ -217,6 +217,8 @@ def build_setup(inputs: Inputs, open_tracker: Callable[[], Tracker]) -> Setup:
     config = inputs.config
     manifest = inputs.manifest
     device = inputs.resolved.device
+    if device.type == "cpu":
+        keep_freed_memory()
     recipe, reason = complete_recipe(config, inputs.resolved, manifest)
     sizes = open_table(inputs.folder, manifest, "train").sizes
     plan = Plan(manifest.splits["train"].count, config.seed, recipe.policy, sizes)
