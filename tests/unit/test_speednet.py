@@ -17,6 +17,7 @@ from trainer_classification.loaders.base import Batch
 from trainer_classification.models import build, count_macs, count_parameters
 from trainer_classification.models.normalize import Normalize
 from trainer_classification.models.speednet import SpeedNet, whiten
+from trainer_classification.optim import muon
 from trainer_classification.optim.muon import Muon, orthogonalize, parameter_groups
 from trainer_classification.optim.parameter_groups import build_optimizer, set_learning_rate
 from trainer_classification.plan import Plan, Policy
@@ -116,6 +117,19 @@ def test_orthogonalising_is_that_of_torch():
     matrix = torch.randn(16, 50, generator=torch.Generator().manual_seed(3))
     theirs = _zeropower_via_newtonschulz(matrix, (3.4445, -4.7750, 2.0315), 3, 1e-7)
     torch.testing.assert_close(orthogonalize(matrix), theirs.float(), atol=0.05, rtol=0.05)  # theirs is in bf16
+    ours = orthogonalize(matrix, dtype=torch.bfloat16)
+    torch.testing.assert_close(ours, theirs.float(), atol=0.02, rtol=0.02)
+
+
+def test_the_products_of_muon_have_the_dtype_of_the_step(monkeypatch):
+    seen = []
+    monkeypatch.setattr(muon, "orthogonalize", lambda matrix, dtype: seen.append(dtype) or matrix)
+    model = build("speednet", 2, 3, 32, 16)
+    for dtype in (None, torch.bfloat16):
+        optimizer = build_optimizer(model, SPEED_RECIPES["cifar100"], dtype)
+        model(torch.zeros(2, 3, 32, 32)).sum().backward()
+        optimizer.step()
+    assert seen == 6 * [None] + 6 * [torch.bfloat16]
 
 
 def small():

@@ -57,8 +57,15 @@ def _split_by_decay(
     ]
 
 
-def build_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
+def build_optimizer(
+    model: nn.Module, recipe: Recipe, dtype: torch.dtype | None = None
+) -> Optimizer:
     """Return the recipe's optimizer for a model that is on its device already.
+
+    Args:
+        model: to train.
+        recipe: names the optimizer and its values.
+        dtype: of autocast in the step. On a CPU, Muon's products have it, too.
 
     Raises:
         ValueError: the optimizer is Muon, and the recipe's network cannot be
@@ -70,7 +77,7 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
             raise ValueError(
                 "--optimizer muon has a rate for each layer of its own: omit --backbone-rate and --unfreeze-after."
             )
-        return _build_muon(model, recipe)
+        return _build_muon(model, recipe, dtype)
 
     groups = (
         finetuning_groups(model, recipe)
@@ -90,7 +97,7 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
     )
 
 
-def _build_muon(model: nn.Module, recipe: Recipe) -> Optimizer:
+def _build_muon(model: nn.Module, recipe: Recipe, dtype: torch.dtype | None) -> Optimizer:
     if not NETWORKS[recipe.model].takes_muon:
         names = ", ".join(name for name, spec in NETWORKS.items() if spec.takes_muon)
         raise ValueError(
@@ -98,7 +105,8 @@ def _build_muon(model: nn.Module, recipe: Recipe) -> Optimizer:
             f"use sgd or adamw, or --model {names}."
         )
     groups = muon.parameter_groups(model, recipe.momentum, recipe.weight_decay)
-    return muon.Muon(groups, recipe.learning_rate)
+    is_on_cpu = next(model.parameters()).device.type == "cpu"
+    return muon.Muon(groups, recipe.learning_rate, dtype if is_on_cpu else None)
 
 
 def set_learning_rate(

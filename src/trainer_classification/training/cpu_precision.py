@@ -88,12 +88,12 @@ def _build_steps(
         model = build(recipe.model, classes, manifest.channels, side, recipe.width).train()
         images = torch.randint(256, (rows, side, side, manifest.channels), dtype=torch.uint8)
         labels = torch.randint(classes, (rows,))
-    optimizer = build_optimizer(model, recipe)
-    set_learning_rate(optimizer, 0.0)
     normalize = Normalize(manifest.mean, manifest.std, device)
-    steps = {
-        dtype: Step(model, optimizer, normalize, dtype=dtype) for dtype in (None, torch.bfloat16)
-    }
+    steps: dict[torch.dtype | None, Step] = {}
+    for dtype in (None, torch.bfloat16):
+        optimizer = build_optimizer(model, recipe, dtype)
+        set_learning_rate(optimizer, 0.0)
+        steps[dtype] = Step(model, optimizer, normalize, dtype=dtype)
 
     return steps, Batch(images, labels, torch.arange(rows), rows)
 

@@ -355,7 +355,7 @@ def _build_step(
 
     return kind(
         model,
-        build_optimizer(model, recipe),
+        build_optimizer(model, recipe, inputs.resolved.dtype),
         normalize,
         label_smoothing=recipe.label_smoothing,
         class_weights=_weigh_classes(recipe, inputs.manifest, device),
