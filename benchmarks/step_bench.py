@@ -11,11 +11,12 @@ from typing import Any
 from harness import tables
 from harness.busy_timing import checkout
 from harness.cases import say
-from harness.intervals import median_interval, ratio_interval
+from harness.intervals import Interval, median_interval, ratio_interval
 from harness.options import StepBenchConfig
 from harness.provenance import provenance
-from harness.step_worker import CASES
+from harness.step_worker import CASES, IN_BF16
 from trainer_classification import cli
+from trainer_classification.device import has_bf16_cpu
 
 _WORKER = Path(__file__).parent / "harness/step_worker.py"
 _OPERATORS = 5  # that are named
@@ -26,6 +27,8 @@ COLUMNS = {
     "times as fast": lambda row: (
         f"{row['ratio']:.2f} ({row['low']:.2f} to {row['high']:.2f})" if row["before"] else ""
     ),
+    "over fp32 now": lambda row: f"{row['over_fp32']:.2f}",
+    "over fp32 before": lambda row: f"{row['over_old_fp32']:.2f}" if row["before"] else "",
 }
 OPERATOR_COLUMNS = {
     "step": lambda row: row["case"],
@@ -47,7 +50,12 @@ def main(config: StepBenchConfig) -> int:
             name: start(stack, stack.enter_context(checkout(commit)))
             for name, commit in trees.items()
         }
-        rows = [measure(case, workers, config) | provenance() for case in CASES]
+        precisions = ["", IN_BF16] if has_bf16_cpu() else [""]
+        rows = [
+            row | provenance()
+            for case in CASES
+            for row in measure(case, precisions, workers, config)
+        ]
 
     title = f"CPU time of one image; {rows[0]['cpu']}; {rows[0]['date']}, against {config.base or 'nothing'}"
     parts = ["# Steps on a CPU", f"## {title}"]
@@ -87,32 +95,64 @@ def ask(process: "subprocess.Popen[str]", request: str) -> Any:
 
 
 def measure(
-    case: str, workers: dict[str, "subprocess.Popen[str]"], config: StepBenchConfig
-) -> dict[str, Any]:
-    """Return the row of one step."""
-    say(case)
-    rows = CASES[case].rows
-    seconds: dict[str, list[float]] = {name: [] for name in workers}
-    for _ in range(config.turns):
-        for name, worker in workers.items():
-            seconds[name].append(ask(worker, case) / rows)
-    shares = ask(workers["now"], f"operators {case}")
-    largest = sorted(shares, key=shares.__getitem__, reverse=True)[:_OPERATORS]
+    case: str,
+    precisions: list[str],
+    workers: dict[str, "subprocess.Popen[str]"],
+    config: StepBenchConfig,
+) -> list[dict[str, Any]]:
+    """Return a row of one step for each precision, all measured in turns.
 
-    before = seconds.get("before", [])
-    now = seconds["now"]
-    ratio = ratio_interval([1 / taken for taken in now], [1 / taken for taken in before or now])
+    Args:
+        case: of the worker.
+        precisions: what follows its name; the first is fp32.
+        workers: by commit, "now" and perhaps "before".
+        config: of the bench.
+    """
+    say(case)
+    images = CASES[case].rows
+    seconds: dict[tuple[str, str], list[float]] = {
+        (name, precision): [] for name in workers for precision in precisions
+    }
+    for _ in range(config.turns):
+        for name, precision in seconds:
+            taken = ask(workers[name], case + precision)
+            seconds[name, precision].append(taken / images)
+
+    return [row_of(case, precision, seconds, workers["now"]) for precision in precisions]
+
+
+def row_of(
+    case: str,
+    precision: str,
+    seconds: dict[tuple[str, str], list[float]],
+    worker: "subprocess.Popen[str]",
+) -> dict[str, Any]:
+    """Return the row of a step in one precision, compared with the commit before and with fp32."""
+    shares = ask(worker, f"operators {case}{precision}")
+    largest = sorted(shares, key=shares.__getitem__, reverse=True)[:_OPERATORS]
+    now = seconds["now", precision]
+    before = seconds.get(("before", precision), [])
+    old_fp32 = seconds.get(("before", ""), [])
+    ratio = speed_ratio(now, before or now)
+
     return {
-        "case": case,
-        "turns": config.turns,
+        "case": case + precision,
+        "turns": len(now),
         "before": 1000 * median_interval(before).median if before else 0.0,
         "now": 1000 * median_interval(now).median,
         "ratio": ratio.median,
         "low": ratio.low,
         "high": ratio.high,
         "confidence": ratio.confidence,
+        "over_fp32": speed_ratio(now, seconds["now", ""]).median,
+        "over_old_fp32": speed_ratio(now, old_fp32 or now).median,
         "operators": {name: shares[name] for name in largest},
     }
+
+
+def speed_ratio(now: list[float], before: list[float]) -> Interval:
+    """Return how many times as fast the first are as the second, both measured in turns, in seconds."""
+    return ratio_interval([1 / taken for taken in now], [1 / taken for taken in before])
 
 
 if __name__ == "__main__":

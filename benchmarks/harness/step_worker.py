@@ -1,7 +1,8 @@
 """Run steps of one network in a process of its own, with the package that PYTHONPATH names.
 
 Each line on stdin is the name of a case, or `operators` and a name. The answer is a
-line of JSON: CPU seconds of one step, or the share of each operator in it.
+line of JSON: CPU seconds of one step, or the share of each operator in it. The name
+of a case in bf16 ends with `IN_BF16`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from trainer_classification import recipes
 from trainer_classification.environment import keep_freed_memory
@@ -23,9 +26,11 @@ from trainer_classification.models.backbone import split_head
 from trainer_classification.models.normalize import Normalize
 from trainer_classification.optim.ema import ModelEma
 from trainer_classification.optim.parameter_groups import build_optimizer, set_learning_rate
+from trainer_classification.training import setup
 from trainer_classification.training.metrics import Metrics
 from trainer_classification.training.step import Step
 
+IN_BF16 = ", bf16"  # by autocast, as `--amp bf16`
 _CPU = torch.device("cpu")
 _SECONDS = 0.5  # of steps that are timed at once, at least
 _PROFILED = 3  # steps
@@ -63,8 +68,13 @@ CASES = {
 }
 
 
-def open_case(case: Case) -> Callable[[], object]:
-    """Return a function that runs a step."""
+def open_case(case: Case, dtype: torch.dtype | None) -> Callable[[], object]:
+    """Return a function that runs a step.
+
+    Args:
+        case: the step.
+        dtype: of autocast; None: none.
+    """
     torch.manual_seed(0)
     shape = (case.rows, case.side, case.side, case.channels)
     images = torch.randint(256, shape, dtype=torch.uint8)
@@ -73,16 +83,23 @@ def open_case(case: Case) -> Callable[[], object]:
         keep_freed_memory()
         network = build("efficientnet-lite0", case.classes, case.channels, case.side)
         backbone, _ = split_head(network, "efficientnet-lite0")
-        return torch.inference_mode()(lambda: backbone(normalize(images)))
+
+        @torch.inference_mode()
+        def run() -> Tensor:
+            with torch.autocast("cpu", dtype, enabled=dtype is not None):
+                return backbone(normalize(images))
+
+        return run
 
     recipe = dataclasses.replace(case.recipe, image_size=case.side)
     model = build(recipe.model, case.classes, case.channels, case.side, recipe.width).train()
-    optimizer = build_optimizer(model, recipe)
+    optimizer = build_for(model, recipe, dtype)
     set_learning_rate(optimizer, recipe.learning_rate / 100)
     step = Step(
         model,
         optimizer,
         normalize,
+        dtype=dtype,
         label_smoothing=recipe.label_smoothing,
         ema=ModelEma(model, recipe.ema) if recipe.ema else None,
     )
@@ -90,6 +107,14 @@ def open_case(case: Case) -> Callable[[], object]:
     labels = torch.randint(case.classes, (case.rows,))
     batch = Batch(images, labels, torch.arange(case.rows), case.rows)
     return lambda: step(batch, 0, metrics)
+
+
+def build_for(model: nn.Module, recipe: recipes.Recipe, dtype: torch.dtype | None) -> Optimizer:
+    """Return the optimizer, for a precision where the package's takes one: commits before did not."""
+    try:
+        return build_optimizer(model, recipe, dtype)
+    except TypeError:
+        return build_optimizer(model, recipe)
 
 
 def time_step(run: Callable[[], object]) -> float:
@@ -115,12 +140,15 @@ def share_operators(run: Callable[[], object]) -> dict[str, float]:
 
 def main() -> None:
     torch.set_num_threads(1)
+    if hasattr(setup, "keep_freed_memory"):  # commits before it train without
+        keep_freed_memory()
     opened: dict[str, Callable[[], object]] = {}
     for line in sys.stdin:
         what, _, name = line.strip().rpartition("operators ")
         name = name or what
         if name not in opened:
-            opened[name] = open_case(CASES[name])
+            dtype = torch.bfloat16 if name.endswith(IN_BF16) else None
+            opened[name] = open_case(CASES[name.removesuffix(IN_BF16)], dtype)
             opened[name]()
         run = opened[name]
         answer = share_operators(run) if line.startswith("operators ") else time_step(run)
