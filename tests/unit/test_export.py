@@ -25,6 +25,7 @@ from trainer_classification.exporting.runtimes import open_opencv
 
 needs_extra = pytest.mark.skipif(bool(EXTRA), reason=f"the extra `export` is not installed: {', '.join(EXTRA)}")
 BOUND = 1e-3  # of probabilities: of an image that shrinks more than fourfold some bytes differ by one
+BF16_BOUND = 0.02  # where OpenVINO takes bf16 by itself, as on CPUs with instructions for it
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,7 @@ def test_every_network_answers_alike_in_every_runtime(tmp_path, network, size, a
     assert {found.name.split()[0] for found in report.differences} == {"onnxruntime", "openvino"}
     for found in report.differences:
         assert found.agreement == 1
-        assert found.largest < BOUND, found
+        assert found.largest < (BF16_BOUND if "bf16" in found.name else BOUND), found
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["model.onnx", "model.pth"]
 
 
@@ -72,7 +73,8 @@ def test_every_network_answers_alike_in_every_runtime(tmp_path, network, size, a
 )
 def test_the_other_formats_answer_alike(tmp_path, format, suffix):
     report = export(write_checkpoint(tmp_path), tmp_path / f"model{suffix}", format)
-    assert max(found.largest for found in report.differences) < BOUND
+    for found in report.differences:
+        assert found.largest < (BF16_BOUND if "bf16" in found.name else BOUND), found
 
 
 @needs_extra

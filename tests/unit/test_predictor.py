@@ -182,10 +182,10 @@ def test_torch_has_its_threads_again_afterwards(files):
 
 def test_few_images_are_spread_over_the_threads_and_many_come_in_batches(files):
     network = MeanBrightness()
-    list(Predictor(model_of(network), "cpu", batch_size=8, threads=4).predict(files[4:12]))
+    list(Predictor(model_of(network), "cpu", batch_size=8, threads=4, amp="off").predict(files[4:12]))
     assert network.batches == [2, 2, 2, 2]
     network.batches.clear()
-    list(Predictor(model_of(network), "cpu", batch_size=4, threads=2).predict(files[4:17]))
+    list(Predictor(model_of(network), "cpu", batch_size=4, threads=2, amp="off").predict(files[4:17]))
     assert sorted(network.batches) == [1, 4, 4, 4]
 
 
