@@ -720,7 +720,14 @@ class EvaluateConfig:
     device: Annotated[Device, Option("Where to run. auto: the GPU where there is one.", "Run")] = (
         "auto"
     )
-    amp: PredictAmpOption = "auto"
+    amp: Annotated[
+        Literal["auto", "off"],
+        Option(
+            "auto: as the run was trained on a CPU, to repeat its figures; if not known, the faster of bf16 and fp32. "
+            "off: fp32.",
+            "Run",
+        ),
+    ] = "auto"
 
     def __post_init__(self) -> None:
         check(self)

@@ -1,5 +1,6 @@
 """A CPU takes bf16 where it is measured to be faster, keeps what it chose, and sums in fp32."""
 
+import dataclasses
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,9 @@ from trainer_classification.checkpoint.meta import CheckpointMeta
 from trainer_classification.config import TrainConfig
 from trainer_classification.device import choose_precision, cpu_model, has_bf16_cpu
 from trainer_classification.faster_precision import choose_faster, choose_for_inference
+from trainer_classification.inference import split_logits
 from trainer_classification.inference.predictor import Predictor
+from trainer_classification.inference.split_logits import DataOptions
 from trainer_classification.loaders.base import Batch
 from trainer_classification.loaders.collect_logits import collect_logits
 from trainer_classification.models.normalize import Normalize
@@ -341,6 +344,24 @@ def test_a_split_is_evaluated_in_the_precision_that_is_asked_for():
     assert found.dtype == np.float32
     assert 0 < np.abs(found - exact).max() < 0.02
     assert labels.tolist() == [1, 2, 3, 4, 0, 5]
+
+
+@pytest.mark.parametrize(
+    ("trained_in", "amp", "flags", "dtype"),
+    [
+        ("bfloat16", "auto", "amx_bf16", BF16),
+        ("bfloat16", "auto", "", None),
+        ("bfloat16", "off", "amx_bf16", None),
+        ("float32", "auto", "amx_bf16", None),
+        ("", "auto", "amx_bf16", BF16),
+    ],
+)
+def test_a_split_is_evaluated_in_the_precision_of_the_training(cpu, monkeypatch, trained_in, amp, flags, dtype):
+    cpu(flags)
+    Measurement(monkeypatch, 2.0)
+    network = Recording()
+    model = dataclasses.replace(model_with(network), cpu_precision=trained_in)
+    assert split_logits._choose_precision(model, network, DataOptions("mnist", amp=amp), CPU) == dtype
 
 
 def test_a_batch_is_timed_by_as_many_threads_as_will_run_it():

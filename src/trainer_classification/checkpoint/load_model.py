@@ -67,6 +67,8 @@ class Model:
         temperature: that the logits are divided by before the softmax, fitted on
             validation; None: not fitted.
         gray_shift: bits that gray images of 16 and 32 bits lose.
+        cpu_precision: that a CPU trained in, float32 or bfloat16; "": a GPU, or not
+            known.
     """
 
     network: nn.Module
@@ -85,6 +87,7 @@ class Model:
     eval_crop: float = 0.0
     temperature: float | None = None
     gray_shift: int = 8
+    cpu_precision: str = ""
 
     def describe_network(self) -> str:
         """Return what tells this network from others of its name: its number of parameters."""
@@ -166,6 +169,7 @@ def _build(source: Path, tensors: dict[str, Tensor], meta: CheckpointMeta) -> Mo
         eval_crop=meta.recipe.eval_crop,
         temperature=meta.temperature,
         gray_shift=meta.gray_shift,
+        cpu_precision=meta.cpu_precision,
     )
 
 

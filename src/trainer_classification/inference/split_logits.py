@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainer_classification.arrays import Float32, Int64
 from trainer_classification.checkpoint.load_model import Model
@@ -13,7 +13,7 @@ from trainer_classification.config import PrepareConfig
 from trainer_classification.data.in_use import hold
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.data.table import open_table
-from trainer_classification.device import choose_device
+from trainer_classification.device import choose_device, has_bf16_cpu
 from trainer_classification.environment import keep_freed_memory
 from trainer_classification.faster_precision import choose_for_inference
 from trainer_classification.loaders.base import LoaderRequest
@@ -43,7 +43,9 @@ class DataOptions:
         batch_size: images a step.
         device: "auto", "cpu" or "cuda".
         threads: that load; 0: one for each CPU.
-        amp: "auto": bf16 where a CPU is measured to be faster in it; "off": fp32.
+        amp: "auto": on a CPU, the precision that the model was trained in on one, so
+            that figures of a run are repeated; where it is not known, bf16 where it
+            is measured to be faster. "off": fp32.
     """
 
     dataset: str
@@ -109,15 +111,26 @@ def run_on_split(model: Model, options: DataOptions) -> SplitLogits:
 
     with hold(prepared.folder), open_loader(engine, request) as loader:
         network = model.network.to(device)
-        shape = (options.batch_size, model.channels, model.image_size, model.image_size)
-        dtype = choose_for_inference(
-            device, options.amp, network, shape, model.describe_network(), torch.get_num_threads()
-        )
+        dtype = _choose_precision(model, network, options, device)
         logits, labels = collect_logits(network, loader, normalize_channels, dtype)
     _check_finite(logits, model)
     files = open_table(prepared.folder, manifest, options.split).files
 
     return SplitLogits(manifest, files, logits, labels, eval_crop)
+
+
+def _choose_precision(
+    model: Model, network: nn.Module, options: DataOptions, device: torch.device
+) -> torch.dtype | None:
+    """Return the dtype of autocast, as `DataOptions.amp` says; None: none."""
+    if device.type == "cpu" and options.amp == "auto" and model.cpu_precision:
+        is_bf16 = model.cpu_precision == "bfloat16" and has_bf16_cpu()
+        return torch.bfloat16 if is_bf16 else None
+
+    shape = (options.batch_size, model.channels, model.image_size, model.image_size)
+    return choose_for_inference(
+        device, options.amp, network, shape, model.describe_network(), torch.get_num_threads()
+    )
 
 
 def choose_view(model: Model, options: DataOptions, manifest: Manifest) -> float:
