@@ -5,9 +5,10 @@ import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 
+import polars as pl
 import pytest
 
-from trainer_classification.outputs import tracking
+from trainer_classification.outputs import metrics_file, tracking
 from trainer_classification.outputs.summary import REQUIRED, write_metrics, write_summary
 from trainer_classification.outputs.tracking import Tracker
 
@@ -161,8 +162,51 @@ def test_a_named_run_has_its_name_in_the_folder_and_in_the_tracker(tmp_path, mon
     monkeypatch.setenv("MLFLOW_RUN_NAME", "undefined")
     tracker = Tracker("p", tmp_path, "first try")
     tracker.metric("test/accuracy", 0.5)
+    tracker.close()
     [folder] = (tmp_path / "experiments").iterdir()
     assert folder.name.endswith("-first try")
     assert tracker.checkpoint_dir.parent == tracker.artifact_dir.parent == folder
     assert os.environ["MLFLOW_RUN_NAME"] == "first try"
     assert (tracker.artifact_dir / "experiment.parquet").is_file()
+
+
+def rows_of(tracker):
+    return pl.read_parquet(tracker.artifact_dir / "experiment.parquet").drop("ts").rows()
+
+
+def test_metrics_are_in_the_file_after_each_epoch_and_written_once_for_all_of_it(tmp_path, monkeypatch, capsys):
+    """Also those that are there before: a run in the cloud goes on in the same folder."""
+    monkeypatch.setattr(tracking, "in_cloud", lambda: True)
+    tracker = Tracker("p", tmp_path)
+    writes = []
+    write = metrics_file.write_atomically
+    monkeypatch.setattr(metrics_file, "write_atomically", lambda *whole: writes.append(write(*whole)))
+    expected = []
+    for epoch in (1, 2, 3):
+        tracker.scalar("train/loss", 1 / epoch, epoch)
+        tracker.scalar("seconds", 2.5, epoch)
+        assert "name='seconds' ent_type='scalar' value=2.5" in capsys.readouterr().out  # as it comes
+        expected += [(epoch, "train/loss", "scalar", 1 / epoch), (epoch, "seconds", "scalar", 2.5)]
+        assert len(writes) == epoch - 1
+        tracker.epochs([])
+        assert rows_of(tracker) == expected
+        if epoch == 2:
+            tracker._file = metrics_file.MetricsFile(tracker._logger)
+    tracker.metric("accuracy_test", 0.5)
+    tracker.close()
+    assert rows_of(tracker) == [*expected, (0, "accuracy_test", "metric", 0.5)]
+    assert len(writes) == 4
+
+
+def test_metrics_that_could_not_be_written_are_written_with_the_next(tmp_path, monkeypatch, capsys):
+    tracker = Tracker("p", tmp_path)
+    with monkeypatch.context() as full:
+        full.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        tracker.scalar("a", 1.0, 1)
+        tracker.epochs([])
+    assert tracker.failures == 1
+    assert "No space left on device" in capsys.readouterr().err
+    assert not (tracker.artifact_dir / "experiment.parquet").exists()
+    tracker.scalar("a", 2.0, 2)
+    tracker.epochs([])
+    assert rows_of(tracker) == [(1, "a", "scalar", 1.0), (2, "a", "scalar", 2.0)]

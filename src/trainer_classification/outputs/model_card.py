@@ -65,6 +65,7 @@ def write_outputs(
     for name in _TRACKED:
         if summary[name] is not None:
             tracker.metric(name, summary[name])
+    tracker.flush()
 
     _write_report(make_report)
     write_summary(tracker.artifact_dir, summary)

@@ -1,10 +1,10 @@
 """Report to the experiment tracker through HafniaLogger, from the main thread of rank 0 only.
 
 A failing tracker never ends a training. The logger is not thread-safe, and each
-call rewrites a file and in the cloud sends a request. So it is called once an
-epoch and a few hundred times a run, outside the timed steps. The lines that the
-logger prints on stdout are the platform's protocol; elsewhere nobody reads them,
-and they are dropped.
+call sends a request in the cloud. So it is called once an epoch and a few hundred
+times a run, outside the timed steps. Its file is written once an epoch. The lines
+that the logger prints on stdout are the platform's protocol; elsewhere nobody reads
+them, and they are dropped.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from typing import Any
 
 from trainer_classification.console import log
 from trainer_classification.environment import in_cloud
+from trainer_classification.outputs.metrics_file import MetricsFile
 from trainer_classification.outputs.trackers import Writer, open_writer
 
 # By default MLflow's client retries a failing request for four minutes, and each
@@ -64,6 +65,7 @@ class Tracker:
         with _wait_for_unused_name(log_dir / "experiments"):
             self._logger = _create_logger(project_name, log_dir, name)
             self._make_folders(log_dir / "experiments" / (_name_by_time() + _suffix(name)))
+        self._file = None if self._logger is None else MetricsFile(self._logger)
         self._guard(lambda: self._open_writer(tracker))
 
     def _open_writer(self, tracker: str) -> None:
@@ -95,12 +97,18 @@ class Tracker:
         self._write(lambda writer: writer.scalar(name, float(value), int(step)))
 
     def epochs(self, history: Sequence[dict[str, Any]]) -> None:
-        """Take the rows of metrics.jsonl so far, for trackers that keep rows.
+        """End an epoch: write what was logged, and give its row to trackers that keep rows.
 
         Args:
-            history: one row for each epoch.
+            history: rows of metrics.jsonl, one for each epoch so far.
         """
+        self.flush()
         self._write(lambda writer: writer.epochs(history))
+
+    def flush(self) -> None:
+        """Write what was logged to the logger's file."""
+        if self._file is not None:
+            self._guard(self._file.write)
 
     def configuration(self, values: dict[str, Any]) -> None:
         """Log the options and the values resolved from them.
@@ -120,6 +128,7 @@ class Tracker:
         which the SDK does not do.
         """
         status = _status(sys.exception())
+        self.flush()
         self._call(lambda logger: _end(logger, status))
         self._write(lambda writer: writer.close())
         if self.failures:
@@ -190,6 +199,7 @@ class NullTracker(Tracker):
         self.failures = 0
         self._waited = 0.0
         self._logger = None
+        self._file = None
         self._writer = None
         self.model_dir = self.checkpoint_dir = self.artifact_dir = folder
 
