@@ -53,6 +53,9 @@ def test_the_csv_file_has_a_row_for_each_epoch_from_the_first_on(opened):
         ("1", "0.5", "0.75"),
         ("2", "0.25", ""),
     ]
+    tracker.epochs([*HISTORY, {"epoch": 3, "late": 9}])
+    rows = [list(row.values()) for row in csv.DictReader(path.read_text().splitlines())]
+    assert rows == [["1", "0.5", "0.75", ""], ["2", "0.25", "", ""], ["3", "", "", "9"]]
 
 
 def test_hafnia_alone_writes_no_more_files(opened):

@@ -75,18 +75,28 @@ class CsvWriter:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / CSV_FILE
+        self._names: dict[str, None] = {}  # columns in their order
+        self._text = io.StringIO()
+        self._count = 0  # rows in it
 
     def scalar(self, name: str, value: float, step: int) -> None:
         """Do nothing: the rows of epochs have it."""
 
     def epochs(self, history: Sequence[dict[str, Any]]) -> None:
         """Replace the file; a value that was not measured, or is not finite, is empty."""
-        names = dict.fromkeys(name for row in history for name in row)
-        text = io.StringIO()
-        writer = csv.DictWriter(text, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(history)
-        write_atomically(self._path, text.getvalue())
+        rows = history[self._count :]
+        names = dict.fromkeys([*self._names, *(name for row in rows for name in row)])
+        has_new_column = names != self._names
+        if has_new_column:
+            self._names = names
+            self._text = io.StringIO()
+            rows = history
+        writer = csv.DictWriter(self._text, names, lineterminator="\n")
+        if has_new_column:
+            writer.writeheader()
+        writer.writerows(rows)
+        self._count = len(history)
+        write_atomically(self._path, self._text.getvalue())
 
     def configuration(self, values: dict[str, Any]) -> None:
         """Do nothing: configuration.json has it."""
