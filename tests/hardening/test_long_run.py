@@ -52,10 +52,10 @@ def test_a_thousand_epochs_are_flat(tmp_path):
         f"{files[quarter]} to {files[-1]} files, {1000 * early:.0f} to {1000 * late:.0f} ms of CPU an epoch",
         file=sys.stderr,
     )
-    # The tracker's logger keeps every metric: 54 MB in 750 epochs.
-    assert memory[-1] < memory[quarter] + 20 + 0.1 * (EPOCHS - quarter)
+    # The rows of an epoch take 2 KB. An SDK that writes its file at each metric adds 40 KB.
+    assert memory[-1] < memory[quarter] + 8 + 0.01 * (EPOCHS - quarter)
     # Some are there only while an epoch is written.
     assert threads[-1] <= threads[quarter] + 3
     assert files[-1] <= files[quarter] + 3
     assert max(letters[quarter:]) <= max(letters[:quarter]) + 10
-    assert late < 2 * early + 0.01
+    assert late < 1.5 * early + 0.01

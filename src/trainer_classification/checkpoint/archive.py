@@ -124,12 +124,13 @@ def write(
         "mean": meta.mean,
         "std": meta.std,
         "temperature": meta.temperature,
-        "best": meta.to_json(),
     }
+    text = dump_json(config, indent=1).removesuffix("\n}")
+    text = f'{text},\n "best": {meta.to_text()}\n}}'
 
     def write_members(target: BinaryIO) -> None:
         with zipfile.ZipFile(target, "w") as file:
-            file.writestr(CONFIG, dump_json(config, indent=1))
+            file.writestr(CONFIG, text)
             with file.open(_WEIGHTS, "w", force_zip64=True) as member:
                 torch.save(weights, member)
             if original:

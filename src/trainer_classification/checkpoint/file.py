@@ -26,7 +26,7 @@ def save(path: Path, tensors: dict[str, Any], meta: CheckpointMeta) -> None:
         tensors: tensors by name, or dicts and lists of tensors and numbers.
         meta: describes them.
     """
-    content = {"meta": json.dumps(meta.to_json()), "state": tensors}
+    content = {"meta": meta.to_text(), "state": tensors}
     write_atomically(path, lambda file: torch.save(content, file))
 
 

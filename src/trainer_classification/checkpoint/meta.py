@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from trainer_classification.checkpoint.history import History
 from trainer_classification.config import TrainConfig
 from trainer_classification.recipes import Recipe, recipe_from_json
 
@@ -49,7 +50,7 @@ class Progress:
         seconds_first_step: from the start of the command to the end of the first
             step.
         seconds_in_first_step: in the first step itself.
-        history: one row of metrics for each epoch.
+        history: one row of metrics for each epoch; the last field, as in the JSON.
     """
 
     epoch: int = 0
@@ -66,7 +67,7 @@ class Progress:
     images: int = 0
     seconds_first_step: float = 0.0
     seconds_in_first_step: float = 0.0
-    history: list[dict[str, Any]] = field(default_factory=list)
+    history: History = field(default_factory=History)
 
     @property
     def steps_done(self) -> int:
@@ -139,7 +140,7 @@ class CheckpointMeta:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON types."""
-        progress = dataclasses.asdict(self.progress)
+        names = [entry.name for entry in dataclasses.fields(Progress)]
         return {
             "format_version": FORMAT_VERSION,
             "config": self.config,
@@ -159,8 +160,17 @@ class CheckpointMeta:
             "cpu_precision": self.cpu_precision,
             "cpu_threads": self.cpu_threads,
             "finished": self.progress.finished,
-            "state": {_PROGRESS_NAMES.get(name, name): value for name, value in progress.items()},
+            "state": {
+                _PROGRESS_NAMES.get(name, name): getattr(self.progress, name) for name in names
+            },
         }
+
+    def to_text(self) -> str:
+        """Return it as JSON text."""
+        content = self.to_json()
+        history = content["state"].pop("history")
+        text = json.dumps(content).removesuffix("}}")
+        return f'{text}, "history": {history.to_text()}}}}}'
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> CheckpointMeta:
@@ -279,8 +289,12 @@ def _are_numbers(values: Any, count: int) -> bool:
 def _progress_from_json(content: dict[str, Any]) -> Progress:
     names = [entry.name for entry in dataclasses.fields(Progress)]
     values = {name: content[_PROGRESS_NAMES.get(name, name)] for name in names}
-    progress = Progress(**values | {"times": tuple(values["times"])})
-    for name, expected in dataclasses.asdict(Progress()).items():
+    if not isinstance(values["history"], list):
+        raise TypeError("a history of its kind")
+    changed = {"times": tuple(values["times"]), "history": History(values["history"])}
+    progress = Progress(**values | changed)
+    for name in names:
+        expected = getattr(Progress(), name)
         kind = (int, float) if isinstance(expected, int | float) else type(expected)
         if not isinstance(getattr(progress, name), kind):
             raise TypeError(f"a {name} of its kind")
