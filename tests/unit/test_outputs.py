@@ -4,6 +4,7 @@ import gc
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -81,6 +82,25 @@ def test_a_logger_that_cannot_start_is_one_line(tmp_path, monkeypatch, capsys):
     Tracker("p", tmp_path)
     gc.collect()
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["environment.json", "configuration.json", "HOW_TO_STORE_YOUR_MODEL.txt"])
+def test_no_part_of_a_file_is_left_where_the_sdk_found_the_disk_full(tmp_path, monkeypatch, capsys, name):
+    write = Path.write_text
+
+    def fill(path, text):
+        if path.name == name:
+            write(path, text[:3])
+            raise OSError(28, "No space left on device")
+        return write(path, text)
+
+    monkeypatch.setattr(Path, "write_text", fill)
+    tracker = Tracker("p", tmp_path)
+    tracker.configuration({"a": 1})
+    tracker.close()
+    assert not list(tmp_path.rglob(name))
+    assert tracker.model_dir.is_dir()
+    assert ("is the disk full?" if name.endswith(".json") else "No space left") in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("with_sdk", [True, False])

@@ -28,6 +28,7 @@ from typing import Any
 
 from trainer_classification.console import log
 from trainer_classification.environment import in_cloud
+from trainer_classification.outputs.hafnia_logger import create_hafnia_logger
 from trainer_classification.outputs.metrics_file import MetricsFile
 from trainer_classification.outputs.trackers import Writer, open_writer
 
@@ -245,12 +246,7 @@ def _create_logger(project_name: str, log_dir: Path, name: str) -> Any:
     try:
         _import_when_used("seedir")
         with _drop_lines():
-            from hafnia.experiment import HafniaLogger
-
-            # Its __del__ reads this, and would print a traceback for a logger whose
-            # __init__ failed before it was set.
-            HafniaLogger._mlflow_initialized = False
-            logger = HafniaLogger(project_name=project_name, log_dir=str(log_dir))
+            logger = create_hafnia_logger(project_name, log_dir)
         if name and not in_cloud():
             _rename_folder(logger, name)
         return logger
