@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torchvision.models import resnet18
 from torchvision.transforms.v2.functional import normalize
@@ -15,6 +16,7 @@ from torchvision.transforms.v2.functional import normalize
 from helpers import meta_of, photograph
 from trainer_classification import models
 from trainer_classification.checkpoint import archive
+from trainer_classification.checkpoint.foreign_stem import rewrite_stem
 from trainer_classification.checkpoint.load_model import load_model
 from trainer_classification.inference.predictor import Predictor
 from trainer_classification.inference.preprocess import Preprocess
@@ -83,6 +85,22 @@ def test_their_reader_gives_our_classes_where_the_mean_differs_within_the_bound(
     ours, theirs = both_logits(tmp_path, *trained(mean=[0.54, 0.5, 0.46], std=[0.3, 0.3, 0.3]))
     assert torch.equal(theirs.argmax(1), ours.argmax(1))
     assert (theirs - ours).abs().max() < 0.2 * ours.std()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("mean", [[0.54, 0.5, 0.46], [0.4]], ids=["color", "gray"])
+def test_within_an_image_the_rewritten_stem_sees_what_ours_sees(mean):
+    """Where no zeros of the border are near, the two are equal, whatever the mean."""
+    network, meta = trained(channels=len(mean), mean=mean, std=[0.3] * len(mean))
+    state = network.state_dict()
+    rewritten, original = rewrite_stem(state, meta)
+    assert all(original[name] is state[name] for name in original)
+    images = torch.rand(4, len(mean), 40, 40)
+    ours = F.conv2d((images - torch.tensor(mean)[:, None, None]) / 0.3, state["conv1.weight"])
+    theirs = F.conv2d(normalize(images.expand(-1, 3, -1, -1), **IMAGENET), rewritten["conv1.weight"])
+    ours -= state["bn1.running_mean"][:, None, None]
+    theirs -= rewritten["bn1.running_mean"][:, None, None]
+    torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,7 @@ def test_pixels_in_several_chunks_are_joined():
 
 OTHERS = {
     "palette": write_png(np.zeros((4, 4, 1), np.uint16), 8, PALETTE, [(b"PLTE", bytes(3))]),
+    "a palette without colors": write_png(np.zeros((4, 4, 1), np.uint16), 8, PALETTE),
     "transparency": write_png(np.zeros((4, 4, 4), np.uint16), 8, RGB_ALPHA),
     "a transparent color": write_png(np.zeros((4, 4, 1), np.uint16), 8, GREY, [(b"tRNS", bytes(2))]),
     "16 bits": write_png(np.zeros((4, 4, 1), np.uint16), 16, GREY),
@@ -102,6 +103,12 @@ OTHERS = {
 @pytest.mark.parametrize("name", OTHERS)
 def test_others_are_left_to_pillow(name):
     assert read_plain_png(OTHERS[name]) is None
+
+
+@pytest.mark.parametrize("height", [512, 513])
+def test_images_of_up_to_half_a_thousand_pixels_a_side_are_plain(height):
+    data = write_png(np.zeros((height, 512, 1), np.uint16), 8, GREY)
+    assert (read_plain_png(data) is not None) == (height == 512)
 
 
 @pytest.mark.parametrize(
