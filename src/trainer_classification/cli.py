@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import errno
 import inspect
 import os
 import signal
@@ -29,6 +28,7 @@ from trainer_classification import option_file, option_hints
 from trainer_classification.cli_help import asks_for_help, print_help
 from trainer_classification.config import COMMANDS, PrepareConfig, TrainConfig
 from trainer_classification.environment import name_user, wait_passively_on_shared_cpus
+from trainer_classification.files import is_disk_full
 from trainer_classification.options import Option, flag, mark_given, options_of
 from trainer_classification.stop_signals import (
     StopRequest,
@@ -320,7 +320,7 @@ def _describe_wrong_value(
 
 def _describe_error(error: Exception) -> str:
     """Return an error's message in one line."""
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        file = error.filename or "while writing"
+    if is_disk_full(error):
+        file = getattr(error, "filename", None) or "while writing"
         return f"The disk is full ({file}). Free some space, or choose another folder."
     return " ".join(str(error).split())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import math
@@ -211,6 +212,11 @@ class _NumberlessWriter(io.BufferedWriter):
     def fileno(self) -> int:
         """Raise `io.UnsupportedOperation`."""
         raise io.UnsupportedOperation("fileno")
+
+
+def is_disk_full(error: Exception) -> bool:
+    """Return whether an error says that the disk, or the user's share of it, is full."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def flush(path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from trainer_classification.outputs import metrics_file, tracking
+from trainer_classification.outputs import metrics_file, model_card, tracking
 from trainer_classification.outputs.summary import REQUIRED, write_metrics, write_summary
 from trainer_classification.outputs.tracking import Tracker
 
@@ -230,3 +230,13 @@ def test_metrics_that_could_not_be_written_are_written_with_the_next(tmp_path, m
     tracker.scalar("a", 2.0, 2)
     tracker.epochs([])
     assert rows_of(tracker) == [(1, "a", "scalar", 1.0), (2, "a", "scalar", 2.0)]
+
+
+def test_a_run_whose_report_finds_no_room_fails_and_can_be_resumed(capsys):
+    def fail(error):
+        raise error
+
+    model_card._write_report(lambda: fail(OSError("image file is truncated")))
+    assert "No report (OSError: image file is truncated)" in capsys.readouterr().err
+    with pytest.raises(OSError, match="No space left"):
+        model_card._write_report(lambda: fail(OSError(28, "No space left on device")))

@@ -8,7 +8,7 @@ from typing import Any
 
 from trainer_classification.console import log
 from trainer_classification.data.manifest import Manifest
-from trainer_classification.files import write_atomically
+from trainer_classification.files import is_disk_full, write_atomically
 from trainer_classification.names import escape_markdown
 from trainer_classification.outputs.summary import write_metrics, write_summary
 from trainer_classification.outputs.tracking import Tracker
@@ -99,8 +99,10 @@ def _write_card(
 
 
 def _write_report(make_report: Callable[[], Path]) -> None:
-    """Write the report. A run does not fail without it."""
+    """Write the report. A run does not fail without it, unless that is for want of room: it can be resumed."""
     try:
         log(f"Report: {make_report()}")
     except Exception as error:  # jinja2 or Pillow may be missing, or an image be damaged
+        if is_disk_full(error):
+            raise
         log(f"No report ({type(error).__name__}: {error}).")
