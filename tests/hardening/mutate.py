@@ -53,7 +53,7 @@ TESTS = {
     "kernels/planes": ("jpeg", "large_jpeg", "decode"),
     "kernels/png": ("plain_png",),
     "kernels/resize": ("decode", "augment"),
-    "kernels/turbojpeg": ("jpeg", "large_jpeg"),
+    "kernels/turbojpeg": ("engines/ffcv",),
 }
 LIBRARIES = (
     "torch",

@@ -1,12 +1,25 @@
 """Few requests fetch what an epoch needs: neighbors come together, and nothing comes twice."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 
-from trainer_classification.data import block_runs
+from trainer_classification.data import block_runs, remote_images
 from trainer_classification.data.block_runs import choose_blocks, split_runs, window_of
 
 BLOCK = 1000
+
+
+@dataclass
+class File:
+    """A file of so many blocks of so many bytes."""
+
+    block: int
+    count: int
+
+    def __len__(self):
+        return self.count
 
 
 @pytest.fixture(autouse=True)
@@ -50,3 +63,20 @@ def test_runs_are_adjacent_and_in_one_state():
 def test_a_window_has_at_least_one_block():
     assert window_of(block_runs.RUN_BYTES // 2) == 2
     assert window_of(block_runs.RUN_BYTES * 2) == 1
+
+
+@pytest.mark.parametrize("index", [[0], [-1, 1, 5], range(40), [39, -1, 0, 0]])
+def test_the_blocks_of_an_epoch_are_those_that_hold_a_byte_of_its_images(monkeypatch, index):
+    monkeypatch.setattr(remote_images, "_ROWS_AT_ONCE", 3)
+    files = [File(100, 30), File(40, 90), File(1000, 4)]
+    draws = np.random.default_rng(0)
+    number = draws.integers(0, 3, 40)
+    sizes = draws.integers(1, 250, 40)
+    offsets = draws.integers(0, 2750, 40)
+    images = remote_images.RemoteImages(files, number, offsets, sizes)
+    for place, (file, wanted) in enumerate(zip(files, images._list_wanted(np.array(index)), strict=True)):
+        expected = np.zeros(len(file), bool)
+        for row in index:
+            if row >= 0 and number[row] == place:
+                expected[offsets[row] // file.block : (offsets[row] + sizes[row] - 1) // file.block + 1] = True
+        np.testing.assert_array_equal(wanted, expected)
