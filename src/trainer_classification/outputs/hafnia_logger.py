@@ -50,6 +50,6 @@ def create_hafnia_logger(project_name: str, log_dir: Path) -> Any:
 def _is_json(path: Path) -> bool:
     """Return whether a file is there, and whole."""
     with suppress(OSError, ValueError):
-        json.loads(path.read_text())
+        json.loads(path.read_text(encoding="utf-8"))
         return True
     return False
