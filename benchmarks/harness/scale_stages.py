@@ -25,9 +25,11 @@ import numpy as np
 from harness.synthetic import write_prepared
 from trainer_classification.crop_boxes import load_kernels
 from trainer_classification.data import tar
+from trainer_classification.data.file_names import FileNames
 from trainer_classification.data.formats import ArrayLayout, SplitShards
 from trainer_classification.data.manifest import file_info
 from trainer_classification.data.source import Source, read_folder
+from trainer_classification.data.split_names import NUMBER_OF
 from trainer_classification.data.table import Table, open_table, save_table
 from trainer_classification.loaders.base import BatchSchedule
 from trainer_classification.metrics.classification import average_classes, count_confusion
@@ -123,13 +125,12 @@ def make_source(count: int) -> Source:
         task="image_classification",
         class_names=[f"class {number}" for number in range(_CLASSES)],
         root=Path("/made-up"),
-        files=[f"data/{number:09d}.jpg" for number in range(count)],
-        splits=np.full(count, "train"),
+        files=FileNames.of(f"data/{number:09d}.jpg" for number in range(count)),
+        split_numbers=np.full(count, NUMBER_OF["train"], np.int8),
         labels=random.integers(0, _CLASSES, count),
         sizes=random.integers(200, 600, (count, 2)),
         bytes=random.integers(_FILE_BYTES // 2, _FILE_BYTES * 3 // 2, count),
         times=np.zeros((count, 2), np.int64),
-        outside=[],
     )
 
 
@@ -154,13 +155,12 @@ def cut_splits(count: int, folder: Path) -> Callable[[], Any]:
     """Cut test and validation from train."""
     source = make_source(count)
     hashes = make_hashes(count)
-    return lambda: splits.cut_missing(source.splits, source.labels, hashes, 0.1)
+    return lambda: splits.cut_missing(source.split_numbers, source.labels, hashes, 0.1)
 
 
 def send_jobs(count: int, folder: Path) -> Callable[[], Any]:
     """Lay out the tars, make the jobs, and send them through a pipe, as the parent of prepare does."""
     source = make_source(count)
-    _ = source.paths
     rows = {"train": np.arange(count)}
 
     def run() -> int:
@@ -191,7 +191,7 @@ def collect_results(count: int, folder: Path) -> Callable[[], Any]:
         good = np.flatnonzero(result.reasons == "")
         groups = group_equal_files(result.hashes, good)
         return result, find_disagreements(
-            "classes", groups, source.files, lambda row: source.class_names[source.labels[row]]
+            "classes", groups, source.files, source.labels, source.class_names
         )
 
     return run

@@ -250,6 +250,13 @@ _M_MMAP_MAX = -4
 _M_ARENA_MAX = -8
 
 
+def release_freed_memory() -> None:
+    """Give memory that is free back to the system, where glibc's malloc keeps it for later."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
 @cache
 def keep_freed_memory() -> None:
     """Let glibc's malloc keep the memory of freed tensors, of up to a gigabyte, for the next ones.

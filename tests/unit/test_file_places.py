@@ -122,7 +122,7 @@ def test_files_that_are_not_there_have_no_size(tmp_path):
     places = look_at_files(tmp_path, files)
     assert places.bytes.tolist() == [5, 0, 0, 3, 5, 0, 0, 0, 0, 0]
     assert (places.times.min(1) > 0).tolist() == (places.bytes > 0).tolist()
-    assert places.outside == []
+    assert places.outside == 0
 
 
 def test_no_descriptor_is_left_open(tmp_path):

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer_classification.data.formats import group_rows
+from trainer_classification.data.split_names import ALL_SPLITS, NUMBER_OF
 from trainer_classification.preparation import job_result, splits
 from trainer_classification.preparation.job_result import FormatResult, JobResult
 from trainer_classification.preparation.preallocated import PreallocatedRegions
-from trainer_classification.preparation.problems import find_disagreements, group_equal_files
+from trainer_classification.preparation.problems import EqualFiles, find_disagreements, group_equal_files
 
 
 def cut_class_by_class(names, labels, hashes, name, fraction):
@@ -44,9 +45,9 @@ def test_splits_are_cut_as_class_by_class_also_where_images_are_equal(labels, co
     hashes = np.array([f"{number:032x}" for number in random.integers(0, content, len(labels))], "S32")
     expected = np.full(len(labels), "train", "<U20")
     cut_class_by_class(expected, labels, hashes, "test", fraction)
-    found = np.full(len(labels), "train", "<U20")
+    found = np.full(len(labels), NUMBER_OF["train"], np.int8)
     splits._cut(found, labels, hashes, "test", fraction)
-    assert np.array_equal(found, expected)
+    assert np.array_equal(np.array(ALL_SPLITS)[found], expected)
 
 
 @given(numbers=st.lists(st.integers(0, 9), max_size=60))
@@ -102,13 +103,41 @@ def test_results_of_jobs_are_joined_in_order_and_a_long_reason_widens_no_other(t
 def test_equal_files_are_grouped_by_all_digits_and_only_good_ones():
     texts = ["a" * 32, "b" * 32, "a" * 32, "a" * 31 + "b", "b" * 32, "c" * 32, "a" * 32, "c" * 32]
     good = np.array([0, 1, 2, 3, 4, 5, 6])  # the last is bad
-    groups = group_equal_files(np.array(texts, "S32"), good)
-    assert [rows.tolist() for rows in groups] == [[0, 2, 6], [1, 4]]
+    equal = group_equal_files(np.array(texts, "S32"), good)
+    assert group_lists(equal) == [[0, 2, 6], [1, 4]]
     files = [*"stuvwxyz"]
-    found = find_disagreements("classes", groups, files, lambda row: "cat" if row < 6 else "dog")
+    found = find_disagreements("classes", equal, files, np.array([0] * 6 + [1] * 2), ["cat", "dog"])
     assert found == [{"classes": ["cat", "dog"], "files": ["s", "u", "y"]}]
+
+
+def test_an_image_without_a_label_contradicts_none():
+    equal = EqualFiles(np.array([4, 5, 6, 0, 1, 2, 3]), np.array([0, 3, 5]))
+    labels = np.array([-1, 1, 0, 1, 0, -1, 1])
+    found = find_disagreements("classes", equal, [*"abcdefg"], labels, ["cat", "dog"])
+    assert found == [{"classes": ["cat", "dog"], "files": ["c", "d"]}, {"classes": ["cat", "dog"], "files": ["e", "g"]}]
+
+
+def group_lists(equal):
+    groups = [rows.tolist() for rows in np.split(equal.rows, equal.starts)[1:]]
+    return sorted(groups)
+
+
+@given(
+    contents=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3)), max_size=40),
+    bad=st.sets(st.integers(0, 39)),
+)
+def test_equal_files_are_grouped_also_where_others_share_their_first_digits(contents, bad):
+    texts = [f"{first:08x}{rest:024x}" for first, rest in contents]
+    good = np.array([row for row in range(len(texts)) if row not in bad], np.int64)
+    expected = {}
+    for row in good.tolist():
+        expected.setdefault(texts[row], []).append(row)
+    equal = group_equal_files(np.array(texts, "S32"), good)
+    assert group_lists(equal) == sorted(rows for rows in expected.values() if len(rows) > 1)
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_no_equal_files_are_no_groups(count):
-    assert group_equal_files(np.array(["a" * 32] * count, "S32"), np.arange(count)) == []
+    equal = group_equal_files(np.array(["a" * 32] * count, "S32"), np.arange(count))
+    assert group_lists(equal) == []
+    assert find_disagreements("classes", equal, ["x"] * count, np.zeros(count, int), ["cat"]) == []

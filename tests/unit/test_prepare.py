@@ -19,6 +19,7 @@ from trainer_classification.data import array, beton, in_use, manifest, table, t
 from trainer_classification.data.array import open_array
 from trainer_classification.data.decode import decode, is_sound
 from trainer_classification.data.formats import ArrayLayout
+from trainer_classification.data.split_names import ALL_SPLITS, NUMBER_OF
 from trainer_classification.loaders import torch_dataloader
 from trainer_classification.plan import Policy
 from trainer_classification.preparation import (
@@ -427,11 +428,22 @@ def test_a_manifest_of_another_version_is_refused_with_the_command(tmp_path):
 HASHES = np.array([f"{i:032x}" for i in range(3000)])
 
 
+def numbers(names):
+    return np.array([NUMBER_OF[name] for name in names], np.int8)
+
+
+def cut_missing(names, *arguments, **options):
+    """`splits.cut_missing` with names of splits in place of numbers."""
+    cut, origin = splits.cut_missing(numbers(names), *arguments, **options)
+    assert cut.dtype == np.int8
+    return np.array(ALL_SPLITS)[cut], origin
+
+
 def test_missing_splits_are_cut_stratified_and_equal_images_stay_together():
     labels = np.arange(3000) % 10
     hashes = HASHES.copy()
     hashes[1::2] = hashes[::2]
-    names, origin = splits.cut_missing(np.full(3000, "train"), labels, hashes, 0.1)
+    names, origin = cut_missing(np.full(3000, "train"), labels, hashes, 0.1)
     shares = [np.mean(names == name) for name in ("train", "validation", "test")]
     assert shares == pytest.approx([0.72, 0.08, 0.2], abs=0.02)
     assert origin == {"train": "dataset", "validation": "cut, 10% of train", "test": "cut, 20% of train"}
@@ -445,13 +457,13 @@ def test_a_test_split_without_labels_is_not_replaced_by_a_cut_and_validation_is_
     labels = np.arange(3000) % 10
     labels[2000:] = -1
     given = np.array(["train"] * 2000 + ["test_unlabeled"] * 1000)
-    names, origin = splits.cut_missing(given, labels, HASHES, 0.1)
+    names, origin = cut_missing(given, labels, HASHES, 0.1)
     assert list(origin) == ["train", "validation", "test_unlabeled"]
     assert (names[2000:] == "test_unlabeled").all()
-    without, _ = splits.cut_missing(np.array(["train"] * 2000 + ["test"] * 1000), labels, HASHES, 0.1)
+    without, _ = cut_missing(np.array(["train"] * 2000 + ["test"] * 1000), labels, HASHES, 0.1)
     assert (names[:2000] == without[:2000]).all()
-    assert splits.are_missing(given, 0.1)
-    assert not splits.are_missing(given, 0.0)
+    assert splits.are_missing(numbers(given), 0.1)
+    assert not splits.are_missing(numbers(given), 0.0)
 
 
 @pytest.mark.parametrize("name", ["array", "beton", "tar"])
@@ -472,22 +484,22 @@ def test_images_without_labels_are_prepared_as_a_split_of_their_own(tmp_path, na
 
 
 def test_the_share_of_test_can_be_chosen():
-    names, origin = splits.cut_missing(np.full(3000, "train"), np.arange(3000) % 10, HASHES, 0.1, test_fraction=0.4)
+    names, origin = cut_missing(np.full(3000, "train"), np.arange(3000) % 10, HASHES, 0.1, test_fraction=0.4)
     assert np.mean(names == "test") == pytest.approx(0.4, abs=0.02)
     assert origin["test"] == "cut, 40% of train"
 
 
 def test_adding_images_moves_none_of_the_others():
     labels = np.arange(3000) % 10
-    before, _ = splits.cut_missing(np.full(2000, "train"), labels[:2000], HASHES[:2000], 0.1)
-    after, _ = splits.cut_missing(np.full(3000, "train"), labels, HASHES, 0.1)
+    before, _ = cut_missing(np.full(2000, "train"), labels[:2000], HASHES[:2000], 0.1)
+    after, _ = cut_missing(np.full(3000, "train"), labels, HASHES, 0.1)
     assert (after[:2000] == before).all()
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 def test_small_classes_give_at_least_one_from_three_images_and_keep_one(count):
     labels = np.repeat(np.arange(200), count)
-    names, _ = splits.cut_missing(np.full(len(labels), "train"), labels, HASHES[: len(labels)], 0.1)
+    names, _ = cut_missing(np.full(len(labels), "train"), labels, HASHES[: len(labels)], 0.1)
     for label in range(200):
         mine = names[labels == label]
         assert (mine == "train").any()

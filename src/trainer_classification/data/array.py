@@ -107,5 +107,5 @@ def extents(shards: SplitShards) -> list[Extents]:
 
 def list_extents(name: str, count: int, image_bytes: int) -> list[Extents]:
     """Return where images of one size are that lie one after another in a file; arguments as of `open_remote`."""
-    sizes = np.full(count, image_bytes)
+    sizes = np.broadcast_to(np.int64(image_bytes), count)  # which takes no memory
     return [Extents(name, np.arange(count), offsets(count, image_bytes), sizes)]

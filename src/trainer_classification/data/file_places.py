@@ -30,12 +30,14 @@ class FilePlaces:
         bytes: int64 [n], size of each file; 0 where there is none.
         times: int64 [n, 2], when the content of each file was changed last, and
             when anything about it was, in ns; 0 where there is none.
-        outside: the files that lie outside of the dataset's folder.
+        outside: number of files that lie outside of the dataset's folder.
+        first_outside: the first of them; "" where there is none.
     """
 
     bytes: Int64
     times: Int64
-    outside: list[str]
+    outside: int
+    first_outside: str
 
 
 def look_at_files(root: Path, files: Sequence[str]) -> FilePlaces:
@@ -52,7 +54,8 @@ def look_at_files(root: Path, files: Sequence[str]) -> FilePlaces:
     # Appending to these costs a fifth of setting an element of a numpy array.
     sizes = array("q")
     times = array("q")
-    outside = []
+    outside = 0
+    first_outside = ""
     is_inside = _make_test(os.path.realpath(root))
     before: str | None = None
     with _OpenFolder() as opened:
@@ -84,9 +87,11 @@ def look_at_files(root: Path, files: Sequence[str]) -> FilePlaces:
             times.append(status.st_mtime_ns)
             times.append(status.st_ctime_ns)
             if not is_file_inside:
-                outside.append(name)
+                first_outside = first_outside or name
+                outside += 1
 
-    return FilePlaces(np.array(sizes, np.int64), np.array(times, np.int64).reshape(-1, 2), outside)
+    times_N = np.asarray(times).reshape(-1, 2)
+    return FilePlaces(np.asarray(sizes), times_N, outside, first_outside)
 
 
 class _OpenFolder:
@@ -125,12 +130,13 @@ def _make_test(root: str) -> Callable[[str], bool]:
     return is_inside
 
 
-def note_outside(root: Path, outside: Sequence[str], count: int, allowed: str) -> list[str]:
+def note_outside(root: Path, outside: int, first: str, count: int, allowed: str) -> list[str]:
     """Return a note about files outside of a dataset's folder, if there are any.
 
     Args:
         root: folder of the dataset.
-        outside: those files.
+        outside: number of those files.
+        first: one of them.
         count: all files of the dataset.
         allowed: value of `--allow-outside`: "all", "none", or "auto": all, but none
             in the cloud, where a dataset comes from others.
@@ -141,8 +147,8 @@ def note_outside(root: Path, outside: Sequence[str], count: int, allowed: str) -
     if not outside:
         return []
     found = (
-        f"{len(outside):,} of {count:,} images lie outside of the dataset's folder {root}, the first at "
-        f"{printable(os.path.realpath(os.path.join(root, outside[0])))}"
+        f"{outside:,} of {count:,} images lie outside of the dataset's folder {root}, the first at "
+        f"{printable(os.path.realpath(os.path.join(root, first)))}"
     )
     if allowed == "none" or (allowed == "auto" and in_cloud()):
         raise ValueError(

@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from trainer_classification.data.file_names import FileNames
 from trainer_classification.data.folder_notes import (
     check_found,
     note_layout,
@@ -32,7 +33,7 @@ from trainer_classification.data.labeled_files import (
     note_labels,
     note_unlabeled,
 )
-from trainer_classification.data.split_names import EVALUATION, SPLITS, find_split
+from trainer_classification.data.split_names import EVALUATION, NUMBER_OF, SPLITS, find_split
 from trainer_classification.names import list_names, printable
 
 
@@ -202,22 +203,24 @@ def _label(
     class_names = sorted({class_name_of(one) for one in with_images})
     index = {name: label for label, name in enumerate(class_names)}
     counts = [len(one.files) for one in with_images]
-    labeled_splits = np.repeat([one.split for one in with_images], counts)
+    numbers = np.array([NUMBER_OF[one.split] for one in with_images], np.int8)
+    labeled_splits = np.repeat(numbers, counts)
     labels = np.repeat([index[class_name_of(one)] for one in with_images], counts)
 
     beside = [
         (split, file) for name, split in split_of.items() for file in sorted(scan.loose[name])
     ]
-    splits = np.array([*labeled_splits.tolist(), *(f"{split}_unlabeled" for split, _ in beside)])
-    in_folders = [file for one in with_images for file in one.files]
+    beside_splits = np.array([NUMBER_OF[f"{split}_unlabeled"] for split, _ in beside], np.int8)
+    splits = np.concatenate([labeled_splits, beside_splits])
+    beside_files = FileNames.of(file for _, file in beside)
 
     return LabeledFiles(
         name=printable(os.path.basename(scan.root)) or "photos",
         root=Path(scan.root),
         class_names=class_names,
-        files=[*in_folders, *(file for _, file in beside)],
-        splits=splits,
-        labels=np.array([*labels.tolist(), *([-1] * len(beside))], np.int64),
+        files=FileNames.join([*(one.files for one in with_images), beside_files]),
+        split_numbers=splits,
+        labels=np.append(labels, np.full(len(beside), -1)),
         unlabeled=sum(map(len, scan.loose.values())),
         left_out=dict(scan.left_out),
         notes=[

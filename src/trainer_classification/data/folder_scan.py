@@ -6,6 +6,7 @@ import os
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
+from trainer_classification.data.file_names import FileNames
 from trainer_classification.data.image_suffixes import SNIFFED_BYTES, sniff, suffix_of
 from trainer_classification.data.labeled_files import clean_label
 from trainer_classification.names import printable
@@ -73,7 +74,7 @@ class ClassFolder:
 
     split: str
     path: str
-    files: list[str]
+    files: FileNames
     left_out: Counter[str]
 
 
@@ -147,12 +148,21 @@ def scan_class(scan: FolderScan, split: str, path: str, above: list[str]) -> Cla
         path: of the class folder, relative to the root.
         above: the folders that it lies in, the root ("") among them.
     """
-    found = ClassFolder(split, path, [], Counter())
+    found = _Found(path, [], Counter())
     ancestors = frozenset(_identify(scan, one) for one in above)
     _collect(scan, found, path, ancestors)
     scan.left_out += found.left_out
 
-    return found
+    return ClassFolder(split, path, FileNames.of(found.files), found.left_out)
+
+
+@dataclass
+class _Found:
+    """What `_collect` finds below a class folder, as `ClassFolder`."""
+
+    path: str
+    files: list[str]
+    left_out: Counter[str]
 
 
 def _identify(scan: FolderScan, path: str) -> tuple[int, int]:
@@ -162,7 +172,7 @@ def _identify(scan: FolderScan, path: str) -> tuple[int, int]:
 
 
 def _collect(
-    scan: FolderScan, found: ClassFolder, path: str, ancestors: frozenset[tuple[int, int]]
+    scan: FolderScan, found: _Found, path: str, ancestors: frozenset[tuple[int, int]]
 ) -> None:
     """Add the images of a folder to a class, in order, then those of the folders within it."""
     identity = _identify(scan, path)

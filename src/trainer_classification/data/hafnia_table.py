@@ -6,7 +6,10 @@ import json
 import os
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +33,7 @@ _FIELDS = {  # of a label, and of which kind they must be
     "class_idx": "a number",
     "ground_truth": "true or false",
 }
+_ROWS_AT_ONCE = 1 << 16
 _SAMPLED = 256  # images whose heads are compared with the table's sizes
 
 
@@ -92,8 +96,62 @@ def _is_task(task: Any) -> bool:
     )
 
 
-def read_annotations(folder: Path) -> pl.DataFrame:
-    """Read the table of a Hafnia dataset.
+@dataclass(frozen=True)
+class AnnotationTable:
+    """The table of a Hafnia dataset.
+
+    Attributes:
+        frame: the table, which may not be read yet.
+        path: what it is read from, for messages.
+    """
+
+    frame: pl.LazyFrame
+    path: Path
+
+    @cached_property
+    def schema(self) -> pl.Schema:
+        """The columns and their types.
+
+        Raises:
+            ValueError: the file is broken.
+        """
+        with _naming(self.path):
+            return self.frame.collect_schema()
+
+    def slices(self, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+        """Yield some columns of all rows in order, some at a time: a whole table takes many times what is needed.
+
+        Args:
+            columns: their names; those that are not there are left out.
+
+        Raises:
+            ValueError: the file is broken.
+        """
+        chosen = self.frame.select([name for name in columns if name in self.schema])
+        start = 0
+        while True:
+            with _naming(self.path):
+                part = chosen.slice(start, _ROWS_AT_ONCE).collect()
+            if start and not len(part):
+                return
+            yield part
+            start += _ROWS_AT_ONCE
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Raise ValueError, which names the file, in place of what polars raises about it."""
+    import polars as pl
+
+    try:
+        yield
+    except (pl.exceptions.PolarsError, OSError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise ValueError(f"{path} is cut short or broken ({reason}): {_AGAIN}.") from error
+
+
+def open_annotations(folder: Path) -> AnnotationTable:
+    """Open the table of a Hafnia dataset.
 
     Raises:
         ValueError: there is none, or it is broken.
@@ -104,20 +162,19 @@ def read_annotations(folder: Path) -> pl.DataFrame:
         path = folder / name
         if not path.is_file():
             continue
-        try:
-            return pl.read_parquet(path) if path.suffix == ".parquet" else _read_json_lines(path)
-        except (pl.exceptions.PolarsError, OSError) as error:
-            reason = " ".join(str(error).split())[:120]
-            raise ValueError(f"{path} is cut short or broken ({reason}): {_AGAIN}.") from error
+        with _naming(path):
+            is_parquet = path.suffix == ".parquet"
+            frame = pl.scan_parquet(path, glob=False) if is_parquet else _read_json_lines(path)
+            return AnnotationTable(frame, path)
 
     raise ValueError(f"{folder} has neither {' nor '.join(TABLES)}: download the dataset again.")
 
 
-def _read_json_lines(path: Path) -> pl.DataFrame:
+def _read_json_lines(path: Path) -> pl.LazyFrame:
     import polars as pl
 
     try:
-        return pl.read_ndjson(path, infer_schema_length=None)
+        return pl.read_ndjson(path, infer_schema_length=None).lazy()
     except (pl.exceptions.PolarsError, OSError):
         data = path.read_bytes()
         _check_no_mark(path, data)
@@ -159,11 +216,11 @@ def check_class_names(names: Sequence[str], where: str) -> None:
         )
 
 
-def check_columns(table: pl.DataFrame, where: str) -> None:
-    """Check that the table has paths and splits, and labels of the right kind if any.
+def check_columns(schema: pl.Schema, where: str) -> None:
+    """Check that a table has paths and splits, and labels of the right kind if any.
 
     Args:
-        table: of a Hafnia dataset.
+        schema: of the table of a Hafnia dataset.
         where: the file it is from.
 
     Raises:
@@ -173,22 +230,22 @@ def check_columns(table: pl.DataFrame, where: str) -> None:
 
     remedies = {"file_path": "with the path of each image", "split": f"with {', '.join(SPLITS)}"}
     for column, remedy in remedies.items():
-        if column not in table.columns:
+        if column not in schema:
             raise ValueError(
-                f"{where}, row 1 and all others have no column {column!r}, only {', '.join(table.columns)}: add it, "
+                f"{where}, row 1 and all others have no column {column!r}, only {', '.join(schema)}: add it, "
                 f"{remedy}."
             )
-        if table[column].dtype not in (pl.String, pl.Categorical, pl.Enum, pl.Null):
+        if schema[column] not in (pl.String, pl.Categorical, pl.Enum, pl.Null):
             raise ValueError(
-                f"{where}, row 1: column {column!r} is {table[column].dtype}, not text: write it {remedy}."
+                f"{where}, row 1: column {column!r} is {schema[column]}, not text: write it {remedy}."
             )
-    fields = _label_fields(table) if has_labels(table) else {}
-    if has_labels(table) and "class_name" not in fields:
-        kind = table["classifications"].dtype
+    fields = label_fields(schema) if has_labels(schema) else {}
+    if has_labels(schema) and "class_name" not in fields:
+        kind = schema["classifications"]
         raise ValueError(
             f"{where}, row 1: column 'classifications' is {kind}, not lists of records with a class_name: {_AGAIN}."
         )
-    kinds = {name: table[name].dtype for name in ("width", "height") if name in table.columns}
+    kinds = {name: schema[name] for name in ("width", "height") if name in schema}
     for name, kind in (kinds | {name: fields[name] for name in _FIELDS if name in fields}).items():
         if not _is_kind(kind, _FIELDS.get(name, "a number")):
             raise ValueError(
@@ -206,19 +263,19 @@ def _is_kind(kind: pl.DataType, expected: str) -> bool:
     return kind == pl.Null or (kind in texts if expected == "text" else kind == pl.Boolean)
 
 
-def has_labels(table: pl.DataFrame) -> bool:
-    """Return True if the table has a column of labels that is not empty."""
+def has_labels(schema: pl.Schema) -> bool:
+    """Return True if a table has a column of labels that is not empty."""
     import polars as pl
 
     empty = (pl.Null, pl.List(pl.Null))
-    return "classifications" in table.columns and table["classifications"].dtype not in empty
+    return "classifications" in schema and schema["classifications"] not in empty
 
 
-def _label_fields(table: pl.DataFrame) -> dict[str, Any]:
+def label_fields(schema: pl.Schema) -> dict[str, Any]:
     """Return the types of the fields of the records in the lists of labels; none where they are no such lists."""
     import polars as pl
 
-    kind = table["classifications"].dtype
+    kind = schema["classifications"]
     inner = kind.inner if isinstance(kind, pl.List) else None
     return (
         {field.name: field.dtype for field in inner.fields} if isinstance(inner, pl.Struct) else {}
@@ -300,7 +357,7 @@ def check_single_labels(rows: pl.DataFrame, where: str, task: str) -> None:
 
     Args:
         rows: columns row (1-based), file_path and names, the distinct labels of
-            each.
+            rows that have several.
         where: the file they are from.
         task: name of the task.
 

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from trainer_classification.data.split_names import SPLITS, UNLABELED
+from trainer_classification.arrays import Bool, Int8, Text
+from trainer_classification.data.file_names import FileNames
+from trainer_classification.data.split_names import ALL_SPLITS, NUMBER_OF, SPLITS, UNLABELED
 from trainer_classification.names import list_names, printable
 
 TASK = "image_classification"  # the name that the SDK gives to the only task
@@ -27,8 +29,8 @@ class LabeledFiles:
         root: folder that `files` are relative to.
         class_names: index = label.
         files: n paths; some may be absolute.
-        splits: str [n], "train", "validation" or "test"; of an image without a
-            label with "_unlabeled" behind it.
+        split_numbers: int8 [n], of `ALL_SPLITS`; an image without a label is of
+            one of UNLABELED.
         labels: int64 [n]; -1: none.
         unlabeled: images that have no label, also those that are left out.
         left_out: suffix -> files left out because they are no image that can be
@@ -39,12 +41,17 @@ class LabeledFiles:
     name: str
     root: Path
     class_names: list[str]
-    files: list[str]
-    splits: npt.NDArray[np.str_]
+    files: FileNames
+    split_numbers: Int8
     labels: npt.NDArray[np.int64]
     unlabeled: int = 0
     left_out: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def splits(self) -> Text:
+        """Name of each image's split: str [n], made anew."""
+        return np.array(ALL_SPLITS)[self.split_numbers]
 
 
 def clean_label(text: str) -> str:
@@ -77,20 +84,30 @@ def note_cleaned(pairs: Iterable[tuple[str, str]]) -> list[str]:
     ]
 
 
-def note_unlabeled(splits: npt.NDArray[np.str_]) -> list[str]:
+def number_unlabeled(splits: Int8, is_labeled: Bool) -> Int8:
+    """Return the splits of images of which some have no label, and so are of other splits.
+
+    Args:
+        splits: int8 [n], numbers in SPLITS, as given.
+        is_labeled: bool [n].
+    """
+    return splits + np.int8(len(SPLITS)) * ~is_labeled
+
+
+def note_unlabeled(splits: Int8) -> list[str]:
     """Say what becomes of images without a label.
 
     Args:
-        splits: str [n], of SPLITS and UNLABELED.
+        splits: int8 [n], of `ALL_SPLITS`.
     """
-    counts = {name: int((splits == name).sum()) for name in UNLABELED}
+    counts = {name: int((splits == NUMBER_OF[name]).sum()) for name in UNLABELED}
     kept = [f"{name} ({count:,})" for name, count in counts.items() if count]
     notes = []
     if kept:
         notes.append(
             f"Images without a label are kept as splits of their own, and predicted: {', '.join(kept)}."
         )
-    if counts["test_unlabeled"] and not (splits == "test").any():
+    if counts["test_unlabeled"] and not (splits == NUMBER_OF["test"]).any():
         notes.append(
             "The test split has no labels: no images are cut from train in its place, and there is no test accuracy."
         )
@@ -98,14 +115,14 @@ def note_unlabeled(splits: npt.NDArray[np.str_]) -> list[str]:
 
 
 def note_labels(
-    class_names: Sequence[str], labels: npt.NDArray[np.int64], splits: npt.NDArray[np.str_]
+    class_names: Sequence[str], labels: npt.NDArray[np.int64], splits: Int8
 ) -> list[str]:
     """Return warnings about classes, and what the figures of a training then mean.
 
     Args:
         class_names: index = label.
         labels: int64 [n].
-        splits: str [n], of SPLITS.
+        splits: int8 [n], numbers in SPLITS.
     """
     counts = np.bincount(labels, minlength=len(class_names))
     present = np.flatnonzero(counts)
@@ -123,13 +140,13 @@ def note_labels(
 
 
 def _note_lacking(
-    class_names: Sequence[str], labels: npt.NDArray[np.int64], splits: npt.NDArray[np.str_]
+    class_names: Sequence[str], labels: npt.NDArray[np.int64], splits: Int8
 ) -> list[str]:
     """Warn of classes that validation or test have and train lacks."""
-    trained = np.bincount(labels[splits == "train"], minlength=len(class_names)) > 0
+    trained = np.bincount(labels[splits == NUMBER_OF["train"]], minlength=len(class_names)) > 0
     notes = []
     for split in SPLITS[1:]:
-        evaluated = labels[splits == split]
+        evaluated = labels[splits == NUMBER_OF[split]]
         known = trained[evaluated]
         if known.all():
             continue
@@ -143,11 +160,9 @@ def _note_lacking(
     return notes
 
 
-def _note_few(
-    class_names: Sequence[str], labels: npt.NDArray[np.int64], splits: npt.NDArray[np.str_]
-) -> list[str]:
+def _note_few(class_names: Sequence[str], labels: npt.NDArray[np.int64], splits: Int8) -> list[str]:
     """Warn of classes with one to three training images."""
-    counts = np.bincount(labels[splits == "train"], minlength=len(class_names))
+    counts = np.bincount(labels[splits == NUMBER_OF["train"]], minlength=len(class_names))
     few = np.flatnonzero((counts > 0) & (counts <= _FEW_IMAGES))
     if not len(few):
         return []

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from trainer_classification.data.file_names import FileNames
 from trainer_classification.data.image_suffixes import PILLOW_SUFFIXES, PLUGINS, suffix_of
 from trainer_classification.data.labeled_files import (
     PREDICT_INSTEAD,
@@ -20,9 +21,10 @@ from trainer_classification.data.labeled_files import (
     note_cleaned,
     note_labels,
     note_unlabeled,
+    number_unlabeled,
     sort_classes,
 )
-from trainer_classification.data.split_names import find_split
+from trainer_classification.data.split_names import NUMBER_OF, find_split
 from trainer_classification.data.table_reader import RawTable, read_table
 from trainer_classification.names import list_names, printable
 
@@ -402,11 +404,11 @@ def _label(table: RawTable, root: Path, rows: Sequence[_Row], notes: list[str]) 
     index = {name: label for label, name in enumerate(class_names)}
     labels = np.array([index[taken[row.label]] if row.label else -1 for row in rows], np.int64)
     is_labeled = labels >= 0
-    given_splits = np.array([row.split for row in rows])
-    splits = np.where(is_labeled, given_splits, np.char.add(given_splits, "_unlabeled"))
+    given_splits = np.array([NUMBER_OF[row.split] for row in rows], np.int8)
+    splits = number_unlabeled(given_splits, is_labeled)
 
     notes = [*notes, *note_cleaned(taken.items())]
-    if set(given_splits.tolist()) == {"train"}:
+    if (given_splits == NUMBER_OF["train"]).all():
         notes.append(
             "The table has no splits: test and validation are cut from the images, by their content."
         )
@@ -415,8 +417,8 @@ def _label(table: RawTable, root: Path, rows: Sequence[_Row], notes: list[str]) 
         name=table.path.stem,
         root=root,
         class_names=class_names,
-        files=[row.path for row in rows],
-        splits=splits,
+        files=FileNames.of(row.path for row in rows),
+        split_numbers=splits,
         labels=labels,
         unlabeled=int((~is_labeled).sum()),
         notes=[

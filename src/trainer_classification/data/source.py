@@ -6,17 +6,19 @@ import dataclasses
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from trainer_classification.arrays import Int8, Int64, Text
 from trainer_classification.config import PrepareConfig, TrainConfig
 from trainer_classification.data import hafnia_table
+from trainer_classification.data.file_names import FileNames
 from trainer_classification.data.file_places import look_at_files, note_outside
 from trainer_classification.data.folder import FolderOptions, scan_folder
+from trainer_classification.data.hafnia_table import AnnotationTable
 from trainer_classification.data.image_suffixes import register_plugins
 from trainer_classification.data.labeled_files import (
     PREDICT_INSTEAD,
@@ -25,9 +27,10 @@ from trainer_classification.data.labeled_files import (
     note_cleaned,
     note_labels,
     note_unlabeled,
+    number_unlabeled,
 )
 from trainer_classification.data.listing import ListingOptions, read_listing
-from trainer_classification.data.split_names import SPLITS
+from trainer_classification.data.split_names import ALL_SPLITS, NUMBER_OF, SPLITS
 from trainer_classification.data.table_reader import is_table
 from trainer_classification.environment import in_cloud
 from trainer_classification.names import list_names
@@ -83,14 +86,15 @@ class Source:
         class_names: index = label.
         root: folder that `files` are relative to.
         files: path of each image.
-        splits: str [n], "train", "validation" or "test"; of an image without a
-            label with "_unlabeled" behind it.
+        split_numbers: int8 [n], of `ALL_SPLITS`; an image without a label is of
+            one of UNLABELED.
         labels: int64 [n]; -1: none.
         sizes: int64 [n, 2], width and height in px as the table says; 0 where it
             does not.
         bytes: int64 [n], size of each file; 0 where there is none.
         times: int64 [n, 2], of `FilePlaces`.
-        outside: the files that lie outside of `root`.
+        outside, first_outside: number of files that lie outside of `root`, and
+            the first of them.
         unlabelled: rows that have no label of this task.
         notes: what the user should know, a sentence each.
         left_out: suffix -> files of a folder that are no image that can be
@@ -102,21 +106,27 @@ class Source:
     task: str
     class_names: list[str]
     root: Path
-    files: list[str]
-    splits: npt.NDArray[np.str_]
+    files: FileNames
+    split_numbers: Int8
     labels: npt.NDArray[np.int64]
     sizes: npt.NDArray[np.int64]
     bytes: npt.NDArray[np.int64]
     times: npt.NDArray[np.int64]
-    outside: list[str]
+    outside: int = 0
+    first_outside: str = ""
     unlabelled: int = 0
     notes: list[str] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
 
-    @cached_property
-    def paths(self) -> list[str]:
+    @property
+    def paths(self) -> FileNames:
         """Path of each image from here."""
-        return [os.path.join(self.root, path) for path in self.files]
+        return self.files.below(self.root)
+
+    @property
+    def splits(self) -> Text:
+        """Name of each image's split: str [n], made anew."""
+        return np.array(ALL_SPLITS)[self.split_numbers]
 
 
 def find_dataset(dataset: str, task: str = "", options: ReadOptions | None = None) -> Source:
@@ -139,7 +149,9 @@ def find_dataset(dataset: str, task: str = "", options: ReadOptions | None = Non
     """
     source = _find_source(dataset, task, options)
     allowed = options.allow_outside if options else ReadOptions.allow_outside
-    source.notes.extend(note_outside(source.root, source.outside, len(source.files), allowed))
+    source.notes.extend(
+        note_outside(source.root, source.outside, source.first_outside, len(source.files), allowed)
+    )
     return source
 
 
@@ -181,7 +193,7 @@ def read_folder(folder: Path, task: str = "", options: ReadOptions | None = None
     """
     if (folder / hafnia_table.INFO).is_file():
         info = hafnia_table.read_info(folder / hafnia_table.INFO)
-        return _from_table(info, hafnia_table.read_annotations(folder), folder.absolute(), task)
+        return _from_table(info, hafnia_table.open_annotations(folder), folder.absolute(), task)
     if not folder.is_dir():
         raise ValueError(f"There is no folder {folder}.")
     table = next((name for name in hafnia_table.TABLES if (folder / name).is_file()), "")
@@ -219,12 +231,13 @@ def _from_files(found: LabeledFiles, task: str) -> Source:
         class_names=found.class_names,
         root=found.root,
         files=found.files,
-        splits=found.splits,
+        split_numbers=found.split_numbers,
         labels=found.labels,
         sizes=np.zeros((len(found.files), 2), np.int64),
         bytes=places.bytes,
         times=places.times,
         outside=places.outside,
+        first_outside=places.first_outside,
         unlabelled=found.unlabeled,
         notes=found.notes,
         left_out=found.left_out,
@@ -232,7 +245,8 @@ def _from_files(found: LabeledFiles, task: str) -> Source:
 
 
 def _from_sdk(dataset: Any, root: Path, task: str) -> Source:
-    return _from_table(dataset.info.model_dump(mode="json"), dataset.samples, root, task)
+    table = AnnotationTable(dataset.samples.lazy(), root)
+    return _from_table(dataset.info.model_dump(mode="json"), table, root, task)
 
 
 def _from_platform(name: str, task: str) -> Source:
@@ -271,34 +285,74 @@ def _from_folder(folder: Path, task: str) -> Source:
     return source
 
 
-def _from_table(info: dict[str, Any], table: pl.DataFrame, root: Path, task: str) -> Source:
+def _from_table(info: dict[str, Any], table: AnnotationTable, root: Path, task: str) -> Source:
+    chosen = choose_task(info, task)
+    found, sizes = _read_table(info, chosen, table, root)
+    places = look_at_files(root, found.files)
+    source = Source(
+        name=found.name,
+        version=info.get("version") or "0.0.0",
+        task=chosen["name"],
+        class_names=found.class_names,
+        root=root,
+        files=found.files,
+        split_numbers=found.split_numbers,
+        labels=found.labels,
+        sizes=sizes,
+        bytes=places.bytes,
+        times=places.times,
+        outside=places.outside,
+        first_outside=places.first_outside,
+        unlabelled=found.unlabeled,
+        notes=found.notes,
+    )
+
+    return _with_true_sizes(source)
+
+
+def _read_table(
+    info: dict[str, Any], chosen: dict[str, Any], table: AnnotationTable, root: Path
+) -> tuple[LabeledFiles, Int64]:
+    """Read and check the table of a Hafnia dataset.
+
+    Args:
+        info: of the dataset.
+        chosen: the task, of `choose_task`.
+        table: of the dataset.
+        root: folder that paths are relative to.
+
+    Returns:
+        (files, sizes): the files of known splits, and their widths and heights,
+        int64 [n, 2]; 0 where the table has none.
+
+    Raises:
+        ValueError: it is wrong; says where.
+    """
     import polars as pl
 
-    chosen = choose_task(info, task)
     where = _table_file(root, info["dataset_name"])
     names = [entry["name"] for entry in chosen["classes"]]
     hafnia_table.check_class_names(names, str(root / hafnia_table.INFO))
-    hafnia_table.check_columns(table, where)
+    hafnia_table.check_columns(table.schema, where)
 
-    rows = _labelled(table, chosen["name"])
+    rows = _read_labels(table, chosen["name"])
     hafnia_table.check_single_labels(rows, where, chosen["name"])
     meant = hafnia_table.match_labels(
         rows["name"].drop_nulls().unique(maintain_order=True).to_list(), names
     )
-    rows = rows.with_columns(pl.col("name").replace(meant))
-    labels = rows["name"].replace_strict(
-        {n: i for i, n in enumerate(names)}, default=-1, return_dtype=pl.Int64
-    )
+    if meant:
+        rows = rows.with_columns(pl.col("name").cast(pl.String).replace(meant))
+    labels = _number(rows["name"], {name: label for label, name in enumerate(names)})
     labels_N = labels.to_numpy()
     _check_labels(rows, labels_N, names, where)
-    splits = rows["split"].replace(
-        hafnia_table.find_splits(rows["split"].drop_nulls().unique().to_list())
-    )
-    in_split = splits.is_in(list(SPLITS)).fill_null(False)
+    spellings = hafnia_table.find_splits(rows["split"].drop_nulls().unique().to_list())
+    numbers = {written: NUMBER_OF[split] for written, split in spellings.items()}
+    given = _number(rows["split"], numbers).cast(pl.Int8)
+    in_split = given >= 0
     known = in_split & rows["file_path"].is_not_null()
     hafnia_table.check_rows(rows.filter((labels >= 0) | known), where, root)
 
-    strays = sorted(set(splits.filter(~in_split).drop_nulls().to_list()))
+    strays = sorted(set(rows["split"].filter(~in_split).drop_nulls().to_list()))
     hafnia_table.check_splits(len(rows), int(known.sum()), strays, where)
     notes = (
         [f"Rows of split {', '.join(strays)} are left out: known are {', '.join(SPLITS)}."]
@@ -306,7 +360,9 @@ def _from_table(info: dict[str, Any], table: pl.DataFrame, root: Path, task: str
         else []
     )
     notes += note_cleaned(meant.items())
-    rows, splits, labels_N = rows.filter(known), splits.filter(known), labels_N[known.to_numpy()]
+    unlabeled = int((labels < 0).sum())
+    if not known.all():
+        rows, given, labels_N = rows.filter(known), given.filter(known), labels_N[known.to_numpy()]
     is_labeled = labels_N >= 0
     empty = [
         names[i]
@@ -320,34 +376,24 @@ def _from_table(info: dict[str, Any], table: pl.DataFrame, root: Path, task: str
             f"'classifications' of its table): add the labels, or download the dataset again. "
             f"{PREDICT_INSTEAD}"
         )
-    given_N = np.array(splits.to_list())
-    splits_N = given_N
-    if not is_labeled.all():  # else no image needs the width of the longer names
-        splits_N = np.where(is_labeled, given_N, np.char.add(given_N, "_unlabeled"))
-    files = rows["file_path"].to_list()
-    places = look_at_files(root, files)
-    source = Source(
+    given_N = given.to_numpy()
+    splits_N = number_unlabeled(given_N, is_labeled)
+    found = LabeledFiles(
         name=info["dataset_name"],
-        version=info.get("version") or "0.0.0",
-        task=chosen["name"],
-        class_names=names,
         root=root,
-        files=files,
-        splits=splits_N,
+        class_names=names,
+        files=FileNames.of(rows["file_path"]),
+        split_numbers=splits_N,
         labels=labels_N,
-        sizes=rows.select(pl.col("width", "height").fill_null(0)).to_numpy(),
-        bytes=places.bytes,
-        times=places.times,
-        outside=places.outside,
-        unlabelled=int((labels < 0).sum()),
+        unlabeled=unlabeled,
         notes=[
             *notes,
             *note_labels(names, labels_N[is_labeled], given_N[is_labeled]),
             *note_unlabeled(splits_N),
         ],
     )
-
-    return _with_true_sizes(source)
+    sizes = rows.select(pl.col("width", "height").fill_null(0)).to_numpy(order="c")
+    return found, sizes
 
 
 def _table_file(root: Path, name: str) -> str:
@@ -413,31 +459,45 @@ def _primitive(task: dict[str, Any]) -> str:
     return primitive if isinstance(primitive, str) else primitive["name"]
 
 
-def _labelled(table: pl.DataFrame, task: str) -> pl.DataFrame:
-    """Return columns row (1-based), file_path, split, width, height, name, names and idx.
+def _number(texts: pl.Series, numbers: dict[str, int]) -> pl.Series:
+    """Return the number of each text; -1 for others."""
+    import polars as pl
 
-    `names` are the distinct labels of the task, `name` the first of them; it is
-    null where there is none.
+    return texts.cast(pl.String).replace_strict(numbers, default=-1, return_dtype=pl.Int64)
+
+
+def _read_labels(table: AnnotationTable, task: str) -> pl.DataFrame:
+    """Return columns row (1-based), file_path, split, width, height, name, names and idx of all rows.
+
+    `name` is the first label of the task; it is null where there is none. `names`
+    are the distinct ones where there are several, else null.
     """
     import polars as pl
 
+    columns = _describe_labels(table.schema, task)
+    slices = table.slices(["file_path", "split", "width", "height", "classifications"])
+    parts = [part.select(columns) for part in slices]
+
+    return pl.concat(parts).with_row_index("row", 1)
+
+
+def _describe_labels(schema: pl.Schema, task: str) -> list[pl.Expr]:
+    """Return the columns of `_read_labels` but for the rows, as polars' expressions."""
+    import polars as pl
+
     zero = {
-        column: pl.lit(0).alias(column)
-        for column in ("width", "height")
-        if column not in table.columns
+        column: pl.lit(0).alias(column) for column in ("width", "height") if column not in schema
     }
-    columns = [
+    sizes = [
         zero.get(column, pl.col(column).cast(pl.Int64, strict=False))
         for column in ("width", "height")
     ]
     texts = [pl.col(column).cast(pl.String).replace("", None) for column in ("file_path", "split")]
-    given = table.with_row_index("row", 1)
-    if not hafnia_table.has_labels(table):
-        kinds = {"name": pl.String(), "names": pl.List(pl.String), "idx": pl.Int64()}
-        return given.select(
-            "row", *texts, *columns, *[pl.lit(None, kinds[name]).alias(name) for name in kinds]
-        )
-    fields = set(table["classifications"].explode().struct.fields)
+    texts[1] = texts[1].cast(pl.Categorical)  # a number for each row, in place of 16 bytes
+    if not hafnia_table.has_labels(schema):
+        kinds = {"name": pl.Categorical(), "names": pl.List(pl.String), "idx": pl.Int64()}
+        return [*texts, *sizes, *(pl.lit(None, kinds[name]).alias(name) for name in kinds)]
+    fields = hafnia_table.label_fields(schema)
     labels = pl.col("classifications").list
     if "task_name" in fields:
         labels = labels.filter(pl.element().struct.field("task_name").cast(pl.String) == task).list
@@ -456,13 +516,14 @@ def _labelled(table: pl.DataFrame, task: str) -> pl.DataFrame:
         if "class_idx" in fields
         else pl.lit(None, pl.Int64)
     )
-    label = [
-        first.field("class_name").cast(pl.String).alias("name"),
-        names.alias("names"),
+
+    return [
+        *texts,
+        *sizes,
+        first.field("class_name").cast(pl.String).cast(pl.Categorical).alias("name"),
+        pl.when(names.list.len() > 1).then(names).alias("names"),
         index.alias("idx"),
     ]
-
-    return given.select("row", *texts, *columns, *label)
 
 
 def _check_labels(

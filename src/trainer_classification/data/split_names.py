@@ -6,6 +6,8 @@ SPLITS = ("train", "validation", "test")
 UNLABELED = tuple(
     f"{split}_unlabeled" for split in SPLITS
 )  # their images without a label, as splits of their own
+ALL_SPLITS = (*SPLITS, *UNLABELED)
+NUMBER_OF = {name: number for number, name in enumerate(ALL_SPLITS)}  # as tables hold them
 EVALUATION = ("eval", "evaluation")  # test, or validation where another one is called test
 
 _NAMES = {

@@ -11,13 +11,14 @@ The row is the sample id in every format.
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from trainer_classification.data.file_names import read_names, write_names
 from trainer_classification.data.manifest import Manifest, check_contents, check_files, damaged
 
 
@@ -33,7 +34,7 @@ class Table:
 
     labels: npt.NDArray[np.int64]
     sizes: npt.NDArray[np.int32]
-    files: list[str]
+    files: Sequence[str]
 
 
 def paths(split: str) -> tuple[str, str, str]:
@@ -47,7 +48,8 @@ def save_table(folder: Path, split: str, table: Table) -> None:
     labels, sizes, files = (folder / name for name in paths(split))
     np.save(labels, table.labels)
     np.save(sizes, table.sizes)
-    files.write_text(json.dumps(table.files, indent=0), encoding="utf-8")
+    with files.open("wb") as file:
+        write_names(file, table.files)
 
 
 def open_table(folder: Path, manifest: Manifest, split: str) -> Table:
@@ -60,9 +62,7 @@ def open_table(folder: Path, manifest: Manifest, split: str) -> Table:
     check_contents(folder, manifest, paths(split))
     labels, sizes, files = (folder / name for name in paths(split))
     try:
-        table = Table(
-            np.load(labels), np.load(sizes), json.loads(files.read_text(encoding="utf-8"))
-        )
+        table = Table(np.load(labels), np.load(sizes), read_names(files.read_bytes()))
     except Exception as error:  # numpy's parser raises many kinds on a damaged header
         raise damaged(folder / "table", manifest, f"split {split}: {error}") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -72,7 +73,7 @@ class SplitLogits:
     """
 
     manifest: Manifest
-    files: list[str]
+    files: Sequence[str]
     logits: Float32
     labels: Int64
     eval_crop: float = 0.0

@@ -10,7 +10,7 @@ https://docs.nvidia.com/deeplearning/dali/user-guide/docs/
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -197,7 +197,7 @@ def _gpu_id(device: torch.device) -> int | None:
 
 
 def _image_reader(
-    store: TarStore | ArrayStore, files: list[str]
+    store: TarStore | ArrayStore, files: Sequence[str]
 ) -> Callable[[Int64], list[npt.NDArray[np.uint8]]]:
     """Return a function from sample ids to the bytes of their files, or to their pixels.
 

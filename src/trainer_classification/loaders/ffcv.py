@@ -7,6 +7,7 @@ bounded: each thread holds one decoded image, not a batch of the largest.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,7 +45,7 @@ class BetonSplit:
     """
 
     store: BetonStore
-    files: list[str]
+    files: Sequence[str]
     channels: int
     fixed_size: bool
     remedy: str = "Prepare the dataset again."

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from trainer_classification.files import hash_rest
 from trainer_classification.preparation.job_result import PART, REGION, FormatResult
 from trainer_classification.preparation.preallocated import PreallocatedRegions, write_at
 
+_ROWS_AT_ONCE = 1 << 16
 _BLOCK = 1 << 20  # bytes that are read at once, about
 
 
@@ -41,7 +43,7 @@ class FormatOutputs:
     stems: list[Path]
     starts: Int64
     result: FormatResult
-    originals: list[str]
+    originals: Sequence[str]
     regions: PreallocatedRegions | None
 
     @cached_property
@@ -102,9 +104,19 @@ def gather(outputs: FormatOutputs, rows: Int64, target: Path, offsets: Int64) ->
         link(complete, target)
         return
 
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    try:
+        for first in range(0, len(rows), _ROWS_AT_ONCE):
+            some = slice(first, first + _ROWS_AT_ONCE)
+            _copy_images(outputs, rows[some], descriptor, offsets[some])
+    finally:
+        os.close(descriptor)
+
+
+def _copy_images(outputs: FormatOutputs, rows: Int64, descriptor: int, offsets: Int64) -> None:
+    """Copy images to offsets of an open file, several parts at a time."""
     numbers, starts = outputs.locate(rows)
     sizes = outputs.result.bytes[rows]
-    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
 
     def copy_from(file: tuple[int, Int64]) -> None:
         number, mine = file
@@ -114,14 +126,13 @@ def gather(outputs: FormatOutputs, rows: Int64, target: Path, offsets: Int64) ->
             end = starts[mine[last]] + sizes[mine[last]]
             write_at(descriptor, [content[start:end].data], int(offsets[mine[first]]))
 
-    try:
-        map_in_threads(copy_from, group_rows(numbers))
-    finally:
-        os.close(descriptor)
+    map_in_threads(copy_from, group_rows(numbers))
 
 
 def complete_file(outputs: FormatOutputs, rows: Int64, offsets: Int64) -> Path | None:
     """Return the file in which jobs have written these images at just these offsets; None if there is none."""
+    if outputs.regions is None:
+        return None
     numbers, starts = outputs.locate(rows)
     in_one_region_file = numbers[0] >= len(outputs.stems) and (numbers == numbers[0]).all()
     if in_one_region_file and (starts == offsets).all():
@@ -159,24 +170,28 @@ def read_back(folder: Path, extents: Extents, rows: Int64, outputs: FormatOutput
     import xxhash
 
     order = np.argsort(extents.offsets)
-    rows = rows[extents.samples[order]]
-    starts = extents.offsets[order]
-    ends = starts + extents.sizes[order]
-    checksums = outputs.result.checksums[rows]
+    ends = (extents.offsets + extents.sizes)[order]
+    edges = np.flatnonzero(np.diff(ends // _BLOCK)) + 1
 
     state = xxhash.xxh3_128()
     position = 0
     with (folder / extents.path).open("rb") as file:
-        for images in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(ends // _BLOCK)) + 1):
-            block = memoryview(file.read(int(ends[images[-1]]) - position))
+        for first, last in pairwise([0, *edges.tolist(), len(order)]):
+            images = order[first:last]
+            block = memoryview(file.read(int(ends[last - 1]) - position))
             state.update(block)
-            for image in images.tolist():
-                content = block[starts[image] - position : ends[image] - position]
-                if xxhash.xxh3_64_intdigest(content) != checksums[image]:
-                    original = outputs.originals[rows[image]]
+            mine = rows[extents.samples[images]]
+            for row, start, end, expected in zip(
+                mine.tolist(),
+                (extents.offsets[images] - position).tolist(),
+                (ends[first:last] - position).tolist(),
+                outputs.result.checksums[mine].tolist(),
+                strict=True,
+            ):
+                if xxhash.xxh3_64_intdigest(block[start:end]) != expected:
                     raise OSError(
-                        f"{extents.path} differs from what was written, at {original}: check the disk, then prepare "
-                        f"the dataset again."
+                        f"{extents.path} differs from what was written, at {outputs.originals[row]}: check the disk, "
+                        f"then prepare the dataset again."
                     )
             position += len(block)
         position += hash_rest(file, state)

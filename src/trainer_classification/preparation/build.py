@@ -18,12 +18,13 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from trainer_classification.arrays import Bool, Int64
+from trainer_classification.arrays import Bool, Int8, Int64
 from trainer_classification.config import PrepareConfig
 from trainer_classification.console import log
 from trainer_classification.data import beton, manifest, table
@@ -31,8 +32,9 @@ from trainer_classification.data.formats import GRAY_SHIFT, ArrayLayout, SplitSh
 from trainer_classification.data.in_use import check_unused
 from trainer_classification.data.manifest import FileInfo, Manifest, SplitInfo
 from trainer_classification.data.source import Source
-from trainer_classification.data.split_names import SPLITS
+from trainer_classification.data.split_names import ALL_SPLITS, NUMBER_OF, SPLITS
 from trainer_classification.data.table import Table
+from trainer_classification.environment import release_freed_memory
 from trainer_classification.preparation import job, job_result, partial, splits, statistics
 from trainer_classification.preparation.assemble import FormatOutputs, map_in_threads, read_back
 from trainer_classification.preparation.format import PrepareSpec
@@ -63,14 +65,12 @@ from trainer_classification.preparation.remote_target import (
     run_remote_job,
 )
 from trainer_classification.preparation.reuse import (
-    ImageNotes,
     KnownImages,
     find_known,
     hash_times,
     know_nothing,
-    make_notes,
+    note_images,
     read_notes,
-    save_notes,
 )
 from trainer_classification.preparation.workers import Workers
 from trainer_classification.storage import ObjectStore
@@ -174,13 +174,13 @@ class _Splits:
         origin: split -> where it comes from, in order.
         rows: split -> int64, rows of the source.
         good: int64 [n], rows of all good images.
-        split_of: str [n], split of each good image.
+        split_of: int8 [n], of `ALL_SPLITS`: split of each good image.
     """
 
     origin: dict[str, str]
     rows: dict[str, Int64]
     good: Int64
-    split_of: npt.NDArray[np.str_]
+    split_of: Int8
 
 
 def build_dataset(build: Build) -> Manifest:
@@ -240,9 +240,10 @@ def build_dataset(build: Build) -> Manifest:
     content.write(build.folder)
     if build.replaces:
         check_unused(build.info.folder)
-    notes = _make_notes(build, decoded, parts)
+    rows = np.concatenate([parts.rows[name] for name in parts.origin])
+    before = None if build.before is None else read_notes(build.info.folder)
     partial.publish(build.folder, build.info.folder)
-    save_notes(build.info.folder, notes)
+    note_images(build.info.folder, build.info.source, rows, decoded.result, before)
 
     return content
 
@@ -267,6 +268,7 @@ def _decode(build: Build) -> _Decoded:
         plan = _plan_regions(build, known)
         jobs = _make_jobs(build, plan, known.kept, measured, compared)
         build.workers.note_memory(int(build.pixels.max()))
+        release_freed_memory()  # of reading the table, for the workers
         _run_all(build, jobs)
     stems = [one.stem for one in jobs]
     result = job_result.collect(stems, len(source.files))
@@ -397,16 +399,18 @@ def _run(build: Build, jobs: list[job.Job], isolated: bool) -> None:
 def _cut_splits(build: Build, decoded: _Decoded, good: Int64) -> _Splits:
     source = build.info.source
     split_of, origin = splits.cut_missing(
-        source.splits[good], source.labels[good], decoded.result.hashes[good], *build.fractions
+        _select(source.split_numbers, good),
+        _select(source.labels, good),
+        _select(decoded.result.hashes, good),
+        *build.fractions,
     )
-    rows = {name: good[split_of == name] for name in origin}
+    rows = {name: good[split_of == NUMBER_OF[name]] for name in origin}
     return _Splits(origin, rows, good, split_of)
 
 
-def _make_notes(build: Build, decoded: _Decoded, parts: _Splits) -> ImageNotes:
-    rows = np.concatenate([parts.rows[name] for name in parts.origin])
-    before = None if build.before is None else read_notes(build.info.folder)
-    return make_notes(build.info.source, rows, decoded.result, before)
+def _select(values: npt.NDArray[Any], rows: Int64) -> npt.NDArray[Any]:
+    """Return some of the rows, without a copy where that is all of them; `rows` ascend."""
+    return values if len(rows) == len(values) else values[rows]
 
 
 def _write_files(
@@ -416,7 +420,7 @@ def _write_files(
     source = build.info.source
     names: list[str] = []
     for split, rows in parts.rows.items():
-        files = [source.files[row] for row in rows.tolist()]
+        files = source.files.take(rows)
         table.save_table(
             build.folder, split, Table(source.labels[rows], decoded.result.sizes[rows], files)
         )
@@ -460,15 +464,15 @@ def _describe(build: Build, decoded: _Decoded, parts: _Splits, layout: ArrayLayo
     info = build.info
     source = info.source
     train = parts.rows["train"]
-    mean, std = statistics.mean_and_std(decoded.result, train[decoded.measured[train]], layout)
+    measured = train[decoded.measured[train]]
+    mean, std = statistics.mean_and_std(decoded.stems, build.starts, measured, layout)
 
+    mirrored = _find_mirrored_classes(build, decoded, train)
+
+    release_freed_memory()
     equal = group_equal_files(decoded.result.hashes, parts.good)
-
-    def split_of(row: int) -> str:
-        return str(parts.split_of[np.searchsorted(parts.good, row)])
-
-    def class_of(row: int) -> str:
-        return source.class_names[source.labels[row]]
+    split_of = np.full(len(source.files), -1, np.int8)
+    split_of[parts.good] = parts.split_of
 
     return Manifest(
         dataset=source.name,
@@ -488,9 +492,11 @@ def _describe(build: Build, decoded: _Decoded, parts: _Splits, layout: ArrayLayo
         files={},
         skipped=[],
         unlabelled=source.unlabelled,
-        duplicates=find_disagreements("splits", equal, source.files, split_of),
-        conflicts=find_disagreements("classes", equal, source.files, class_of),
-        mirrored_classes=_find_mirrored_classes(build, decoded, train),
+        duplicates=find_disagreements("splits", equal, source.files, split_of, ALL_SPLITS),
+        conflicts=find_disagreements(
+            "classes", equal, source.files, source.labels, source.class_names
+        ),
+        mirrored_classes=mirrored,
         options=_describe_options(build),
         fingerprint=info.fingerprint,
     )

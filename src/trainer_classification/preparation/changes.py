@@ -59,7 +59,7 @@ def _find_changed(
     now = files["times"][:, 0]
     before = notes.files["times"][rows, 0]
     suspects = np.flatnonzero((rows >= 0) & ((before == 0) | (before != now)))
-    hashes = reuse.hash_files([source.paths[row] for row in suspects.tolist()], workers)
+    hashes = reuse.hash_files(source.paths.take(suspects), workers)
     changed = suspects[hashes != notes.images["hash"][rows[suspects]]].tolist()
 
     # Nothing is noted of images that were bad; they may have been repaired.

@@ -21,6 +21,7 @@ from trainer_classification.data.decode import is_gray, read_size
 from trainer_classification.data.formats import SIDE_PER_TRAIN_SIZE, ArrayLayout
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.data.source import Source, find_dataset, read_options
+from trainer_classification.data.split_names import ALL_SPLITS
 from trainer_classification.environment import in_cloud
 from trainer_classification.names import safe_component
 from trainer_classification.preparation import disk, remote_source
@@ -30,6 +31,7 @@ from trainer_classification.storage import is_url
 
 _KEEP_SIZE = 64  # px: images up to here are stored as they are
 _SMALL = 96  # px: networks that were trained on photographs make little of smaller images
+_ROWS_AT_ONCE = 1 << 13  # that are text at the same time
 _CHECKED_FOR_COLOR = 64  # images that say whether the dataset is gray, until all are decoded
 
 
@@ -196,16 +198,20 @@ def _fingerprint(
         config.test_fraction != PrepareConfig.test_fraction
     ):  # what was prepared before this option existed stays valid
         options = (*options, config.test_fraction)
-    rows = zip(
-        source.files,
-        source.splits.tolist(),
-        source.labels.tolist(),
-        source.bytes.tolist(),
-        strict=True,
-    )
 
     state = xxhash.xxh3_128(json.dumps([head, options]).encode())
-    state.update("\n".join(map(str, rows)).encode())
+    for start in range(0, len(source.files), _ROWS_AT_ONCE):
+        some = slice(start, start + _ROWS_AT_ONCE)
+        rows = zip(
+            source.files[some],
+            [ALL_SPLITS[number] for number in source.split_numbers[some].tolist()],
+            source.labels[some].tolist(),
+            source.bytes[some].tolist(),
+            strict=True,
+        )
+        if start:
+            state.update(b"\n")
+        state.update("\n".join(map(str, rows)).encode())
 
     return state.hexdigest()
 

@@ -361,10 +361,11 @@ def _process(job: Job, number: int, writers: dict[str, _FormatWriter], result: J
 
     Return why it is bad, or "" if it is good.
     """
-    if job.files[number] in job.deadly:
+    path = job.files[number]
+    if path in job.deadly:
         return "ends the process that decodes it"
     try:
-        data = read_file(job.files[number])
+        data = read_file(path)
     except OSError as error:
         return f"cannot be read: {error.strerror or error}"
     result.hashes[number] = xxhash.xxh3_128_hexdigest(data)

@@ -13,11 +13,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from trainer_classification.arrays import Int64
+
 # Where the bytes of an image are, in one format.
 NOWHERE = 0  # the image is bad, or the format does not want it
 PART = 1  # in the part file of the job
 REGION = 2  # in its preallocated region of the shard
 ORIGINAL = 3  # only in the original file, which the format reads again
+
+_LEFT_OUT = ("sums", "squares", "thumbnails", "formats")  # columns that `collect` does not copy so
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,8 @@ class JobResult:
         peaks: int64 [n], largest value of a gray image of 16 or 32 bits; 0 for
             others.
         sums, squares: int64 [n, 3], of the pixel values in the array, per
-            channel; 0 for images that are not measured.
+            channel; 0 for images that are not measured. `collect` leaves them to
+            `sum_pixels`.
         thumbnails: uint8 [m, 16, 16], small gray copies of the m images that are
             compared.
         formats: by the name of the format.
@@ -103,6 +108,30 @@ def load(stem: Path) -> JobResult:
     return result
 
 
+def sum_pixels(stems: Sequence[Path], starts: Int64, rows: Int64) -> tuple[Int64, Int64]:
+    """Return the sums of `JobResult.sums` and `squares` over some images, int64 [3] each.
+
+    A gray image has only its first channel, which counts for all three.
+
+    Args:
+        stems: of the part files.
+        starts: int64, the first row of each.
+        rows: int64 [m], ascending, of the images.
+    """
+    sums = np.zeros(3, np.int64)
+    squares = np.zeros(3, np.int64)
+    edges = np.searchsorted(rows, [*starts.tolist(), np.iinfo(np.int64).max])
+    for number, stem in enumerate(stems):
+        mine = rows[edges[number] : edges[number + 1]] - starts[number]
+        if len(mine):
+            result = load(stem)
+            gray = result.gray[mine, None]
+            for total, values in ((sums, result.sums[mine]), (squares, result.squares[mine])):
+                total += np.where(gray, values[:, :1], values).sum(0)
+
+    return sums, squares
+
+
 def collect(stems: Sequence[Path], count: int) -> JobResult:
     """Read the results of all jobs, and return their rows in order, with one job in memory at a time.
 
@@ -135,9 +164,7 @@ def collect(stems: Sequence[Path], count: int) -> JobResult:
 def _columns(result: JobResult) -> list[npt.NDArray[Any]]:
     """Return the arrays that have one row per image, those of the formats behind the others."""
     columns = [
-        getattr(result, field.name)
-        for field in fields(JobResult)
-        if field.name not in ("thumbnails", "formats")
+        getattr(result, field.name) for field in fields(JobResult) if field.name not in _LEFT_OUT
     ]
     for name in sorted(result.formats):
         rows = result.formats[name]
@@ -154,8 +181,9 @@ def _allocate(result: JobResult, count: int) -> JobResult:
     columns = {
         field.name: allocate(getattr(result, field.name))
         for field in fields(JobResult)
-        if field.name != "formats"
+        if field.name not in _LEFT_OUT
     }
+    columns |= {name: getattr(result, name)[:0] for name in ("sums", "squares", "thumbnails")}
     formats = {
         name: FormatResult(*(allocate(getattr(rows, field.name)) for field in fields(rows)))
         for name, rows in result.formats.items()

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from trainer_classification.arrays import Int64
 from trainer_classification.data.source import Source
+from trainer_classification.data.split_names import NUMBER_OF
 from trainer_classification.preparation import splits
 from trainer_classification.preparation.format import PrepareSpec
 from trainer_classification.preparation.formats import FORMATS
@@ -63,12 +64,12 @@ def plan_regions(
     if not names:
         return RegionPlan(None, {})
 
-    if splits.are_missing(source.splits, fractions[0]):
+    if splits.are_missing(source.split_numbers, fractions[0]):
         unknown = np.flatnonzero(hashes == b"")
         hashes = hashes.copy()
-        hashes[unknown] = hash_files([source.paths[row] for row in unknown.tolist()], workers)
-    split_of, origin = splits.cut_missing(source.splits, source.labels, hashes, *fractions)
-    rows_of = {split: np.flatnonzero(split_of == split) for split in origin}
+        hashes[unknown] = hash_files(source.paths.take(unknown), workers)
+    split_of, origin = splits.cut_missing(source.split_numbers, source.labels, hashes, *fractions)
+    rows_of = {split: np.flatnonzero(split_of == NUMBER_OF[split]) for split in origin}
 
     samples = np.zeros(len(source.files), np.int64)
     for rows in rows_of.values():

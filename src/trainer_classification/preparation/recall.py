@@ -13,6 +13,7 @@ import dataclasses
 import json
 import os
 from array import array
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ import xxhash
 from trainer_classification.config import PrepareConfig
 from trainer_classification.console import log
 from trainer_classification.data import manifest
+from trainer_classification.data.file_names import read_names
 from trainer_classification.data.hafnia_table import INFO, TABLES
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.environment import in_cloud
@@ -30,6 +32,7 @@ from trainer_classification.files import check_kinds, parse_json
 from trainer_classification.storage import is_url
 
 _VERSION = 2  # raise it when `inspect` comes to find something else in the same files
+FILES_KEY = b', "files": '  # the last of a note: many names, which are not read as one text
 # Options that say what to do with a dataset, not what it is
 _ACTION_OPTIONS = (
     *("prepared", "formats", "beton_mode", "beton_side"),
@@ -139,8 +142,10 @@ def recall(config: PrepareConfig) -> Recalled | None:
         return None
     with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         path = note_path(config)
-        content = parse_json(path.read_text(encoding="utf-8"))
-        seen = hash_seen(_look_at_files(content.pop("root"), content.pop("files")))
+        head, _, names = path.read_bytes().partition(FILES_KEY)
+        content = parse_json(head + b"}")
+        files = read_names(names.removesuffix(b"}"))
+        seen = hash_seen(_look_at_files(content.pop("root"), files))
         if [content.pop("state"), content.pop("seen")] == [state, seen]:
             known = Recalled(**content, parent=path.parent)
             check_kinds(known)
@@ -225,7 +230,7 @@ def hash_seen(seen: bytes) -> str:
     return xxhash.xxh3_128_hexdigest(seen)
 
 
-def _look_at_files(root: str, files: list[str]) -> bytes:
+def _look_at_files(root: str, files: Sequence[str]) -> bytes:
     """Return size of each file and when its content was changed last, in ns: int64; zeros where there is none.
 
     Paths are relative to the opened folder, which takes half the time of whole ones.

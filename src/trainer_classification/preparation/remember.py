@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from trainer_classification import recipes
 from trainer_classification.config import PrepareConfig
+from trainer_classification.data.file_names import write_names
 from trainer_classification.files import write_atomically
 from trainer_classification.preparation.inspect import DatasetInfo
 from trainer_classification.preparation.recall import (
+    FILES_KEY,
     describe_request,
     format_names,
     hash_seen,
@@ -42,7 +44,6 @@ def remember(info: DatasetInfo, config: PrepareConfig, formats: dict[str, dict[s
         entry["asked"][describe_request(config)] = formats
     content = {
         "root": str(info.source.root),
-        "files": info.source.files,
         "state": info.state,
         "seen": hash_seen(np.stack([info.source.bytes, info.source.times[:, 0]], axis=1).tobytes()),
         "name": info.name,
@@ -53,5 +54,11 @@ def remember(info: DatasetInfo, config: PrepareConfig, formats: dict[str, dict[s
         or recipes.train_size(info.name, int(info.sizes.max()))[0],
         "prepared": prepared,
     }
+
+    def write(file: BinaryIO) -> None:
+        file.write(json.dumps(content)[:-1].encode() + FILES_KEY)
+        write_names(file, info.source.files)
+        file.write(b"}")
+
     with suppress(OSError):
-        write_atomically(path, json.dumps(content))
+        write_atomically(path, write)

@@ -17,12 +17,12 @@ import json
 import os
 import time
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -37,13 +37,14 @@ from trainer_classification.data.manifest import Manifest
 from trainer_classification.data.source import Source
 from trainer_classification.files import write_atomically
 from trainer_classification.preparation import job, partial
-from trainer_classification.preparation.format import PrepareSpec
+from trainer_classification.preparation.format import NO_FIELDS, PrepareSpec
 from trainer_classification.preparation.formats import FORMATS
 from trainer_classification.preparation.job_result import JobResult
 from trainer_classification.preparation.kept_images import EXTENT, IMAGE, KeptFormat, KeptImages
 from trainer_classification.preparation.workers import Workers
 
 _DECODERS = ("numpy", "pillow", "simplejpeg")
+_ROWS_AT_ONCE = 1 << 14
 _SETTLED_NS = 2_000_000_000  # the coarsest times of a file system are those of FAT
 _DAMAGE = (
     OSError,
@@ -104,50 +105,74 @@ class KnownImages:
     hashes: npt.NDArray[np.bytes_]
 
 
-def make_notes(
-    source: Source, rows: Int64, result: JobResult, before: ImageNotes | None
-) -> ImageNotes:
-    """Return what is to be noted of the images of a folder.
+def note_images(
+    folder: Path, source: Source, rows: Int64, result: JobResult, before: ImageNotes | None
+) -> None:
+    """Note the images of a prepared folder beside it; without that, a later prepare decodes all of them.
 
     Args:
+        folder: the prepared folder.
         source: the dataset's table.
         rows: int64 [m], rows of the images in the folder, in the order of its splits.
         result: of the jobs.
         before: notes of the formats that the folder keeps; None if there are none.
     """
+    now = time.time_ns()
+    count = len(rows)
+    columns = {
+        "files": _Column(
+            _FILE, count, lambda some: _settle(describe_files(source, rows[some]), now)
+        ),
+        "images": _Column(IMAGE, count, lambda some: _describe_images(result, rows[some])),
+    }
+    kept = before if before is not None and _are_same(before, result, rows) else None
+    for kind in ("checksums", "fields"):
+        if kept is not None:
+            older: dict[str, Structured] = getattr(kept, kind)
+            columns |= {f"{kind}.{name}": _hold(values) for name, values in older.items()}
+        for name, made in result.formats.items():
+            values = getattr(made, kind)
+            columns[f"{kind}.{name}"] = _Column(values.dtype, count, _take(values, rows))
+
+    _write_notes(folder, columns, _hash_settled_times(source, now), _describe_maker(folder))
+
+
+def _describe_images(result: JobResult, rows: Int64) -> Structured:
+    """Return IMAGE [m], what the jobs found out about some images."""
     images = np.zeros(len(rows), IMAGE)
     images["hash"] = result.hashes[rows]
     images["size"] = result.sizes[rows]
     images["gray"] = result.gray[rows]
     images["content"] = result.contents[rows]
     images["peak"] = result.peaks[rows]
+    return images
 
-    checksums = {name: made.checksums[rows] for name, made in result.formats.items()}
-    fields = {name: made.fields[rows] for name, made in result.formats.items()}
-    if before is not None and np.array_equal(before.images["hash"], images["hash"]):
-        checksums = before.checksums | checksums
-        fields = before.fields | fields
 
-    return _note_files(ImageNotes(describe_files(source)[rows], images, checksums, fields), source)
+def _are_same(before: ImageNotes, result: JobResult, rows: Int64) -> bool:
+    """Return whether notes are of just these images, in this order."""
+    return np.array_equal(before.images["hash"], result.hashes[rows])
 
 
 def note_times(notes: ImageNotes, source: Source) -> ImageNotes:
     """Return the notes with the times that files of the same content have now."""
+    now = time.time_ns()
     files = describe_files(source)
     rows = find_rows(files["name"], notes.files["name"])
-    return _note_files(replace(notes, files=files[rows]), source)
+    return replace(notes, files=_settle(files[rows], now), times=_hash_settled_times(source, now))
 
 
-def _note_files(notes: ImageNotes, source: Source) -> ImageNotes:
-    """Return the notes with zeros for the times of files that had just been changed, and the hash of all times."""
-    now = time.time_ns()
-    files = notes.files.copy()
+def _settle(files: Structured, now: int) -> Structured:
+    """Set the times of files that had just been changed to zero, in place."""
     # A time to come is that of another clock.
     is_settled = abs(files["times"].max(1) - now) > _SETTLED_NS
     files["times"] *= is_settled[:, None]
-    is_source_settled = abs(source.times[:, 0] - now) > _SETTLED_NS
+    return files
 
-    return replace(notes, files=files, times=hash_times(source) if is_source_settled.all() else "")
+
+def _hash_settled_times(source: Source, now: int) -> str:
+    """Return `ImageNotes.times`."""
+    is_settled = abs(source.times[:, 0] - now) > _SETTLED_NS
+    return hash_times(source) if is_settled.all() else ""
 
 
 def hash_times(source: Source) -> str:
@@ -156,19 +181,62 @@ def hash_times(source: Source) -> str:
 
 
 def save_notes(folder: Path, notes: ImageNotes) -> None:
-    """Write the notes of a prepared folder; without them, a later prepare decodes all images."""
-    columns: dict[str, Any] = {"files": notes.files, "images": notes.images}
-    columns |= {f"checksums.{name}": values for name, values in notes.checksums.items()}
-    columns |= {
-        f"fields.{name}": values for name, values in notes.fields.items() if values.dtype.names
-    }
-    head = json.dumps(notes.maker or _describe_maker(folder)).encode()
-    columns |= {
-        "head": np.frombuffer(head, np.uint8),
-        "seen": np.frombuffer(notes.times.encode(), np.uint8),
-    }
+    """Write the notes of a prepared folder."""
+    columns = {"files": _hold(notes.files), "images": _hold(notes.images)}
+    columns |= {f"checksums.{name}": _hold(values) for name, values in notes.checksums.items()}
+    columns |= {f"fields.{name}": _hold(values) for name, values in notes.fields.items()}
+    _write_notes(folder, columns, notes.times, notes.maker or _describe_maker(folder))
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column of the notes, of which only some rows exist at a time.
+
+    Attributes:
+        dtype: of its rows.
+        count: of its rows.
+        read: returns some of the rows.
+    """
+
+    dtype: np.dtype[Any]
+    count: int
+    read: Callable[[slice], npt.NDArray[Any]]
+
+
+def _hold(values: npt.NDArray[Any]) -> _Column:
+    """Return a column of rows that exist."""
+    return _Column(values.dtype, len(values), values.__getitem__)
+
+
+def _take(values: npt.NDArray[Any], rows: Int64) -> Callable[[slice], npt.NDArray[Any]]:
+    return lambda some: values[rows[some]]
+
+
+def _write_notes(
+    folder: Path, columns: Mapping[str, _Column], times: str, maker: dict[str, Any]
+) -> None:
+    """Write a file of notes; nothing happens where that cannot be written."""
+    written = {name: column for name, column in columns.items() if column.dtype != NO_FIELDS}
+    head = np.frombuffer(json.dumps(maker).encode(), np.uint8)
+    seen = np.frombuffer(times.encode(), np.uint8)
+    written |= {"head": _hold(head), "seen": _hold(seen)}
     with suppress(OSError):
-        write_atomically(partial.notes_path(folder), lambda file: np.savez(file, **columns))
+        write_atomically(partial.notes_path(folder), lambda file: _write_columns(file, written))
+
+
+def _write_columns(file: BinaryIO, columns: Mapping[str, _Column]) -> None:
+    """Write what `np.savez` would write of the columns, some rows at a time."""
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, column in columns.items():
+            head = {
+                "descr": np.lib.format.dtype_to_descr(column.dtype),
+                "fortran_order": False,
+                "shape": (column.count,),
+            }
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array_header_1_0(entry, head)
+                for start in range(0, column.count, _ROWS_AT_ONCE):
+                    entry.write(column.read(slice(start, start + _ROWS_AT_ONCE)).tobytes())
 
 
 def _describe_maker(folder: Path) -> dict[str, Any]:
@@ -348,7 +416,7 @@ def _match(
     rows = _match_files(notes.files, describe_files(source))
     hashes = np.where(rows >= 0, notes.images["hash"][rows], b"")
     unknown = np.flatnonzero(rows < 0)
-    hashes[unknown] = hash_files([source.paths[row] for row in unknown.tolist()], workers)
+    hashes[unknown] = hash_files(source.paths.take(unknown), workers)
     rows[unknown] = find_rows(notes.images["hash"], hashes[unknown])
 
     kept = int((rows >= 0).sum())
@@ -383,14 +451,15 @@ def _list_newest_first(parent: Path, source: Source) -> list[Path]:
     return sorted(times, key=times.__getitem__, reverse=True)
 
 
-def describe_files(source: Source) -> Structured:
-    """Return _FILE [n], of the files of a dataset."""
-    files = np.zeros(len(source.files), _FILE)
-    names = (xxhash.xxh3_64_intdigest(os.fsencode(name)) for name in source.files)
+def describe_files(source: Source, rows: Int64 | slice = slice(None)) -> Structured:
+    """Return _FILE of the files of a dataset, or of some of them."""
+    some = source.files[rows] if isinstance(rows, slice) else source.files.take(rows)
+    files = np.zeros(len(some), _FILE)
+    names = (xxhash.xxh3_64_intdigest(os.fsencode(name)) for name in some)
     files["name"] = np.fromiter(names, np.uint64, len(files))
-    files["bytes"] = source.bytes
-    files["times"] = source.times
-    files["size"] = source.sizes
+    files["bytes"] = source.bytes[rows]
+    files["times"] = source.times[rows]
+    files["size"] = source.sizes[rows]
     return files
 
 

@@ -8,22 +8,22 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from trainer_classification.data.split_names import SPLITS, UNLABELED
+from trainer_classification.arrays import Int8
+from trainer_classification.data.split_names import ALL_SPLITS, NUMBER_OF, SPLITS, UNLABELED
 
 TEST_FRACTION = 0.2
 _HASH_SEEDS = {"test": 1, "validation": 2}  # fixed, so that every machine cuts alike
-_ORDER = (*SPLITS, *UNLABELED)
 _ROWS_AT_ONCE = 1 << 16
 _MIN_TO_SHARE = 3  # images of a class from which on it gives at least one
 
 
 def cut_missing(
-    splits: npt.NDArray[np.str_],
+    splits: Int8,
     labels: npt.NDArray[np.int64],
     hashes: npt.NDArray[np.bytes_],
     validation_fraction: float,
     test_fraction: float = TEST_FRACTION,
-) -> tuple[npt.NDArray[np.str_], dict[str, str]]:
+) -> tuple[Int8, dict[str, str]]:
     """Cut test (`test_fraction` of train) and validation (`validation_fraction` of the rest) where they are missing.
 
     Images without a label are neither cut nor replaced: where test has no labels,
@@ -34,7 +34,7 @@ def cut_missing(
     more gives at least one, and every class keeps at least one.
 
     Args:
-        splits: str [n], of SPLITS and UNLABELED.
+        splits: int8 [n], of `ALL_SPLITS`.
         labels: int64 [n]; -1: none.
         hashes: bytes [n], content hash of each image in hex digits.
         validation_fraction: 0: there is no validation split, and the dataset's
@@ -42,15 +42,15 @@ def cut_missing(
         test_fraction: more than 0, because every training ends with a test.
 
     Returns:
-        (splits, origin): str [n], and split -> whether it came with the dataset
+        (splits, origin): int8 [n], and split -> whether it came with the dataset
         or how it was cut.
 
     Raises:
         ValueError: there is no train split.
     """
-    splits = splits.astype("<U20")
-    origin = {name: "dataset" for name in SPLITS if (splits == name).any()}
-    origin |= {name: "dataset, without labels" for name in UNLABELED if (splits == name).any()}
+    splits = splits.copy()
+    origin = {name: "dataset" for name in SPLITS if _has(splits, name)}
+    origin |= {name: "dataset, without labels" for name in UNLABELED if _has(splits, name)}
     if "train" not in origin:
         raise ValueError(
             f"The dataset has no train split, only {', '.join(origin)}: there is nothing to train on."
@@ -61,7 +61,7 @@ def cut_missing(
         origin["test"] = f"cut, {test_fraction:.0%} of train"
 
     if validation_fraction == 0:
-        splits[splits == "validation"] = "train"
+        splits[splits == NUMBER_OF["validation"]] = NUMBER_OF["train"]
         if origin.pop("validation", ""):
             origin["train"] += " with validation"
     elif "validation" not in origin:
@@ -69,12 +69,16 @@ def cut_missing(
         origin["validation"] = f"cut, {validation_fraction:.0%} of train"
 
     # A cut of few images may have taken none.
-    return splits, {name: origin[name] for name in _ORDER if (splits == name).any()}
+    return splits, {name: origin[name] for name in ALL_SPLITS if _has(splits, name)}
 
 
-def are_missing(splits: npt.NDArray[np.str_], validation_fraction: float) -> bool:
+def _has(splits: Int8, name: str) -> bool:
+    return bool((splits == NUMBER_OF[name]).any())
+
+
+def are_missing(splits: Int8, validation_fraction: float) -> bool:
     """Return whether `cut_missing` would cut."""
-    existing = set(splits.tolist())
+    existing = [name for name in ALL_SPLITS if _has(splits, name)]
     return _lacks_test(existing) or (validation_fraction > 0 and "validation" not in existing)
 
 
@@ -89,14 +93,14 @@ def _list_texts(hashes: npt.NDArray[np.bytes_], rows: npt.NDArray[np.int64]) -> 
 
 
 def _cut(
-    splits: npt.NDArray[np.str_],
+    splits: Int8,
     labels: npt.NDArray[np.int64],
     hashes: npt.NDArray[np.bytes_],
     name: str,
     fraction: float,
 ) -> None:
     """Move a fraction of train to the split `name`, in place."""
-    train = np.flatnonzero(splits == "train")
+    train = np.flatnonzero(splits == NUMBER_OF["train"])
     seed = _HASH_SEEDS[name]
     digests = (xxhash.xxh3_64_intdigest(text, seed) for text in _list_texts(hashes, train))
     position = np.fromiter(digests, np.uint64, len(train))
@@ -115,7 +119,7 @@ def _cut(
     gives_all = (members > 0) & (taken == members)
     chosen[_first_of_classes(class_of, position == lowest[class_of], count)[gives_none]] = True
     chosen[_first_of_classes(class_of, position == highest[class_of], count)[gives_all]] = False
-    splits[train[chosen]] = name
+    splits[train[chosen]] = NUMBER_OF[name]
 
 
 def _first_of_classes(

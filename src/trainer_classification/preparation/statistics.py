@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 
+from trainer_classification.arrays import Int64
 from trainer_classification.data.formats import ArrayLayout
 from trainer_classification.data.source import Source
-from trainer_classification.preparation.job_result import JobResult
+from trainer_classification.data.split_names import NUMBER_OF
+from trainer_classification.preparation.job_result import sum_pixels
 
 # Number of resized images, about, that stand for all of them: right to a
 # hundredth.
@@ -23,7 +28,7 @@ def choose_measured(source: Source, layout: ArrayLayout) -> npt.NDArray[np.bool_
     Returns:
         bool [n].
     """
-    train = np.flatnonzero(source.splits == "train")
+    train = np.flatnonzero(source.split_numbers == NUMBER_OF["train"])
     step = max(1, len(train) // SAMPLE_SIZE) if layout.resized else 1
     measured = np.zeros(len(source.files), bool)
     measured[train[::step]] = True
@@ -32,19 +37,17 @@ def choose_measured(source: Source, layout: ArrayLayout) -> npt.NDArray[np.bool_
 
 
 def mean_and_std(
-    result: JobResult, rows: npt.NDArray[np.int64], layout: ArrayLayout
+    stems: Sequence[Path], starts: Int64, rows: Int64, layout: ArrayLayout
 ) -> tuple[list[float], list[float]]:
     """Return mean and standard deviation per channel, of 0..1, of some images as the array has them.
 
     Args:
-        result: of all jobs.
-        rows: int64 [n], of images that are measured.
+        stems: of the part files.
+        starts: int64, the first row of each.
+        rows: int64 [n], ascending, of images that are measured.
         layout: of the array.
     """
-    # A gray image has only its first channel, which counts for all three.
-    gray = result.gray[:, None]
-    sums = np.where(gray, result.sums[:, :1], result.sums)[rows, : layout.channels].sum(0)
-    squares = np.where(gray, result.squares[:, :1], result.squares)[rows, : layout.channels].sum(0)
+    sums, squares = (one[: layout.channels] for one in sum_pixels(stems, starts, rows))
 
     # Integer sums up to here, so that the order of the images does not matter.
     count = len(rows) * layout.side**2

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer_classification.arrays import Int64, Uint8
+from trainer_classification.arrays import Int64, Text, Uint8
 from trainer_classification.data import tar
 from trainer_classification.data.decode import ImageInfo
 from trainer_classification.data.formats import SplitShards
@@ -86,12 +86,12 @@ class TarContent:
 
     Attributes:
         sizes: int64 [n], bytes of each image.
-        suffixes: of each image's name, in lower case, with the dot.
+        suffixes: str [n], of each image's name, in lower case, with the dot.
         labels: int64 [n].
     """
 
     sizes: Int64
-    suffixes: Sequence[str]
+    suffixes: Sequence[str] | Text
     labels: Int64
 
     def index_line(self, sample: int, offset: int) -> str:
@@ -107,9 +107,8 @@ def write(shards: SplitShards, outputs: FormatOutputs, rows: Int64, labels: Int6
     Raises:
         ValueError: a file has changed since it was decoded.
     """
-    content = TarContent(
-        outputs.result.bytes[rows], outputs.result.fields["suffix"][rows].tolist(), labels
-    )
+    suffixes = outputs.result.fields["suffix"][rows]
+    content = TarContent(outputs.result.bytes[rows], suffixes, labels)
     plan = tar.layout(content.sizes, labels)
     complete = [
         complete_file(outputs, rows[samples], plan.offsets[samples]) for samples in plan.shards
