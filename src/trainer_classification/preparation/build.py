@@ -51,6 +51,7 @@ from trainer_classification.preparation.plan_regions import (
     names_with_regions,
     plan_regions,
 )
+from trainer_classification.preparation.preallocated import PreallocatedRegions
 from trainer_classification.preparation.problems import (
     find_disagreements,
     fit_gray_shift,
@@ -154,14 +155,14 @@ class _Decoded:
     Attributes:
         stems: of the part files.
         result: of all jobs, one row per image of the source.
-        plan: the preallocated regions.
+        regions: of the images, by the name of the format.
         measured: bool [n], the images that the statistics are taken of.
         compared: bool [n], the images that `result` has thumbnails of.
     """
 
     stems: list[Path]
     result: JobResult
-    plan: RegionPlan
+    regions: dict[str, PreallocatedRegions]
     measured: npt.NDArray[np.bool_]
     compared: npt.NDArray[np.bool_]
 
@@ -271,9 +272,10 @@ def _decode(build: Build) -> _Decoded:
         release_freed_memory()  # of reading the table, for the workers
         _run_all(build, jobs)
     stems = [one.stem for one in jobs]
+    del jobs  # which hold columns of all images
     result = job_result.collect(stems, len(source.files))
 
-    return _Decoded(stems, result, plan, measured, compared)
+    return _Decoded(stems, result, plan.regions, measured, compared)
 
 
 def _plan_regions(build: Build, known: KnownImages) -> RegionPlan:
@@ -418,6 +420,7 @@ def _write_files(
 ) -> dict[str, FileInfo]:
     """Write tables and shards of every split, read them back, and return size and checksum of each file."""
     source = build.info.source
+    release_freed_memory()
     names: list[str] = []
     for split, rows in parts.rows.items():
         files = source.files.take(rows)
@@ -436,7 +439,7 @@ def _write_files(
             starts=build.starts,
             result=decoded.result.formats[name],
             originals=source.paths,
-            regions=decoded.plan.regions.get(name),
+            regions=decoded.regions.get(name),
         )
         for split, rows in parts.rows.items():
             shards = SplitShards(build.folder, split, len(rows), layout)
@@ -448,6 +451,7 @@ def _write_files(
     for name in names:
         checks.setdefault(name, functools.partial(manifest.file_info, build.folder / name))
 
+    release_freed_memory()
     infos = dict(zip(checks, map_in_threads(operator.call, checks.values()), strict=True))
     return {name: _with_index(build.folder, name, info) for name, info in infos.items()}
 

@@ -85,7 +85,7 @@ def _lay_out(
     name: str, source: Source, spec: PrepareSpec, rows_of: dict[str, Int64], folder: Path
 ) -> PreallocatedRegions:
     count = len(source.files)
-    file = np.zeros(count, np.int64)
+    file = np.zeros(count, np.int32)
     offsets = np.zeros(count, np.int64)
     sizes = np.zeros(count, np.int64)
     files: list[str] = []

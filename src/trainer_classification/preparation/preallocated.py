@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trainer_classification.arrays import Int64
+from trainer_classification.arrays import Int32, Int64
 
 # Bytes of one write. More is a hundredth faster at best, and needs larger pieces
 # of page cache: where the kernel has to make room for these first, the whole of
@@ -33,12 +33,12 @@ class PreallocatedRegions:
     Attributes:
         files: paths of the future shards, as text: each job takes a few hundred
             with it, and pickling a Path takes ten times as long.
-        file: int64 [n], which of `files` the region of an image is in.
+        file: int32 [n], which of `files` the region of an image is in.
         offsets, sizes: int64 [n], of the region in that file, in bytes.
     """
 
     files: Sequence[str]
-    file: Int64
+    file: Int32
     offsets: Int64
     sizes: Int64
 
@@ -46,7 +46,9 @@ class PreallocatedRegions:
         """Return the regions of some of the images, and of the files only those that have them."""
         used, file = np.unique(self.file[rows], return_inverse=True)
         files = [self.files[number] for number in used.tolist()]
-        return PreallocatedRegions(files, file, self.offsets[rows], self.sizes[rows])
+        return PreallocatedRegions(
+            files, file.astype(np.int32), self.offsets[rows], self.sizes[rows]
+        )
 
     def make_files(self) -> None:
         """Make the files at their full size.
