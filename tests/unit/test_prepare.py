@@ -15,7 +15,7 @@ from PIL import Image
 
 from helpers import encoded, noise, rows, tar_suffix, tree, write_dataset
 from trainer_classification.config import PrepareConfig
-from trainer_classification.data import array, beton, in_use, manifest, table, tar
+from trainer_classification.data import array, beton, file_names, hafnia_table, in_use, manifest, table, tar
 from trainer_classification.data.array import open_array
 from trainer_classification.data.decode import decode, is_sound
 from trainer_classification.data.formats import ArrayLayout
@@ -29,6 +29,8 @@ from trainer_classification.preparation import (
     job_result,
     partial,
     preallocated,
+    problems,
+    reuse,
     splits,
     statistics,
     write_tar,
@@ -57,6 +59,30 @@ def prepared(tmp_path, data, names=("a", "b"), **options):
 
 def three_splits():
     return rows(30) + rows(8, "validation", seed=100) + rows(9, "test", seed=200)
+
+
+@pytest.mark.parametrize("formats", ["array", "tar"])
+def test_rows_that_are_held_some_at_a_time_give_the_bytes_of_all_at_once(tmp_path, monkeypatch, formats):
+    data = [*rows(40), *rows(9, "test", seed=10), *rows(3, "test", seed=90, label=None)]  # some are equal
+    whole = prepared(tmp_path, data, formats=formats)
+    expected = tree(whole.folder)
+    with np.load(partial.notes_path(whole.folder)) as notes:
+        noted = {name: notes[name] for name in notes.files}
+
+    for module, name in (
+        *((module, "_ROWS_AT_ONCE") for module in (hafnia_table, inspect, reuse, assemble, splits)),
+        *((file_names, name) for name in ("_AT_ONCE", "_BYTES_AT_ONCE")),
+        *((problems, "_PAIRS_AT_ONCE"), (job, "IMAGES_PER_JOB")),
+    ):
+        monkeypatch.setattr(module, name, 5)
+    again = prepared(tmp_path, None, formats=formats, force=True)
+    assert again.manifest.duplicates
+    assert tree(again.folder) == expected
+    with np.load(partial.notes_path(again.folder)) as notes:
+        assert notes.files == list(noted)
+        for name in set(noted) - {"files", "seen"}:  # these have times that had just been changed
+            np.testing.assert_array_equal(notes[name], noted[name])
+        np.testing.assert_array_equal(notes["files"]["name"], noted["files"]["name"])
 
 
 def test_small_images_keep_their_pixels_and_labels_in_the_order_of_the_table(tmp_path):
