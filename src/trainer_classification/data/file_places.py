@@ -90,8 +90,8 @@ def look_at_files(root: Path, files: Sequence[str]) -> FilePlaces:
                 first_outside = first_outside or name
                 outside += 1
 
-    times_N = np.asarray(times).reshape(-1, 2)
-    return FilePlaces(np.asarray(sizes), times_N, outside, first_outside)
+    times_of_files = np.asarray(times).reshape(-1, 2)
+    return FilePlaces(np.asarray(sizes), times_of_files, outside, first_outside)
 
 
 class _OpenFolder:
