@@ -237,7 +237,7 @@ def open_tables(count: int, folder: Path) -> Callable[[], Any]:
 def open_tars(count: int, folder: Path) -> Callable[[], Any]:
     """Open the tars of a split, and list where their images are."""
     source = make_source(count)
-    plan = tar.layout(source.bytes, source.labels)
+    plan = tar.layout(source.bytes)
     content = TarContent(source.bytes, [".jpg"] * count, source.labels)
     (folder / "tar").mkdir()
     for number, samples in enumerate(plan.shards):

@@ -64,16 +64,14 @@ def order_of(count: int) -> Int64:
     return np.random.Generator(np.random.Philox(key=_SHUFFLE_SEED)).permutation(count)
 
 
-def layout(sizes: Int64, labels: Int64, shard_bytes: int = SHARD_BYTES) -> TarLayout:
+def layout(sizes: Int64, shard_bytes: int = SHARD_BYTES) -> TarLayout:
     """Lay out a split.
 
     Args:
         sizes: int64 [n], bytes of each image.
-        labels: int64 [n].
         shard_bytes: a shard is closed when it would grow past this many bytes.
     """
-    digits = np.array([len(str(label)) for label in labels.tolist()])
-    needed = 2 * _BLOCK + _padded(sizes) + _padded(digits)
+    needed = 3 * _BLOCK + sizes + -sizes % _BLOCK  # two headers and the digits of the label
 
     order = order_of(len(sizes))
     ends = np.concatenate([[0], np.cumsum(needed[order])])
@@ -89,10 +87,6 @@ def layout(sizes: Int64, labels: Int64, shard_bytes: int = SHARD_BYTES) -> TarLa
         first = last
 
     return TarLayout(shards, offsets, needed)
-
-
-def _padded(sizes: Int64) -> Int64:
-    return sizes + -sizes % _BLOCK
 
 
 def shard_name(split: str, number: int) -> str:

@@ -73,7 +73,7 @@ def keeps_file(info: ImageInfo, spec: PrepareSpec) -> bool:
 
 def layout(source: Source, spec: PrepareSpec, rows: Int64) -> Regions:
     """Return where the samples of a split will lie if every file is stored as it is."""
-    plan = tar.layout(source.bytes[rows], source.labels[rows])
+    plan = tar.layout(source.bytes[rows])
     shard = np.zeros_like(rows)
     for number, samples in enumerate(plan.shards):
         shard[samples] = number
@@ -109,7 +109,7 @@ def write(shards: SplitShards, outputs: FormatOutputs, rows: Int64, labels: Int6
     """
     suffixes = outputs.result.fields["suffix"][rows]
     content = TarContent(outputs.result.bytes[rows], suffixes, labels)
-    plan = tar.layout(content.sizes, labels)
+    plan = tar.layout(content.sizes)
     complete = [
         complete_file(outputs, rows[samples], plan.offsets[samples]) for samples in plan.shards
     ]
@@ -146,7 +146,7 @@ def _finish_shards(
     for stem, file, samples in zip(stems, files, plan.shards, strict=True):
         shard = stem.with_suffix(".tar")
         link(file, shard)
-        end = int((plan.offsets + plan.sizes)[samples[-1]])
+        end = int(plan.offsets[samples[-1]] + plan.sizes[samples[-1]])
         # First cut off images that later turned out to be bad, then add the zeros
         # that end an archive.
         os.truncate(shard, end)
@@ -179,7 +179,7 @@ def write_tars(
     Returns:
         All files written.
     """
-    plan = tar.layout(content.sizes, content.labels, shard_bytes)
+    plan = tar.layout(content.sizes, shard_bytes)
     stems = _stems(folder, split, len(plan.shards))
 
     def write_shard(shard: tuple[Path, Int64]) -> None:
