@@ -113,7 +113,7 @@ def test_predictions_of_the_test_split_are_the_runs_own(tmp_path, name, size):
     folder, manifest = prepared.folder, prepared.manifest
     config = TrainConfig(
         model="resnet-small", epochs=1, batch_size=32, max_steps_per_epoch=30, device="cpu", loader="resident",
-        output_dir=str(tmp_path),
+        output_dir=str(tmp_path), amp="off",
     )  # fmt: skip
     summary = train_prepared(config, folder, manifest, time.monotonic())
     model = load_model(next((tmp_path / "experiments").iterdir()))
