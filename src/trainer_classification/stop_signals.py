@@ -58,7 +58,10 @@ def raise_on_signals(left: str) -> Iterator[None]:
             return
         first.append(number)
         arrived.set()
-        raise KeyboardInterrupt if number == signal.SIGINT else StopRequest(number)
+        request = KeyboardInterrupt() if number == signal.SIGINT else StopRequest(number)
+        if not _stop.is_postponed:
+            raise request
+        _stop.request = request
 
     def end_in_time() -> None:
         arrived.wait()
@@ -77,6 +80,35 @@ def raise_on_signals(left: str) -> Iterator[None]:
             restore_handlers(previous)
         arrived.set()
         watch.join()
+
+
+class _Stop:
+    """Whether a signal may unwind the stack now, and what is to unwind it later."""
+
+    def __init__(self) -> None:
+        self.is_postponed = False
+        self.request: BaseException | None = None
+
+
+_stop = _Stop()
+
+
+@contextmanager
+def postpone_stop() -> Iterator[None]:
+    """Let a signal unwind the stack only at the end of a block, which has to be short.
+
+    For compiled code in the main thread: an exception that comes while numba makes
+    Python objects of its results ends the process by SIGSEGV.
+    """
+    _stop.is_postponed = True
+    try:
+        yield
+    finally:
+        _stop.is_postponed = False
+        request = _stop.request
+        _stop.request = None
+        if request is not None:
+            raise request
 
 
 def set_handlers(handler: Callable[[int, object], None]) -> dict[signal.Signals, Any]:

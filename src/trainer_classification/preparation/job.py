@@ -65,6 +65,7 @@ from trainer_classification.preparation.kept_images import KeptImages, KeptReade
 from trainer_classification.preparation.memory import MemoryBudget
 from trainer_classification.preparation.mirrored_classes import SIDE
 from trainer_classification.preparation.preallocated import PreallocatedRegions, RegionWriter
+from trainer_classification.stop_signals import postpone_stop
 
 IMAGES_PER_JOB = 500
 PIXELS_PER_JOB = 500_000_000  # of the images' own sizes: some seconds of work
@@ -270,11 +271,12 @@ def run_job(job: Job) -> None:
         for number in range(len(job)):
             at_work.set(number)
             contents = kept.read(number)
-            if contents is None:
-                reasons.append(_process(job, number, writers, result))
-            else:
-                _copy(job, number, contents, writers, result)
-                reasons.append("")
+            with postpone_stop():  # a single job runs in the command's own process
+                if contents is None:
+                    reasons.append(_process(job, number, writers, result))
+                else:
+                    _copy(job, number, contents, writers, result)
+                    reasons.append("")
 
     for writer in writers.values():
         writer.finish()
