@@ -48,9 +48,11 @@ def check_commands(scratch: Path) -> Iterator[regression.Limit]:
     ]
     yield regression.check_start(*zip(*seconds, strict=True))
 
-    quiet = busy_timing.train(busy_timing.ROOT, options, prepared, 0)
-    busy = busy_timing.train(busy_timing.ROOT, options, prepared, OTHERS)
-    yield regression.check_busy(quiet, busy, busy_timing.fair_share(OTHERS))
+    slept, spun = (
+        busy_timing.train(busy_timing.ROOT, options, prepared, OTHERS, spins=spins)
+        for spins in (False, True)
+    )
+    yield regression.check_busy(slept, spun)
 
 
 def check_precision() -> list[regression.Limit]:

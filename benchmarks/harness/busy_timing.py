@@ -14,6 +14,7 @@ from pathlib import Path
 from trainer_classification.environment import cpu_count
 
 ROOT = Path(__file__).parents[2]
+_SPIN_COUNT = "300000"  # libgomp's, where nothing is said
 # Ends with the process that started it, however that ends.
 _SPIN = "while kill -0 $PPID; do i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; done"
 
@@ -57,7 +58,9 @@ def spinning(count: int) -> Iterator[None]:
         yield
 
 
-def train(tree: Path, options: list[str], folder: Path, others: int) -> float:
+def train(
+    tree: Path, options: list[str], folder: Path, others: int, *, spins: bool = False
+) -> float:
     """Run train.py of a working tree; the other processes start with the first step and end with the last epoch.
 
     Args:
@@ -65,12 +68,15 @@ def train(tree: Path, options: list[str], folder: Path, others: int) -> float:
         options: of train.py.
         folder: for what the training prepares and writes; the prepared dataset is kept.
         others: processes that spin meanwhile.
+        spins: let idle threads of torch spin, for as long as libgomp does by default.
 
     Returns:
         Images a second of training.
     """
     environment = {name: text for name, text in os.environ.items() if name != "OMP_WAIT_POLICY"}
     environment["PYTHONPATH"] = str(tree / "src")
+    if spins:
+        environment["GOMP_SPINCOUNT"] = _SPIN_COUNT
     with tempfile.TemporaryDirectory() as outputs, ExitStack() as stack:
         command = [sys.executable, str(tree / "scripts/train.py"), *options]
         command += ["--device", "cpu", "--prepared", str(folder), "--output-dir", outputs]
