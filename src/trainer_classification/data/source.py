@@ -221,19 +221,32 @@ def _from_files(found: LabeledFiles, task: str) -> Source:
     if task not in ("", TASK):
         raise ValueError(f"{found.root} has no classification task {task!r}; it has: {TASK}.")
 
-    places = look_at_files(found.root, found.files)
     register_plugins(found.files)
+
+    return _make_source(found, TASK, "0.0.0", np.zeros((len(found.files), 2), np.int64))
+
+
+def _make_source(found: LabeledFiles, task: str, version: str, sizes: Int64) -> Source:
+    """Look at the files of a dataset, and return all that is known of it.
+
+    Args:
+        found: its files and labels.
+        task: of the labels.
+        version: of the dataset.
+        sizes: of `Source`.
+    """
+    places = look_at_files(found.root, found.files)
 
     return Source(
         name=found.name,
-        version="0.0.0",
-        task=TASK,
+        version=version,
+        task=task,
         class_names=found.class_names,
         root=found.root,
         files=found.files,
         split_numbers=found.split_numbers,
         labels=found.labels,
-        sizes=np.zeros((len(found.files), 2), np.int64),
+        sizes=sizes,
         bytes=places.bytes,
         times=places.times,
         outside=places.outside,
@@ -288,26 +301,9 @@ def _from_folder(folder: Path, task: str) -> Source:
 def _from_table(info: dict[str, Any], table: AnnotationTable, root: Path, task: str) -> Source:
     chosen = choose_task(info, task)
     found, sizes = _read_table(info, chosen, table, root)
-    places = look_at_files(root, found.files)
-    source = Source(
-        name=found.name,
-        version=info.get("version") or "0.0.0",
-        task=chosen["name"],
-        class_names=found.class_names,
-        root=root,
-        files=found.files,
-        split_numbers=found.split_numbers,
-        labels=found.labels,
-        sizes=sizes,
-        bytes=places.bytes,
-        times=places.times,
-        outside=places.outside,
-        first_outside=places.first_outside,
-        unlabelled=found.unlabeled,
-        notes=found.notes,
-    )
+    version = info.get("version") or "0.0.0"
 
-    return _with_true_sizes(source)
+    return _with_true_sizes(_make_source(found, chosen["name"], version, sizes))
 
 
 def _read_table(
