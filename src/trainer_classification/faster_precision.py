@@ -81,6 +81,11 @@ def name_precision(dtype: torch.dtype | None) -> str:
     return str(dtype or torch.float32).removeprefix("torch.")
 
 
+def dtype_of_precision(name: str) -> torch.dtype | None:
+    """Return the dtype of autocast for the name of a CPU's precision, float32 or bfloat16; None: none."""
+    return torch.bfloat16 if name == "bfloat16" else None
+
+
 def _measured_ratio(network: str, run: Run) -> float:
     """Return how many times as fast bf16 is as fp32, as measured now or before on this machine."""
     key = f"{cpu_model()}; torch {torch.__version__}; {torch.get_num_threads()} threads; {network}"

@@ -16,7 +16,7 @@ from trainer_classification.data.manifest import Manifest
 from trainer_classification.data.table import open_table
 from trainer_classification.device import choose_device, has_bf16_cpu
 from trainer_classification.environment import keep_freed_memory
-from trainer_classification.faster_precision import choose_for_inference
+from trainer_classification.faster_precision import choose_for_inference, dtype_of_precision
 from trainer_classification.loaders.base import LoaderRequest
 from trainer_classification.loaders.collect_logits import collect_logits
 from trainer_classification.loaders.registry import EngineChoice, choose_engine, open_loader
@@ -125,8 +125,7 @@ def _choose_precision(
 ) -> torch.dtype | None:
     """Return the dtype of autocast, as `DataOptions.amp` says; None: none."""
     if device.type == "cpu" and options.amp == "auto" and model.cpu_precision:
-        is_bf16 = model.cpu_precision == "bfloat16" and has_bf16_cpu()
-        return torch.bfloat16 if is_bf16 else None
+        return dtype_of_precision(model.cpu_precision) if has_bf16_cpu() else None
 
     shape = (options.batch_size, model.channels, model.image_size, model.image_size)
     return choose_for_inference(

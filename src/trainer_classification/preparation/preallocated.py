@@ -8,7 +8,6 @@ its own.
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trainer_classification.arrays import Int32, Int64
+from trainer_classification.files import is_disk_full
 
 # Bytes of one write. More is a hundredth faster at best, and needs larger pieces
 # of page cache: where the kernel has to make room for these first, the whole of
@@ -144,9 +144,10 @@ class _Run:
 
 def _allocate(path: str, descriptor: int, size: int) -> None:
     """Allocate the blocks of a file: faster than with each write, and a full disk is found before the work."""
-    error = _fallocate(descriptor, size) if size else 0
-    if error in (errno.ENOSPC, errno.EDQUOT):
-        raise OSError(error, os.strerror(error), path)
+    number = _fallocate(descriptor, size) if size else 0
+    error = OSError(number, os.strerror(number), path)
+    if is_disk_full(error):
+        raise error
 
 
 def _fallocate(descriptor: int, size: int) -> int:

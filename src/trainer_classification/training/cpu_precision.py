@@ -11,7 +11,7 @@ from trainer_classification.config import TrainConfig
 from trainer_classification.console import log
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.device import has_bf16_cpu
-from trainer_classification.faster_precision import Choice, choose_faster
+from trainer_classification.faster_precision import Choice, choose_faster, dtype_of_precision
 from trainer_classification.loaders.base import Batch
 from trainer_classification.models import build
 from trainer_classification.models.normalize import Normalize
@@ -50,7 +50,7 @@ def complete_precision(
         meta = resolved.start.kept_meta
         kept = "" if meta is None else meta.cpu_precision
         if kept:
-            return _dtype(kept), f"{kept}: that of the checkpoint"
+            return dtype_of_precision(kept), f"{kept}: that of the checkpoint"
         if resolved.freezes or not has_bf16_cpu():
             return resolved.dtype, resolved.dtype_reason
         recipe, _ = complete_recipe(config, resolved, manifest)
@@ -61,11 +61,6 @@ def complete_precision(
     if reason != resolved.dtype_reason and (has_bf16_cpu() or dtype is not None):
         log(f"Precision: {reason}.")
     return dataclasses.replace(resolved, dtype=dtype, dtype_reason=reason)
-
-
-def _dtype(name: str) -> torch.dtype | None:
-    """Return the dtype of autocast for the name of a precision."""
-    return torch.bfloat16 if name == "bfloat16" else None
 
 
 def _describe_network(recipe: Recipe, manifest: Manifest) -> str:
