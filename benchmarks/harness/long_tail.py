@@ -34,11 +34,12 @@ def write(source: Source, ratio: int, classes: int, seed: int, root: Path) -> Pa
         ValueError: a class has no training images.
     """
     splits = source.splits.astype(object)
-    others = "" if (source.splits == "test").any() else "test"
+    is_train = splits == "train"
+    others = "" if (splits == "test").any() else "test"
     rng = np.random.default_rng(seed)
     counts = _count_kept(source, ratio, classes)
     for label, count in enumerate(counts):
-        members = np.flatnonzero((source.labels == label) & (source.splits == "train"))
+        members = np.flatnonzero((source.labels == label) & is_train)
         splits[rng.permutation(members)[count:]] = others
     splits[source.labels >= classes] = ""
 

@@ -108,7 +108,7 @@ class Limit:
 # one and 1.48 before kernels were loaded without the compiler. The least of the rounds
 # counts.
 _MOST_START = 2.0
-# Of the rate with threads that spin, in the same run: 3.7 and 5.2 were measured. The share
+# Of the rate with threads that spin, in the same run: 3.0 to 9.9 was measured. The share
 # of the fair rate says more of the processor: 0.57 on one, 0.19 on one six times as fast.
 _LEAST_BUSY = 2.0
 # Of fp32's rate, for the precision that auto takes: less than a tenth is noise.
