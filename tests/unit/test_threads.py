@@ -250,6 +250,36 @@ def test_nothing_happens_where_no_thread_of_ours_waits(machine, monkeypatch, why
     assert not IdleThreads(torch.device("cuda" if why == "a GPU" else "cpu")).are_asleep
 
 
+_SLICES = """
+import os, re, sys, threading
+from pathlib import Path
+from trainer_classification.training.time_slices import shorten_time_slices
+
+def slice_of(thread):
+    text = Path(f"/proc/self/task/{thread}/sched").read_text()
+    return int(re.search(r"se.slice *: *([0-9]+)", text)[1])
+
+over = threading.Event()
+older = threading.Thread(target=over.wait)
+older.start()
+os.nice(3)
+shorten_time_slices()
+younger = threading.Thread(target=over.wait)
+younger.start()
+print([slice_of(thread.native_id) for thread in threading.enumerate()], os.nice(0))
+over.set()
+"""
+
+
+def test_time_slices_are_short_in_threads_of_before_and_after():
+    """The niceness stays: the call that shortens a slice sets both."""
+    release = tuple(int(part) for part in os.uname().release.split(".")[:2])
+    if release < (6, 12) or not Path("/proc/self/sched").exists():
+        pytest.skip("this kernel has no time slices to choose, or does not show them")
+    shown = subprocess.run([sys.executable, "-c", _SLICES], check=True, capture_output=True, text=True)
+    assert shown.stdout == "[100000, 100000, 100000] 3\n"
+
+
 def test_waiting_for_a_cpu_is_seen():
     """With more threads that work than CPUs, this one has to wait."""
     if not idle_threads._SCHEDSTAT.exists():

@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 
 from trainer_classification.environment import other_threads
+from trainer_classification.training.time_slices import shorten_time_slices
 
 _SCHEDSTAT = Path("/proc/thread-self/schedstat")
 _INTERVAL = 0.25  # seconds between two looks
@@ -45,6 +46,8 @@ class IdleThreads:
         self._looked = time.monotonic()
         self._waited = _waited_seconds()
         cpus = os.cpu_count() or 1
+        if not self._is_off:
+            shorten_time_slices()
         if not self._is_off and other_threads() + torch.get_num_threads() > cpus:
             self._sleep()
 
