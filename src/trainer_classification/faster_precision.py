@@ -45,6 +45,19 @@ def choose_for_inference(
     """
     if device.type != "cpu" or amp == "off" or not has_bf16_cpu():
         return None
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        dtype, reason = choose_faster(f"{name}, forward, {shape}", forward_pass(network, shape))
+    finally:
+        torch.set_num_threads(before)
+    if dtype is not None:
+        log(f"Precision: {reason}.")
+    return dtype
+
+
+def forward_pass(network: Callable[[Tensor], object], shape: tuple[int, int, int, int]) -> Run:
+    """Return a forward pass in a precision, for `choose_faster`; arguments as of `choose_for_inference`."""
     images = torch.zeros(shape).contiguous(memory_format=torch.channels_last)
 
     @torch.inference_mode()
@@ -52,15 +65,7 @@ def choose_for_inference(
         with torch.autocast("cpu", dtype, enabled=dtype is not None):
             network(images)
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        dtype, reason = choose_faster(f"{name}, forward, {shape}", run)
-    finally:
-        torch.set_num_threads(before)
-    if dtype is not None:
-        log(f"Precision: {reason}.")
-    return dtype
+    return run
 
 
 def choose_faster(network: str, run: Run) -> Choice:

@@ -219,11 +219,26 @@ def test_nothing_is_measured_where_there_is_nothing_to_choose(monkeypatch, cpu, 
     measurement = Measurement(monkeypatch, 3.1)
     for amp in ("off", "bf16", "fp16"):
         assert complete(amp).dtype is None  # as it was resolved
-    assert complete(freezes=True).dtype is None
     cpu("avx2")
     assert complete().dtype is None
     assert measurement.calls == 0
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("ratio", "dtype"), [(3.1, BF16), (0.8, None)])
+def test_of_a_frozen_backbone_a_forward_pass_is_measured(monkeypatch, capsys, tmp_path, ratio, dtype):
+    """Its checkpoint says so: the features of a run that says fp32 cannot be repeated if they were in bf16."""
+    frozen = dataclasses.replace(recipe_of(), freeze="backbone")
+    monkeypatch.setattr(cpu_precision, "complete_recipe", lambda *_: (frozen, ""))
+    state = torch.get_rng_state()
+    ran = []
+    monkeypatch.setattr(faster_precision, "_measure_ratio", lambda run: ran.append(run(BF16)) or ratio)
+    assert complete(freezes=True).dtype is dtype
+    assert len(ran) == 1
+    assert torch.equal(torch.get_rng_state(), state)
+    assert f"{ratio:.2f} times as fast" in capsys.readouterr().err
+    (file,) = (tmp_path / "cache").rglob("*.json")
+    assert "folded resnet-small without head, [16, 3, 28, 28]" in file.read_text()
 
 
 @pytest.mark.usefixtures("recipe")

@@ -11,7 +11,10 @@ import torch.nn.functional as F
 
 from helpers import encoded, photograph, write_dataset
 from trainer_classification import environment
+from trainer_classification.checkpoint.load_model import load_model
 from trainer_classification.config import PrepareConfig, TrainConfig
+from trainer_classification.inference import split_logits
+from trainer_classification.inference.split_logits import DataOptions
 from trainer_classification.models import build, efficientnet
 from trainer_classification.optim.logistic_regression import LinearHead, fit_head
 from trainer_classification.optim.parameter_groups import build_optimizer, set_learning_rate
@@ -26,6 +29,7 @@ from trainer_classification.training.finetuning import (
     describe_limits,
 )
 from trainer_classification.training.linear_head import collect_frozen_split, train_head
+from trainer_classification.training.save import save_model
 from trainer_classification.training.setup import build_setup
 from trainer_classification.training.signals import Stopped
 from trainer_classification.training.start_checkpoint import StartCheckpoint
@@ -182,6 +186,14 @@ def test_another_head_shares_the_features(setup, prepared):
     assert len(list(prepared.folder.glob("features/test-*.npy"))) == 1
 
 
+def test_features_in_another_precision_are_others(setup, prepared):
+    features.collect_features(setup, features.FrozenNetwork(setup), "test", [])
+    resolved = dataclasses.replace(setup.inputs.resolved, dtype=torch.bfloat16)
+    narrow = dataclasses.replace(setup, inputs=dataclasses.replace(setup.inputs, resolved=resolved))
+    features.collect_features(narrow, features.FrozenNetwork(narrow), "test", [])
+    assert len(list(prepared.folder.glob("features/test-*.npy"))) == 2
+
+
 def test_an_interrupted_run_keeps_its_features(setup, monkeypatch):
     network = features.FrozenNetwork(setup)
     right = reference(setup, "train")
@@ -241,6 +253,27 @@ def test_the_logits_of_a_split_are_those_of_the_whole_network(setup):
         right = torch.cat([model(setup.normalize(b.images[: b.count])).clone() for b in loader.epoch(0)])
     np.testing.assert_allclose(logits, right, atol=1e-3)
     assert labels.tolist() == [0, 1] * (len(labels) // 2)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet-lite0"])
+@pytest.mark.parametrize("amp", ["bf16", "off"])
+def test_an_evaluation_repeats_the_figures_of_the_run(prepared, tmp_path, monkeypatch, name, amp):
+    monkeypatch.setattr(split_logits, "has_bf16_cpu", lambda: True)
+    torch.manual_seed(0)
+    path = tmp_path / "weights.pth"
+    torch.save(build(name, 7, 3, SIDE).state_dict(), path)
+    setup = open_setup(prepared, tmp_path, weights=str(path), model=name, freeze="backbone", amp=amp)
+    state = create_state(setup)
+    train_head(setup, state, [])
+    logits, labels = collect_frozen_split(setup, "test")
+    save_model(setup, state, tmp_path / "model.pth")
+
+    model = load_model(tmp_path / "model.pth")
+    options = DataOptions(str(prepared.folder.parents[1] / "data"), prepared=str(prepared.folder.parent), device="cpu")
+    found = split_logits.run_on_split(model, options)
+    assert found.manifest.fingerprint == setup.manifest.fingerprint
+    assert found.labels.tolist() == labels.tolist()
+    np.testing.assert_allclose(found.logits, logits, atol=1e-4)
 
 
 def test_only_the_head_has_changed(setup):

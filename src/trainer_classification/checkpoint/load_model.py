@@ -69,6 +69,8 @@ class Model:
         gray_shift: bits that gray images of 16 and 32 bits lose.
         cpu_precision: that a CPU trained in, float32 or bfloat16; "": a GPU, or not
             known.
+        is_frozen: whether only the head was trained, on features of a frozen
+            backbone.
     """
 
     network: nn.Module
@@ -88,6 +90,7 @@ class Model:
     temperature: float | None = None
     gray_shift: int = 8
     cpu_precision: str = ""
+    is_frozen: bool = False
 
     def describe_network(self) -> str:
         """Return what tells this network from others of its name: its number of parameters."""
@@ -170,6 +173,7 @@ def _build(source: Path, tensors: dict[str, Tensor], meta: CheckpointMeta) -> Mo
         temperature=meta.temperature,
         gray_shift=meta.gray_shift,
         cpu_precision=meta.cpu_precision,
+        is_frozen=meta.recipe.freeze == "backbone",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from trainer_classification.faster_precision import choose_for_inference, dtype_
 from trainer_classification.loaders.base import LoaderRequest
 from trainer_classification.loaders.collect_logits import collect_logits
 from trainer_classification.loaders.registry import EngineChoice, choose_engine, open_loader
+from trainer_classification.models.backbone import split_head
 from trainer_classification.models.normalize import Normalize
 from trainer_classification.preparation.inspect import inspect
 from trainer_classification.preparation.pipeline import Prepared, write
@@ -112,12 +114,29 @@ def run_on_split(model: Model, options: DataOptions) -> SplitLogits:
 
     with hold(prepared.folder), open_loader(engine, request) as loader:
         network = model.network.to(device)
+        if model.is_frozen:
+            network = _HeadOnFeatures(network, model.name)
         dtype = _choose_precision(model, network, options, device)
         logits, labels = collect_logits(network, loader, normalize_channels, dtype)
     _check_finite(logits, model)
     files = open_table(prepared.folder, manifest, options.split).files
 
     return SplitLogits(manifest, files, logits, labels, eval_crop)
+
+
+class _HeadOnFeatures(nn.Module):
+    """A head on a frozen backbone, computed as its run did: only the features in less than fp32, norms folded."""
+
+    def __init__(self, network: nn.Module, name: str) -> None:
+        super().__init__()
+        self.backbone, self.head = split_head(network, name)
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalized images, float [B, C, H, W], to logits, float [B, K]."""
+        features = self.backbone(images).float()
+        with torch.autocast(images.device.type, enabled=False):
+            return cast(Tensor, self.head(features))
 
 
 def _choose_precision(

@@ -11,13 +11,20 @@ from trainer_classification.config import TrainConfig
 from trainer_classification.console import log
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.device import has_bf16_cpu
-from trainer_classification.faster_precision import Choice, choose_faster, dtype_of_precision
+from trainer_classification.faster_precision import (
+    Choice,
+    choose_faster,
+    dtype_of_precision,
+    forward_pass,
+)
 from trainer_classification.loaders.base import Batch
 from trainer_classification.models import build
+from trainer_classification.models.backbone import split_head
 from trainer_classification.models.normalize import Normalize
 from trainer_classification.optim.parameter_groups import build_optimizer, set_learning_rate
 from trainer_classification.recipes import Recipe
 from trainer_classification.training.distributed import World
+from trainer_classification.training.features import CPU_BATCH
 from trainer_classification.training.metrics import Metrics
 from trainer_classification.training.resolve import Resolved, complete_recipe
 from trainer_classification.training.step import Step
@@ -31,8 +38,8 @@ def complete_precision(
 ) -> Resolved:
     """Return the decisions with the precision of a CPU, which rank 0 chooses for all.
 
-    A run that goes on keeps the precision it began with. With a frozen backbone only
-    its features are computed, and `FrozenNetwork` chooses.
+    A run that goes on keeps the precision it began with. Of a frozen backbone, whose
+    features are all that is computed, a forward pass is measured, else a step.
 
     Args:
         config: what the user asked for.
@@ -51,9 +58,11 @@ def complete_precision(
         kept = "" if meta is None else meta.cpu_precision
         if kept:
             return dtype_of_precision(kept), f"{kept}: that of the checkpoint"
-        if resolved.freezes or not has_bf16_cpu():
+        if not has_bf16_cpu():
             return resolved.dtype, resolved.dtype_reason
         recipe, _ = complete_recipe(config, resolved, manifest)
+        if recipe.freeze == "backbone":
+            return _choose_for_features(recipe, manifest)
         run = partial(_run_step, _build_steps(recipe, manifest))
         return choose_faster(_describe_network(recipe, manifest), run)
 
@@ -61,6 +70,20 @@ def complete_precision(
     if reason != resolved.dtype_reason and (has_bf16_cpu() or dtype is not None):
         log(f"Precision: {reason}.")
     return dataclasses.replace(resolved, dtype=dtype, dtype_reason=reason)
+
+
+def _choose_for_features(recipe: Recipe, manifest: Manifest) -> Choice:
+    """Choose by a forward pass of a random network without its head."""
+    side = recipe.image_size
+    with torch.random.fork_rng(devices=[]):
+        model = build(
+            recipe.model, len(manifest.class_names), manifest.channels, side, recipe.width
+        )
+    backbone, _ = split_head(model, recipe.model)
+    shape = (CPU_BATCH, manifest.channels, side, side)
+    name = f"folded {recipe.model} without head, {list(shape)}"
+
+    return choose_faster(name, forward_pass(backbone, shape))
 
 
 def _describe_network(recipe: Recipe, manifest: Manifest) -> str:

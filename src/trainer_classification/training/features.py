@@ -8,7 +8,6 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from io import FileIO
 from pathlib import Path
 from threading import Lock
@@ -22,8 +21,8 @@ from trainer_classification.arrays import Float32, Int64
 from trainer_classification.checkpoint.model_id import model_id
 from trainer_classification.console import has_live_line, live_line, log
 from trainer_classification.data.table import open_table
-from trainer_classification.device import has_bf16_cpu, map_in_threads
-from trainer_classification.faster_precision import choose_faster
+from trainer_classification.device import map_in_threads
+from trainer_classification.faster_precision import name_precision
 from trainer_classification.files import write_atomically
 from trainer_classification.loaders.base import Batch, Loader
 from trainer_classification.models.backbone import split_head
@@ -31,7 +30,7 @@ from trainer_classification.models.catalogue import NETWORKS
 from trainer_classification.training.setup import Setup
 from trainer_classification.training.signals import Stopped
 
-_CPU_BATCH = 16  # the fastest of 1 to 32 on two cores
+CPU_BATCH = 16  # the fastest of 1 to 32 on two cores
 _GPU_BATCH = 256
 _EVALUATION_VIEW = 0
 _MIRRORED_VIEW = 1
@@ -56,7 +55,7 @@ class Features:
 
 
 class FrozenNetwork:
-    """The kept network without its head, in evaluation mode and the fastest precision.
+    """The kept network without its head, in evaluation mode and the precision of the run.
 
     Args:
         setup: of the run.
@@ -75,33 +74,14 @@ class FrozenNetwork:
         self._setup = setup
         self.device = setup.device
         self.threads = torch.get_num_threads() if setup.device.type == "cpu" else 1
-        self.dtype = setup.dtype
-        self._is_chosen = setup.device.type != "cpu" or setup.config.amp != "auto"
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
         """Return the features of uint8 images [B, H, W, C], float32 [B, F] on their device."""
         normalized = self._setup.normalize(images)
-        if not self._is_chosen:
-            self.dtype = self._choose_precision(normalized)
-            self._is_chosen = True
-        return self._run(normalized, self.dtype)
-
-    def _run(self, images: Tensor, dtype: torch.dtype | None) -> Tensor:
+        dtype = self._setup.dtype
         with torch.autocast(images.device.type, dtype, enabled=dtype is not None):
-            return self._forward(images).float()
-
-    def _choose_precision(self, images: Tensor) -> torch.dtype | None:
-        """Return bf16 where this CPU has instructions for it and a batch is faster with it; else None."""
-        if not has_bf16_cpu():
-            return None
-        recipe = self._setup.recipe
-        dtype, reason = choose_faster(
-            f"folded {recipe.model} without head, {list(images.shape)}",
-            partial(self._run, images),
-        )
-        log(f"Precision: {reason}.")
-        return dtype
+            return self._forward(normalized).float()
 
 
 def collect_features(
@@ -215,9 +195,6 @@ def _compute(
         waiting.end_batch()
         return index, features
 
-    for batch in batches:  # the first one, alone: it chooses the precision
-        yield compute(batch)
-        break
     if network.threads == 1:
         yield from map(compute, batches)
     else:
@@ -225,7 +202,7 @@ def _compute(
 
 
 def _open_view(setup: Setup, split: str, view: int) -> Loader:
-    batch_size = _CPU_BATCH if setup.device.type == "cpu" else _GPU_BATCH
+    batch_size = CPU_BATCH if setup.device.type == "cpu" else _GPU_BATCH
     if view <= _MIRRORED_VIEW:
         return setup.open_whole_split(split, batch_size)
     return setup.open_whole_training(batch_size)
@@ -236,7 +213,7 @@ def _path_of(setup: Setup, network: FrozenNetwork, split: str, view: int) -> Pat
     recipe = setup.recipe
     shaped_by: list[object] = [
         *(network.identity, setup.mean, setup.std, recipe.image_size, recipe.eval_crop, view),
-        *(setup.inputs.resolved.engine.name, setup.config.amp),
+        *(setup.inputs.resolved.engine.name, name_precision(setup.dtype)),
     ]
     if view > _MIRRORED_VIEW:
         shaped_by += [setup.config.seed, repr(recipe.policy)]
@@ -329,7 +306,7 @@ def time_features(setup: Setup, seconds: float) -> float:
         batches = _copies(loader.epoch(0), _EVALUATION_VIEW, waiting)
         started = time.perf_counter()
         for number, (index, _) in enumerate(_compute(network, batches, waiting)):
-            if number == 0:  # allocates and chooses
+            if number == 0:  # allocates
                 started = time.perf_counter()
                 continue
             count += len(index)
