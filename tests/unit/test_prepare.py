@@ -398,7 +398,78 @@ def test_too_little_room_is_said_before_the_work(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})())
     with pytest.raises(ValueError, match=r"needs about [1-9][\d.]* [kM]B .* 1 kB are free.*choose another folder"):
         prepared(tmp_path, three_splits())
-    assert [path for path in (tmp_path / "out").iterdir() if path.is_dir()] == []
+    assert not (tmp_path / "out").exists()
+
+
+def _no_room(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})())
+    return {}
+
+
+def _no_scheduler(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise ValueError("No Dask scheduler answers")
+
+    monkeypatch.setattr("trainer_classification.preparation.workers.connect", refuse)
+    return {"executor": "dask", "executor_address": "tcp://127.0.0.1:9"}
+
+
+def _folder_of_the_user(tmp_path, monkeypatch):
+    place = target(tmp_path)
+    place.mkdir(parents=True)
+    (place / "precious.txt").write_text("the only copy")
+    return {}
+
+
+REFUSALS = {
+    "is for photographs": lambda *_: {"formats": "planes"},
+    "needs about": _no_room,
+    "No Dask scheduler answers": _no_scheduler,
+    "not made by prepare": _folder_of_the_user,
+}
+
+
+@pytest.mark.parametrize("folder", ["", "out", "out/other"])
+@pytest.mark.parametrize("message", REFUSALS)
+def test_what_is_refused_leaves_nothing(tmp_path, monkeypatch, message, folder):
+    write_dataset(tmp_path / "dataset", three_splits(), ["a", "b"])
+    (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    options = REFUSALS[message](tmp_path, monkeypatch)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ValueError, match=message):
+        prepared(tmp_path, None, **options)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_refusal_beside_what_is_prepared_keeps_its_lock(tmp_path):
+    """Another process may wait for it, and would otherwise prepare at the same time as a third."""
+    made = prepared(tmp_path, three_splits(), formats="array")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ValueError, match="for photographs"):
+        prepared(tmp_path, None, formats="planes")
+    with partial.lock(made.folder):
+        pass
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_lock_whose_file_was_removed_while_it_was_waited_for_is_made_anew(tmp_path, monkeypatch):
+    """Else a third process makes a new file and locks it, too."""
+    real = partial._open_lock
+    opened = []
+
+    def open_lock(path):
+        file = real(path)
+        if not opened:
+            path.unlink()
+        opened.append(path)
+        return file
+
+    monkeypatch.setattr(partial, "_open_lock", open_lock)
+    target = tmp_path / "target"
+    with partial.lock(target), pytest.raises(BlockingIOError), partial.lock(target, wait=False):
+        pass
+    assert len(opened) == 3
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])

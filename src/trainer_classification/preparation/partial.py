@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -29,7 +29,9 @@ _OLD = ".old"  # ends the name of a target while it is replaced or deleted
 def lock(target: Path, wait: bool = True) -> Iterator[None]:
     """Let only one process at a time prepare a target.
 
-    The lock ends with the process.
+    The lock ends with the process. Its file stays beside what prepare made, as others
+    may wait for it. Where that is nothing, as the work was refused, the file is
+    removed, with the folders that were made for it.
 
     Args:
         target: folder of the prepared dataset.
@@ -38,27 +40,49 @@ def lock(target: Path, wait: bool = True) -> Iterator[None]:
     Raises:
         BlockingIOError: another process has the lock, and `wait` is False.
     """
-    with ExitStack() as stack:
+    path = target.parent / f".{target.name}.lock"
+    made = [folder for folder in path.parents if not folder.exists()]
+    try:
+        file = _acquire(path, target, wait)
+    except OSError as error:
+        if error.errno not in _READ_ONLY:
+            raise
+        yield  # nobody can prepare here, so there is nobody to wait for
+        return
+    with file:
         try:
-            file = stack.enter_context(_open_lock(target))
-        except OSError as error:
-            if error.errno not in _READ_ONLY:
-                raise
-            yield  # nobody can prepare here, so there is nobody to wait for
-            return
+            yield
+        finally:
+            if not (_is_ours(target) or _is_ours(partial_folder(target))):
+                path.unlink(missing_ok=True)
+                with suppress(OSError):  # something else lies there
+                    for folder in made:
+                        folder.rmdir()
+
+
+def _acquire(path: Path, target: Path, wait: bool) -> TextIO:
+    """Open and lock a file; arguments and errors as of `lock`."""
+    while True:
+        file = _open_lock(path)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if not wait:
+                file.close()
                 raise
             log(f"Another process is preparing {target}; waiting for it.")
             fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        file.close()  # who had the lock has removed its file, and others may lock a new one
 
 
-def _open_lock(target: Path) -> TextIO:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    return (target.parent / f".{target.name}.lock").open("w", encoding="utf-8")
+def _open_lock(path: Path) -> TextIO:
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):  # who made the folder has just removed it
+            return path.open("w", encoding="utf-8")
 
 
 def partial_folder(target: Path) -> Path:
@@ -143,12 +167,17 @@ def _old_folder(target: Path) -> Path:
 def _check_is_ours(folder: Path) -> None:
     """Raise ValueError if a folder holds anything, but neither a manifest nor the marker of an interrupted run."""
     is_free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
-    if is_free or (folder / _MARKER).is_file() or manifest.is_prepared(folder):
+    if is_free or _is_ours(folder):
         return
     raise ValueError(
         f"{folder} is where this dataset has to be prepared, but was not made by prepare: move it away, or choose "
         f"another folder with --prepared."
     )
+
+
+def _is_ours(folder: Path) -> bool:
+    """Return whether prepare made a folder: it has a manifest, or the marker of an interrupted run."""
+    return (folder / _MARKER).is_file() or manifest.is_prepared(folder)
 
 
 def check_room(parent: Path, needed: int) -> None:

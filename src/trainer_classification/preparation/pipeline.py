@@ -112,11 +112,11 @@ def write(
         OSError: the disk is full, or what was written is not what is read back.
     """
     started = time.perf_counter()
+    wanted = _options_of(info, formats, config)
     store = remote_source.find_store(config.prepared, info.folder)
     with partial.lock(info.folder):
         # Another process may have prepared it since `inspect`.
         before = None if config.force else _read_unchanged(info, config)
-        wanted = _options_of(info, formats, config)
         spec = PrepareSpec(info.layout, _missing(wanted, before, accept_existing))
         if before is not None and not spec.formats:
             if store is not None:
