@@ -177,8 +177,9 @@ def test_a_label_that_has_changed_is_found_when_the_loader_opens(small, tmp_path
 def test_a_jpeg_of_other_colours_is_refused_with_the_reason(tmp_path):
     file = io.BytesIO()
     Image.new("CMYK", (60, 50)).save(file, "JPEG")
-    with pytest.raises(ValueError, match="neither YCbCr nor gray"):
-        opened(tmp_path / "a", [Payload(JPEG, 60, 50, file.getvalue())])
+    loader, _ = opened(tmp_path / "a", [Payload(JPEG, 60, 50, file.getvalue())])
+    with loader, pytest.raises(ValueError, match="neither YCbCr nor gray"):
+        list(loader.epoch(0))
 
 
 def test_memory_holds_an_image_a_thread_and_not_a_batch_of_the_largest(tmp_path):

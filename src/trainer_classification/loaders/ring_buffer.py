@@ -77,8 +77,9 @@ class RingBufferLoader(Loader):
 
         try:
             # Load the kernels now (or compile them, the first time), not within
-            # the first training step.
-            self._fill(self._ring[0], schedule.draws(0), np.zeros(schedule.rows, np.int64), 0)
+            # the first training step. Padding rows read no image, which may be far.
+            index = np.full(schedule.rows, -1)
+            self._fill(self._ring[0], schedule.draws(0), index, 0)
         except BaseException:
             self.close()
             raise
