@@ -148,21 +148,12 @@ def scan_class(scan: FolderScan, split: str, path: str, above: list[str]) -> Cla
         path: of the class folder, relative to the root.
         above: the folders that it lies in, the root ("") among them.
     """
-    found = _Found(path, [], Counter())
+    left_out: Counter[str] = Counter()
     ancestors = frozenset(_identify(scan, one) for one in above)
-    _collect(scan, found, path, ancestors)
-    scan.left_out += found.left_out
+    files = _collect(scan, path, ancestors, left_out, is_class=True)
+    scan.left_out += left_out
 
-    return ClassFolder(split, path, FileNames.of(found.files), found.left_out)
-
-
-@dataclass
-class _Found:
-    """What `_collect` finds below a class folder, as `ClassFolder`."""
-
-    path: str
-    files: list[str]
-    left_out: Counter[str]
+    return ClassFolder(split, path, FileNames.of(files), left_out)
 
 
 def _identify(scan: FolderScan, path: str) -> tuple[int, int]:
@@ -172,13 +163,17 @@ def _identify(scan: FolderScan, path: str) -> tuple[int, int]:
 
 
 def _collect(
-    scan: FolderScan, found: _Found, path: str, ancestors: frozenset[tuple[int, int]]
-) -> None:
-    """Add the images of a folder to a class, in order, then those of the folders within it."""
+    scan: FolderScan,
+    path: str,
+    ancestors: frozenset[tuple[int, int]],
+    left_out: Counter[str],
+    is_class: bool = False,
+) -> list[str]:
+    """Return the images of a folder, in order, then those of the folders within it; count what is left out."""
     identity = _identify(scan, path)
     if identity in ancestors or len(ancestors) > _DEEPEST:
         scan.loops.append(path)
-        return
+        return []
 
     files = []
     folders = []
@@ -196,18 +191,18 @@ def _collect(
         if is_image:
             files.append(f"{path}/{name}")
         else:
-            found.left_out[suffix] += 1
+            left_out[suffix] += 1
 
-    found.files += sorted(files)
+    files.sort()
     for name in sorted(folders):
         inner = f"{path}/{name}"
-        before = len(found.files)
-        _collect(scan, found, inner, ancestors | {identity})
-        taken = len(found.files) - before
-        if taken and path == found.path:
-            scan.nested[inner] = taken
-        if not taken and suffix_of(name) in scan.suffixes:
-            found.files.append(inner)  # a folder called x.jpg: decoding reports it as a bad image
+        below = _collect(scan, inner, ancestors | {identity}, left_out)
+        if below and is_class:
+            scan.nested[inner] = len(below)
+        if not below and suffix_of(name) in scan.suffixes:
+            below = [inner]  # a folder called x.jpg: decoding reports it as a bad image
+        files += below
+    return files
 
 
 def class_name_of(found: ClassFolder) -> str:
