@@ -79,7 +79,7 @@ def _shown(engine: str, folder: Path, manifest: Any) -> tuple[dict[str, Uint8], 
 
     files = [Path(name).name for name in open_table(folder, manifest, "test").files]
 
-    choice = choose_engine(engine, 0, torch.device("cpu"), manifest.resized)
+    choice = choose_engine(engine, manifest.array_layout, 1, torch.device("cpu"))
     request = LoaderRequest(
         folder, manifest, "test", None, batch_size=1, image_size=manifest.train_size, device=torch.device("cpu"),
         threads=1,

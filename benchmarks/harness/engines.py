@@ -34,12 +34,5 @@ def open_engine(engine: str, request: LoaderRequest) -> Loader:
             missing or damaged.
     """
     manifest = request.manifest
-    images = sum(split.count for split in manifest.splits.values())
-    choice = choose_engine(
-        engine,
-        images * manifest.image_bytes,
-        request.device,
-        manifest.resized,
-        planes_bytes=manifest.array_layout.planes_bytes(images),
-    )
+    choice = choose_engine(engine, manifest.array_layout, manifest.count, request.device)
     return open_loader(choice, request)

@@ -122,7 +122,7 @@ def test_predictions_of_the_test_split_are_the_runs_own(tmp_path, name, size):
     request = LoaderRequest(
         folder, manifest, "test", None, 32, model.image_size, device, threads=1, eval_crop=model.eval_crop
     )
-    engine = choose_engine("resident", 0, device, manifest.resized)
+    engine = choose_engine("resident", manifest.array_layout, 1, device)
     normalize = Normalize(manifest.mean, manifest.std, device)
     with open_loader(engine, request) as loader:
         evaluated = evaluate(model.network, loader, normalize, len(model.class_names))

@@ -416,6 +416,6 @@ def test_a_damaged_shard_names_the_file_and_the_command(small, tmp_path):
 
 def test_auto_says_what_it_chose_and_why(small):
     folder, manifest = small
-    choice = choose_engine("auto", 1000, CPU, manifest.resized, prepared=manifest.formats)
+    choice = choose_engine("auto", manifest.array_layout, 1, CPU, prepared=manifest.formats)
     open_loader(choice, LoaderRequest(folder, manifest, "test", None, 4, 20, CPU)).close()
     assert "resident on the host" in choice.reason

@@ -113,7 +113,7 @@ from trainer_classification.loaders.registry import choose_engine, open_loader
 
 folder, engine, seed, count, flips = Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:])
 content = manifest.read(folder)
-choice = choose_engine(engine, 0, torch.device("cpu"), content.resized)
+choice = choose_engine(engine, content.array_layout, 1, torch.device("cpu"))
 suffix = ".tar" if engine == "dali" else ".beton"
 (path,) = sorted(folder.glob(f"*/validation*{suffix}"))[:1]
 whole = path.read_bytes()

@@ -773,7 +773,7 @@ def test_inspect_tells_what_write_needs_and_writes_nothing(tmp_path):
     assert not (tmp_path / "out").exists()
     assert (info.name, info.class_names, info.count, info.channels) == ("tiny", ["a", "b"], 24, 3)
     assert (info.image_size, info.train_size, info.train_size_reason, info.resized) == (80, 64, "--image-size", True)
-    assert info.array_bytes == 24 * 80 * 80 * 3
+    assert info.layout.image_bytes == 80 * 80 * 3
     assert info.sizes[1].tolist() == [293, 85]
     assert info.manifest is None
     made = write(info, ["tar"], config)

@@ -28,7 +28,7 @@ def test_what_is_recalled_is_what_an_inspection_finds(config):
     info = inspect(config)
     found = recall.recall(config).at_size()
     assert (found.folder, found.manifest) == (made.folder, made.manifest)
-    for name in ("name", "count", "are_photographs", "resized", "array_bytes"):
+    for name in ("name", "count", "are_photographs", "layout"):
         assert getattr(found, name) == getattr(info, name), name
     assert recall.recall(config).notes == info.source.notes != []
 

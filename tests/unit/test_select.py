@@ -1,5 +1,7 @@
 """The choice of the engine from sizes, memory, device and what is installed; and what is said of it."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -25,6 +27,12 @@ def machine(monkeypatch):
     return set_up
 
 
+def choose(loader, size, where, prepared=None, planes=None):
+    """Choose for a dataset of so many bytes in the array, and in planes."""
+    layout = SimpleNamespace(resized=True, image_bytes=size, planes_bytes=lambda count: planes)
+    return choose_engine(loader, layout, 1, where, prepared)
+
+
 @pytest.mark.parametrize(
     ("size", "host", "device", "where", "engine", "placement", "reason"),
     [
@@ -37,7 +45,7 @@ def machine(monkeypatch):
 )
 def test_auto_takes_what_fits_and_says_why(machine, size, host, device, where, engine, placement, reason):
     machine(host, device)
-    choice = choose_engine("auto", size, where, resized=True)
+    choice = choose("auto", size, where)
     assert (choice.name, choice.placement) == (engine, placement)
     assert reason in choice.reason
 
@@ -75,21 +83,21 @@ def test_auto_takes_planes_where_the_array_would_not_fit(
     machine, size, planes, host, device, where, engine, placement, reason
 ):
     machine(host, device)
-    choice = choose_engine("auto", size, where, resized=True, planes_bytes=planes)
+    choice = choose("auto", size, where, planes=planes)
     assert (choice.name, choice.placement) == (engine, placement)
     assert reason in choice.reason
 
 
 def test_planes_that_are_prepared_alone_are_taken(machine):
     machine(8 * GB)
-    choice = choose_engine("auto", GB, CPU, True, ["planes", "tar"], planes_bytes=GB // 2)
+    choice = choose("auto", GB, CPU, ["planes", "tar"], planes=GB // 2)
     assert (choice.name, choice.placement) == ("planes", "host")
     assert choice.reason == "planes on the host: 500 MB, memory-mapped (auto: its format is the one that is prepared)"
 
 
 def test_auto_stays_resident_where_the_better_engine_is_not_installed(machine):
     machine(1 * GB, installed=("numba",))
-    choice = choose_engine("auto", 4 * GB, CPU, resized=True)
+    choice = choose("auto", 4 * GB, CPU)
     assert choice.name == "resident"
     assert "ffcv is not installed" in choice.reason
 
@@ -97,7 +105,7 @@ def test_auto_stays_resident_where_the_better_engine_is_not_installed(machine):
 def test_each_engine_needs_its_own_formats_only(machine):
     machine(1 * GB)
     names = ("auto", "resident", "planes", "ffcv", "dali", "torch")
-    assert {name: choose_engine(name, 10, CPU, resized=True).formats(resized=True) for name in names} == {
+    assert {name: choose(name, 10, CPU).formats(resized=True) for name in names} == {
         "auto": ("array",),
         "resident": ("array",),
         "planes": ("planes",),
@@ -107,14 +115,14 @@ def test_each_engine_needs_its_own_formats_only(machine):
     }
     assert ENGINES["dali"].formats(False) == ("array",)
     assert ENGINES["planes"].formats(False) == ("array",)
-    assert choose_engine("auto", 10 * GB, CPU, resized=True).formats(resized=True) == ("beton",)
+    assert choose("auto", 10 * GB, CPU).formats(resized=True) == ("beton",)
 
 
 @pytest.mark.parametrize(("engine", "command"), [("ffcv", "make ffcv"), ("dali", "nvidia-dali-cuda120")])
 def test_an_engine_that_is_not_installed_says_how_to_install_it(machine, engine, command):
     machine(GB, installed=())
     with pytest.raises(ValueError, match=f"--loader {engine} is not installed: .*{command}"):
-        choose_engine(engine, 10, CPU, resized=True)
+        choose(engine, 10, CPU)
 
 
 def test_a_module_is_found_without_its_parent_package():
@@ -127,7 +135,7 @@ def test_a_module_is_found_without_its_parent_package():
 @pytest.mark.parametrize("bare", [False, True])
 def test_the_host_holds_the_array_only_where_numba_is_installed(machine, where, free, bare):
     machine(4 * GB, free, installed=() if bare else ("numba",))
-    choice = choose_engine("resident", SIZE, where, resized=True)
+    choice = choose("resident", SIZE, where)
     fits = free == 10 * GB
     assert choice.placement == ("device" if bare or fits else "host")
     assert ("with torch only: numba is not installed" in choice.reason) == (bare and not fits)
@@ -136,22 +144,22 @@ def test_the_host_holds_the_array_only_where_numba_is_installed(machine, where, 
 def test_an_array_that_fits_nowhere_without_numba_says_so(machine):
     machine(4 * GB, 100 * 10**6, installed=())
     with pytest.raises(ValueError, match=r"154 MB, does not fit in 100 MB free on the GPU.*pip install numba"):
-        choose_engine("resident", SIZE, GPU, resized=True)
+        choose("resident", SIZE, GPU)
 
 
 def test_auto_takes_another_engine_where_only_its_format_is_prepared(machine):
     machine(4 * GB)
-    assert choose_engine("auto", SIZE, CPU, True, ["array", "beton", "tar"]).name == "resident"
-    choice = choose_engine("auto", SIZE, CPU, True, ["beton"])
+    assert choose("auto", SIZE, CPU, ["array", "beton", "tar"]).name == "resident"
+    choice = choose("auto", SIZE, CPU, ["beton"])
     assert (choice.name, choice.reason) == ("ffcv", "ffcv: auto: its format is the one that is prepared")
     machine(4 * GB, installed=("nvidia.dali",))
-    assert choose_engine("auto", SIZE, CPU, True, ["beton", "tar"]).name == "dali"
+    assert choose("auto", SIZE, CPU, ["beton", "tar"]).name == "dali"
 
 
 def test_auto_says_what_to_prepare_where_nothing_installed_reads_what_is_there(machine):
     machine(4 * GB, installed=())
     with pytest.raises(ValueError, match=r"formats beton, tar, .*prepare\.py --formats array"):
-        choose_engine("auto", SIZE, CPU, True, ["beton", "tar"])
+        choose("auto", SIZE, CPU, ["beton", "tar"])
 
 
 @pytest.mark.parametrize("engine", ENGINES.values(), ids=lambda engine: engine.name)

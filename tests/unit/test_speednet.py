@@ -12,6 +12,7 @@ from torch import nn
 
 from trainer_classification.config import TrainConfig
 from trainer_classification.data.array import ArrayStore
+from trainer_classification.data.formats import ArrayLayout
 from trainer_classification.loaders import registry
 from trainer_classification.loaders.base import Batch
 from trainer_classification.models import build, count_macs, count_parameters
@@ -281,9 +282,8 @@ def formats_to_prepare(monkeypatch, config, device):
     monkeypatch.setattr(resolve, "choose_device", lambda _: (torch.device(device), ""))
     monkeypatch.setattr(resolve, "choose_precision", lambda *_: (None, ""))
     monkeypatch.setattr(registry, "installed", lambda _: True)
-    dataset = SimpleNamespace(
-        name="caltech-101", resized=True, array_bytes=10, planes_bytes=5, count=10, are_photographs=False
-    )
+    layout = ArrayLayout(160, True, 3)
+    dataset = SimpleNamespace(name="caltech-101", layout=layout, count=10, are_photographs=False)
     return resolve.resolve(config, dataset).formats
 
 
@@ -320,7 +320,6 @@ def test_the_array_is_prepared_for_the_speednet_that_the_user_picked(monkeypatch
 )
 def test_a_picked_network_gives_way_to_what_the_user_asked_for(monkeypatch, options, network):
     monkeypatch.setattr(resolve, "choose_start", lambda _: picked("resnet18"))
-    dataset = SimpleNamespace(
-        name="caltech-101", resized=True, array_bytes=10, planes_bytes=5, count=10, are_photographs=False
-    )
+    layout = ArrayLayout(160, True, 3)
+    dataset = SimpleNamespace(name="caltech-101", layout=layout, count=10, are_photographs=False)
     assert resolve.resolve(TrainConfig(device="cpu", **options), dataset).network == network

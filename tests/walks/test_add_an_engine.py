@@ -12,6 +12,7 @@ from engines import test_contract as contract
 from engines.conftest import made, png
 from trainer_classification import config, loaders
 from trainer_classification.config import TrainConfig
+from trainer_classification.data.formats import ArrayLayout
 from trainer_classification.loaders import registry
 from trainer_classification.loaders.base import LoaderRequest
 from trainer_classification.loaders.registry import ENGINES, EngineSpec, choose_engine, open_loader
@@ -97,7 +98,7 @@ def entry(monkeypatch):
 
 def open_toy(request: LoaderRequest):
     """Open the toy as training does: by its name."""
-    choice = choose_engine("toy", 0, request.device, request.manifest.resized)
+    choice = choose_engine("toy", request.manifest.array_layout, 1, request.device)
     return open_loader(choice, request)
 
 
@@ -176,4 +177,4 @@ def test_an_engine_that_is_not_installed_says_how_to_install_it(monkeypatch):
     missing = dataclasses.replace(SPEC, module="no_such_module", install="pip install toy")
     monkeypatch.setitem(ENGINES, "toy", missing)
     with pytest.raises(ValueError, match="--loader toy is not installed: pip install toy"):
-        choose_engine("toy", 0, torch.device("cpu"), resized=False)
+        choose_engine("toy", ArrayLayout(28, False, 1), 1, torch.device("cpu"))

@@ -118,6 +118,11 @@ class Manifest:
     mirrored_classes: list[list[str]] = field(default_factory=list)
 
     @property
+    def count(self) -> int:
+        """Number of images, over all splits."""
+        return sum(split.count for split in self.splits.values())
+
+    @property
     def array_layout(self) -> ArrayLayout:
         """The shape of the images in the array."""
         return ArrayLayout(self.image_size, self.resized, self.channels)

@@ -165,15 +165,7 @@ def _prepare(
     """Prepare the dataset in the format that the fastest engine reads, or find it prepared."""
     if is_url(options.prepared):
         folder, found = open_prepared(options.prepared, options.dataset, model.image_size)
-        count = sum(split.count for split in found.splits.values())
-        engine = choose_engine(
-            "auto",
-            count * found.image_bytes,
-            device,
-            found.resized,
-            found.formats,
-            found.array_layout.planes_bytes(count),
-        )
+        engine = choose_engine("auto", found.array_layout, found.count, device, found.formats)
         make_room(folder, found, engine.formats(found.resized))
         return Prepared(folder, found), engine
     config = PrepareConfig(
@@ -184,9 +176,7 @@ def _prepare(
         workers=options.threads,
     )
     info = inspect(config)
-    engine = choose_engine(
-        "auto", info.array_bytes, device, info.resized, planes_bytes=info.planes_bytes
-    )
+    engine = choose_engine("auto", info.layout, info.count, device)
     return write(info, engine.formats(info.resized), config, accept_existing=True), engine
 
 

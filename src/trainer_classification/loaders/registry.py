@@ -10,6 +10,7 @@ from typing import Literal, cast
 
 import torch
 
+from trainer_classification.data.formats import ArrayLayout
 from trainer_classification.environment import free_memory
 from trainer_classification.loaders.base import Loader, LoaderRequest
 
@@ -115,29 +116,27 @@ class EngineChoice:
 
 def choose_engine(
     loader: str,
-    array_bytes: int,
+    layout: ArrayLayout,
+    count: int,
     device: torch.device,
-    resized: bool,
     prepared: Collection[str] | None = None,
-    planes_bytes: int | None = None,
 ) -> EngineChoice:
     """Choose the engine of a run; free memory is looked at here and nowhere else.
 
     Args:
         loader: name of an engine, or "auto", as `--loader`.
-        array_bytes: of all splits together, as the array format stores them.
+        layout: of the images in the array.
+        count: images of all splits together.
         device: that trains.
-        resized: True if the images are stored resized.
         prepared: the only formats that can be had. None: what is missing will be
             prepared.
-        planes_bytes: of all splits together, as the planes format stores them;
-            None where that saves nothing.
 
     Raises:
         ValueError: the engine is not installed, no installed engine reads the
             prepared formats, or the array fits nowhere.
     """
-    stored = {"resident": array_bytes, "planes": planes_bytes or array_bytes}
+    array_bytes = count * layout.image_bytes
+    stored = {"resident": array_bytes, "planes": layout.planes_bytes(count) or array_bytes}
     if loader != "auto":
         require_installed(loader)
         name = loader
@@ -145,7 +144,7 @@ def choose_engine(
     elif prepared is None:
         name, reason = _fastest(stored, device)
     else:
-        name, reason = _fastest_prepared(stored, device, resized, prepared)
+        name, reason = _fastest_prepared(stored, device, layout.resized, prepared)
 
     if name not in stored:
         return EngineChoice(name, "", f"{name}: {reason}")

@@ -78,16 +78,6 @@ class DatasetInfo:
         return self.channels == 3 and float(np.median(self.sizes.max(1))) > _SMALL
 
     @property
-    def array_bytes(self) -> int:
-        """Bytes of all images in the array format."""
-        return self.count * self.layout.image_bytes
-
-    @property
-    def planes_bytes(self) -> int | None:
-        """Bytes of all images in the planes format; None where that saves nothing."""
-        return self.layout.planes_bytes(self.count)
-
-    @property
     def layout(self) -> ArrayLayout:
         """Shape of the images in the array."""
         return ArrayLayout(self.image_size, self.resized, self.channels)

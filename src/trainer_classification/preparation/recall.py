@@ -25,6 +25,7 @@ from trainer_classification.config import PrepareConfig
 from trainer_classification.console import log
 from trainer_classification.data import manifest
 from trainer_classification.data.file_names import read_names
+from trainer_classification.data.formats import ArrayLayout
 from trainer_classification.data.hafnia_table import INFO, TABLES
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.environment import in_cloud
@@ -59,19 +60,9 @@ class RecalledDataset:
     manifest: Manifest
 
     @property
-    def resized(self) -> bool:
-        """Whether images are stored resized."""
-        return self.manifest.resized
-
-    @property
-    def array_bytes(self) -> int:
-        """Bytes of all images in the array format."""
-        return self.count * self.manifest.image_bytes
-
-    @property
-    def planes_bytes(self) -> int | None:
-        """Bytes of all images in the planes format; None where that saves nothing."""
-        return self.manifest.array_layout.planes_bytes(self.count)
+    def layout(self) -> ArrayLayout:
+        """Shape of the images in the array."""
+        return self.manifest.array_layout
 
     def tell_prepared(self) -> None:
         """Log that nothing is to be prepared, and what is odd about the labels."""

@@ -17,6 +17,7 @@ import torch
 from trainer_classification import recipes
 from trainer_classification.config import TrainConfig
 from trainer_classification.console import log
+from trainer_classification.data.formats import ArrayLayout
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.device import choose_device, choose_precision
 from trainer_classification.loaders.registry import EngineChoice, choose_engine
@@ -46,16 +47,8 @@ class Dataset(Photographs, Protocol):
     """What must be known of a dataset to decide; `preparation.inspect.DatasetInfo` has it before preparing."""
 
     @property
-    def resized(self) -> bool:
-        """Whether images are stored resized."""
-
-    @property
-    def array_bytes(self) -> int:
-        """Bytes of all splits in the array format."""
-
-    @property
-    def planes_bytes(self) -> int | None:
-        """Bytes of all splits in the planes format; None where that saves nothing."""
+    def layout(self) -> ArrayLayout:
+        """Shape of the images in the array."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +65,7 @@ class PreparedDataset:
     @property
     def count(self) -> int:
         """Number of images, over all splits."""
-        return sum(split.count for split in self.manifest.splits.values())
+        return self.manifest.count
 
     @property
     def are_photographs(self) -> bool:
@@ -81,19 +74,9 @@ class PreparedDataset:
         return manifest.resized and manifest.channels == 3 and manifest.train_size > _TOO_SMALL
 
     @property
-    def resized(self) -> bool:
-        """Whether images are stored resized."""
-        return self.manifest.resized
-
-    @property
-    def array_bytes(self) -> int:
-        """Bytes of all splits in the array format."""
-        return self.count * self.manifest.image_bytes
-
-    @property
-    def planes_bytes(self) -> int | None:
-        """Bytes of all splits in the planes format; None where that saves nothing."""
-        return self.manifest.array_layout.planes_bytes(self.count)
+    def layout(self) -> ArrayLayout:
+        """Shape of the images in the array."""
+        return self.manifest.array_layout
 
 
 @dataclass(frozen=True)
@@ -173,14 +156,7 @@ def decide(
     network = _choose_network(config, start)
     kind, note = choose_kind(_with_network(config, network), dataset, start, device.type == "cpu")
     start = choose_start_weights(config, kind, start)
-    engine = choose_engine(
-        config.loader,
-        dataset.array_bytes,
-        device,
-        dataset.resized,
-        prepared,
-        dataset.planes_bytes,
-    )
+    engine = choose_engine(config.loader, dataset.layout, dataset.count, device, prepared)
 
     return Resolved(
         device=device,
@@ -191,7 +167,7 @@ def decide(
         freezes=freezes_backbone(config, kind, start, device.type == "cpu"),
         network=network,
         engine=engine,
-        formats=_needed_formats(engine, dataset.resized, network, kind),
+        formats=_needed_formats(engine, dataset.layout.resized, network, kind),
         start=start,
         note=note,
     )
