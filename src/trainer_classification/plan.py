@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Literal
@@ -398,10 +397,8 @@ def training_steps(count: int, batch_size: int) -> int:
     return count // min(batch_size, count)
 
 
-def training_batches(
-    order: Int64, batch_size: int, rank: int = 0, world_size: int = 1, start_step: int = 0
-) -> Iterator[Int64]:
-    """Yield this rank's contiguous slice of each full global batch.
+def training_batches(order: Int64, batch_size: int, world_size: int = 1) -> Int64:
+    """Divide an epoch: each rank has a contiguous slice of each full global batch.
 
     The samples left over differ in each epoch.
 
@@ -409,9 +406,10 @@ def training_batches(
         order: permutation of the sample ids, int64 [n].
         batch_size: global batch, over all ranks; cut to n if larger, then down to
             a multiple of `world_size`.
-        rank: which slice.
-        world_size: number of slices.
-        start_step: first step wanted, to resume.
+        world_size: number of ranks.
+
+    Returns:
+        int64 [steps, world_size, batch_size / world_size].
 
     Raises:
         ValueError: there are fewer samples than ranks.
@@ -423,23 +421,21 @@ def training_batches(
         )
 
     rows = batch_size // world_size
-    for step in range(start_step, len(order) // batch_size):
-        start = step * batch_size + rank * rows
-        yield order[start : start + rows]
+    steps = training_steps(len(order), batch_size)
+    whole = order[: steps * batch_size].reshape(steps, batch_size)
+
+    return whole[:, : rows * world_size].reshape(steps, world_size, rows)
 
 
-def evaluation_batches(
-    count: int, batch_size: int, rank: int = 0, world_size: int = 1
-) -> Iterator[tuple[Int64, int]]:
-    """Yield every sample exactly once over all ranks, in order, in batches of one size.
+def evaluation_batches(count: int, batch_size: int, world_size: int = 1) -> Int64:
+    """Divide the samples, in order, into batches of one size: each is there exactly once, then follow -1.
 
-    Yields:
-        (index, real): int64 [batch_size / world_size] padded with -1, and how
-        many of its rows are real. All ranks yield equally many batches.
+    Returns:
+        int64 [steps, world_size, batch_size / world_size].
     """
     rows = max(1, min(batch_size, count) // world_size)
-    for start in range(0, count, rows * world_size):
-        first = start + rank * rows
-        index = np.arange(first, first + rows, dtype=np.int64)
-        index[index >= count] = -1
-        yield index, int(np.count_nonzero(index >= 0))
+    steps = -(-count // (rows * world_size))
+    samples = np.arange(steps * world_size * rows)
+    samples[count:] = -1
+
+    return samples.reshape(steps, world_size, rows)

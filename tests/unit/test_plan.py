@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer_classification import plan as planning
+from trainer_classification.loaders.base import BatchSchedule
 from trainer_classification.plan import Plan, Policy
 
 GOLDEN_ORDER = [37, 189, 246, 296, 22, 27, 339, 279]
@@ -78,31 +79,38 @@ def test_epochs_and_seeds_differ():
     assert not np.array_equal(plan.draws(0).whole.shift, plan.draws(1).whole.shift)
 
 
-@given(count=st.integers(1, 200), batch=st.integers(1, 64), share=st.integers(1, 4), start=st.integers(0, 5))
+@given(count=st.integers(1, 200), batch=st.integers(1, 64), share=st.integers(1, 4))
 @settings(max_examples=60, deadline=None)
-def test_ranks_partition_each_global_batch_for_any_world_size(count, batch, share, start):
+def test_ranks_partition_each_global_batch_for_any_world_size(count, batch, share):
     world = min(share, batch, count)
     batch = batch // world * world
     order = Plan(count, 3, Policy()).order(0)
-    ranks = [list(planning.training_batches(order, batch, rank, world, start)) for rank in range(world)]
+    steps = planning.training_batches(order, batch, world)
     used = min(batch, count)
-    if used % world == 0:
-        whole = [np.concatenate(parts) for parts in zip(*ranks, strict=True)]
-        steps = planning.training_steps(count, batch)
-        assert len(whole) == max(0, steps - start)
-        for step, ids in enumerate(whole, start):
-            assert np.array_equal(ids, order[step * used : (step + 1) * used])
+    rows = used // world
+    assert steps.shape == (planning.training_steps(count, batch), world, rows)
+    for step, ids in enumerate(steps.reshape(len(steps), -1)):
+        assert np.array_equal(ids, order[step * used : step * used + rows * world])
 
 
 @given(count=st.integers(1, 300), batch=st.integers(1, 64), world=st.integers(1, 5))
 @settings(max_examples=60, deadline=None)
 def test_evaluation_covers_every_sample_once_with_equal_batches_on_all_ranks(count, batch, world):
-    ranks = [list(planning.evaluation_batches(count, batch, rank, world)) for rank in range(world)]
-    assert len({len(batches) for batches in ranks}) == 1
-    assert len({len(index) for batches in ranks for index, _ in batches}) == 1
-    seen = np.concatenate([index[:real] for batches in ranks for index, real in batches])
-    assert np.array_equal(np.sort(seen), np.arange(count))
-    assert all(np.all(index[real:] == -1) for batches in ranks for index, real in batches)
+    steps = planning.evaluation_batches(count, batch, world)
+    assert steps.shape[1:] == (world, max(1, min(batch, count) // world))
+    assert np.array_equal(steps.ravel()[:count], np.arange(count))
+    assert np.all(steps.ravel()[count:] == -1)
+    assert np.all(steps[:, 0, 0] >= 0)  # no step without an image
+
+
+@pytest.mark.parametrize("plan", [None, Plan(11, 0, Policy())])
+def test_a_batch_is_a_rank_s_part_of_a_step_and_counts_its_images(plan):
+    for rank in range(3):
+        schedule = BatchSchedule(plan, 11, 6, rank, 3)
+        batches = list(schedule.batches(2, 1))
+        assert [index.tolist() for index, _ in batches] == schedule.split_steps(2)[1:, rank].tolist()
+        assert len(batches) == schedule.steps - 1
+        assert [count for _, count in batches] == [sum(index >= 0) for index, _ in batches]
 
 
 def test_alternating_flips_change_every_epoch_and_start_half_flipped():
@@ -154,13 +162,8 @@ def test_the_defaults_of_a_policy_never_change():
 
 
 def test_by_default_one_process_sees_every_sample():
-    def listed(batches):
-        return [index.tolist() for index, _ in batches]
-
-    assert listed(planning.evaluation_batches(5, 2)) == listed(planning.evaluation_batches(5, 2, 0, 1))
-    order = np.arange(7)
-    one, same = ([part.tolist() for part in planning.training_batches(order, 2, *more)] for more in ((), (0, 1)))
-    assert one == same == [[0, 1], [2, 3], [4, 5]]
+    assert planning.evaluation_batches(5, 2).tolist() == [[[0, 1]], [[2, 3]], [[4, -1]]]
+    assert planning.training_batches(np.arange(7), 2).tolist() == [[[0, 1]], [[2, 3]], [[4, 5]]]
 
 
 def test_the_largest_color_jitter_changes_colors():
@@ -210,7 +213,7 @@ def test_evaluation_changes_nothing():
 
 def test_more_processes_than_images_in_a_batch_is_an_error_that_says_what_to_do():
     with pytest.raises(ValueError, match="fewer GPUs"):
-        list(planning.training_batches(np.arange(3), 8, 0, 4))
+        planning.training_batches(np.arange(3), 8, 4)
 
 
 def test_rows_that_are_all_one_are_taken_without_looking_for_each():

@@ -355,17 +355,6 @@ def test_ranks_of_a_machine_fetch_what_the_others_need_as_well(prepared, ranges,
     assert set(fetched) <= wanted
 
 
-@pytest.mark.parametrize("split", ["train", "test"])
-@pytest.mark.parametrize("world_size", [1, 3])
-def test_the_steps_of_all_ranks_are_their_batches(prepared, split, world_size):
-    opened = [loader(prepared.folder, prepared.manifest, "host", rank, world_size, split) for rank in range(world_size)]
-    for rank, one in enumerate(opened):
-        with one:
-            steps = one.schedule.split_steps(1)
-            own = [index.tolist() for index, _ in one.schedule.batches(1)]
-            assert steps[:, rank].tolist() == own
-
-
 def test_what_was_fetched_stays_and_is_not_fetched_again(prepared, ranges):
     folder, found = open_remote()
     batches(loader(folder, found, world_size=4))

@@ -97,18 +97,8 @@ class BatchSchedule:
         `index` is int64 [B], -1 in padding rows; `count` is the number of real
         rows.
         """
-        if self.plan is None:
-            batches = planning.evaluation_batches(
-                self.count, self.batch_size, self.rank, self.world_size
-            )
-            yield from (batch for step, batch in enumerate(batches) if step >= start_step)
-            return
-
-        order = self.plan.order(epoch)
-        for index in planning.training_batches(
-            order, self.batch_size, self.rank, self.world_size, start_step
-        ):
-            yield index, len(index)
+        for index in self.split_steps(epoch)[start_step:, self.rank]:
+            yield index, int(np.count_nonzero(index >= 0))
 
     @contextmanager
     def fetching(
@@ -131,16 +121,10 @@ class BatchSchedule:
 
     def split_steps(self, epoch: int) -> Int64:
         """Return the samples of every rank in every step: int64 [steps, world_size, B], -1 in padding rows."""
-        rows = self.rows * self.world_size
         if self.plan is None:
-            samples = np.arange(self.steps * rows)
-            samples[samples >= self.count] = -1
-            stride = rows
-        else:
-            samples = self.plan.order(epoch)
-            stride = min(self.batch_size, self.count)
-        steps = samples[: self.steps * stride].reshape(self.steps, stride)[:, :rows]
-        return steps.reshape(self.steps, self.world_size, self.rows)
+            return planning.evaluation_batches(self.count, self.batch_size, self.world_size)
+        order = self.plan.order(epoch)
+        return planning.training_batches(order, self.batch_size, self.world_size)
 
 
 @dataclass(frozen=True)
