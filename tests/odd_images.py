@@ -18,7 +18,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from jpeg_writer import APP1, SOF1, Layout, segment, write_jpeg
-from png_writer import GREY, GREY_ALPHA, PALETTE, RGB, RGB_ALPHA, write_png
+from png_writer import GREY, GREY_ALPHA, PALETTE, RGB, RGB_ALPHA, chunk, write_png
 
 Uint8 = npt.NDArray[np.uint8]
 
@@ -548,8 +548,33 @@ def _borderline(maker: _Maker) -> None:
         maker.add("EXIF and XMP differ", ".jpg", data, pixels)
 
 
+def unsound_pngs(pixels: Uint8) -> dict[str, bytes]:
+    """Return PNGs that Pillow shows and libpng refuses, by what is wrong with them."""
+    whole = write_png(pixels.astype(np.uint16), 8, RGB)
+    signature, head, body, end = whole[:8], whole[8:33], whole[33:-12], whole[-12:]
+    packed = body[8:-4]
+    return {
+        "wrong checksum of its pixels": signature + head + body[:-4] + bytes(4) + end,
+        "pixels without the last bytes": signature + head + chunk(b"IDAT", packed[:-4]) + end,
+        "unknown chunk before its pixels": signature + head + chunk(b"ABCD", b"") + body + end,
+        "unknown chunk behind its pixels": signature + head + body + chunk(b"ABCD", b"") + end,
+        "two headers": signature + head + head + body + end,
+        "header of 14 bytes": signature + chunk(b"IHDR", head[8:-4] + b"\0") + body + end,
+        "unknown compression": signature + chunk(b"IHDR", head[8:18] + b"\1\0\0") + body + end,
+        "end within a text": signature + head + body + chunk(b"tEXt", b"note\0" + end),
+    }
+
+
+def _unsound(maker: _Maker) -> None:
+    for _ in range(2):
+        pixels = maker.picture()
+        for kind, data in unsound_pngs(pixels).items():
+            maker.add(f"PNG, {kind}", ".png", data, pixels)
+
+
 FAMILIES = (
     _sampled, _by_pillow, _grey, _colors, _exif, _xmp, _sizes, _tails, _png, _png_turned, _others, _tiff, _borderline,
+    _unsound,
 )  # fmt: skip
 
 

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from helpers import encoded, noise, tar_suffix
+from odd_images import unsound_pngs
+from png_writer import RGB, write_png
+from trainer_classification.data import png_chunks
+from trainer_classification.data.decode import decode_checked
+from trainer_classification.data.formats import ArrayLayout
 from trainer_classification.data.tar import _header, open_tars, order_of, suffix_of
+from trainer_classification.preparation import write_tar
+from trainer_classification.preparation.format import PrepareSpec, SourceImage
 from trainer_classification.preparation.write_tar import TarContent, write_tars
 
 COUNT = 40
@@ -56,6 +63,51 @@ def test_headers_are_those_of_the_standard_library():
 
 def test_a_file_is_named_by_its_kind_and_what_is_neither_is_converted_to_png():
     assert [suffix_of(kind) for kind in ("jpeg", "png", "")] == [".jpg", ".png", ".png"]
+
+
+UNSOUND = unsound_pngs(noise(0, 40, 60, 3))
+
+
+@pytest.mark.parametrize("data", UNSOUND.values(), ids=UNSOUND)
+def test_a_png_that_libpng_refuses_is_stored_as_another(data):
+    """DALI's decoder would end a training at it."""
+    decoded = decode_checked(data)
+    spec = PrepareSpec(ArrayLayout(40, True, 3), {"tar": {}})
+    image = SourceImage(data, decoded.info, spec.layout, 0, 0, decoded)
+    stored = write_tar.encode(image, spec)
+    assert not png_chunks.is_sound(data)
+    assert stored.fields == (".png",)
+    assert stored.data != data
+    assert png_chunks.is_sound(stored.data)
+    np.testing.assert_array_equal(decode_checked(stored.data).pixels, noise(0, 40, 60, 3))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        encoded(noise(0, 200, 300, 3)),  # several chunks of pixels
+        encoded(noise(0, 40, 60, 1)[:, :, 0]),
+        write_png(noise(0, 40, 60, 3).astype(np.uint16), 8, RGB, ((b"tEXt", b"a note"), (b"PLTE", bytes(9))), True),
+        encoded(noise(0, 40, 60, 3)) + b"more behind its end",
+    ],
+    ids=["large", "gray", "chunks, interlaced", "tail"],
+)
+def test_a_png_that_every_decoder_takes_is_stored_as_it_is(data):
+    decoded = decode_checked(data)
+    spec = PrepareSpec(ArrayLayout(40, True, 3), {"tar": {}})
+    stored = write_tar.encode(SourceImage(data, decoded.info, spec.layout, 0, 0, decoded), spec)
+    assert (stored.data, stored.is_original) == (data, True)
+
+
+def test_a_png_is_sound_to_its_last_byte():
+    whole = write_png(noise(0, 9, 7, 3).astype(np.uint16), 8, RGB)
+    assert png_chunks.is_sound(whole)
+    for end in range(len(whole)):
+        assert not png_chunks.is_sound(whole[:end])
+    for position in range(len(whole)):
+        changed = bytearray(whole)
+        changed[position] ^= 16
+        assert not png_chunks.is_sound(bytes(changed)), position
 
 
 def test_webdataset_reads_them(folder):

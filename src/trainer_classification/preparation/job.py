@@ -70,7 +70,7 @@ from trainer_classification.stop_signals import postpone_stop
 IMAGES_PER_JOB = 500
 PIXELS_PER_JOB = 500_000_000  # of the images' own sizes: some seconds of work
 VERSION = (
-    8  # of the part files and of how images are decoded: parts of another version are not continued
+    9  # of the part files and of how images are decoded: parts of another version are not continued
 )
 
 _budget: MemoryBudget | None = None  # of this worker process

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from trainer_classification.arrays import Int64, Text, Uint8
-from trainer_classification.data import tar
+from trainer_classification.data import png_chunks, tar
 from trainer_classification.data.decode import ImageInfo
 from trainer_classification.data.formats import SplitShards
 from trainer_classification.data.source import Source
@@ -36,9 +36,13 @@ _OVERHEAD = 2048  # bytes of headers, label and padding of a sample, about
 
 
 def encode(image: SourceImage, spec: PrepareSpec) -> EncodedImage:
-    """Return the original file, or a PNG of the pixels where decoders would not agree about the file."""
-    suffix = tar.suffix_of(image.info.kind)
-    if not image.info.kind:
+    """Return the original file, or a PNG of the pixels where decoders would not agree about the file.
+
+    DALI's decoder may end the process at a PNG that libpng refuses.
+    """
+    kind = image.info.kind
+    suffix = tar.suffix_of(kind)
+    if not kind or (kind == "png" and not png_chunks.is_sound(image.data)):
         return EncodedImage(_encode_png(image.pixels), (suffix,))
 
     return _keep_file(image.data, suffix, image.sample, image.label)
