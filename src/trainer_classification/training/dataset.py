@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from trainer_classification.config import PrepareConfig, TrainConfig
@@ -120,20 +121,6 @@ def _choose_side(config: TrainConfig, info: Photographs, start: StartCheckpoint)
 
 
 def prepare_options(config: TrainConfig) -> PrepareConfig:
-    """Return the options of prepare.py that a training implies."""
-    return PrepareConfig(
-        dataset=config.dataset,
-        task=config.task,
-        prepared=config.prepared,
-        image_size=config.image_size,
-        validation_fraction=config.validation_fraction,
-        test_fraction=config.test_fraction,
-        unknown_folders=config.unknown_folders,
-        nested=config.nested,
-        allow_outside=config.allow_outside,
-        path_column=config.path_column,
-        label_column=config.label_column,
-        split_column=config.split_column,
-        on_bad_image=config.on_bad_image,
-        workers=config.workers,
-    )
+    """Return the options of prepare.py that a training implies: those that it has, too."""
+    names = [field.name for field in dataclasses.fields(PrepareConfig)]
+    return PrepareConfig(**{name: getattr(config, name) for name in names if hasattr(config, name)})
