@@ -41,8 +41,8 @@ def lock(target: Path, wait: bool = True) -> Iterator[None]:
         BlockingIOError: another process has the lock, and `wait` is False.
     """
     path = target.parent / f".{target.name}.lock"
-    made = [folder for folder in path.parents if not folder.exists()]
     try:
+        made = [folder for folder in path.parents if not folder.exists()]
         file = _acquire(path, target, wait)
     except OSError as error:
         if error.errno not in _READ_ONLY:
@@ -54,8 +54,8 @@ def lock(target: Path, wait: bool = True) -> Iterator[None]:
             yield
         finally:
             if not (_is_ours(target) or _is_ours(partial_folder(target))):
-                path.unlink(missing_ok=True)
                 with suppress(OSError):  # something else lies there
+                    path.unlink()
                     for folder in made:
                         folder.rmdir()
 
