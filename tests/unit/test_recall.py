@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from pathlib import Path
 
 import pytest
 
@@ -128,3 +129,14 @@ def test_a_training_that_needs_another_format_inspects(config, monkeypatch):
     with pytest.raises(AttributeError):
         datasets.prepare_dataset(TrainConfig(**options), World())
     assert called
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [({"compile": "graph"}, "trains on a CPU: omit --compile"), ({"budget": "soon"}, "--budget is 'soon'")],
+)
+def test_what_no_dataset_makes_possible_is_refused_before_one_is_prepared(config, option, message):
+    options = {"dataset": config.dataset, "prepared": config.prepared, "device": "cpu"} | option
+    with pytest.raises(ValueError, match=message):
+        datasets.prepare_dataset(TrainConfig(**options), World())
+    assert not Path(config.prepared).exists()

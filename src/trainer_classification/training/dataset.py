@@ -10,6 +10,7 @@ from trainer_classification.console import log
 from trainer_classification.device import choose_device
 from trainer_classification.options import flag, given_options
 from trainer_classification.storage import is_url
+from trainer_classification.training.budget import has_budget, parse_seconds
 from trainer_classification.training.distributed import World
 from trainer_classification.training.finetuning import (
     Photographs,
@@ -25,6 +26,7 @@ from trainer_classification.training.resolve import (
     resolve,
 )
 from trainer_classification.training.start_checkpoint import StartCheckpoint, choose_start
+from trainer_classification.training.torch_compile import choose_step_mode
 
 
 def prepare_dataset(config: TrainConfig, world: World) -> tuple[Path, Resolved]:
@@ -40,6 +42,7 @@ def prepare_dataset(config: TrainConfig, world: World) -> tuple[Path, Resolved]:
     Raises:
         ValueError: the dataset or an option is wrong.
     """
+    _check_options(config)
     start = choose_start(config)
     if is_url(config.prepared):
         return open_remote(config, world, start)
@@ -60,6 +63,13 @@ def prepare_dataset(config: TrainConfig, world: World) -> tuple[Path, Resolved]:
     prepared = write(info, resolved.formats, options, accept_existing=True)
 
     return prepared.folder, resolved
+
+
+def _check_options(config: TrainConfig) -> None:
+    """Raise ValueError for options that no dataset makes possible, before one is prepared."""
+    if has_budget(config):
+        parse_seconds(config.budget)
+    choose_step_mode(config.compile, choose_device(config.device)[0], 1, mixes=False)
 
 
 def recall_prepared(
