@@ -417,7 +417,8 @@ def training_batches(order: Int64, batch_size: int, world_size: int = 1) -> Int6
     batch_size = min(batch_size, len(order))
     if batch_size < world_size:
         raise ValueError(
-            f"A batch of {batch_size} images cannot be divided among {world_size} processes: use fewer GPUs."
+            f"A batch of {batch_size} images cannot be divided among {world_size} processes: use a larger "
+            f"--batch-size, or fewer --processes."
         )
 
     rows = batch_size // world_size

@@ -316,6 +316,12 @@ def describe_augmentation(policy: Policy, mirrored_classes: list[list[str]] | No
     return ", ".join(parts)
 
 
+def describe_mixing(recipe: Recipe) -> list[str]:
+    """Return how a recipe blends images of a batch, for the user."""
+    values = {"mixup": recipe.mixup, "cutmix": recipe.cutmix}
+    return [f"{name} with alpha {value:g}" for name, value in values.items() if value]
+
+
 def _describe_flips(flip: str, mirrored_classes: list[list[str]]) -> str:
     pairs = describe_pairs(mirrored_classes)
     if flip == "none":

@@ -209,6 +209,7 @@ def test_a_run_without_a_budget_is_not_resumed_with_one(in_process, tmp_path):
     ("options", "message"),
     [
         ({"shift": 28}, "--shift is 28, but must be less than the 28 px"),
+        ({"cutout": 28}, "--cutout is 28, but must be less than the 28 px"),
         ({"model": "speednet", "image_size": 32, "progressive": 8}, "--progressive is 8, .* 32 px needs 9 px or more"),
     ],
 )
@@ -223,6 +224,7 @@ def test_what_does_not_fit_the_images_is_said_before_training(in_process, option
         ({"weights": "no/model.pth"}, "There are no weights no/model.pth"),
         ({"resume": "no/last.pth"}, "There is no checkpoint no/last.pth"),
         ({"weights": "imagenet", "model": "speednet"}, "there are none for speednet"),
+        ({"model": "resnet-digits", "image_size": 8}, "resnet-digits is for images of 9 px and more, not of 8 px"),
     ],
 )
 def test_a_wrong_path_is_found_before_preparing(in_process, tmp_path, options, message):

@@ -35,6 +35,11 @@ def test_a_fraction_has_no_effect_where_the_dataset_has_the_split(name):
     assert idle(SMALL) == ""
 
 
+def test_images_that_do_not_grow_are_named():
+    assert "--progressive 32 has no effect: images have 32 px" in idle(SMALL, progressive=32)
+    assert idle(SMALL, progressive=24) == ""
+
+
 def test_a_flip_that_the_recipe_has_anyway_has_no_effect():
     assert idle(PHOTOS, flip="random") == "--flip random has no effect: the recipe has random flips in any case."
     assert "the recipe has no flips in any case" in idle(DIGITS, flip="none")

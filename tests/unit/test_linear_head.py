@@ -365,6 +365,9 @@ def test_it_is_said_why_weights_are_trained_or_not():
     assert "3,000 photographs; --recipe speed starts from random" in kind_of()[1]
     assert "--recipe standard starts from random" in kind_of(on_cpu=False)[1]
     assert "as --mixup, --epochs asks for training" in kind_of(epochs=3, mixup=0.2)[1]
+    assert "which pay for a network of their own; --recipe finetune" in kind_of(Photographs(count=100_001))[1]
+    assert "Random weights, as trained ones are for larger" in kind_of(Photographs(are_photographs=False))[1]
+    assert kind_of(Photographs("mnist", 70_000, False))[1] == ""
 
 
 def test_without_the_package_a_line_names_it(monkeypatch):

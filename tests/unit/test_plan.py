@@ -212,7 +212,7 @@ def test_evaluation_changes_nothing():
 
 
 def test_more_processes_than_images_in_a_batch_is_an_error_that_says_what_to_do():
-    with pytest.raises(ValueError, match="fewer GPUs"):
+    with pytest.raises(ValueError, match="fewer --processes"):
         planning.training_batches(np.arange(3), 8, 4)
 
 

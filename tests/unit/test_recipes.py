@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from trainer_classification.plan import Policy
-from trainer_classification.recipes import describe_augmentation, recipe_for
+from trainer_classification.recipes import RECIPES, describe_augmentation, describe_mixing, recipe_for
 
 
 @pytest.mark.parametrize(("channels", "flip"), [(1, "none"), (3, "random")])
@@ -24,3 +24,6 @@ def test_the_augmentation_is_named_and_so_is_the_option_that_turns_flips_off():
     assert describe_augmentation(colors).endswith("colors changed by up to 40%, a blank box in 25% of the images")
     assert describe_augmentation(photo) == "no flips, crops of 25% to 100% of the area, a blank square of 8 px"
     assert describe_augmentation(dataclasses.replace(policy, flip="none", shift=0)) == "no flips"
+    recipe = dataclasses.replace(RECIPES["cifar10"], mixup=0.2, cutmix=1.0)
+    assert describe_mixing(recipe) == ["mixup with alpha 0.2", "cutmix with alpha 1"]
+    assert describe_mixing(RECIPES["cifar10"]) == []

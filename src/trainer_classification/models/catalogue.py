@@ -105,16 +105,20 @@ def build(name: str, num_classes: int, channels: int, image_size: int, width: in
         ValueError: the name is unknown, or the network cannot have this image
             size or width.
     """
+    check_side(name, image_size)
+    return NETWORKS[name].builder(num_classes, channels, image_size, width)
+
+
+def check_side(name: str, image_size: int) -> None:
+    """Raise ValueError if there is no such network, or none for images of a side in px."""
     if name not in NETWORKS:
         raise ValueError(f"There is no model {name!r}; there are: {', '.join(NETWORKS)}.")
-
-    spec = NETWORKS[name]
-    if image_size < spec.smallest_side:
+    smallest = NETWORKS[name].smallest_side
+    if image_size < smallest:
         raise ValueError(
-            f"{name} is for images of {spec.smallest_side} px and more, not of {image_size} px: "
+            f"{name} is for images of {smallest} px and more, not of {image_size} px: "
             f"choose another --model or a larger --image-size."
         )
-    return spec.builder(num_classes, channels, image_size, width)
 
 
 def table(num_classes: int = 10) -> str:

@@ -61,8 +61,10 @@ def choose_kind(
         return ("finetune" if _has_wheel(start.meta.network) else kind), ""
     if config.weights == "imagenet" or (config.freeze == "backbone" and not config.weights):
         return "finetune", ""
-    if start.kind != "new" or not dataset.are_photographs or dataset.count > MOST_IMAGES:
+    if start.kind != "new":
         return kind, ""
+    if reason := _describe_no_photographs(dataset):
+        return kind, f"Random weights, as {reason}." if dataset.name not in recipes.RECIPES else ""
 
     network = _choose_network(config)
     if not efficientnet.has_weights(network):
@@ -79,6 +81,18 @@ def choose_kind(
         f"Trained weights are taken, as these are {dataset.count:,} photographs; --recipe {kind} starts from random "
         f"ones."
     )
+
+
+def _describe_no_photographs(dataset: Photographs) -> str:
+    """Return why trained weights are not taken for these images; "" if they are."""
+    if dataset.count > MOST_IMAGES:
+        return (
+            f"these are {dataset.count:,} images, which pay for a network of their own; --recipe finetune starts from "
+            f"trained ones"
+        )
+    if not dataset.are_photographs:
+        return "trained ones are for larger images in color; --budget 10min bounds the time"
+    return ""
 
 
 def _choose_network(config: TrainConfig) -> str:

@@ -25,6 +25,8 @@ def describe_idle_options(
         manifest: of the prepared dataset.
     """
     yield from _describe_idle_augmentation(config, recipe, own_recipe)
+    if config.progressive >= recipe.image_size and recipe.freeze != "backbone":
+        yield f"--progressive {config.progressive} has no effect: images have {recipe.image_size} px in all epochs."
     if config.eval_crop > 0 and recipe.eval_crop == 0:
         yield (
             f"--eval-crop {config.eval_crop:g} has no effect: images that are stored at their own size are always "

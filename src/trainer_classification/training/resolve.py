@@ -21,6 +21,7 @@ from trainer_classification.data.formats import ArrayLayout
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.device import choose_device, choose_precision
 from trainer_classification.loaders.registry import EngineChoice, choose_engine
+from trainer_classification.models.catalogue import check_side
 from trainer_classification.models.speednet import least_side
 from trainer_classification.outputs.trackers import check_tracker
 from trainer_classification.recipes import Recipe, RecipeKind
@@ -155,6 +156,9 @@ def decide(
     dtype, dtype_reason = choose_precision(device, config.amp)
     network = _choose_network(config, start)
     kind, note = choose_kind(_with_network(config, network), dataset, start, device.type == "cpu")
+    if config.image_size:
+        own, _ = recipes.recipe_for(dataset.name, config.image_size, 3, dataset.count, kind=kind)
+        check_side(own.model if network == "auto" else network, config.image_size)
     start = choose_start_weights(config, kind, start)
     engine = choose_engine(config.loader, dataset.layout, dataset.count, device, prepared)
 
@@ -300,4 +304,8 @@ def _check_recipe(recipe: Recipe, manifest: Manifest) -> None:
     if recipe.policy.crop == "shift" and recipe.policy.shift >= recipe.image_size:
         raise ValueError(
             f"--shift is {recipe.policy.shift}, but must be less than the {recipe.image_size} px of an image."
+        )
+    if recipe.policy.cutout >= recipe.image_size:
+        raise ValueError(
+            f"--cutout is {recipe.policy.cutout}, but must be less than the {recipe.image_size} px of an image."
         )

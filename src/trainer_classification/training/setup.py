@@ -28,7 +28,7 @@ from trainer_classification.optim.ema import ModelEma
 from trainer_classification.optim.parameter_groups import build_optimizer
 from trainer_classification.outputs.tracking import Tracker
 from trainer_classification.plan import Plan, describe_view, training_steps
-from trainer_classification.recipes import Recipe, describe_augmentation
+from trainer_classification.recipes import Recipe, describe_augmentation, describe_mixing
 from trainer_classification.training import progressive
 from trainer_classification.training.cuda_graph import CudaGraphStep
 from trainer_classification.training.distributed import StopConsensus, World
@@ -257,10 +257,15 @@ def _choose_normalization(inputs: Inputs) -> tuple[list[float], list[float]]:
 def log_setup(setup: Setup) -> None:
     """Log what the recipe came to with this dataset."""
     recipe = setup.recipe
-    augmentation = describe_augmentation(recipe.policy, setup.manifest.mirrored_classes)
+    augmentation = [
+        describe_augmentation(recipe.policy, setup.manifest.mirrored_classes),
+        *describe_mixing(recipe),
+    ]
+    is_growing = 0 < recipe.progressive < recipe.image_size
+    sides = f"{recipe.progressive} to {recipe.image_size}" if is_growing else recipe.image_size
     log(
-        f"Recipe: {setup.recipe_reason}; {recipe.model}, {recipe.image_size} px, {recipe.epochs} epochs of "
-        f"{setup.plan.count:,} images; augmentation: {augmentation}."
+        f"Recipe: {setup.recipe_reason}; {recipe.model}, {sides} px, {recipe.epochs} epochs of "
+        f"{setup.plan.count:,} images; augmentation: {', '.join(augmentation)}."
     )
     if (weights := setup.step.class_weights) is not None:
         present = weights[weights > 0]
