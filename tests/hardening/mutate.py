@@ -54,6 +54,7 @@ TESTS = {
     "kernels/png": ("plain_png",),
     "kernels/resize": ("decode", "augment"),
     "kernels/turbojpeg": ("engines/ffcv",),
+    "preparation/remote_assembly": ("remote_assembly",),
 }
 LIBRARIES = (
     "torch",

@@ -18,6 +18,7 @@ from trainer_classification.config import PrepareConfig
 from trainer_classification.data import array, beton, file_names, hafnia_table, in_use, manifest, table, tar
 from trainer_classification.data.array import open_array
 from trainer_classification.data.decode import decode, is_sound
+from trainer_classification.data.file_names import FileNames
 from trainer_classification.data.formats import ArrayLayout
 from trainer_classification.data.split_names import ALL_SPLITS, NUMBER_OF
 from trainer_classification.loaders import torch_dataloader
@@ -727,7 +728,7 @@ def test_without_regions_only_converted_images_are_in_the_part_file(tmp_path):
     result = job_result.load(tmp_path / "0").formats["tar"]
     original, converted = job_result.ORIGINAL, job_result.PART
     assert result.location.tolist() == [original, original, original, converted, original]
-    outputs = assemble.FormatOutputs("tar", [tmp_path / "0"], np.zeros(1, np.int64), result, paths, None)
+    outputs = assemble.FormatOutputs("tar", [tmp_path / "0"], np.zeros(1, np.int64), result, FileNames.of(paths), None)
     np.testing.assert_array_equal(decode(outputs.read(3)), decode(data[3]["data"]))
     assert (tmp_path / "0.tar").stat().st_size == result.bytes[3]
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from helpers import rows, tree, write_dataset
+from memory_store import URL, Cluster, config, objects, path_of
 from trainer_classification import storage
 from trainer_classification.config import PrepareConfig, TrainConfig
 from trainer_classification.data import block_runs, mirror, remote_images
@@ -19,47 +20,18 @@ from trainer_classification.data.array import open_array
 from trainer_classification.loaders.base import LoaderRequest
 from trainer_classification.loaders.registry import EngineChoice, open_loader
 from trainer_classification.plan import Plan, Policy
-from trainer_classification.preparation import job, remote_source, remote_target, workers
+from trainer_classification.preparation import job, remote_source, remote_target
 from trainer_classification.preparation.clean import clean
 from trainer_classification.preparation.pipeline import prepare
 from trainer_classification.preparation.remote_source import open_prepared
-from trainer_classification.preparation.remote_workers import RemoteWorkers
 from trainer_classification.storage import ObjectStore
 from trainer_classification.training.train import train
-
-URL = "memory://bucket/prepared"
-
-
-@pytest.fixture
-def memory(tmp_path, monkeypatch):
-    """The objects in memory, none at first, and a cache that is the test's own."""
-    system = fsspec.filesystem("memory")
-    monkeypatch.setenv("TRAINER_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(storage, "_WAITS", (0.0,))
-    yield system
-    system.store.clear()
-    system.pseudo_dirs[:] = [""]
 
 
 @pytest.fixture
 def dataset(tmp_path):
     """A dataset of small images of two splits."""
     return write_dataset(tmp_path / "data", rows(40) + rows(20, "test", seed=500), ["a", "b"])
-
-
-def config(dataset, prepared, **options):
-    return PrepareConfig(dataset=str(dataset), prepared=str(prepared), workers=1, **options)
-
-
-def objects(system):
-    """Content of all objects of the one dataset, but for the checksums that a local folder has not."""
-    found = {}
-    for name, file in system.store.items():
-        dataset, _, path = name.removeprefix("/bucket/prepared/").partition("/")
-        assert dataset.startswith("tiny-"), name
-        found[path] = file.getvalue()
-    found.pop(mirror.CHECKSUMS)
-    return found
 
 
 def cached(tmp_path):
@@ -95,11 +67,6 @@ def test_a_format_is_added_without_a_local_copy_of_the_others(memory, dataset, t
     prepare(config(dataset, URL, formats="array,tar"))
     assert objects(memory) == tree(local.folder)
     assert len(mirror.unpack_checksums(memory.cat(path_of(memory, mirror.CHECKSUMS)))[0]) == len(local.manifest.files)
-
-
-def path_of(system, name):
-    (path,) = [path for path in system.store if path.endswith(name)]
-    return path
 
 
 def test_an_upload_that_breaks_off_leaves_nothing_that_is_taken_for_whole(memory, dataset, tmp_path, monkeypatch):
@@ -443,29 +410,6 @@ def test_a_dataset_that_was_prepared_again_is_fetched_again(memory, dataset, tmp
         open_remote()
 
 
-class Cluster(RemoteWorkers):
-    """Workers that see no folder of this machine: run here, some jobs twice, until one is lost."""
-
-    def __init__(self, monkeypatch, jobs=1000):
-        self.left = jobs
-        self.done = []
-        monkeypatch.setattr(job, "IMAGES_PER_JOB", 20)
-        monkeypatch.setattr(workers, "connect", lambda executor, address: self)
-
-    def map(self, function, pieces):
-        for number, piece in enumerate(pieces):
-            if not self.left:
-                raise ConnectionError("the scheduler is gone")
-            self.left -= 1
-            for _ in range(1 + number % 2):
-                result = function(piece)
-            self.done.append(piece.job.stem.name)
-            yield result
-
-    def close(self):
-        pass
-
-
 @pytest.mark.parametrize("formats", ["array,beton", "tar"])
 def test_workers_elsewhere_make_the_objects_of_a_local_folder(memory, dataset, tmp_path, monkeypatch, formats):
     local = prepare(config(dataset, tmp_path / "local", formats=formats))
@@ -477,7 +421,7 @@ def test_workers_elsewhere_make_the_objects_of_a_local_folder(memory, dataset, t
 def test_another_machine_goes_on_with_the_parts_that_are_there(memory, dataset, tmp_path, monkeypatch):
     local = prepare(config(dataset, tmp_path / "local", formats="array"))
     options = {"formats": "array", "executor": "dask", "executor_address": "x"}
-    first = Cluster(monkeypatch, jobs=2)
+    first = Cluster(monkeypatch, pieces=2)
     with pytest.raises(ConnectionError):
         prepare(config(dataset, URL, **options))
     drop_cache(tmp_path)

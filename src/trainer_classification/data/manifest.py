@@ -334,6 +334,21 @@ def largest_format(content: bytes) -> int:
     return max(sizes.values(), default=0)
 
 
+def list_files(content: bytes | None) -> dict[str, FileInfo]:
+    """Return the files that a manifest lists, by its content; none if it cannot be read."""
+    try:
+        files = {} if content is None else parse_json(content)["files"]
+        return {name: FileInfo(**info) for name, info in files.items()}
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return {}
+
+
+def is_whole(folder: Path) -> bool:
+    """Return whether a folder has all files that its manifest lists, whatever their content."""
+    files = list_files((folder / FILE_NAME).read_bytes())
+    return all((folder / name).is_file() for name in files)
+
+
 def file_info(path: Path) -> FileInfo:
     """Return size and checksum of a file."""
     return FileInfo(*hash_file(path))

@@ -98,11 +98,13 @@ def adopt(folder: Path, store: ObjectStore, checksums: bytes) -> None:
     """Make a folder, all of whose files are in object storage now, the mirror of these.
 
     Args:
-        folder: that was prepared here.
+        folder: that was prepared here; it may lack files.
         store: of the dataset.
         checksums: content of `checksums.npz`.
     """
     for name, sums in unpack_checksums(checksums)[1].items():
+        if not (folder / name).is_file():
+            continue
         path = map_path(folder, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(bytes([HERE]) * len(sums))

@@ -30,6 +30,7 @@ from trainer_classification.storage import ObjectStore
 
 BLOCKS_FOLDER = ".blocks"
 _THREADS = 16  # requests at once, of a process
+_PIECE = 8 << 20  # bytes that are read at once to compute checksums, about
 _TRIES = 3  # of a block whose checksum is wrong
 _LARGE = 64 << 20  # bytes from which on a line tells that a file is fetched
 _POLL_SECONDS = 0.005  # between looks at what another process fetches
@@ -241,6 +242,20 @@ def hash_blocks(data: bytes, block: int) -> Sums:
     starts = range(0, len(view), block)
     sums = (xxhash.xxh3_64_intdigest(view[start : start + block]) for start in starts)
     return np.fromiter(sums, np.uint64, len(starts))
+
+
+def hash_file_blocks(path: Path, block: int) -> tuple[str, Sums]:
+    """Return the xxh3-128 of a file in hex digits, and the xxh3-64 of each of its blocks: uint64 [n]."""
+    import xxhash
+
+    piece = block * max(1, _PIECE // block)
+    state = xxhash.xxh3_128()
+    sums = [np.zeros(0, np.uint64)]
+    with path.open("rb") as file:
+        while data := file.read(piece):
+            state.update(data)
+            sums.append(hash_blocks(data, block))
+    return state.hexdigest(), np.concatenate(sums)
 
 
 def require(parts: Sequence[tuple[SparseFile, Int64]]) -> None:

@@ -376,3 +376,19 @@ def extents(shards: SplitShards) -> list[Extents]:
         path = f"tar/{shard_name(shards.split, number)}.tar"
         found.append(Extents(path, samples, store.offsets[samples], store.sizes[samples]))
     return found
+
+
+def shard_extents(folder: Path, path: str, count: int) -> Extents:
+    """Return where a reader finds the images of one shard.
+
+    Args:
+        folder: that holds the manifest.
+        path: of the shard, relative to it.
+        count: every sample id is less.
+
+    Raises:
+        ValueError: its index is damaged.
+    """
+    index = (folder / path).with_suffix(".idx").read_text(encoding="utf-8")
+    samples, (offsets, sizes), _ = _parse_index(index.partition("\n")[2], count)
+    return Extents(path, samples, offsets, sizes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from trainer_classification.arrays import Int64
+from trainer_classification.data.file_names import FileNames
 from trainer_classification.data.formats import Extents, group_rows
 from trainer_classification.data.manifest import FileInfo
 from trainer_classification.environment import cpu_count
@@ -43,7 +44,7 @@ class FormatOutputs:
     stems: list[Path]
     starts: Int64
     result: FormatResult
-    originals: Sequence[str]
+    originals: FileNames
     regions: PreallocatedRegions | None
 
     @cached_property

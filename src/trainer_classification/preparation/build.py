@@ -4,7 +4,8 @@ Jobs write into `<target>.partial`, in as many processes as there are CPUs. Each
 image is decoded once for all formats. Images go to preallocated regions of the
 future shards, or to part files from which the shards are then assembled. The
 shards are read back and checked, and the folder is renamed: a folder with the
-target's name is always complete.
+target's name is always complete, but for shards that workers of a cluster have
+assembled in object storage.
 """
 
 from __future__ import annotations
@@ -59,6 +60,12 @@ from trainer_classification.preparation.problems import (
     list_bad_images,
     note_contents,
     note_peaks,
+)
+from trainer_classification.preparation.remote_assembly import (
+    ShardFacts,
+    ShardJob,
+    assemble_all,
+    cut_job,
 )
 from trainer_classification.preparation.remote_target import (
     RemoteJob,
@@ -184,8 +191,12 @@ class _Splits:
     split_of: Int8
 
 
-def build_dataset(build: Build) -> Manifest:
+def build_dataset(build: Build) -> tuple[Manifest, dict[str, ShardFacts]]:
     """Make the formats of a build, and publish them beside those that are kept.
+
+    Returns:
+        Its manifest, and the shards that workers have assembled, by their paths: the
+        folder lacks these.
 
     Raises:
         ValueError: too many images are bad, there is no room, or a run reads what
@@ -225,7 +236,8 @@ def build_dataset(build: Build) -> Manifest:
         log(f"Note: {note}")
 
     parts = _cut_splits(build, decoded, good)
-    files = _write_files(build, decoded, parts, layout)
+    files, elsewhere = _write_files(build, decoded, parts, layout)
+    files |= {name: facts.info for name, facts in elsewhere.items()}
     formats = build.spec.formats
     if build.before is not None:
         files |= partial.keep_formats(build.info.folder, build.folder, build.before, formats)
@@ -246,7 +258,7 @@ def build_dataset(build: Build) -> Manifest:
     partial.publish(build.folder, build.info.folder)
     note_images(build.info.folder, build.info.source, rows, decoded.result, before)
 
-    return content
+    return content, elsewhere
 
 
 def _decode(build: Build) -> _Decoded:
@@ -258,7 +270,7 @@ def _decode(build: Build) -> _Decoded:
     source = build.info.source
     folder = build.folder
 
-    needed = needed_bytes(source, build.spec, has_regions=build.parts is None)
+    needed = needed_bytes(source, build.spec, build.parts)
     used = partial.used_bytes(folder / name for name in ("parts", *build.spec.formats))
     partial.check_room(folder.parent, needed - used)
     partial.claim(folder, build.info.folder, build.purpose)
@@ -295,13 +307,18 @@ def _find_known(build: Build, measured: Bool) -> AbstractContextManager[KnownIma
     return find_known(build.info.folder.parent, source, build.spec, measured, build.workers)
 
 
-def needed_bytes(source: Source, spec: PrepareSpec, has_regions: bool = True) -> int:
-    """Return the bytes on the disk that a build takes at most, about."""
+def needed_bytes(source: Source, spec: PrepareSpec, parts: RemoteParts | None = None) -> int:
+    """Return the bytes on the disk that a build takes at most, about.
+
+    Args:
+        source: with all sizes.
+        spec: what is made of the images.
+        parts: as `Build.parts`.
+    """
     # Images without a preallocated region lie once in the parts and once in the shards.
-    once = names_with_regions(spec) if has_regions else []
-    images = sum(
-        FORMATS[name].room(source, spec) * (1 if name in once else 2) for name in spec.formats
-    )
+    once = names_with_regions(spec) if parts is None else []
+    here = [name for name in spec.formats if parts is None or not parts.assembles(name)]
+    images = sum(FORMATS[name].room(source, spec) * (1 if name in once else 2) for name in here)
     # A beton's head has a page of its own, which regions allocate whole, in each split.
     heads = len(SPLITS) * beton.SMALL_PAGE if "beton" in once else 0
     return images + heads + _BYTES_PER_IMAGE * len(source.files)
@@ -417,8 +434,12 @@ def _select(values: npt.NDArray[Any], rows: Int64) -> npt.NDArray[Any]:
 
 def _write_files(
     build: Build, decoded: _Decoded, parts: _Splits, layout: ArrayLayout
-) -> dict[str, FileInfo]:
-    """Write tables and shards of every split, read them back, and return size and checksum of each file."""
+) -> tuple[dict[str, FileInfo], dict[str, ShardFacts]]:
+    """Write tables and shards of every split, and read them back.
+
+    Returns:
+        Size and checksum of each file, and the shards that workers have assembled.
+    """
     source = build.info.source
     release_freed_memory()
     names: list[str] = []
@@ -432,6 +453,7 @@ def _write_files(
     # The checks run together at the end, on all CPUs. Files without images in
     # known places are only hashed.
     checks: dict[str, Callable[[], FileInfo]] = {}
+    elsewhere: list[ShardJob] = []
     for name in build.spec.formats:
         outputs = FormatOutputs(
             name=name,
@@ -443,6 +465,15 @@ def _write_files(
         )
         for split, rows in parts.rows.items():
             shards = SplitShards(build.folder, split, len(rows), layout)
+            write_beside = FORMATS[name].write_beside
+            if write_beside and build.parts is not None and build.parts.assembles(name):
+                written, cut = write_beside(shards, outputs, rows, source.labels[rows])
+                names += written
+                elsewhere += (
+                    cut_job(build.parts.store.url, one, outputs, rows, layout.image_bytes)
+                    for one in cut
+                )
+                continue
             names += FORMATS[name].write(shards, outputs, rows, source.labels[rows])
             for extents in FORMATS[name].extents(shards):
                 checks[extents.path] = functools.partial(
@@ -453,7 +484,10 @@ def _write_files(
 
     release_freed_memory()
     infos = dict(zip(checks, map_in_threads(operator.call, checks.values()), strict=True))
-    return {name: _with_index(build.folder, name, info) for name, info in infos.items()}
+    here = {name: _with_index(build.folder, name, info) for name, info in infos.items()}
+    if build.parts is None or not elsewhere:
+        return here, {}
+    return here, assemble_all(elsewhere, build.parts.store, build.parts.folder, build.workers)
 
 
 def _with_index(folder: Path, name: str, info: FileInfo) -> FileInfo:

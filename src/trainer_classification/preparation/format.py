@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import xxhash
@@ -150,6 +150,26 @@ class Regions:
     sizes: Int64
 
 
+class Shard(Protocol):
+    """A shard that any machine can write; it can be pickled."""
+
+    @property
+    def path(self) -> str:
+        """Its path, relative to the manifest's folder."""
+
+    @property
+    def samples(self) -> Int64:
+        """The sample ids of its images, ascending: int64 [n]."""
+
+    def write(self, folder: Path, outputs: FormatOutputs) -> Extents:
+        """Write it, and return where a reader finds the images, of which `samples` are the rows in `outputs`.
+
+        Args:
+            folder: gets the shard at its path.
+            outputs: of its images alone, one row for each of `samples`.
+        """
+
+
 def _no_options(config: PrepareConfig, layout: ArrayLayout, train_size: int) -> dict[str, Any]:
     return {}
 
@@ -195,6 +215,8 @@ class Format:
             it.
         array_pixels: (stored bytes, layout) -> the image as the array has it:
             uint8 [side, side, C]; None: the bytes are not these pixels.
+        write_beside: as `write`, but without the shards, which it returns as well;
+            None: its shards are written by `write` alone.
     """
 
     open: Callable[[Path, Manifest, str], Any]
@@ -212,3 +234,6 @@ class Format:
     sizes_differ: bool = False
     restore: Callable[[StoredImage], EncodedImage] = _store_again
     array_pixels: Callable[[bytes, ArrayLayout], Uint8] | None = None
+    write_beside: (
+        Callable[[SplitShards, FormatOutputs, Int64, Int64], tuple[list[str], list[Shard]]] | None
+    ) = None

@@ -51,6 +51,10 @@ class FormatResult:
             np.zeros(count, dtype),
         )
 
+    def select(self, rows: Int64) -> FormatResult:
+        """Return some of the images."""
+        return FormatResult(*(getattr(self, column.name)[rows] for column in fields(self)))
+
 
 @dataclass(frozen=True)
 class JobResult:

@@ -12,6 +12,7 @@ from trainer_classification.config import PrepareConfig
 from trainer_classification.console import log
 from trainer_classification.data import manifest
 from trainer_classification.data.manifest import Manifest
+from trainer_classification.data.mirror import is_mirror
 from trainer_classification.options import flag
 from trainer_classification.preparation import partial, remote_source, remote_target
 from trainer_classification.preparation.build import Build, build_dataset
@@ -24,7 +25,7 @@ from trainer_classification.preparation.recall import format_names, has_idle_bet
 from trainer_classification.preparation.remember import remember
 from trainer_classification.preparation.summary import print_summary
 from trainer_classification.preparation.workers import Workers
-from trainer_classification.storage import ObjectStore
+from trainer_classification.storage import ObjectStore, is_url
 
 
 @dataclass(frozen=True)
@@ -132,11 +133,11 @@ def write(
         listed = ", ".join(spec.formats) or "its table"
         log(f"Preparing {info.name} for {info.train_size} px ({info.train_size_reason}): {listed}.")
         with _open_workers(info, config) as workers:
-            made = build_dataset(Build(info, config, spec, before, workers, store))
+            made, elsewhere = build_dataset(Build(info, config, spec, before, workers, store))
         remember(info, config, wanted)
         print_summary(info.folder, made, info.source, time.perf_counter() - started)
         if store is not None:
-            remote_target.upload(info.folder, made, store, config.force)
+            remote_target.upload(info.folder, made, store, config.force, elsewhere)
 
     return Prepared(info.folder, made)
 
@@ -144,9 +145,16 @@ def write(
 def _read_unchanged(info: DatasetInfo, config: PrepareConfig) -> Manifest | None:
     """Return the manifest of what is prepared, if it is of the images as they are now; else None."""
     found = manifest.read_matching(info.folder, info.fingerprint)
-    if found is None or has_changed(info.folder, info.source, lambda: _open_workers(info, config)):
+    if found is None or _lacks_shards(info.folder, config):
+        return None
+    if has_changed(info.folder, info.source, lambda: _open_workers(info, config)):
         return None
     return found
+
+
+def _lacks_shards(folder: Path, config: PrepareConfig) -> bool:
+    """Return whether shards that workers have assembled were not published: the run was killed before that."""
+    return is_url(config.prepared) and not is_mirror(folder) and not manifest.is_whole(folder)
 
 
 def _open_workers(info: DatasetInfo, config: PrepareConfig) -> Workers:

@@ -153,6 +153,8 @@ def refresh(folder: Path, store: ObjectStore) -> None:
         if here.is_file() and here.read_bytes() == content:
             if mirror.is_mirror(folder):
                 mirror.wake_mirror(folder)
+            elif not manifest.is_whole(folder):
+                mirror.write_mirror(folder, store, {})  # killed before it was one
             return
         if content is None and not mirror.is_mirror(folder):
             return

@@ -3,9 +3,10 @@
 The folder is the one that a training would mirror the dataset in (`data/mirror.py`).
 The manifest is uploaded last, and deleted first where files are replaced: what has a
 manifest is whole. Workers of a cluster see no folder of this machine. They write what
-a job makes as objects below `NAME.partial/`, the job's result last, and this machine
-fetches them. Once a worker was killed, each job runs in a process beside its worker,
-which survives to say at which image that was.
+a job makes as objects below `NAME.partial/`, the job's result last. This machine
+fetches the results, and what has to be assembled here; other shards workers assemble
+(`remote_assembly.py`). Once a worker was killed, each job runs in a process beside its
+worker, which survives to say at which image that was.
 """
 
 from __future__ import annotations
@@ -16,26 +17,27 @@ import pickle
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import xxhash
 
 from trainer_classification.console import log
 from trainer_classification.data import manifest, mirror
-from trainer_classification.data.manifest import FileInfo, Manifest
-from trainer_classification.data.sparse_file import Sums, hash_blocks
-from trainer_classification.files import parse_json
+from trainer_classification.data.manifest import Manifest
+from trainer_classification.data.sparse_file import Sums, hash_file_blocks
+from trainer_classification.preparation.formats import FORMATS
 from trainer_classification.preparation.job import Job, at_path, run_job
 from trainer_classification.preparation.job_result import is_done
+from trainer_classification.preparation.remote_assembly import ShardFacts
 from trainer_classification.storage import ObjectStore
 
 _THREADS = 8  # objects at once; s3fs sends several parts of each
-_PIECE = 8 << 20  # bytes that are read at once to compute checksums, about
+_COPIES = 32  # that the store makes at once
+_PIECE = 8 << 20  # bytes that are read at once to compute checksums
 _PARTIAL = ".partial"
 _ISOLATED = [sys.executable, "-m", "trainer_classification.preparation.isolated_job"]
 
@@ -47,14 +49,21 @@ def complete(folder: Path, found: Manifest) -> None:
         mirror.forget_origin(folder)
 
 
-def upload(folder: Path, made: Manifest, store: ObjectStore, force: bool = False) -> None:
+def upload(
+    folder: Path,
+    made: Manifest,
+    store: ObjectStore,
+    force: bool = False,
+    elsewhere: Mapping[str, ShardFacts] | None = None,
+) -> None:
     """Publish a prepared folder, the manifest last; nothing happens if that is done.
 
     Args:
-        folder: that is whole.
+        folder: that is whole but for what is elsewhere.
         made: its manifest.
         store: of the dataset.
         force: write again what is there by the manifest there.
+        elsewhere: the files that are objects of the store under other names.
 
     Raises:
         ValueError: an object cannot be written.
@@ -63,18 +72,18 @@ def upload(folder: Path, made: Manifest, store: ObjectStore, force: bool = False
     content = (folder / manifest.FILE_NAME).read_bytes()
     before = store.read_if_there(manifest.FILE_NAME)
     if before != content or force:
-        there = {} if force else _list_files(before)
+        there = {} if force else manifest.list_files(before)
         new = {name: info for name, info in made.files.items() if there.get(name) != info}
         if force or any(name in there for name in new):
             store.delete(manifest.FILE_NAME)
-        megabytes = sum(info.bytes for info in new.values()) / 1e6
-        log(f"Uploading {len(new)} files ({megabytes:,.1f} MB) to {store.url}.")
+        copies = {name: facts for name, facts in (elsewhere or {}).items() if name in new}
+        here = [name for name in new if name not in copies]
+        megabytes = sum(new[name].bytes for name in here) / 1e6
+        log(f"Uploading {len(here)} files ({megabytes:,.1f} MB) to {store.url}.")
         with ThreadPoolExecutor(_THREADS, "upload") as pool:
-            sums = dict(
-                zip(
-                    new, pool.map(lambda name: _upload(folder, name, made, store), new), strict=True
-                )
-            )
+            uploaded = pool.map(lambda name: _upload(folder, name, made, store), here)
+            sums = dict(zip(here, uploaded, strict=True))
+        sums |= _copy_all(copies, store)
         checksums = _pack_checksums(made, store, sums)
         store.write(mirror.CHECKSUMS, checksums)
         store.write(manifest.DIGEST_NAME, (folder / manifest.DIGEST_NAME).read_bytes())
@@ -84,35 +93,34 @@ def upload(folder: Path, made: Manifest, store: ObjectStore, force: bool = False
     parts_store(store).delete_all()
 
 
-def _list_files(content: bytes | None) -> dict[str, FileInfo]:
-    """Return the files that a manifest in the store lists; none if it cannot be read."""
-    try:
-        files = {} if content is None else parse_json(content)["files"]
-        return {name: FileInfo(**info) for name, info in files.items()}
-    except (ValueError, LookupError, TypeError, AttributeError):
-        return {}
+def _copy_all(copies: Mapping[str, ShardFacts], store: ObjectStore) -> dict[str, Sums]:
+    """Copy shards to their names within the store, and return the checksums of their blocks."""
+    if copies:
+        megabytes = sum(facts.info.bytes for facts in copies.values()) / 1e6
+        log(f"The store copies {len(copies)} shards ({megabytes:,.1f} MB) to their names.")
+
+    def copy(name: str) -> None:
+        store.copy(copies[name].url, name, copies[name].info.bytes)
+
+    with ThreadPoolExecutor(_COPIES, "copy") as pool:
+        for _ in pool.map(copy, copies):
+            pass
+    return {name: facts.sums for name, facts in copies.items()}
 
 
 def _upload(folder: Path, name: str, made: Manifest, store: ObjectStore) -> Sums:
-    """Upload a file, and return the checksums of its blocks: uint64 [n].
+    """Upload a file, and return the checksums of its blocks: uint64 [b].
 
     Raises:
         OSError: the file is not what the manifest says.
     """
-    block = mirror.block_bytes(name, made.image_bytes)
-    piece = block * max(1, _PIECE // block)
-    state = xxhash.xxh3_128()
-    sums = [np.zeros(0, np.uint64)]
-    with (folder / name).open("rb") as file:
-        while data := file.read(piece):
-            state.update(data)
-            sums.append(hash_blocks(data, block))
-    if state.hexdigest() != made.files[name].xxh3:
+    xxh3, sums = hash_file_blocks(folder / name, mirror.block_bytes(name, made.image_bytes))
+    if xxh3 != made.files[name].xxh3:
         raise OSError(
             f"{folder / name} is not what was written: prepare the dataset again with --force."
         )
     store.upload(folder / name, name)
-    return np.concatenate(sums)
+    return sums
 
 
 def _pack_checksums(made: Manifest, store: ObjectStore, sums: dict[str, Sums]) -> bytes:
@@ -219,7 +227,7 @@ def _is_mark(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class RemoteParts:
-    """The parts of one build in object storage, and the local folder that they are fetched to.
+    """The parts of one build in object storage, and the local folder for those that are needed here.
 
     Attributes:
         store: of the parts; its name has a hash of all that shapes their bytes.
@@ -241,6 +249,10 @@ class RemoteParts:
         key = xxhash.xxh3_64_hexdigest(json.dumps(purpose, sort_keys=True).encode())
         return cls(parts_store(store).below(key), folder)
 
+    def assembles(self, name: str) -> bool:
+        """Return whether workers assemble the shards of a format, so that its parts are not needed here."""
+        return self.store.can_copy and FORMATS[name].write_beside is not None
+
     def fetch_finished(self, jobs: Sequence[Job]) -> None:
         """Fetch what an interrupted build has left of jobs that are not done here."""
         names = set(self.store.list_names())
@@ -251,7 +263,7 @@ class RemoteParts:
 
     @contextmanager
     def fetching(self) -> Iterator[Callable[[RemoteJob, bytes], None]]:
-        """Yield a function that begins to fetch the files of a job; at the end all are here.
+        """Yield a function that begins to fetch what is needed here of a job; at the end all is here.
 
         It takes the job and what `run_remote_job` returned, which is noted where
         `find_deadly` looks for it.
@@ -270,7 +282,8 @@ class RemoteParts:
             future.result()
 
     def _fetch(self, job: Job) -> None:
-        for suffix in (*job.spec.formats, "part"):
+        here = [name for name in job.spec.formats if not self.assembles(name)]
+        for suffix in (*here, "part"):
             name = f"{job.stem.name}.{suffix}"
             path = self.folder / name
             temporary = path.with_name(f"{name}.fetched")

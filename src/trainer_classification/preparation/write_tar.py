@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import io
 import os
 from collections.abc import Callable, Sequence
@@ -13,7 +15,7 @@ import numpy as np
 from trainer_classification.arrays import Int64, Text, Uint8
 from trainer_classification.data import png_chunks, tar
 from trainer_classification.data.decode import ImageInfo
-from trainer_classification.data.formats import SplitShards
+from trainer_classification.data.formats import Extents, SplitShards
 from trainer_classification.data.source import Source
 from trainer_classification.files import read_file
 from trainer_classification.preparation.assemble import (
@@ -27,6 +29,7 @@ from trainer_classification.preparation.format import (
     Format,
     PrepareSpec,
     Regions,
+    Shard,
     SourceImage,
     StoredImage,
 )
@@ -92,17 +95,62 @@ class TarContent:
         sizes: int64 [n], bytes of each image.
         suffixes: str [n], of each image's name, in lower case, with the dot.
         labels: int64 [n].
+        samples: int64 [n], the sample ids, ascending; None: the numbers of the rows.
     """
 
     sizes: Int64
     suffixes: Sequence[str] | Text
     labels: Int64
+    samples: Int64 | None = None
 
-    def index_line(self, sample: int, offset: int) -> str:
+    def blocks(self, row: int, data: bytes) -> bytes:
+        """Return the blocks of a sample, of whose image `data` are the bytes."""
+        return tar.sample_blocks(self._sample(row), self.suffixes[row], data, int(self.labels[row]))
+
+    def index_line(self, row: int, offset: int) -> str:
         """Return the line of a sample in DALI's index."""
+        size = int(self.sizes[row])
         return tar.index_line(
-            sample, self.suffixes[sample], int(self.sizes[sample]), int(self.labels[sample]), offset
+            self._sample(row), self.suffixes[row], size, int(self.labels[row]), offset
         )
+
+    def select(self, rows: Int64) -> TarContent:
+        """Return some of the samples of a split."""
+        suffixes = np.asarray(self.suffixes)[rows]
+        return TarContent(self.sizes[rows], suffixes, self.labels[rows], rows)
+
+    def _sample(self, row: int) -> int:
+        return row if self.samples is None else int(self.samples[row])
+
+
+@dataclass(frozen=True)
+class TarShard:
+    """A shard that any machine can write, see `format.Shard`.
+
+    Attributes:
+        path: relative to the manifest's folder.
+        samples: int64 [n], ascending.
+        order: int64 [n], the rows of `samples` as they are written.
+        content: of the shard, one row per sample.
+    """
+
+    path: str
+    samples: Int64
+    order: Int64
+    content: TarContent
+
+    def write(self, folder: Path, outputs: FormatOutputs) -> Extents:
+        """See `format.Shard`.
+
+        Raises:
+            ValueError: a file has changed since it was decoded.
+        """
+        stem = (folder / self.path).with_suffix("")
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        _write_shard(stem, self.order, functools.partial(_read_image, outputs), self.content)
+
+        found = tar.shard_extents(folder, self.path, int(self.samples[-1]) + 1)
+        return dataclasses.replace(found, samples=np.searchsorted(self.samples, found.samples))
 
 
 def write(shards: SplitShards, outputs: FormatOutputs, rows: Int64, labels: Int64) -> list[str]:
@@ -111,24 +159,14 @@ def write(shards: SplitShards, outputs: FormatOutputs, rows: Int64, labels: Int6
     Raises:
         ValueError: a file has changed since it was decoded.
     """
-    suffixes = outputs.result.fields["suffix"][rows]
-    content = TarContent(outputs.result.bytes[rows], suffixes, labels)
+    content = _describe(outputs, rows, labels)
     plan = tar.layout(content.sizes)
     complete = [
         complete_file(outputs, rows[samples], plan.offsets[samples]) for samples in plan.shards
     ]
 
     def read(sample: int) -> bytes:
-        row = int(rows[sample])
-        if outputs.result.location[row] == PART:
-            return outputs.read(row)
-        data = read_file(outputs.originals[row])
-        if len(data) != content.sizes[sample]:
-            raise ValueError(
-                f"{outputs.originals[row]} has changed since it was decoded ({len(data)} bytes instead of "
-                f"{content.sizes[sample]}): prepare the dataset again."
-            )
-        return data
+        return _read_image(outputs, int(rows[sample]))
 
     folder = shards.folder / "tar"
     files = [path for path in complete if path is not None]
@@ -136,10 +174,55 @@ def write(shards: SplitShards, outputs: FormatOutputs, rows: Int64, labels: Int6
         written = _finish_shards(files, folder, shards.split, plan, content)
     else:
         written = write_tars(folder, shards.split, read, content)
-    checksums = shards.folder / tar.checksums_path(shards.split)
-    checksums.write_bytes(outputs.result.checksums[rows].astype("<u8").tobytes())
-    written.append(checksums)
+    written.append(_write_checksums(shards, outputs, rows))
     return [str(path.relative_to(shards.folder)) for path in written]
+
+
+def write_beside(
+    shards: SplitShards, outputs: FormatOutputs, rows: Int64, labels: Int64
+) -> tuple[list[str], list[Shard]]:
+    """Write a split but for its shards, see `format.Format`."""
+    content = _describe(outputs, rows, labels)
+    plan = tar.layout(content.sizes)
+    stems = _stems(shards.folder / "tar", shards.split, len(plan.shards))
+    cut: list[Shard] = []
+    for stem, samples in zip(stems, plan.shards, strict=True):
+        _write_index(stem, samples, plan, content)
+        path = stem.with_suffix(".tar").relative_to(shards.folder)
+        ascending = np.sort(samples)
+        order = np.searchsorted(ascending, samples)
+        cut.append(TarShard(str(path), ascending, order, content.select(ascending)))
+
+    written = [stem.with_suffix(".idx") for stem in stems]
+    written.append(_write_checksums(shards, outputs, rows))
+    return [str(path.relative_to(shards.folder)) for path in written], cut
+
+
+def _describe(outputs: FormatOutputs, rows: Int64, labels: Int64) -> TarContent:
+    return TarContent(outputs.result.bytes[rows], outputs.result.fields["suffix"][rows], labels)
+
+
+def _read_image(outputs: FormatOutputs, row: int) -> bytes:
+    """Return the bytes of an image, which a job has written or which are those of its file.
+
+    Raises:
+        ValueError: the file has changed since it was decoded.
+    """
+    if outputs.result.location[row] == PART:
+        return outputs.read(row)
+    data = read_file(outputs.originals[row])
+    if len(data) != outputs.result.bytes[row]:
+        raise ValueError(
+            f"{outputs.originals[row]} has changed since it was decoded ({len(data)} bytes instead of "
+            f"{outputs.result.bytes[row]}): prepare the dataset again."
+        )
+    return data
+
+
+def _write_checksums(shards: SplitShards, outputs: FormatOutputs, rows: Int64) -> Path:
+    path = shards.folder / tar.checksums_path(shards.split)
+    path.write_bytes(outputs.result.checksums[rows].astype("<u8").tobytes())
+    return path
 
 
 def _finish_shards(
@@ -155,13 +238,14 @@ def _finish_shards(
         # that end an archive.
         os.truncate(shard, end)
         os.truncate(shard, end + tar.END_BYTES)
-
-        lines = [
-            content.index_line(sample, int(plan.offsets[sample])) for sample in samples.tolist()
-        ]
-        stem.with_suffix(".idx").write_text(tar.index_text(lines), encoding="utf-8")
+        _write_index(stem, samples, plan, content)
 
     return _files(stems)
+
+
+def _write_index(stem: Path, samples: Int64, plan: tar.TarLayout, content: TarContent) -> None:
+    lines = [content.index_line(sample, int(plan.offsets[sample])) for sample in samples.tolist()]
+    stem.with_suffix(".idx").write_text(tar.index_text(lines), encoding="utf-8")
 
 
 def write_tars(
@@ -187,23 +271,34 @@ def write_tars(
     stems = _stems(folder, split, len(plan.shards))
 
     def write_shard(shard: tuple[Path, Int64]) -> None:
-        stem, samples = shard
-        lines = []
-        with stem.with_suffix(".tar").open("wb") as file:
-            for sample in samples.tolist():
-                data = read(sample)
-                file.write(
-                    tar.sample_blocks(
-                        sample, content.suffixes[sample], data, int(content.labels[sample])
-                    )
-                )
-                lines.append(content.index_line(sample, int(plan.offsets[sample])))
-            file.write(bytes(tar.END_BYTES))
-        stem.with_suffix(".idx").write_text(tar.index_text(lines), encoding="utf-8")
+        _write_shard(*shard, read, content)
 
     map_in_threads(write_shard, zip(stems, plan.shards, strict=True))
 
     return _files(stems)
+
+
+def _write_shard(
+    stem: Path, rows: Int64, read: Callable[[int], bytes], content: TarContent
+) -> None:
+    """Write a shard and its index.
+
+    Args:
+        stem: path of both without the suffix.
+        rows: int64 [n], of `content`, in the order in which they are written.
+        read: row -> bytes of the image.
+        content: that the rows are of.
+    """
+    lines = []
+    offset = 0
+    with stem.with_suffix(".tar").open("wb") as file:
+        for row in rows.tolist():
+            blocks = content.blocks(row, read(row))
+            file.write(blocks)
+            lines.append(content.index_line(row, offset))
+            offset += len(blocks)
+        file.write(bytes(tar.END_BYTES))
+    stem.with_suffix(".idx").write_text(tar.index_text(lines), encoding="utf-8")
 
 
 def _stems(folder: Path, split: str, count: int) -> list[Path]:
@@ -231,4 +326,5 @@ TAR = Format(
     fields=np.dtype([("suffix", "<U4")]),
     reads_originals=True,
     restore=restore,
+    write_beside=write_beside,
 )
