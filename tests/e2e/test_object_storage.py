@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import pytest
 
 from helpers import rows, tree, write_dataset
 from object_server import needs_s3, serve_objects
-from remote_workers import dask_cluster, needs_dask, needs_ray
+from remote_workers import dask_cluster, end_once, needs_dask, needs_ray
 from runner import ROOT
 
 pytestmark = [pytest.mark.slow, needs_s3]
@@ -18,10 +19,10 @@ URL = "s3://bucket/prepared"
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
-    """2,200 images, which are five jobs, and what prepare makes of them in a local folder."""
+    """2,200 images, which are five jobs and three shards, and what prepare makes of them in a local folder."""
     folder = tmp_path_factory.mktemp("objects")
     write_dataset(folder / "data", rows(2000) + rows(200, "test", seed=9000), ["a", "b"])
-    done = prepare(folder, "local", {})
+    done = prepare(folder, "local", {}, "--formats", "array,tar")
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -61,25 +62,117 @@ def local(dataset):
 
 
 @needs_dask
-def test_dask_with_a_worker_that_is_killed_makes_the_objects_of_one_machine(dataset, store, tmp_path):
+@pytest.mark.parametrize("deadly", ["deadly", "deadly-shard"])
+def test_dask_with_a_worker_that_is_killed_makes_the_objects_of_one_machine(dataset, store, tmp_path, deadly):
     nowhere = tmp_path / "nowhere"  # workers have a disk of their own
     nowhere.mkdir()
-    (nowhere / "deadly").touch()
+    (nowhere / deadly).touch()
     with dask_cluster(nowhere, whole(store)) as address:
-        done = prepare(dataset, URL, store, "--executor", "dask", "--executor-address", address)
+        options = ("--formats", "array,tar", "--executor", "dask", "--executor-address", address)
+        done = prepare(dataset, URL, store, *options)
     assert done.returncode == 0, done.stderr
-    assert not (nowhere / "deadly").exists(), "a worker was killed"
+    assert not (nowhere / deadly).exists(), "a worker was killed"
     assert objects(tmp_path / "fetched", store) == local(dataset)
+    assert not list((tmp_path / "cache").rglob("*.tar")), "no shard came here"
 
-    again = prepare(dataset, URL, store)
+    again = prepare(dataset, URL, store, "--formats", "array,tar")
     assert f"prepared already in {URL}" in again.stderr
 
 
-@needs_ray
-def test_ray_makes_the_objects_of_one_machine(dataset, store, tmp_path):
-    patient = store | {"RAY_raylet_start_wait_time_s": "240"}
-    done = prepare(dataset, URL, patient, "--executor", "ray", "--executor-address", "local")
+# Python runs this before a program: an image ends the process that decodes it.
+DEADLY_IMAGE = """
+import os, signal
+from trainer_classification.preparation import job
+
+process = job._process
+
+def end(work, number, *more):
+    if work.files[number].endswith("00250.png") and work.files[number] not in work.deadly:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return process(work, number, *more)
+
+job._process = end
+"""
+
+
+@needs_dask
+def test_an_image_that_ends_workers_of_dask_is_named_and_left_out(dataset, store, tmp_path):
+    folder = tmp_path / "workers"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(DEADLY_IMAGE)
+    environment = whole(store)
+    environment["PYTHONPATH"] = f"{folder}{os.pathsep}{environment['PYTHONPATH']}"
+    options = ("--formats", "array,tar", "--on-bad-image", "skip")
+    with dask_cluster(folder, environment, restart=True) as address:
+        done = prepare(dataset, URL, store, *options, "--executor", "dask", "--executor-address", address)
     assert done.returncode == 0, done.stderr
+    assert "To find the image, each further job has a process of its own" in done.stderr
+    assert "00250.png, which is left out" in done.stderr
+
+    shutil.copytree(dataset / "data", tmp_path / "data")
+    (tmp_path / "data/data/00250.png").write_bytes(b"broken")
+    assert prepare(tmp_path, "local", {}, *options).returncode == 0
+    found, expected = objects(tmp_path / "fetched", store), local(tmp_path)
+    (skipped,) = json.loads(found["manifest.json"])["skipped"]
+    assert skipped["file"] == "data/00250.png"
+    assert skipped["reason"] == "ends the process that decodes it"
+    for files in (found, expected):
+        del files["manifest.json"], files["manifest.sha256"]  # which say why
+    assert found == expected
+
+
+# Python runs this before a program: it is killed when the store is to copy its second shard.
+KILL_AT_COPY = """
+import itertools, os, signal
+from trainer_classification.storage import ObjectStore
+
+copy = ObjectStore.copy
+calls = itertools.count(1)
+
+def copy_or_end(*arguments):
+    if next(calls) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    copy(*arguments)
+
+ObjectStore.copy = copy_or_end
+"""
+
+
+@needs_dask
+def test_prepare_killed_while_shards_are_published_assembles_none_again(dataset, store, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(KILL_AT_COPY)
+    killed = store | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{whole({})['PYTHONPATH']}"}
+    marks = []
+    with dask_cluster(tmp_path, whole(store)) as address:
+        options = ("--formats", "array,tar", "--executor", "dask", "--executor-address", address)
+        for _ in range(2):
+            assert prepare(dataset, URL, killed, *options).returncode == -9
+            marks.append([name for name in names(store) if name.endswith(".made")])
+        done = prepare(dataset, URL, store, *options)
+    assert done.returncode == 0, done.stderr
+    assert len(marks[0]) == 3
+    assert marks[1] == marks[0]
+    assert objects(tmp_path / "fetched", store) == local(dataset)
+
+
+def names(environment):
+    """Names of all objects in the bucket."""
+    program = "import fsspec; print(*fsspec.filesystem('s3').find('bucket'), sep=chr(10))"
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=whole(environment))
+    return done.stdout.split()
+
+
+@needs_ray
+def test_ray_with_a_worker_that_is_killed_makes_the_objects_of_one_machine(dataset, store, tmp_path):
+    (tmp_path / "deadly-shard").touch()
+    (tmp_path / "sitecustomize.py").write_text(end_once(tmp_path))  # which workers run as well
+    patient = store | {"RAY_raylet_start_wait_time_s": "240"}
+    patient["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{whole({})['PYTHONPATH']}"
+    options = ("--formats", "array,tar", "--executor", "ray", "--executor-address", "local")
+    done = prepare(dataset, URL, patient, *options)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "deadly-shard").exists(), "a worker was killed"
     assert objects(tmp_path / "fetched", store) == local(dataset)
 
 
@@ -118,6 +211,42 @@ def test_training_needs_the_objects_alone_and_has_the_losses_of_a_local_folder(d
     )
     assert done.returncode == 0, done.stderr
     assert "tiny test: 200 images" in done.stdout
+
+
+# Python runs this before a program: blocks are small, so that there are many, and each request is noted.
+NOTE_READS = """
+import os
+from trainer_classification.data import block_runs, mirror
+from trainer_classification.storage import ObjectStore
+
+mirror._BLOCK_BYTES = 1440  # ten images
+block_runs.RUN_BYTES = 4 * 1440
+read = ObjectStore.read
+
+def note(store, name, start=None, end=None):
+    if name == "array/train.images.bin":
+        with open(os.environ["READS"], "a") as file:  # one write, at the end of the file
+            file.write(f"{os.getpid()} {start} {end}\\n")
+    return read(store, name, start, end)
+
+ObjectStore.read = note
+"""
+
+
+def test_two_ranks_of_one_machine_fetch_no_block_twice(dataset, store, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(NOTE_READS)
+    small = store | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{whole({})['PYTHONPATH']}"}
+    assert prepare(dataset, URL, small, "--formats", "array").returncode == 0
+    elsewhere = small | {"TRAINER_CACHE": str(tmp_path / "another machine"), "READS": str(tmp_path / "reads")}
+    done = train(tmp_path, URL, elsewhere, tmp_path / "out", "--processes", "2")
+    assert done.returncode == 0, done.stderr
+
+    reads = [tuple(map(int, line.split())) for line in (tmp_path / "reads").read_text().splitlines()]
+    assert len({process for process, _, _ in reads}) == 2
+    blocks = [block for _, start, end in reads for block in range(start // 1440, -(-end // 1440))]
+    (made,) = (dataset / "local").glob("tiny-12px-*")
+    size = (made / "array/train.images.bin").stat().st_size
+    assert sorted(blocks) == list(range(-(-size // 1440)))
 
 
 def test_a_store_that_is_gone_is_one_sentence(dataset, store, tmp_path):
