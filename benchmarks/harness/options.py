@@ -280,6 +280,29 @@ class BusyBenchConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClusterBenchConfig:
+    """Measure what passes through the machine of prepare.py when a cluster prepares into a store."""
+
+    dataset: Annotated[str, Option("Folder of a dataset.", "Data")] = "samples/caltech-101"
+    images: Annotated[
+        int,
+        Option("Images. Files are repeated where there are fewer. 0: those there are.", "Data", 0),
+    ] = 0
+    formats: Annotated[str, Option("As for prepare.py.", "Data")] = "tar"
+    base: Annotated[
+        str, Option("Commit that is compared with. Empty: this working tree alone.", "Data")
+    ] = ""
+    workers: Annotated[int, Option("Workers of the cluster.", "Run", 1, 64)] = 2
+    turns: TurnsOption = 3
+    scratch: ScratchOption = ".data/bench"
+    json: JsonOption = ""
+    markdown: MarkdownOption = ""
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class StepBenchConfig:
     """Measure the CPU time of a step of each network, at two commits in turns, and the operators that take it."""
 
