@@ -18,6 +18,8 @@ from trainer_classification.augment import reference as oracle
 from trainer_classification.config import PrepareConfig
 from trainer_classification.data import beton
 from trainer_classification.data.beton import JPEG, open_beton
+from trainer_classification.kernels import crops
+from trainer_classification.kernels.resize import axis, pixels_at
 from trainer_classification.loaders.base import BatchSchedule, LoaderRequest
 from trainer_classification.plan import Plan, Policy
 from trainer_classification.preparation.pipeline import prepare
@@ -121,6 +123,30 @@ def test_a_crop_more_than_8_times_as_large_as_the_batch_is_shown_too(tmp_path, s
     ]
     found = differences(*opened(tmp_path / "a", payloads, Policy(crop="none"), size=16), payloads)
     assert max(found.values()) < 3 * TOLERANCE  # the decoder reduces JPEGs by up to 8 before the filter does
+
+
+@pytest.mark.parametrize(("height", "width"), [(67, 34), (9, 35), (35, 9), (70, 66)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_crop_that_shrinks_too_much_is_halved_to_the_means_of_neighbors(height, width, channels):
+    """Of an odd side, the last column or row stays."""
+    expected = np.random.default_rng(0).integers(0, 256, (height, width, channels)).astype(np.int64)
+    content = expected.astype(np.uint8).reshape(-1)
+    image = pixels_at(content.ctypes.data, channels * width, height, width)
+    halved, down, across = crops._halve(image, channels, axis(3, height - 3, False), axis(0, width, True), 1)
+
+    starts, lengths = [3.0, 0.0], [height - 3.0, float(width)]
+    for number in (1, 0):
+        while lengths[number] > crops._MAX_REDUCTION:
+            pairs = [(0, 0)] * 3
+            pairs[number] = (0, expected.shape[number] % 2)
+            whole = np.pad(expected, pairs, "edge").swapaxes(0, number)
+            expected = ((whole[::2] + whole[1::2] + 1) // 2).swapaxes(0, number)
+            starts[number] /= 2
+            lengths[number] /= 2
+    assert (down, across) == ((starts[0], lengths[0], False), (starts[1], lengths[1], True))
+    assert (halved.rows, halved.columns) == expected.shape[:2]
+    rows = content.reshape(height, width * channels)[: halved.rows, : halved.columns * channels]
+    assert np.array_equal(rows.reshape(expected.shape), expected)
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "zeros", "stray"])

@@ -88,14 +88,42 @@ def test_planes_are_those_of_the_cubic(height, width, side):
         assert difference.mean() <= 0.6
 
 
-@pytest.mark.parametrize(("height", "width", "side"), [(900, 60, 42), (1300, 1300, 166), (40, 400, 84), (3, 5, 20)])
+# A panorama, one that Pillow resizes, one whose chroma shrinks most, and a tiny one.
+odd_shapes = pytest.mark.parametrize(
+    ("height", "width", "side"), [(900, 60, 42), (1300, 1300, 166), (40, 400, 84), (3, 5, 20)]
+)
+
+
+@odd_shapes
 def test_odd_shapes_keep_their_mean(height, width, side):
-    """A panorama, one that Pillow resizes, one whose chroma shrinks most, and a tiny one."""
     pixels = photograph(2, height, width, 3)
     stored = resize_to_planes(pixels, side)
     assert stored.shape == (side * side * 3 // 2,)
     for plane, whole in zip(split(stored, side), exact_planes(pixels), strict=True):
         assert abs(plane.mean() - whole.mean()) < 3
+
+
+@odd_shapes
+def test_odd_shapes_are_stored_the_right_way_round(height, width, side):
+    """Mirrored, ramps differ by 30 and more."""
+    pixels = np.full((height, width, 3), 128, np.uint8)
+    pixels[..., 0] = np.linspace(20, 220, width)
+    pixels[..., 1] = np.linspace(20, 220, height)[:, None]
+    for plane, whole in zip(split(resize_to_planes(pixels, side), side), exact_planes(pixels), strict=True):
+        size = len(plane)
+        expected = triangle(0, width, width, size) @ whole.T @ triangle(0, height, height, size).T
+        assert np.abs(plane - expected).max() < 2
+
+
+def test_few_pixels_become_the_colors_that_many_do():
+    many = np.random.default_rng(0).integers(0, 256, (3, 16, 16), np.uint8)
+    colors = np.empty((16, 16, 3), np.uint8)
+    planes.convert_to_rgb(many, colors)
+    for y, x in np.ndindex(4, 4):
+        few = np.ascontiguousarray(many[:, 4 * y : 4 * y + 4, 4 * x : 4 * x + 4])
+        found = np.empty((4, 4, 3), np.uint8)
+        planes.convert_to_rgb(few, found)
+        assert np.array_equal(found, colors[4 * y : 4 * y + 4, 4 * x : 4 * x + 4])
 
 
 def test_a_jpeg_keeps_its_own_chroma():
