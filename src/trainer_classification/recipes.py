@@ -48,6 +48,8 @@ class Recipe:
         unfreeze_after: epochs in which only the head is trained.
         backbone_rate: learning rate of all layers but the head, as a multiple of
             the head's.
+        stem_epochs: epochs in which Muon trains the bias of a speednet's first
+            layer; 0: all, as recipes of older checkpoints mean.
         policy: augmentation of the training images.
     """
 
@@ -74,6 +76,7 @@ class Recipe:
     freeze: Literal["none", "backbone"] = "none"
     unfreeze_after: int = 0
     backbone_rate: float = 1.0
+    stem_epochs: int = 0
     policy: Policy
 
 
@@ -132,10 +135,17 @@ _SPEED = Recipe(
     schedule="triangular",
     warmup_fraction=0.0,
     label_smoothing=0.2,
+    stem_epochs=3,
     policy=Policy(crop="shift", shift=2, pad="reflect", flip="alternating"),
 )
 _SPEED_PHOTO = dataclasses.replace(
-    _SPEED, image_size=128, epochs=40, batch_size=128, policy=_PHOTO, eval_crop=_PHOTO_VIEW
+    _SPEED,
+    image_size=128,
+    epochs=40,
+    batch_size=128,
+    stem_epochs=0,
+    policy=_PHOTO,
+    eval_crop=_PHOTO_VIEW,
 )
 SPEED_RECIPES: dict[str, Recipe] = {
     "cifar10": _SPEED,

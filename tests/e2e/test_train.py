@@ -134,6 +134,25 @@ def test_killed_at_any_step_and_resumed_the_losses_go_on_as_if_nothing_happened(
     assert before + after == straight_losses[str(options)]
 
 
+def test_a_stem_is_trained_in_the_first_epochs_and_a_resumed_run_keeps_it(in_process, tmp_path):
+    """With clipping its learning rate is zero, without there are no gradients: both have the same losses."""
+    cifar = write_dataset(tmp_path / "cifar10", rows(48), ["a", "b"], name="cifar10")
+    options = {"dataset": str(cifar), "recipe": "speed", "model": "auto", "image_size": 18, "epochs": 5, "amp": "off"}
+    straight = in_process("straight", **options)
+    clipped = in_process("clipped", clip_norm=1e9, **options)
+    assert clipped == straight
+    steps = len(straight) // 5
+
+    def bias(folder):
+        return checkpoint.load(newest_checkpoint(tmp_path / folder))[0]["model"]["whiten.bias"]
+
+    for epoch, is_last in ((2, False), (3, True)):
+        before = in_process(f"killed {epoch}", stop_after=epoch * steps, save_each=True, **options)
+        assert torch.equal(bias(f"killed {epoch}"), bias("straight")) is is_last
+    resumed = in_process("resumed", resume=str(newest_checkpoint(tmp_path / "killed 3")), **options)
+    assert before + resumed == straight
+
+
 def test_a_cpu_that_chose_bf16_goes_on_in_it_and_one_told_to_takes_it(in_process, tmp_path, monkeypatch):
     monkeypatch.setattr(cpu_precision, "has_bf16_cpu", lambda: True)
     monkeypatch.setattr(cpu_precision, "choose_faster", lambda *_: (torch.bfloat16, "bf16: twice as fast"))

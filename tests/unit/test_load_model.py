@@ -85,6 +85,7 @@ def test_descriptions_of_format_1_are_read_and_written_as_they_were():
     unknown["cpu_precision"] = ""
     unknown["cpu_threads"] = 0
     later = {"eval_crop": 0.0, "freeze": "none", "unfreeze_after": 0, "backbone_rate": 1.0, "class_weights": "none"}
+    later["stem_epochs"] = 0
     policy = content["recipe"]["policy"] | {"color_jitter": 0.0, "erasing": 0.0, "rand_augment": 0.0}
     written = content | unknown | {"recipe": content["recipe"] | later | {"policy": policy}}
     assert json.loads(json.dumps(meta.to_json())) == written

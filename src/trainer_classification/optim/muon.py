@@ -61,17 +61,24 @@ def orthogonalize(
 
 
 def parameter_groups(
-    model: nn.Module, momentum: float, weight_decay: float
+    model: nn.Module, momentum: float, weight_decay: float, stem: Tensor | None = None
 ) -> list[dict[str, Any]]:
     """Return the groups of filters, of heads, and of biases.
 
     Filters get orthogonal updates and keep their norm. Heads and biases get SGD
     updates with one effective decay.
+
+    Args:
+        model: to train.
+        momentum: of the filters.
+        weight_decay: of heads and biases.
+        stem: a bias that gets a group of its own, marked with "is_stem"; None: none.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     filters = [parameter for parameter in trained if parameter.ndim == 4]
     heads = [parameter for parameter in trained if parameter.ndim == 2]
     biases = [parameter for parameter in trained if parameter.ndim in (0, 1)]
+    stems = [parameter for parameter in biases if parameter is stem]
 
     filter_group = {
         "params": filters,
@@ -81,11 +88,14 @@ def parameter_groups(
         "weight_decay": 0.0,
     }
 
-    return [
+    groups = [
         filter_group,
         _sgd_group(heads, _HEAD_RATE, weight_decay),
-        _sgd_group(biases, _BIAS_RATE, weight_decay),
+        _sgd_group([bias for bias in biases if bias is not stem], _BIAS_RATE, weight_decay),
     ]
+    if stems:
+        groups.append(_sgd_group(stems, _BIAS_RATE, weight_decay) | {"is_stem": True})
+    return groups
 
 
 def _sgd_group(parameters: list[nn.Parameter], rate: float, weight_decay: float) -> dict[str, Any]:

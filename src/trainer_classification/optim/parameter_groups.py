@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from trainer_classification.models.catalogue import NETWORKS
+from trainer_classification.models.speednet import SpeedNet
 from trainer_classification.optim import muon
 from trainer_classification.optim.unguarded import SGD, AdamW
 from trainer_classification.recipes import Recipe
@@ -104,13 +105,17 @@ def _build_muon(model: nn.Module, recipe: Recipe, dtype: torch.dtype | None) -> 
             f"--optimizer muon has learning rates for {names} only, not for {recipe.model}: "
             f"use sgd or adamw, or --model {names}."
         )
-    groups = muon.parameter_groups(model, recipe.momentum, recipe.weight_decay)
+    stem = cast(SpeedNet, model).whiten.bias if recipe.stem_epochs else None
+    groups = muon.parameter_groups(model, recipe.momentum, recipe.weight_decay, stem)
     is_on_cpu = next(model.parameters()).device.type == "cpu"
     return muon.Muon(groups, recipe.learning_rate, dtype if is_on_cpu else None)
 
 
 def set_learning_rate(
-    optimizer: Optimizer, learning_rate: float, freeze_backbone: bool = False
+    optimizer: Optimizer,
+    learning_rate: float,
+    freeze_backbone: bool = False,
+    freeze_stem: bool = False,
 ) -> None:
     """Set the learning rate of the next step in all groups.
 
@@ -121,14 +126,25 @@ def set_learning_rate(
         optimizer: of `build_optimizer`.
         learning_rate: of the head.
         freeze_backbone: True: all other layers stay as they are.
+        freeze_stem: True: the bias of a speednet's first layer stays as it is.
     """
     for group in optimizer.param_groups:
-        is_frozen = freeze_backbone and group.get("is_backbone", False)
+        is_frozen = (freeze_backbone and "is_backbone" in group) or (
+            freeze_stem and "is_stem" in group
+        )
         rate = 0.0 if is_frozen else learning_rate * group.get("rate", 1.0)
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(rate)
         else:
             group["lr"] = rate
+
+
+def compute_stem_gradients(optimizer: Optimizer, are_wanted: bool) -> None:
+    """Choose whether a backward pass goes back to the first layer of a speednet, whose bias has a group of its own."""
+    for group in optimizer.param_groups:
+        if "is_stem" in group:
+            for parameter in group["params"]:
+                parameter.requires_grad_(are_wanted)
 
 
 def store_learning_rates(optimizer: Optimizer, device: torch.device) -> None:

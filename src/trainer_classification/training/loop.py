@@ -9,7 +9,10 @@ import torch
 
 from trainer_classification.console import duration, has_live_line, live_line, log
 from trainer_classification.optim.lr_schedule import factor
-from trainer_classification.optim.parameter_groups import set_learning_rate
+from trainer_classification.optim.parameter_groups import (
+    compute_stem_gradients,
+    set_learning_rate,
+)
 from trainer_classification.training.budget import BudgetController, has_budget, parse_seconds
 from trainer_classification.training.divergence import advise_on_divergence, check_weights
 from trainer_classification.training.early_stop import describe_early_stop, is_early_stop
@@ -42,6 +45,7 @@ def fit(setup: Setup, state: State, received: list[int]) -> None:
     while state.epoch < setup.epochs(state) and not is_early_stop(setup, state):
         state.finished = False  # more epochs, or patience, than a finished run had
         _open_epoch_size(setup, state)
+        _skip_stem_gradients(setup, state)
         start = EpochStart.of(state)
         _train_epoch(setup, state, received, start)
         row = measure_epoch(setup, state, start)
@@ -59,6 +63,21 @@ def _open_epoch_size(setup: Setup, state: State) -> None:
     if image_size != state.loader_size:
         state.reopen_loader(setup, image_size)
         log(f"Images have {image_size} px from now on.")
+
+
+def _is_stem_frozen(setup: Setup, state: State) -> bool:
+    return 0 < setup.recipe.stem_epochs <= state.epoch
+
+
+def _skip_stem_gradients(setup: Setup, state: State) -> None:
+    """Leave out the gradients of a frozen stem: a twentieth of a step of speednet on a CPU.
+
+    Its learning rate is zero as well, which is all that steps can have that are
+    recorded, compiled or shared with other ranks. Clipping counts these gradients.
+    """
+    is_plain = setup.device.type == "cpu" and setup.world.size == 1 and setup.step_mode == "off"
+    if is_plain and not setup.recipe.clip_norm:
+        compute_stem_gradients(setup.step.optimizer, not _is_stem_frozen(setup, state))
 
 
 def _train_epoch(setup: Setup, state: State, received: list[int], start: EpochStart) -> None:
@@ -105,6 +124,7 @@ def run_steps(setup: Setup, state: State) -> Iterator[torch.Tensor]:
             setup.step.optimizer,
             recipe.learning_rate * scale,
             freeze_backbone=state.epoch < recipe.unfreeze_after,
+            freeze_stem=_is_stem_frozen(setup, state),
         )
         loss = setup.step(batch, state.steps_done, state.metrics)
         state.timer.record_step()
