@@ -35,13 +35,14 @@ from trainer_classification.loaders.base import BatchSchedule
 from trainer_classification.metrics.classification import average_classes, count_confusion
 from trainer_classification.plan import Plan, Policy
 from trainer_classification.preparation import build, job, job_result, plan_regions, splits
+from trainer_classification.preparation.content_hash import HASH
 from trainer_classification.preparation.format import PrepareSpec
 from trainer_classification.preparation.formats import FORMATS
 from trainer_classification.preparation.job_result import FormatResult, JobResult
 from trainer_classification.preparation.mirrored_classes import choose_compared
 from trainer_classification.preparation.problems import find_disagreements, group_equal_files
 from trainer_classification.preparation.statistics import choose_measured
-from trainer_classification.preparation.write_tar import TarContent
+from trainer_classification.preparation.write_tar import FIELDS, TarContent, write_index
 
 Stage = Callable[[int, Path], Callable[[], Any]]
 
@@ -127,8 +128,8 @@ def make_source(count: int) -> Source:
         root=Path("/made-up"),
         files=FileNames.of(f"data/{number:09d}.jpg" for number in range(count)),
         split_numbers=np.full(count, NUMBER_OF["train"], np.int8),
-        labels=random.integers(0, _CLASSES, count),
-        sizes=random.integers(200, 600, (count, 2)),
+        labels=random.integers(0, _CLASSES, count).astype(np.int32),
+        sizes=random.integers(200, 600, (count, 2)).astype(np.int32),
         bytes=random.integers(_FILE_BYTES // 2, _FILE_BYTES * 3 // 2, count),
         times=np.zeros((count, 2), np.int64),
     )
@@ -138,7 +139,7 @@ def make_hashes(count: int) -> Any:
     """Make up the hashes of files, of which each has a twin in a thousand."""
     words = np.random.default_rng(1).integers(0, 2**62, (count, 2))
     words[count - count // 1000 :] = words[: count // 1000]
-    return np.array([f"{high:016x}{low:016x}" for high, low in words.tolist()], "S32")
+    return words.view(HASH)[:, 0]
 
 
 def scan_folder(count: int, folder: Path) -> Callable[[], Any]:
@@ -188,8 +189,7 @@ def collect_results(count: int, folder: Path) -> Callable[[], Any]:
 
     def run() -> Any:
         result = job_result.collect(stems, count)
-        good = np.flatnonzero(result.reasons == "")
-        groups = group_equal_files(result.hashes, good)
+        groups = group_equal_files(result.hashes, result.good_rows())
         return result, find_disagreements(
             "classes", groups, source.files, source.labels, source.class_names
         )
@@ -199,27 +199,21 @@ def collect_results(count: int, folder: Path) -> Callable[[], Any]:
 
 def _make_result(hashes: Any, is_bad: bool) -> JobResult:
     count = len(hashes)
-    reasons = np.full(count, "", object)
+    result = JobResult.empty(count, 0)
+    result.hashes[:] = hashes
+    result.sizes[:] = 300
+    for number in range(count):
+        result.contents[number] = b"jpeg"
     if is_bad:
-        reasons[0] = "a long reason " * 20
-    return JobResult(
-        hashes=hashes,
-        reasons=reasons,
-        gray=np.zeros(count, bool),
-        sizes=np.full((count, 2), 300, np.int32),
-        contents=np.full(count, "jpeg", "S12"),
-        peaks=np.zeros(count, np.int64),
-        sums=np.zeros((count, 3), np.int64),
-        squares=np.zeros((count, 3), np.int64),
-        thumbnails=np.zeros((0, 16, 16), np.uint8),
-        formats={"tar": FormatResult.empty(count, FORMATS["tar"].fields)},
-    )
+        result.reasons[0] = "a long reason " * 20
+    result.formats["tar"] = FormatResult.empty(count, FORMATS["tar"].fields)
+    return result
 
 
 def write_tables(count: int, folder: Path) -> Callable[[], Any]:
     """Write the table of a split."""
     source = make_source(count)
-    table = Table(source.labels, source.sizes.astype(np.int32), source.files)
+    table = Table(source.labels.astype(np.int64), source.sizes.astype(np.int32), source.files)
     return lambda: save_table(folder, "train", table)
 
 
@@ -238,14 +232,11 @@ def open_tars(count: int, folder: Path) -> Callable[[], Any]:
     """Open the tars of a split, and list where their images are."""
     source = make_source(count)
     plan = tar.layout(source.bytes)
-    content = TarContent(source.bytes, [".jpg"] * count, source.labels)
+    content = TarContent(source.bytes, np.full(count, ".jpg", FIELDS), source.labels)
     (folder / "tar").mkdir()
     for number, samples in enumerate(plan.shards):
         stem = folder / "tar" / tar.shard_name("train", number)
-        lines = [
-            content.index_line(sample, int(plan.offsets[sample])) for sample in samples.tolist()
-        ]
-        stem.with_suffix(".idx").write_text(tar.index_text(lines))
+        write_index(stem, samples, plan.offsets[samples], content)
         with stem.with_suffix(".tar").open("wb") as file:
             file.truncate(tar.SHARD_BYTES)  # a hole: no block of the disk is taken
     shards = SplitShards(folder, "train", count, _LAYOUT)

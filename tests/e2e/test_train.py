@@ -146,9 +146,9 @@ def test_a_stem_is_trained_in_the_first_epochs_and_a_resumed_run_keeps_it(in_pro
     def bias(folder):
         return checkpoint.load(newest_checkpoint(tmp_path / folder))[0]["model"]["whiten.bias"]
 
-    for epoch, is_last in ((2, False), (3, True)):
-        before = in_process(f"killed {epoch}", stop_after=epoch * steps, save_each=True, **options)
-        assert torch.equal(bias(f"killed {epoch}"), bias("straight")) is is_last
+    for epochs, is_last in ((2, False), (3, True)):
+        before = in_process(f"killed {epochs}", stop_after=epochs * steps, save_each=True, **options)
+        assert torch.equal(bias(f"killed {epochs}"), bias("straight")) is is_last
     resumed = in_process("resumed", resume=str(newest_checkpoint(tmp_path / "killed 3")), **options)
     assert before + resumed == straight
 

@@ -15,7 +15,7 @@ from trainer_classification.data.tar import open_tars
 from trainer_classification.loaders.base import BatchSchedule
 from trainer_classification.loaders.dali import DaliLoader
 from trainer_classification.plan import Plan, Policy
-from trainer_classification.preparation.write_tar import TarContent, write_tars
+from trainer_classification.preparation.write_tar import FIELDS, TarContent, write_tars
 
 pytest.importorskip("nvidia.dali", reason="dali is not installed: pip install nvidia-dali-cuda120")
 Image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
@@ -58,7 +58,7 @@ def test_photographs_are_close_to_those_of_pillow(tmp_path):
         Image.fromarray(photograph(i, height, width)).save(file, "JPEG", quality=92)
         files.append(file.getvalue())
     table = table_of(sizes)
-    content = TarContent(np.array([*map(len, files)]), [".jpg"] * COUNT, table.labels)
+    content = TarContent(np.array([*map(len, files)]), np.full(COUNT, ".jpg", FIELDS), table.labels)
     write_tars(tmp_path, "train", files.__getitem__, content)
     plan, store = Plan(COUNT, 0, CROP, table.sizes), open_tars(tmp_path, "train", COUNT)
     draws = plan.draws(1)[np.arange(COUNT)]

@@ -49,6 +49,13 @@ def test_slices_and_chosen_rows_are_those_of_a_list(names, start, stop, data):
     assert FileNames.join([taken, part, held]) == [*taken, *part, *names]
 
 
+def test_offsets_are_wider_where_four_bytes_do_not_suffice():
+    lengths = [np.array([2**31, 5], np.uint32)] * 3
+    assert file_names._add_up(lengths[:1]).dtype == np.uint32
+    assert file_names._add_up(lengths).tolist() == [0, *np.cumsum([2**31, 5] * 3).tolist()]
+    assert file_names._add_up([]).tolist() == [0]
+
+
 @given(names=NAMES)
 def test_names_below_a_folder_are_joined_as_by_os_path(names):
     paths = FileNames.of(names).below("/data")

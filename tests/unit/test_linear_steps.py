@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from trainer_classification.data.formats import group_rows
 from trainer_classification.data.split_names import ALL_SPLITS, NUMBER_OF
 from trainer_classification.preparation import job_result, splits
+from trainer_classification.preparation.content_hash import HASH, from_hex
 from trainer_classification.preparation.job_result import FormatResult, JobResult
 from trainer_classification.preparation.preallocated import PreallocatedRegions
 from trainer_classification.preparation.problems import EqualFiles, find_disagreements, group_equal_files
@@ -46,7 +47,7 @@ def test_splits_are_cut_as_class_by_class_also_where_images_are_equal(labels, co
     expected = np.full(len(labels), "train", "<U20")
     cut_class_by_class(expected, labels, hashes, "test", fraction)
     found = np.full(len(labels), NUMBER_OF["train"], np.int8)
-    splits._cut(found, labels, hashes, "test", fraction)
+    splits._cut(found, labels, from_hex(hashes), "test", fraction)
     assert np.array_equal(np.array(ALL_SPLITS)[found], expected)
 
 
@@ -71,39 +72,37 @@ def test_a_job_carries_the_files_of_its_own_regions_alone(tmp_path):
     assert len(pickle.dumps(part)) < len(pickle.dumps(regions)) / 50
 
 
-def result(hashes, reasons, compared=0):
-    count = len(hashes)
-    return JobResult(
-        hashes=np.array(hashes, "S32"),
-        reasons=np.array(reasons, object),
-        gray=np.zeros(count, bool),
-        sizes=np.arange(2 * count, dtype=np.int32).reshape(count, 2),
-        contents=np.full(count, "jpeg", "S12"),
-        peaks=np.zeros(count, np.int64),
-        sums=np.zeros((count, 3), np.int64),
-        squares=np.zeros((count, 3), np.int64),
-        thumbnails=np.full((compared, 16, 16), compared, np.uint8),
-        formats={"tar": FormatResult.empty(count, np.dtype([("suffix", "<U4")]))},
-    )
+def result(hashes, reasons, suffixes, compared=0):
+    made = JobResult.empty(len(hashes), compared)
+    made.formats["tar"] = FormatResult.empty(len(hashes), np.dtype([("suffix", "<U4")]))
+    made.thumbnails[:] = compared
+    made.sizes.flat = np.arange(2 * len(hashes))
+    for row, columns in enumerate(zip(hashes, reasons, suffixes, strict=True)):
+        made.hashes[row], made.reasons[row], made.formats["tar"].fields[row] = columns
+        made.contents[row] = b"jpeg" if columns[2] == (".jpg",) else b"png"
+    return made
 
 
 def test_results_of_jobs_are_joined_in_order_and_a_long_reason_widens_no_other(tmp_path):
     stems = [tmp_path / "0", tmp_path / "1"]
-    result(["a" * 32, ""], ["", "long " * 1000], compared=1).save(stems[0])
-    result(["b" * 32], [""], compared=2).save(stems[1])
+    # The second job meets the suffixes in another order.
+    result([b"a" * 16, b""], ["", "long " * 1000], [(".png",), (".jpg",)], compared=1).save(stems[0])
+    result([b"b" * 16], ["short"], [(".jpg",)], compared=2).save(stems[1])
     whole = job_result.collect(stems, 3)
-    assert whole.reasons.tolist() == ["", "long " * 1000, ""]
-    assert whole.hashes.tolist() == [b"a" * 32, b"", b"b" * 32]
+    assert whole.reasons[:].tolist() == ["", "long " * 1000, "short"]
+    assert whole.good_rows().tolist() == [0]
+    assert list(whole.contents) == [b"png", b"jpeg", b"jpeg"]
+    assert whole.formats["tar"].fields[np.arange(3)]["suffix"].tolist() == [".png", ".jpg", ".jpg"]
+    assert whole.hashes.tolist() == [b"a" * 16, b"", b"b" * 16]
     assert whole.sizes.tolist() == [[0, 1], [2, 3], [0, 1]]
     assert whole.thumbnails[:, 0, 0].tolist() == [1, 2, 2]
     assert len(whole.formats["tar"].fields) == 3
-    assert whole.reasons.nbytes == 24
 
 
 def test_equal_files_are_grouped_by_all_digits_and_only_good_ones():
     texts = ["a" * 32, "b" * 32, "a" * 32, "a" * 31 + "b", "b" * 32, "c" * 32, "a" * 32, "c" * 32]
     good = np.array([0, 1, 2, 3, 4, 5, 6])  # the last is bad
-    equal = group_equal_files(np.array(texts, "S32"), good)
+    equal = group_equal_files(from_hex(np.array(texts, "S32")), good)
     assert group_lists(equal) == [[0, 2, 6], [1, 4]]
     files = [*"stuvwxyz"]
     found = find_disagreements("classes", equal, files, np.array([0] * 6 + [1] * 2), ["cat", "dog"])
@@ -127,17 +126,17 @@ def group_lists(equal):
     bad=st.sets(st.integers(0, 39)),
 )
 def test_equal_files_are_grouped_also_where_others_share_their_first_digits(contents, bad):
-    texts = [f"{first:08x}{rest:024x}" for first, rest in contents]
+    texts = [f"{first * 5:x}{first:015x}{rest:016x}" for first, rest in contents]
     good = np.array([row for row in range(len(texts)) if row not in bad], np.int64)
     expected = {}
     for row in good.tolist():
         expected.setdefault(texts[row], []).append(row)
-    equal = group_equal_files(np.array(texts, "S32"), good)
+    equal = group_equal_files(from_hex(np.array(texts, "S32")), good)
     assert group_lists(equal) == sorted(rows for rows in expected.values() if len(rows) > 1)
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_no_equal_files_are_no_groups(count):
-    equal = group_equal_files(np.array(["a" * 32] * count, "S32"), np.arange(count))
+    equal = group_equal_files(np.array(["a"] * count, HASH), np.arange(count))
     assert group_lists(equal) == []
     assert find_disagreements("classes", equal, ["x"] * count, np.zeros(count, int), ["cat"]) == []

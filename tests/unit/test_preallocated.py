@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trainer_classification.preparation import preallocated
+from trainer_classification.preparation import plan_regions, preallocated
 from trainer_classification.preparation.preallocated import PreallocatedRegions, RegionWriter
 
 
@@ -29,6 +29,17 @@ def contents(sizes):
 def written(made, number):
     start, size = int(made.offsets[number]), int(made.sizes[number])
     return Path(made.files[made.file[number]]).read_bytes()[start : start + size]
+
+
+def test_a_file_may_end_beyond_four_gigabytes(tmp_path, monkeypatch):
+    """The end of a region whose offset and size take four bytes each."""
+    monkeypatch.setattr(preallocated, "_allocate", lambda *_: None)
+    offsets, sizes = (plan_regions._narrow(np.array([0, number])) for number in (2**32 - 10, 100))
+    assert offsets.dtype == sizes.dtype == np.uint32
+    made = PreallocatedRegions([str(tmp_path / "0")], np.zeros(2, np.int32), offsets, sizes)
+    made.make_files()
+    assert (tmp_path / "0").stat().st_size == 2**32 + 90
+    assert plan_regions._narrow(np.array([0, 2**32])).tolist() == [0, 2**32]
 
 
 @pytest.mark.parametrize("order", ["forward", "backward", "random"])

@@ -15,7 +15,7 @@ from PIL import Image
 
 from helpers import encoded, noise, rows, tar_suffix, tree, write_dataset
 from trainer_classification.config import PrepareConfig
-from trainer_classification.data import array, beton, file_names, hafnia_table, in_use, manifest, table, tar
+from trainer_classification.data import array, beton, file_names, hafnia_table, in_use, manifest, source, table, tar
 from trainer_classification.data.array import open_array
 from trainer_classification.data.decode import decode, is_sound
 from trainer_classification.data.file_names import FileNames
@@ -36,6 +36,7 @@ from trainer_classification.preparation import (
     statistics,
     write_tar,
 )
+from trainer_classification.preparation.content_hash import from_hex
 from trainer_classification.preparation.format import PrepareSpec
 from trainer_classification.preparation.formats import FORMATS
 from trainer_classification.preparation.pipeline import prepare, write
@@ -71,7 +72,7 @@ def test_rows_that_are_held_some_at_a_time_give_the_bytes_of_all_at_once(tmp_pat
         noted = {name: notes[name] for name in notes.files}
 
     for module, name in (
-        *((module, "_ROWS_AT_ONCE") for module in (hafnia_table, inspect, reuse, assemble, splits)),
+        *((module, "_ROWS_AT_ONCE") for module in (hafnia_table, inspect, reuse, assemble, splits, source, write_tar)),
         *((file_names, name) for name in ("_AT_ONCE", "_BYTES_AT_ONCE")),
         *((problems, "_PAIRS_AT_ONCE"), (job, "IMAGES_PER_JOB")),
     ):
@@ -93,6 +94,7 @@ def test_small_images_keep_their_pixels_and_labels_in_the_order_of_the_table(tmp
     for i in range(30):
         np.testing.assert_array_equal(store.images[i, :, :, 0], noise(i))
     assert store.labels.tolist() == [i % 2 for i in range(30)]
+    assert np.load(made.folder / table.paths("train")[0]).dtype == np.int64  # narrower while they are prepared
     assert store.sizes.tolist() == [[12, 12]] * 30
     assert {name: info.count for name, info in made.manifest.splits.items()} == {
         "train": 30,
@@ -350,6 +352,25 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
     assert len(again) + len(done) == 7
 
 
+def test_reasons_of_finished_jobs_are_kept_when_a_killed_run_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "IMAGES_PER_JOB", 7)
+    expected = prepared(tmp_path, bad_rows(), on_bad_image="skip").manifest.skipped
+    run_job, done = job.run_job, []
+
+    def dying(one):
+        if len(done) == 4:
+            raise KeyboardInterrupt
+        done.append(one.stem)
+        run_job(one)
+
+    monkeypatch.setattr(job, "run_job", dying)
+    with pytest.raises(KeyboardInterrupt):
+        prepared(tmp_path, None, on_bad_image="skip", force=True)
+    monkeypatch.setattr(job, "run_job", run_job)
+    assert prepared(tmp_path, None, on_bad_image="skip", force=True).manifest.skipped == expected
+    assert len({entry["reason"] for entry in expected}) == 3
+
+
 def test_the_jobs_with_the_most_bytes_come_first(tmp_path, monkeypatch):
     begun, run_job = [], job.run_job
     monkeypatch.setattr(job, "run_job", lambda one: begun.append(one) or run_job(one))
@@ -523,7 +544,7 @@ def test_a_manifest_of_another_version_is_refused_with_the_command(tmp_path):
         manifest.read(made.folder)
 
 
-HASHES = np.array([f"{i:032x}" for i in range(3000)])
+HASHES = from_hex(np.array([f"{i:032x}" for i in range(3000)], "S32"))
 
 
 def numbers(names):
@@ -789,6 +810,16 @@ def test_a_dataset_whose_table_has_no_sizes_is_inspected_by_its_files(tmp_path):
     (folder / "data/00002.jpg").unlink()
     info = inspect.inspect(PrepareConfig(dataset=str(folder), prepared=str(tmp_path / "out")))
     assert info.sizes[:4].tolist() == [[300, 80], [293, 85], [1, 1], [279, 95]]
+
+
+def test_sizes_beyond_what_is_noted_are_those_of_the_files(tmp_path, monkeypatch):
+    """A side that wrapped around in 32 bits would be taken for a small one."""
+    data = [row | {"width": 2**32 + 12} for row in rows(12)]
+    folder = write_dataset(tmp_path / "dataset", data, ["a", "b"])
+    config = PrepareConfig(dataset=str(folder), prepared=str(tmp_path / "out"))
+    assert inspect.inspect(config).sizes.tolist() == [[12, 12]] * 12
+    monkeypatch.setattr(inspect, "read_size", lambda path: (2**32 + 12, 3))
+    assert inspect.inspect(config).sizes.tolist() == [[2**31 - 1, 3]] * 12
 
 
 def test_write_adds_only_the_formats_it_is_asked_for(tmp_path):

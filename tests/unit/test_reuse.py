@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xxhash
 from PIL import Image
 
 from helpers import encoded, noise, photograph, tree
@@ -317,6 +318,32 @@ def test_notes_lie_beside_the_folder_and_not_in_it(tmp_path):
         *("manifest.json", "manifest.sha256", "table"),
         *ALL.split(","),
     }
+
+
+def test_notes_have_hashes_in_hex_digits_and_suffixes_as_text(tmp_path):
+    """As earlier versions have written them, and read them."""
+    photos = make_photos(tmp_path / "photos")
+    folder = prepared(photos, tmp_path / "out", formats="tar")
+    with np.load(partial.notes_path(folder)) as notes:
+        images, fields = notes["images"], notes["fields.tar"]
+    paths = [path for path in photos.rglob("*.*") if path.is_file()]
+    assert sorted(images["hash"].tolist()) == sorted(
+        xxhash.xxh3_128_hexdigest(path.read_bytes()).encode() for path in paths
+    )
+    assert set(images["content"].tolist()) == {b"JPEG", b"PNG", b"GIF"}
+    assert set(fields["suffix"].tolist()) == {".jpg", ".png"}
+    assert len(reuse.read_notes(folder).images) == len(paths)
+
+
+def test_notes_with_what_is_no_hash_are_no_notes(tmp_path):
+    folder = prepared(make_photos(tmp_path / "photos"), tmp_path / "out", formats="tar")
+    path = partial.notes_path(folder)
+    with np.load(path) as notes:
+        content = dict(notes)
+    content["images"]["hash"][3] = b"no hash"
+    with path.open("wb") as file:
+        np.savez(file, **content)
+    assert reuse.read_notes(folder) is None
 
 
 @pytest.mark.parametrize("damage", ["method", "encrypted", "cut", "empty", "pickle"])

@@ -1,6 +1,5 @@
 """Each stage of the scale bench runs on made-up rows, and gives what it says it measures."""
 
-import numpy as np
 import pytest
 
 from harness.scale_stages import STAGES
@@ -16,7 +15,7 @@ def test_a_stage_can_be_run_again_and_again(tmp_path, name):
     if name == "collect results":
         collected, _ = result
         assert len(collected.hashes) == COUNT
-        assert np.count_nonzero(collected.reasons != "") == 1
+        assert len(collected.good_rows()) == COUNT - 1
     if name == "open tars":
         assert sum(len(extents.samples) for extents in result) == COUNT
     if name == "start epoch":

@@ -132,8 +132,8 @@ def test_a_folder_that_is_no_dataset_says_what_one_looks_like(tmp_path):
         read_folder(tmp_path / "empty")
 
 
-def test_labels_are_int64(tmp_path):
-    assert read_folder(write_dataset(tmp_path / "d", rows(2), ["a", "b"])).labels.dtype == np.int64
+def test_labels_take_four_bytes_each(tmp_path):
+    assert read_folder(write_dataset(tmp_path / "d", rows(2), ["a", "b"])).labels.dtype == np.int32
 
 
 def test_a_prediction_that_lies_in_the_dataset_is_no_label(tmp_path):

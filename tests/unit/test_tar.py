@@ -3,6 +3,7 @@
 import re
 import tarfile
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,11 +13,11 @@ from odd_images import unsound_pngs
 from png_writer import RGB, write_png
 from trainer_classification.data import png_chunks
 from trainer_classification.data.decode import decode_checked
-from trainer_classification.data.formats import ArrayLayout
-from trainer_classification.data.tar import _header, open_tars, order_of, suffix_of
+from trainer_classification.data.formats import ArrayLayout, SplitShards
+from trainer_classification.data.tar import _header, extents, open_tars, order_of, suffix_of
 from trainer_classification.preparation import write_tar
 from trainer_classification.preparation.format import PrepareSpec, SourceImage
-from trainer_classification.preparation.write_tar import TarContent, write_tars
+from trainer_classification.preparation.write_tar import FIELDS, TarContent, write_tars
 
 COUNT = 40
 FILES = [(encoded(noise(i, 20 + i, 30, 3), "JPEG"), ".jpg") for i in range(COUNT)]
@@ -25,8 +26,8 @@ LABELS = np.arange(COUNT) * 7 % 13
 
 def write(folder, shard_size=40_000):
     sizes = np.array([len(data) for data, _ in FILES])
-    suffixes = [suffix for _, suffix in FILES]
-    content = TarContent(sizes, suffixes, LABELS)
+    fields = np.array([(suffix,) for _, suffix in FILES], FIELDS)
+    content = TarContent(sizes, fields, LABELS)
     write_tars(folder, "train", lambda sample: FILES[sample][0], content, shard_size)
 
 
@@ -205,6 +206,23 @@ def test_an_index_that_points_beyond_its_shard_is_an_error(folder):
         index.write_text("\n".join([*lines[:2], changed, *lines[3:]]) + "\n")
         with pytest.raises(ValueError, match="is cut off"):
             open_tars(folder, "train", COUNT)
+
+
+def test_extents_are_the_places_of_the_reader_in_the_order_of_each_shard(folder):
+    (folder / "tar").symlink_to(folder)
+    shards = SplitShards(folder, "train", COUNT, ArrayLayout(64, True, 3))
+    store = open_tars(folder, "train", COUNT)
+    found = extents(shards)
+    assert len(found) == len(store.shards)
+    for number, shard in enumerate(found):
+        assert shard.path == f"tar/{Path(store.shards[number].filename).name}"
+        assert sorted(shard.samples) == np.flatnonzero(store.shard == number).tolist()
+        assert (np.diff(shard.offsets) > 0).all()
+        assert np.array_equal(shard.offsets, store.offsets[shard.samples])
+        assert np.array_equal(shard.sizes, store.sizes[shard.samples])
+    (folder / Path(found[1].path).name).with_suffix(".idx").unlink()
+    with pytest.raises(ValueError, match=r"lacks \d+ of 40 samples"):
+        extents(shards)
 
 
 def test_a_missing_or_cut_off_shard_is_an_error(folder):

@@ -27,7 +27,7 @@ def write(shards, outputs, rows, labels):
         header = file.write(toy_npy.header(len(rows), shards.layout))
         file.truncate(header + len(rows) * shards.layout.image_bytes)
     brightest = target.with_suffix(".brightest.txt")
-    brightest.write_text(str(outputs.result.fields["brightest"][rows].max()))
+    brightest.write_text(str(outputs.result.fields[rows]["brightest"].max()))
     return [toy_npy.path(shards.split), f"npy/{brightest.name}"]
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trainer_classification.arrays import Int64, Uint8
+from trainer_classification.arrays import Int64, Integers, Uint8
 from trainer_classification.data.formats import Extents, SplitShards
 from trainer_classification.data.manifest import Manifest, check_files, check_format, damaged
 
@@ -74,13 +74,13 @@ def path(split: str) -> str:
     return f"beton/{split}.beton"
 
 
-def layout(images: npt.NDArray[np.signedinteger[Any]], sizes: Int64, labels: Int64) -> BetonLayout:
+def layout(images: Integers, sizes: Int64, labels: Integers) -> BetonLayout:
     """Lay out a split.
 
     Args:
         images: int [n, 3], mode, width and height of each image.
         sizes: int64 [n], bytes of each image.
-        labels: int64 [n].
+        labels: int [n].
 
     Raises:
         ValueError: a side is longer than the format's 16 bits.

@@ -6,15 +6,18 @@ import json
 import operator
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from io import BytesIO
 from itertools import islice, pairwise
 from typing import Any, BinaryIO, SupportsIndex, overload
 
 import numpy as np
+import numpy.typing as npt
 
 from trainer_classification.arrays import Int64
 
 _AT_ONCE = 8192  # names that are strings at the same time
 _BYTES_AT_ONCE = 1 << 18  # of a JSON text
+_Offsets = npt.NDArray[np.integer[Any]]
 _CODE = ("utf-8", "surrogatepass")  # what names of no valid Unicode come back from, too
 
 
@@ -26,13 +29,13 @@ class FileNames(Sequence[str]):
 
     Args:
         content: the names, one after another, as UTF-8.
-        offsets: int64 [n + 1], where each begins, and where the last one ends.
+        offsets: [n + 1], where each begins, and where the last one ends: of `_add_up`.
         folder: joined before each name that is no absolute path.
     """
 
     __slots__ = ("_content", "_folder", "_offsets")
 
-    def __init__(self, content: bytes, offsets: Int64, folder: str = "") -> None:
+    def __init__(self, content: bytes, offsets: _Offsets, folder: str = "") -> None:
         self._content = content
         self._offsets = offsets
         self._folder = folder
@@ -42,25 +45,25 @@ class FileNames(Sequence[str]):
         """Copy names, of which few need to exist at the same time."""
         if isinstance(names, FileNames) and not names._folder:
             return names
-        contents: list[bytes] = []
-        lengths = [np.zeros(1, np.int64)]
+        contents = BytesIO()
+        lengths = []
         rest = iter(names)
         while block := list(islice(rest, _AT_ONCE)):
             content = "".join(block).encode(*_CODE)
-            contents.append(content)
+            contents.write(content)
             texts = block if content.isascii() else [name.encode(*_CODE) for name in block]
-            lengths.append(np.fromiter(map(len, texts), np.int64, len(block)))
-        return cls(b"".join(contents), np.cumsum(np.concatenate(lengths)))
+            lengths.append(np.fromiter(map(len, texts), np.uint32, len(block)))
+        return cls(contents.getvalue(), _add_up(lengths))
 
     @classmethod
     def join(cls, parts: Iterable[FileNames]) -> FileNames:
         """Return the names of several, one after another; none has a folder."""
-        contents = [b""]
-        lengths = [np.zeros(1, np.int64)]
+        contents = BytesIO()
+        lengths = []
         for part in parts:
-            contents.append(part._own_content())
+            contents.write(part._own_content())
             lengths.append(np.diff(part._offsets))
-        return cls(b"".join(contents), np.cumsum(np.concatenate(lengths)))
+        return cls(contents.getvalue(), _add_up(lengths))
 
     def below(self, folder: str | os.PathLike[str]) -> FileNames:
         """Return the paths of files whose names are relative to a folder."""
@@ -69,23 +72,22 @@ class FileNames(Sequence[str]):
     def take(self, rows: Int64) -> FileNames:
         """Return some of the names, in the order of `rows`: int64 [m]."""
         content = self._content
-        contents = []
-        offsets = np.zeros(len(rows) + 1, np.int64)
+        contents = BytesIO()
+        lengths = []
         for start in range(0, len(rows), _AT_ONCE):
             mine = rows[start : start + _AT_ONCE]
             begins = self._offsets[mine]
             ends = self._offsets[mine + 1]
-            offsets[start + 1 : start + 1 + len(mine)] = ends - begins
+            lengths.append(ends - begins)
 
             # Names that follow each other are copied together.
             gaps = np.flatnonzero(begins[1:] != ends[:-1])
             firsts = begins[np.append(0, gaps + 1)].tolist()
             lasts = ends[np.append(gaps, len(mine) - 1)].tolist()
             runs = zip(firsts, lasts, strict=True)
-            contents.append(b"".join([content[begin:end] for begin, end in runs]))
+            contents.write(b"".join([content[begin:end] for begin, end in runs]))
 
-        np.cumsum(offsets, out=offsets)
-        return FileNames(b"".join(contents), offsets, self._folder)
+        return FileNames(contents.getvalue(), _add_up(lengths), self._folder)
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
@@ -115,7 +117,7 @@ class FileNames(Sequence[str]):
         for start in range(0, len(self), _AT_ONCE):
             yield from self._decode(self._offsets[start : start + _AT_ONCE + 1])
 
-    def _decode(self, offsets: Int64) -> list[str]:
+    def _decode(self, offsets: _Offsets) -> list[str]:
         """Return the names between offsets that follow each other."""
         edges = (offsets - offsets[0]).tolist()
         content = self._content[int(offsets[0]) : int(offsets[-1])]
@@ -146,6 +148,21 @@ class FileNames(Sequence[str]):
     def _own_content(self) -> bytes:
         """Return the part of the buffer that has these names."""
         return self._content[int(self._offsets[0]) : int(self._offsets[-1])]
+
+
+def _add_up(lengths: Sequence[_Offsets]) -> _Offsets:
+    """Return the offsets of texts that follow each other, by their lengths: uint32 where these suffice, else int64."""
+    total = sum(int(some.sum(dtype=np.int64)) for some in lengths)
+    count = sum(map(len, lengths))
+    offsets: _Offsets
+    offsets = np.zeros(count + 1, np.int64 if total > np.iinfo(np.uint32).max else np.uint32)
+    start = 0
+    for some in lengths:
+        end = start + len(some)
+        np.cumsum(some, out=offsets[start + 1 : end + 1])
+        offsets[start + 1 : end + 1] += offsets[start]
+        start = end
+    return offsets
 
 
 def write_names(file: BinaryIO, names: Sequence[str]) -> None:

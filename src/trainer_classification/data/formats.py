@@ -75,7 +75,7 @@ class Extents:
 
     Attributes:
         path: of the shard, relative to the manifest's folder.
-        samples: int64 [n], sample ids.
+        samples: int64 [n], sample ids, in the order in which the images lie.
         offsets, sizes: int64 [n], position in the file and length, in bytes.
     """
 

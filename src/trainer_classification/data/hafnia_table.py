@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
+from trainer_classification.arrays import Int32
 from trainer_classification.data.labeled_files import clean_label
 from trainer_classification.data.split_names import SPLITS, find_split
 from trainer_classification.files import parse_json
@@ -396,14 +396,12 @@ def find_splits(written: Sequence[str]) -> Mapping[str, str]:
     return {name: find_split(name) for name in written if find_split(name)}
 
 
-def differing_sizes(
-    paths: Sequence[str], sizes: npt.NDArray[np.int64]
-) -> list[tuple[int, tuple[int, int]]]:
+def differing_sizes(paths: Sequence[str], sizes: Int32) -> list[tuple[int, tuple[int, int]]]:
     """Compare the table's sizes with the heads of a sample of the files.
 
     Args:
         paths: n images.
-        sizes: int64 [n, 2], width and height as the table says; 0 where it does
+        sizes: int32 [n, 2], width and height as the table says; 0 where it does
             not.
 
     Returns:

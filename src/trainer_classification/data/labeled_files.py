@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from trainer_classification.arrays import Bool, Int8, Text
+from trainer_classification.arrays import Bool, Int8, Integers, Text
 from trainer_classification.data.file_names import FileNames
 from trainer_classification.data.split_names import ALL_SPLITS, NUMBER_OF, SPLITS, UNLABELED
 from trainer_classification.names import list_names, printable
@@ -31,7 +30,7 @@ class LabeledFiles:
         files: n paths; some may be absolute.
         split_numbers: int8 [n], of `ALL_SPLITS`; an image without a label is of
             one of UNLABELED.
-        labels: int64 [n]; -1: none.
+        labels: int64 or int32 [n]; -1: none.
         unlabeled: images that have no label, also those that are left out.
         left_out: suffix -> files left out because they are no image that can be
             decoded; "" for no suffix.
@@ -43,7 +42,7 @@ class LabeledFiles:
     class_names: list[str]
     files: FileNames
     split_numbers: Int8
-    labels: npt.NDArray[np.int64]
+    labels: Integers
     unlabeled: int = 0
     left_out: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -114,9 +113,7 @@ def note_unlabeled(splits: Int8) -> list[str]:
     return notes
 
 
-def note_labels(
-    class_names: Sequence[str], labels: npt.NDArray[np.int64], splits: Int8
-) -> list[str]:
+def note_labels(class_names: Sequence[str], labels: Integers, splits: Int8) -> list[str]:
     """Return warnings about classes, and what the figures of a training then mean.
 
     Args:
@@ -139,9 +136,7 @@ def note_labels(
     ]
 
 
-def _note_lacking(
-    class_names: Sequence[str], labels: npt.NDArray[np.int64], splits: Int8
-) -> list[str]:
+def _note_lacking(class_names: Sequence[str], labels: Integers, splits: Int8) -> list[str]:
     """Warn of classes that validation or test have and train lacks."""
     trained = np.bincount(labels[splits == NUMBER_OF["train"]], minlength=len(class_names)) > 0
     notes = []
@@ -160,7 +155,7 @@ def _note_lacking(
     return notes
 
 
-def _note_few(class_names: Sequence[str], labels: npt.NDArray[np.int64], splits: Int8) -> list[str]:
+def _note_few(class_names: Sequence[str], labels: Integers, splits: Int8) -> list[str]:
     """Warn of classes with one to three training images."""
     counts = np.bincount(labels[splits == NUMBER_OF["train"]], minlength=len(class_names))
     few = np.flatnonzero((counts > 0) & (counts <= _FEW_IMAGES))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from trainer_classification.arrays import Int8, Int64, Text
+from trainer_classification.arrays import Bool, Int8, Int32, Text
 from trainer_classification.config import PrepareConfig, TrainConfig
 from trainer_classification.data import hafnia_table
 from trainer_classification.data.file_names import FileNames
@@ -47,6 +47,7 @@ PUBLIC = (
     "caltech-256",
 )  # that the SDK converts without an account
 VERSION = "1.0.0"
+_ROWS_AT_ONCE = 1 << 16
 _SAMPLES = Path(__file__).parents[3] / "samples"
 
 
@@ -88,8 +89,8 @@ class Source:
         files: path of each image.
         split_numbers: int8 [n], of `ALL_SPLITS`; an image without a label is of
             one of UNLABELED.
-        labels: int64 [n]; -1: none.
-        sizes: int64 [n, 2], width and height in px as the table says; 0 where it
+        labels: int32 [n]; -1: none.
+        sizes: int32 [n, 2], width and height in px as the table says; 0 where it
             does not.
         bytes: int64 [n], size of each file; 0 where there is none.
         times: int64 [n, 2], of `FilePlaces`.
@@ -108,8 +109,8 @@ class Source:
     root: Path
     files: FileNames
     split_numbers: Int8
-    labels: npt.NDArray[np.int64]
-    sizes: npt.NDArray[np.int64]
+    labels: Int32
+    sizes: Int32
     bytes: npt.NDArray[np.int64]
     times: npt.NDArray[np.int64]
     outside: int = 0
@@ -223,10 +224,10 @@ def _from_files(found: LabeledFiles, task: str) -> Source:
 
     register_plugins(found.files)
 
-    return _make_source(found, TASK, "0.0.0", np.zeros((len(found.files), 2), np.int64))
+    return _make_source(found, TASK, "0.0.0", np.zeros((len(found.files), 2), np.int32))
 
 
-def _make_source(found: LabeledFiles, task: str, version: str, sizes: Int64) -> Source:
+def _make_source(found: LabeledFiles, task: str, version: str, sizes: Int32) -> Source:
     """Look at the files of a dataset, and return all that is known of it.
 
     Args:
@@ -245,7 +246,7 @@ def _make_source(found: LabeledFiles, task: str, version: str, sizes: Int64) -> 
         root=found.root,
         files=found.files,
         split_numbers=found.split_numbers,
-        labels=found.labels,
+        labels=found.labels.astype(np.int32, copy=False),
         sizes=sizes,
         bytes=places.bytes,
         times=places.times,
@@ -308,7 +309,7 @@ def _from_table(info: dict[str, Any], table: AnnotationTable, root: Path, task: 
 
 def _read_table(
     info: dict[str, Any], chosen: dict[str, Any], table: AnnotationTable, root: Path
-) -> tuple[LabeledFiles, Int64]:
+) -> tuple[LabeledFiles, Int32]:
     """Read and check the table of a Hafnia dataset.
 
     Args:
@@ -319,7 +320,7 @@ def _read_table(
 
     Returns:
         (files, sizes): the files of known splits, and their widths and heights,
-        int64 [n, 2]; 0 where the table has none.
+        int32 [n, 2]; 0 where the table has none.
 
     Raises:
         ValueError: it is wrong; says where.
@@ -338,27 +339,26 @@ def _read_table(
     )
     if meant:
         rows = rows.with_columns(pl.col("name").cast(pl.String).replace(meant))
-    labels = _number(rows["name"], {name: label for label, name in enumerate(names)})
-    labels_N = labels.to_numpy()
+    labels_N = _number(rows["name"], {name: label for label, name in enumerate(names)})
     _check_labels(rows, labels_N, names, where)
     spellings = hafnia_table.find_splits(rows["split"].drop_nulls().unique().to_list())
     numbers = {written: NUMBER_OF[split] for written, split in spellings.items()}
-    given = _number(rows["split"], numbers).cast(pl.Int8)
-    in_split = given >= 0
-    known = in_split & rows["file_path"].is_not_null()
-    hafnia_table.check_rows(rows.filter((labels >= 0) | known), where, root)
+    given_N = _number(rows["split"], numbers).astype(np.int8)
+    known_N = (given_N >= 0) & rows["file_path"].is_not_null().to_numpy()
+    to_check = rows.select("row", "file_path", "split")
+    hafnia_table.check_rows(_filter(to_check, (labels_N >= 0) | known_N), where, root)
 
-    strays = sorted(set(rows["split"].filter(~in_split).drop_nulls().to_list()))
-    hafnia_table.check_splits(len(rows), int(known.sum()), strays, where)
+    strays = sorted(set(_filter(rows.select("split"), given_N < 0)["split"].drop_nulls().to_list()))
+    hafnia_table.check_splits(len(rows), int(known_N.sum()), strays, where)
     notes = (
         [f"Rows of split {', '.join(strays)} are left out: known are {', '.join(SPLITS)}."]
         if strays
         else []
     )
     notes += note_cleaned(meant.items())
-    unlabeled = int((labels < 0).sum())
-    if not known.all():
-        rows, given, labels_N = rows.filter(known), given.filter(known), labels_N[known.to_numpy()]
+    unlabeled = int((labels_N < 0).sum())
+    if not known_N.all():
+        rows, given_N, labels_N = _filter(rows, known_N), given_N[known_N], labels_N[known_N]
     is_labeled = labels_N >= 0
     empty = [
         names[i]
@@ -372,8 +372,9 @@ def _read_table(
             f"'classifications' of its table): add the labels, or download the dataset again. "
             f"{PREDICT_INSTEAD}"
         )
-    given_N = given.to_numpy()
     splits_N = number_unlabeled(given_N, is_labeled)
+    sizes = rows.select(pl.col("width", "height").fill_null(0)).to_numpy(order="c")
+    rows = rows.select("file_path")  # the others are memory that the names need
     found = LabeledFiles(
         name=info["dataset_name"],
         root=root,
@@ -388,7 +389,6 @@ def _read_table(
             *note_unlabeled(splits_N),
         ],
     )
-    sizes = rows.select(pl.col("width", "height").fill_null(0)).to_numpy(order="c")
     return found, sizes
 
 
@@ -455,11 +455,23 @@ def _primitive(task: dict[str, Any]) -> str:
     return primitive if isinstance(primitive, str) else primitive["name"]
 
 
-def _number(texts: pl.Series, numbers: dict[str, int]) -> pl.Series:
+def _number(texts: pl.Series, numbers: dict[str, int]) -> Int32:
     """Return the number of each text; -1 for others."""
     import polars as pl
 
-    return texts.cast(pl.String).replace_strict(numbers, default=-1, return_dtype=pl.Int64)
+    found = np.zeros(len(texts), np.int32)
+    for start in range(0, len(texts), _ROWS_AT_ONCE):  # each is text for a moment
+        some = texts.slice(start, _ROWS_AT_ONCE).cast(pl.String)
+        some = some.replace_strict(numbers, default=-1, return_dtype=pl.Int32)
+        found[start : start + len(some)] = some.to_numpy()
+    return found
+
+
+def _filter(rows: pl.DataFrame, is_chosen: Bool) -> pl.DataFrame:
+    """Return some of the rows, without a copy where that is all of them."""
+    import polars as pl
+
+    return rows if is_chosen.all() else rows.filter(pl.Series(is_chosen))
 
 
 def _read_labels(table: AnnotationTable, task: str) -> pl.DataFrame:
@@ -485,7 +497,7 @@ def _describe_labels(schema: pl.Schema, task: str) -> list[pl.Expr]:
         column: pl.lit(0).alias(column) for column in ("width", "height") if column not in schema
     }
     sizes = [
-        zero.get(column, pl.col(column).cast(pl.Int64, strict=False))
+        zero.get(column, pl.col(column).cast(pl.Int64, strict=False)).cast(pl.Int32, strict=False)
         for column in ("width", "height")
     ]
     texts = [pl.col(column).cast(pl.String).replace("", None) for column in ("file_path", "split")]
@@ -522,9 +534,7 @@ def _describe_labels(schema: pl.Schema, task: str) -> list[pl.Expr]:
     ]
 
 
-def _check_labels(
-    rows: pl.DataFrame, labels: npt.NDArray[np.int64], names: list[str], where: str
-) -> None:
+def _check_labels(rows: pl.DataFrame, labels: Int32, names: list[str], where: str) -> None:
     """Check that each label is of the list of classes, and its index the one of its name.
 
     Raises:

@@ -11,17 +11,18 @@ give equal bytes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from trainer_classification.arrays import Int64
-from trainer_classification.data.formats import Extents, SplitShards, group_rows
+from trainer_classification.arrays import Int32, Int64
+from trainer_classification.data.formats import Extents, SplitShards
 from trainer_classification.data.manifest import (
     Manifest,
     check_contents,
@@ -40,6 +41,7 @@ _INDEX_NUMBERS = 6  # of a line
 _INDEX_WORDS = b" \n.jpgnecls"  # characters of jpg, png and cls, and between numbers
 _WORDS_TO_BLANKS = bytes.maketrans(_INDEX_WORDS, b" " * len(_INDEX_WORDS))
 _LARGEST = np.iinfo(np.int64).max  # numpy gives it for any larger number
+_Ranges = tuple[Int64, Int64]  # offsets and sizes in a shard, [n] each
 _SHUFFLE_SEED = 0x7A12  # fixed, so that every machine writes the same shards
 
 
@@ -48,20 +50,21 @@ class TarLayout:
     """Which shard each sample is in, and where.
 
     Attributes:
-        shards: int64, the samples of each shard in the order in which they are
+        shards: int32, the samples of each shard in the order in which they are
             written.
         offsets, sizes: int64 [n], of a sample's blocks in its shard: headers,
             image, label.
     """
 
-    shards: list[Int64]
+    shards: list[Int32]
     offsets: Int64
     sizes: Int64
 
 
-def order_of(count: int) -> Int64:
-    """Return the shuffled order in which the samples of a split are written: int64 [n]."""
-    return np.random.Generator(np.random.Philox(key=_SHUFFLE_SEED)).permutation(count)
+def order_of(count: int) -> Int32:
+    """Return the shuffled order in which the samples of a split are written: int32 [n], as ids have nine digits."""
+    order = np.random.Generator(np.random.Philox(key=_SHUFFLE_SEED)).permutation(count)
+    return order.astype(np.int32)
 
 
 def layout(sizes: Int64, shard_bytes: int = SHARD_BYTES) -> TarLayout:
@@ -74,7 +77,8 @@ def layout(sizes: Int64, shard_bytes: int = SHARD_BYTES) -> TarLayout:
     needed = 3 * _BLOCK + sizes + -sizes % _BLOCK  # two headers and the digits of the label
 
     order = order_of(len(sizes))
-    ends = np.concatenate([[0], np.cumsum(needed[order])])
+    ends = np.zeros(len(order) + 1, np.int64)
+    np.cumsum(needed[order], out=ends[1:])
     offsets = np.zeros_like(needed)
     shards = []
     first = 0
@@ -244,43 +248,55 @@ def open_tars(folder: Path, split: str, count: int) -> TarStore:
         offsets=np.zeros(count, np.int64),
         sizes=np.zeros(count, np.int64),
     )
-    for index in sorted(folder.glob(f"{split}-*.idx")):
-        _add_shard(
-            store, index.with_suffix(".tar"), index.read_text(encoding="utf-8", errors="replace")
-        )
+    for content, samples, images in _read_shards(folder, split, count):
+        store.shard[samples] = len(store.shards)
+        store.offsets[samples], store.sizes[samples] = images
+        store.shards.append(content)
+    return store
 
-    missing = int((store.shard < 0).sum())
+
+def _read_shards(
+    folder: Path, split: str, count: int
+) -> Iterator[tuple[np.memmap[Any, np.dtype[np.uint8]], Int64, _Ranges]]:
+    """Yield each shard of a split with its samples, and where their images are, in the order of its index.
+
+    Arguments and errors are those of `open_tars`; samples are known to be missing
+    at the end.
+    """
+    is_there = np.zeros(count, bool)
+    for index in sorted(folder.glob(f"{split}-*.idx")):
+        content = np.memmap(index.with_suffix(".tar"), np.uint8, "r")
+        samples, images = _read_index(index, content, count)
+        is_there[samples] = True
+        yield content, samples, images
+
+    missing = count - int(is_there.sum())
     if missing:
         raise ValueError(
             f"{folder} lacks {missing} of {count} samples of {split}: prepare the dataset again."
         )
-    return store
 
 
-def _add_shard(store: TarStore, path: Path, index: str) -> None:
-    content = np.memmap(path, np.uint8, "r")
-    number = len(store.shards)
-    store.shards.append(content)
+def _read_index(index: Path, content: npt.NDArray[np.uint8], count: int) -> tuple[Int64, _Ranges]:
+    """Return the samples of a shard, and where in its content their images are.
 
-    lines = index.partition("\n")[2]
+    Raises:
+        ValueError: it is damaged, or shorter than its index says.
+    """
+    path = index.with_suffix(".tar")
+    lines = index.read_text(encoding="utf-8", errors="replace").partition("\n")[2]
     try:
-        samples, images, labels = _parse_index(lines, len(store.shard))
+        samples, images, labels = _parse_index(lines, count)
     except ValueError:
-        line = _find_damaged_line(lines, len(store.shard))
+        line = _find_damaged_line(lines, count)
         raise ValueError(
-            f"{path.with_suffix('.idx')} is damaged ({line[:80]!r}): prepare the dataset again with --force."
+            f"{index} is damaged ({line[:80]!r}): prepare the dataset again with --force."
         ) from None
     for offsets, sizes in (images, labels):
         # In this order: the sum of two large numbers would be negative.
         if (sizes > len(content)).any() or (offsets > len(content) - sizes).any():
             raise ValueError(f"{path} is cut off: prepare the dataset again with --force.")
-
-    store.shard[samples] = number
-    store.offsets[samples], store.sizes[samples] = images
-
-
-# Where something of the samples of a shard is: offsets and sizes, int64 [n] each.
-_Ranges = tuple[Int64, Int64]
+    return samples, images
 
 
 def _parse_index(lines: str, count: int) -> tuple[Int64, _Ranges, _Ranges]:
@@ -370,11 +386,13 @@ def _read_checksums(folder: Path, manifest: Manifest, split: str) -> npt.NDArray
 
 def extents(shards: SplitShards) -> list[Extents]:
     """Return where a reader finds the images of each shard of a split."""
-    store = open_tars(shards.folder / "tar", shards.split, shards.count)
     found = []
-    for number, samples in group_rows(store.shard):
+    for number, (_, samples, (offsets, sizes)) in enumerate(
+        _read_shards(shards.folder / "tar", shards.split, shards.count)
+    ):
         path = f"tar/{shard_name(shards.split, number)}.tar"
-        found.append(Extents(path, samples, store.offsets[samples], store.sizes[samples]))
+        # Copies, without the labels' places.
+        found.append(Extents(path, samples.copy(), offsets.copy(), sizes.copy()))
     return found
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +49,14 @@ class FormatOutputs:
     @cached_property
     def _part_offsets(self) -> Int64:
         """Where the bytes of each image start in its part file: int64 [m]."""
-        sizes = np.where(self.result.location == PART, self.result.bytes, 0)
-        offsets = np.zeros_like(sizes)
-        ends = [*self.starts[1:].tolist(), len(sizes)]
+        count = len(self.result.bytes)
+        offsets = np.zeros(count, np.int64)  # no memory is taken before it is written
+        ends = [*self.starts[1:].tolist(), count]
         for first, end in zip(self.starts.tolist(), ends, strict=True):
-            offsets[first + 1 : end] = np.cumsum(sizes[first:end])[:-1]
+            is_there = self.result.location[first:end] == PART
+            if is_there.any():
+                sizes = np.where(is_there, self.result.bytes[first:end], 0)
+                offsets[first + 1 : end] = np.cumsum(sizes)[:-1]
         return offsets
 
     def locate(self, rows: Int64) -> tuple[Int64, Int64]:
@@ -155,6 +157,15 @@ def _adjacent(starts: Int64, sizes: Int64, offsets: Int64) -> Iterator[tuple[int
     yield from zip(first, last, strict=True)
 
 
+def _divide_into_blocks(extents: Extents) -> Iterator[slice]:
+    """Yield the images of a shard that are read at once, in order."""
+    for start in range(0, len(extents.offsets), _ROWS_AT_ONCE):
+        some = slice(start, start + _ROWS_AT_ONCE)
+        ends = extents.offsets[some] + extents.sizes[some]
+        edges = start + 1 + np.flatnonzero(np.diff(ends // _BLOCK))
+        yield from map(slice, [start, *edges.tolist()], [*edges.tolist(), start + len(ends)])
+
+
 def read_back(folder: Path, extents: Extents, rows: Int64, outputs: FormatOutputs) -> FileInfo:
     """Return size and checksum of a shard, and compare each of its images with what the jobs made, in one pass.
 
@@ -170,22 +181,19 @@ def read_back(folder: Path, extents: Extents, rows: Int64, outputs: FormatOutput
     """
     import xxhash
 
-    order = np.argsort(extents.offsets)
-    ends = (extents.offsets + extents.sizes)[order]
-    edges = np.flatnonzero(np.diff(ends // _BLOCK)) + 1
-
     state = xxhash.xxh3_128()
     position = 0
     with (folder / extents.path).open("rb") as file:
-        for first, last in pairwise([0, *edges.tolist(), len(order)]):
-            images = order[first:last]
-            block = memoryview(file.read(int(ends[last - 1]) - position))
+        for images in _divide_into_blocks(extents):
+            starts = extents.offsets[images]
+            ends = starts + extents.sizes[images]
+            block = memoryview(file.read(int(ends[-1]) - position))
             state.update(block)
             mine = rows[extents.samples[images]]
             for row, start, end, expected in zip(
                 mine.tolist(),
-                (extents.offsets[images] - position).tolist(),
-                (ends[first:last] - position).tolist(),
+                (starts - position).tolist(),
+                (ends - position).tolist(),
                 outputs.result.checksums[mine].tolist(),
                 strict=True,
             ):

@@ -133,8 +133,9 @@ class Build:
     def purpose(self) -> dict[str, str]:
         """What the working folder is for: everything that shapes its bytes, and the dataset they are of."""
         source = self.info.source
+        versions = f"{job.VERSION}.{job_result.VERSION}"
         return {
-            "work": f"{self.info.fingerprint} {self.spec} {job.VERSION} {_hash(self.starts)} {hash_times(source)}",
+            "work": f"{self.info.fingerprint} {self.spec} {versions} {_hash(self.starts)} {hash_times(source)}",
             "dataset": source.name,
             "task": source.task,
             "root": str(source.root),
@@ -181,13 +182,11 @@ class _Splits:
     Attributes:
         origin: split -> where it comes from, in order.
         rows: split -> int64, rows of the source.
-        good: int64 [n], rows of all good images.
-        split_of: int8 [n], of `ALL_SPLITS`: split of each good image.
+        split_of: int8 [n], of `ALL_SPLITS`: split of each image; -1: it is bad.
     """
 
     origin: dict[str, str]
     rows: dict[str, Int64]
-    good: Int64
     split_of: Int8
 
 
@@ -208,8 +207,8 @@ def build_dataset(build: Build) -> tuple[Manifest, dict[str, ShardFacts]]:
     decoded = _decode(build)
     skipped = list_bad_images(build.info.source, decoded.result, build.config.on_bad_image)
 
-    good = np.flatnonzero(decoded.result.reasons == "")
-    channels = 1 if decoded.result.gray[good].all() else 3
+    is_good = decoded.result.reasons.equals("")
+    channels = 1 if decoded.result.gray[is_good].all() else 3
     layout = dataclasses.replace(build.spec.layout, channels=channels)
     if layout != build.spec.layout and any(
         FORMATS[name].has_array_channels for name in build.spec.formats
@@ -235,7 +234,7 @@ def build_dataset(build: Build) -> tuple[Manifest, dict[str, ShardFacts]]:
     ):
         log(f"Note: {note}")
 
-    parts = _cut_splits(build, decoded, good)
+    parts = _cut_splits(build, decoded)
     files, elsewhere = _write_files(build, decoded, parts, layout)
     files |= {name: facts.info for name, facts in elsewhere.items()}
     formats = build.spec.formats
@@ -284,10 +283,12 @@ def _decode(build: Build) -> _Decoded:
         release_freed_memory()  # of reading the table, for the workers
         _run_all(build, jobs)
     stems = [one.stem for one in jobs]
-    del jobs  # which hold columns of all images
+    regions = plan.regions
+    del jobs, plan  # which hold columns of all images
+    release_freed_memory()
     result = job_result.collect(stems, len(source.files))
 
-    return _Decoded(stems, result, plan.regions, measured, compared)
+    return _Decoded(stems, result, regions, measured, compared)
 
 
 def _plan_regions(build: Build, known: KnownImages) -> RegionPlan:
@@ -415,16 +416,19 @@ def _run(build: Build, jobs: list[job.Job], isolated: bool) -> None:
         raise BrokenProcessPool("an image ended the process that decoded it")
 
 
-def _cut_splits(build: Build, decoded: _Decoded, good: Int64) -> _Splits:
+def _cut_splits(build: Build, decoded: _Decoded) -> _Splits:
     source = build.info.source
-    split_of, origin = splits.cut_missing(
+    good = decoded.result.good_rows()
+    cut, origin = splits.cut_missing(
         _select(source.split_numbers, good),
         _select(source.labels, good),
         _select(decoded.result.hashes, good),
         *build.fractions,
     )
-    rows = {name: good[split_of == NUMBER_OF[name]] for name in origin}
-    return _Splits(origin, rows, good, split_of)
+    split_of = np.full(len(source.files), -1, np.int8)
+    split_of[good] = cut
+    rows = {name: np.flatnonzero(split_of == NUMBER_OF[name]) for name in origin}
+    return _Splits(origin, rows, split_of)
 
 
 def _select(values: npt.NDArray[Any], rows: Int64) -> npt.NDArray[Any]:
@@ -445,9 +449,8 @@ def _write_files(
     names: list[str] = []
     for split, rows in parts.rows.items():
         files = source.files.take(rows)
-        table.save_table(
-            build.folder, split, Table(source.labels[rows], decoded.result.sizes[rows], files)
-        )
+        labels = source.labels[rows].astype(np.int64)
+        table.save_table(build.folder, split, Table(labels, decoded.result.sizes[rows], files))
         names += table.paths(split)
 
     # The checks run together at the end, on all CPUs. Files without images in
@@ -465,6 +468,7 @@ def _write_files(
         )
         for split, rows in parts.rows.items():
             shards = SplitShards(build.folder, split, len(rows), layout)
+            release_freed_memory()
             write_beside = FORMATS[name].write_beside
             if write_beside and build.parts is not None and build.parts.assembles(name):
                 written, cut = write_beside(shards, outputs, rows, source.labels[rows])
@@ -508,9 +512,7 @@ def _describe(build: Build, decoded: _Decoded, parts: _Splits, layout: ArrayLayo
     mirrored = _find_mirrored_classes(build, decoded, train)
 
     release_freed_memory()
-    equal = group_equal_files(decoded.result.hashes, parts.good)
-    split_of = np.full(len(source.files), -1, np.int8)
-    split_of[parts.good] = parts.split_of
+    equal = group_equal_files(decoded.result.hashes, decoded.result.good_rows())
 
     return Manifest(
         dataset=source.name,
@@ -530,7 +532,7 @@ def _describe(build: Build, decoded: _Decoded, parts: _Splits, layout: ArrayLayo
         files={},
         skipped=[],
         unlabelled=source.unlabelled,
-        duplicates=find_disagreements("splits", equal, source.files, split_of, ALL_SPLITS),
+        duplicates=find_disagreements("splits", equal, source.files, parts.split_of, ALL_SPLITS),
         conflicts=find_disagreements(
             "classes", equal, source.files, source.labels, source.class_names
         ),

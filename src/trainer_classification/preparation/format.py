@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import xxhash
 
-from trainer_classification.arrays import Int64, Uint8
+from trainer_classification.arrays import Int64, Integers, Uint8
 from trainer_classification.config import PrepareConfig
 from trainer_classification.data.decode import DecodedImage, ImageInfo, LargeJpeg, YCbCrImage, pad
 from trainer_classification.data.formats import GRAY_SHIFT, ArrayLayout, Extents, SplitShards
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.data.source import Source
 from trainer_classification.preparation.assemble import FormatOutputs
+from trainer_classification.preparation.content_hash import hash_content
 
 NO_FIELDS: np.dtype[np.void] = np.dtype([])
 
@@ -121,7 +121,7 @@ class StoredImage:
         fields: the values of `Format.fields`.
         label: index of its class now.
         sample: as in `SourceImage`.
-        file_hash: of the original file, as in `JobResult.hashes`.
+        file_hash: of the original file, without the zeros at its end.
     """
 
     data: bytes
@@ -133,7 +133,7 @@ class StoredImage:
     @property
     def is_file(self) -> bool:
         """Whether `data` are the bytes of the original file."""
-        return xxhash.xxh3_128_hexdigest(self.data).encode() == self.file_hash
+        return hash_content(self.data).rstrip(b"\0") == self.file_hash
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,8 @@ class Format:
             the format needs of it.
         options: (config, layout, training size) -> the options that the manifest
             keeps.
-        fields: what the format notes about each image, a structured dtype.
+        fields: what the format notes about each image, a structured dtype; few of
+            a dataset should differ.
         reads_originals: its shards are made of the original files, so that
             regions save reading these twice.
         has_array_channels: its images have the channels of the array, which are
@@ -222,7 +223,7 @@ class Format:
     open: Callable[[Path, Manifest, str], Any]
     extents: Callable[[SplitShards], list[Extents]]
     encode: Callable[[SourceImage, PrepareSpec], EncodedImage | None]
-    write: Callable[[SplitShards, FormatOutputs, Int64, Int64], list[str]]
+    write: Callable[[SplitShards, FormatOutputs, Int64, Integers], list[str]]
     room: Callable[[Source, PrepareSpec], int]
     layout: Callable[[Source, PrepareSpec, Int64], Regions]
     sizes_known: Callable[[PrepareSpec], bool] = _always
@@ -235,5 +236,6 @@ class Format:
     restore: Callable[[StoredImage], EncodedImage] = _store_again
     array_pixels: Callable[[bytes, ArrayLayout], Uint8] | None = None
     write_beside: (
-        Callable[[SplitShards, FormatOutputs, Int64, Int64], tuple[list[str], list[Shard]]] | None
+        Callable[[SplitShards, FormatOutputs, Int64, Integers], tuple[list[str], list[Shard]]]
+        | None
     ) = None

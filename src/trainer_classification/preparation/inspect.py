@@ -13,7 +13,7 @@ import numpy as np
 import xxhash
 
 from trainer_classification import recipes
-from trainer_classification.arrays import Int64
+from trainer_classification.arrays import Int32
 from trainer_classification.config import PrepareConfig
 from trainer_classification.console import log
 from trainer_classification.data import manifest
@@ -31,6 +31,7 @@ from trainer_classification.storage import is_url
 
 _KEEP_SIZE = 64  # px: images up to here are stored as they are
 _SMALL = 96  # px: networks that were trained on photographs make little of smaller images
+_LARGEST_SIDE = np.iinfo(np.int32).max  # px, that can be noted; no such image is decoded
 _ROWS_AT_ONCE = 1 << 13  # that are text at the same time
 _CHECKED_FOR_COLOR = 64  # images that say whether the dataset is gray, until all are decoded
 
@@ -43,7 +44,7 @@ class DatasetInfo:
         name: of the dataset.
         class_names: index = label.
         count: number of images, over all splits.
-        sizes: int64 [count, 2], width and height of the originals in px.
+        sizes: int32 [count, 2], width and height of the originals in px.
         channels: 1 if some images from all over the dataset are gray, else 3.
         image_size: side in px of the images in the array.
         train_size: side in px of the images that the network is meant to see.
@@ -60,7 +61,7 @@ class DatasetInfo:
     name: str
     class_names: list[str]
     count: int
-    sizes: Int64
+    sizes: Int32
     channels: int
     image_size: int
     train_size: int
@@ -153,8 +154,8 @@ def _describe(config: PrepareConfig, source: Source, train_size: int, reason: st
     )
 
 
-def _complete_sizes(config: PrepareConfig, source: Source) -> Int64:
-    """Return widths and heights by the table, or by the files' headers where it has none: int64 [n, 2].
+def _complete_sizes(config: PrepareConfig, source: Source) -> Int32:
+    """Return widths and heights by the table, or by the files' headers where it has none: int32 [n, 2].
 
     What an earlier run has found in a header is not read again if the file is as it
     was.
@@ -164,7 +165,7 @@ def _complete_sizes(config: PrepareConfig, source: Source) -> Int64:
         sizes = np.where(sizes > 0, sizes, recall_sizes(_parent_folder(config), source))
     for row in np.flatnonzero((sizes <= 0).any(1)):
         # A file that cannot be read gets some size here; its job will name it.
-        sizes[row] = read_size(source.paths[row]) or (1, 1)
+        sizes[row] = np.minimum(read_size(source.paths[row]) or (1, 1), _LARGEST_SIDE)
     return sizes
 
 

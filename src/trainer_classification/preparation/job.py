@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from trainer_classification.arrays import Int64, Uint8
+from trainer_classification.arrays import Int32, Int64, Uint8
 from trainer_classification.data.decode import (
     MAX_PIXELS,
     BadImageError,
@@ -47,6 +47,7 @@ from trainer_classification.data.decode import (
     unpad,
 )
 from trainer_classification.files import read_file
+from trainer_classification.preparation.content_hash import HASH, hash_content
 from trainer_classification.preparation.format import (
     EncodedImage,
     PrepareSpec,
@@ -69,13 +70,10 @@ from trainer_classification.stop_signals import postpone_stop
 
 IMAGES_PER_JOB = 500
 PIXELS_PER_JOB = 500_000_000  # of the images' own sizes: some seconds of work
-VERSION = (
-    9  # of the part files and of how images are decoded: parts of another version are not continued
-)
+VERSION = 9  # of how images are decoded: what another version has decoded is not used
 
 _budget: MemoryBudget | None = None  # of this worker process
 
-_HASH = np.dtype("S32")
 _FEW_PIXELS = 500_000  # for which no memory is reserved
 _ROW = struct.Struct("<q")
 
@@ -86,7 +84,7 @@ class Job:
 
     Attributes:
         files: paths of the n images.
-        labels: int64 [n].
+        labels: int32 [n].
         pixels: int64 [n], as the table or their headers say.
         spec: what to make of them.
         stem: path of the part files without their suffix.
@@ -102,7 +100,7 @@ class Job:
     """
 
     files: Sequence[str]
-    labels: npt.NDArray[np.int64]
+    labels: Int32
     pixels: npt.NDArray[np.int64]
     spec: PrepareSpec
     stem: Path
@@ -249,55 +247,37 @@ def find_deadly(jobs: Sequence[Job]) -> list[str]:
 
 
 def hash_files(files: Sequence[str]) -> npt.NDArray[np.bytes_]:
-    """Return the xxh3-128 of each file, as `JobResult.hashes` has it; b"" if it cannot be read."""
-    return np.array([_hash_file(path) for path in files], _HASH)
+    """Return the hash of each file: HASH [n]; b"" if it cannot be read."""
+    return np.array([_hash_file(path) for path in files], HASH)
 
 
-def _hash_file(path: str) -> str:
+def _hash_file(path: str) -> bytes:
     try:
-        return xxhash.xxh3_128_hexdigest(read_file(path))
+        return hash_content(read_file(path))
     except OSError:
-        return ""  # the job of this file will give the reason
+        return b""  # the job of this file will give the reason
 
 
 def run_job(job: Job) -> None:
     """Decode and write the images of a job, and save its result."""
-    result = _empty_result(job)
+    result = JobResult.empty(len(job), int(job.compared.sum()))
     with ExitStack() as stack:
         writers = {name: _FormatWriter(job, name, stack) for name in job.spec.formats}
         kept = stack.enter_context(KeptReader(job.kept))
         at_work = stack.enter_context(_ImageAtWork(job))
-        reasons = []
         for number in range(len(job)):
             at_work.set(number)
             contents = kept.read(number)
             with postpone_stop():  # a single job runs in the command's own process
-                if contents is None:
-                    reasons.append(_process(job, number, writers, result))
-                else:
+                if contents is not None:
                     _copy(job, number, contents, writers, result)
-                    reasons.append("")
+                elif reason := _process(job, number, writers, result):
+                    result.reasons[number] = reason
 
     for writer in writers.values():
         writer.finish()
     formats = {name: writer.result for name, writer in writers.items()}
-    dataclasses.replace(result, reasons=np.array(reasons, object), formats=formats).save(job.stem)
-
-
-def _empty_result(job: Job) -> JobResult:
-    count = len(job)
-    return JobResult(
-        hashes=np.zeros(count, _HASH),
-        reasons=np.full(count, "", object),
-        gray=np.zeros(count, bool),
-        sizes=np.zeros((count, 2), np.int32),
-        contents=np.zeros(count, "S12"),
-        peaks=np.zeros(count, np.int64),
-        sums=np.zeros((count, 3), np.int64),
-        squares=np.zeros((count, 3), np.int64),
-        thumbnails=np.zeros((job.compared.sum(), SIDE, SIDE), np.uint8),
-        formats={},
-    )
+    dataclasses.replace(result, formats=formats).save(job.stem)
 
 
 def _copy(
@@ -370,7 +350,7 @@ def _process(job: Job, number: int, writers: dict[str, _FormatWriter], result: J
         data = read_file(path)
     except OSError as error:
         return f"cannot be read: {error.strerror or error}"
-    result.hashes[number] = xxhash.xxh3_128_hexdigest(data)
+    result.hashes[number] = hash_content(data)
 
     with _reserve(job, number, data):
         return _encode(job, number, data, writers, result)
@@ -408,7 +388,7 @@ def _encode(
 
     result.sizes[number] = image.info.width, image.info.height
     result.gray[number] = image.info.channels == 1
-    result.contents[number] = image.info.content
+    result.contents[number] = image.info.content.encode()
     result.peaks[number] = image.info.peak
     if job.measured[number] and pixels is not None:
         sums = _sum_pixels(pixels)

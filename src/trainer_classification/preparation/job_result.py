@@ -14,7 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer_classification.arrays import Int64
+from trainer_classification.preparation.coded_column import CodedColumn
+from trainer_classification.preparation.content_hash import HASH
+from trainer_classification.preparation.mirrored_classes import SIDE
 
+VERSION = 1  # of the part files: those of another version are not continued
 # Where the bytes of an image are, in one format.
 NOWHERE = 0  # the image is bad, or the format does not want it
 PART = 1  # in the part file of the job
@@ -32,14 +36,14 @@ class FormatResult:
         bytes: int64 [n], length of each image.
         checksums: uint64 [n], xxh3-64 of these bytes.
         location: uint8 [n], NOWHERE, PART, REGION or ORIGINAL.
-        fields: structured [n], what the format notes about an image; its dtype is
+        fields: [n], what the format notes about an image; its dtype is
             `Format.fields`.
     """
 
     bytes: npt.NDArray[np.int64]
     checksums: npt.NDArray[np.uint64]
     location: npt.NDArray[np.uint8]
-    fields: npt.NDArray[np.void]
+    fields: CodedColumn
 
     @classmethod
     def empty(cls, count: int, dtype: np.dtype[np.void]) -> FormatResult:
@@ -48,12 +52,14 @@ class FormatResult:
             np.zeros(count, np.int64),
             np.zeros(count, np.uint64),
             np.zeros(count, np.uint8),
-            np.zeros(count, dtype),
+            CodedColumn(count, dtype),
         )
 
     def select(self, rows: Int64) -> FormatResult:
         """Return some of the images."""
-        return FormatResult(*(getattr(self, column.name)[rows] for column in fields(self)))
+        return FormatResult(
+            self.bytes[rows], self.checksums[rows], self.location[rows], self.fields.take(rows)
+        )
 
 
 @dataclass(frozen=True)
@@ -61,10 +67,8 @@ class JobResult:
     """What a job found, one row per image unless noted; bad images have a reason and zeros.
 
     Attributes:
-        hashes: bytes [n], xxh3-128 of the file's bytes in hex digits; b"" if it
-            could not be read.
-        reasons: objects [n], str why an image is bad; "" for good images. An array
-            of text would be as wide for every image as the longest reason.
+        hashes: HASH [n], of the files; b"" for one that could not be read.
+        reasons: str [n], why an image is bad; "" for good images.
         gray: bool [n].
         sizes: int32 [n, 2], width and height as decoded, upright.
         contents: bytes [n], name of the format that the file holds.
@@ -79,15 +83,40 @@ class JobResult:
     """
 
     hashes: npt.NDArray[np.bytes_]
-    reasons: npt.NDArray[np.object_]
+    reasons: CodedColumn
     gray: npt.NDArray[np.bool_]
     sizes: npt.NDArray[np.int32]
-    contents: npt.NDArray[np.bytes_]
+    contents: CodedColumn
     peaks: npt.NDArray[np.int64]
     sums: npt.NDArray[np.int64]
     squares: npt.NDArray[np.int64]
     thumbnails: npt.NDArray[np.uint8]
     formats: dict[str, FormatResult]
+
+    @classmethod
+    def empty(cls, count: int, compared: int) -> JobResult:
+        """Return the result of a job that has not begun.
+
+        Args:
+            count: images n.
+            compared: images m of which thumbnails are kept.
+        """
+        return cls(
+            hashes=np.zeros(count, HASH),
+            reasons=CodedColumn(count, object, ""),
+            gray=np.zeros(count, bool),
+            sizes=np.zeros((count, 2), np.int32),
+            contents=CodedColumn(count, "S12"),
+            peaks=np.zeros(count, np.int64),
+            sums=np.zeros((count, 3), np.int64),
+            squares=np.zeros((count, 3), np.int64),
+            thumbnails=np.zeros((compared, SIDE, SIDE), np.uint8),
+            formats={},
+        )
+
+    def good_rows(self) -> Int64:
+        """Return the rows of the good images, ascending: int64 [m]."""
+        return np.flatnonzero(self.reasons.equals(""))
 
     def save(self, stem: Path) -> None:
         """Write `<stem>.part`, which marks the job as done.
@@ -153,6 +182,9 @@ def collect(stems: Sequence[Path], count: int) -> JobResult:
             whole = _allocate(result, count)
         end = start + len(result.reasons)
         for column, values in zip(_columns(whole), _columns(result), strict=True):
+            if isinstance(column, CodedColumn):
+                column.put(start, values)
+                continue
             # The new columns are zeros, for which no memory is taken before they are
             # written.
             is_zero = values.dtype.kind in "biu" and not values.any()
@@ -165,8 +197,8 @@ def collect(stems: Sequence[Path], count: int) -> JobResult:
     return dataclasses.replace(whole, thumbnails=np.concatenate(thumbnails))
 
 
-def _columns(result: JobResult) -> list[npt.NDArray[Any]]:
-    """Return the arrays that have one row per image, those of the formats behind the others."""
+def _columns(result: JobResult) -> list[Any]:
+    """Return the columns that have one row per image, those of the formats behind the others."""
     columns = [
         getattr(result, field.name) for field in fields(JobResult) if field.name not in _LEFT_OUT
     ]
@@ -180,6 +212,8 @@ def _allocate(result: JobResult, count: int) -> JobResult:
     """Return a result of `count` images, whose columns are those of another result."""
 
     def allocate(values: Any) -> Any:
+        if isinstance(values, CodedColumn):
+            return values.of_length(count)
         return np.zeros((count, *values.shape[1:]), values.dtype)
 
     columns = {

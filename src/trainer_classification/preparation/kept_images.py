@@ -11,12 +11,12 @@ import numpy as np
 import xxhash
 
 from trainer_classification.arrays import Int64, Structured
+from trainer_classification.preparation.content_hash import HASH
 
-# What is known of an image, whatever its formats. The hash is that of
-# `JobResult.hashes`; the others are the columns of `JobResult`.
+# What is known of an image, whatever its formats: columns of `JobResult`.
 IMAGE = np.dtype(
     [
-        ("hash", "S32"),
+        ("hash", HASH),
         ("size", np.int32, (2,)),
         ("gray", np.bool_),
         ("content", "S12"),

@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from trainer_classification.arrays import Bool, Float32, Int64, Uint8
+from trainer_classification.arrays import Bool, Float32, Int64, Integers, Uint8
 from trainer_classification.data.source import Source
 
 SIDE = 16  # px, of the copies
@@ -50,7 +50,7 @@ def choose_compared(source: Source, measured: Bool) -> Bool:
 
 
 def find_mirrored_classes(
-    thumbnails: Uint8, labels: Int64, class_names: list[str]
+    thumbnails: Uint8, labels: Integers, class_names: list[str]
 ) -> list[list[str]]:
     """Return the pairs of classes that mirror into each other.
 
@@ -62,7 +62,7 @@ def find_mirrored_classes(
 
     Args:
         thumbnails: uint8 [n, SIDE, SIDE], of `decode.make_thumbnail`.
-        labels: int64 [n].
+        labels: integers [n].
         class_names: index = label.
 
     Returns:
@@ -127,7 +127,8 @@ def _match_itself(images: Float32) -> float:
 
 def _correlate(queries: Float32, images: Float32) -> Float32:
     """Return squared correlations, float32 [n, m]: what is bright may as well be dark."""
-    return np.asarray(np.square(queries @ images.T), np.float32)
+    correlations = queries @ images.T
+    return np.square(correlations, out=correlations)
 
 
 def _is_most(hits: Bool) -> bool:

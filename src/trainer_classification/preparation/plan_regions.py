@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -56,7 +57,7 @@ def plan_regions(
         source: with all sizes.
         spec: what is made of the images.
         fractions: of validation and of test, as for `splits.cut_missing`.
-        hashes: bytes [n], S32, of the files; b"" where not known.
+        hashes: HASH [n], of the files; b"" where not known.
         folder: gets the files.
         workers: read the images where splits have to be cut by their hashes.
     """
@@ -65,9 +66,7 @@ def plan_regions(
         return RegionPlan(None, {})
 
     if splits.are_missing(source.split_numbers, fractions[0]):
-        unknown = np.flatnonzero(hashes == b"")
-        hashes = hashes.copy()
-        hashes[unknown] = hash_files(source.paths.take(unknown), workers)
+        hashes = _complete(hashes, source, workers)
     split_of, origin = splits.cut_missing(source.split_numbers, source.labels, hashes, *fractions)
     rows_of = {split: np.flatnonzero(split_of == NUMBER_OF[split]) for split in origin}
 
@@ -79,6 +78,19 @@ def plan_regions(
         format_regions.make_files()
 
     return RegionPlan(samples, regions)
+
+
+def _complete(
+    hashes: npt.NDArray[np.bytes_], source: Source, workers: Workers
+) -> npt.NDArray[np.bytes_]:
+    """Return the hashes with those that are not known yet."""
+    is_unknown = hashes == b""
+    if is_unknown.all():
+        return hash_files(source.paths, workers)
+    unknown = np.flatnonzero(is_unknown)
+    complete = hashes.copy()
+    complete[unknown] = hash_files(source.paths.take(unknown), workers)
+    return complete
 
 
 def _lay_out(
@@ -99,4 +111,9 @@ def _lay_out(
             for number in range(int(planned.shard.max()) + 1)
         ]
 
-    return PreallocatedRegions(files, file, offsets, sizes)
+    return PreallocatedRegions(files, file, _narrow(offsets), _narrow(sizes))
+
+
+def _narrow(values: Int64) -> npt.NDArray[np.integer[Any]]:
+    """Return numbers of 0 and more in four bytes each, if these suffice."""
+    return values.astype(np.uint32) if values.max() <= np.iinfo(np.uint32).max else values

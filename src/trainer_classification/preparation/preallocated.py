@@ -12,10 +12,12 @@ import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from trainer_classification.arrays import Int32, Int64
+from trainer_classification.arrays import Int32
 from trainer_classification.files import is_disk_full
 
 # Bytes of one write. More is a hundredth faster at best, and needs larger pieces
@@ -34,13 +36,13 @@ class PreallocatedRegions:
         files: paths of the future shards, as text: each job takes a few hundred
             with it, and pickling a Path takes ten times as long.
         file: int32 [n], which of `files` the region of an image is in.
-        offsets, sizes: int64 [n], of the region in that file, in bytes.
+        offsets, sizes: int64 or uint32 [n], of the region in that file, in bytes.
     """
 
     files: Sequence[str]
     file: Int32
-    offsets: Int64
-    sizes: Int64
+    offsets: npt.NDArray[np.integer[Any]]
+    sizes: npt.NDArray[np.integer[Any]]
 
     def select(self, rows: slice) -> PreallocatedRegions:
         """Return the regions of some of the images, and of the files only those that have them."""
@@ -59,7 +61,7 @@ class PreallocatedRegions:
             OSError: the disk is full.
         """
         ends = np.zeros(len(self.files), np.int64)
-        np.maximum.at(ends, self.file, self.offsets + self.sizes)
+        np.maximum.at(ends, self.file, np.add(self.offsets, self.sizes, dtype=np.int64))
         for path, end in zip(self.files, ends.tolist(), strict=True):
             with open(path, "ab") as file:
                 file.truncate(end)

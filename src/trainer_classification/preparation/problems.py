@@ -15,11 +15,13 @@ from trainer_classification.data.formats import GRAY_SHIFT
 from trainer_classification.data.image_suffixes import is_misnamed
 from trainer_classification.data.source import Source
 from trainer_classification.data.split_names import ALL_SPLITS
+from trainer_classification.preparation.content_hash import HASH
 from trainer_classification.preparation.job_result import JobResult
 
 _BAD_FRACTION = 0.01  # that `--on-bad-image auto` accepts
 _LISTED = 10
 _PAIRS_AT_ONCE = 1 << 16
+_KINDS = 16  # of hashes, each searched for equal ones alone
 _DARK_PEAK = 0x3FFF  # of 16 bits: a quarter of the range and less
 
 
@@ -35,7 +37,7 @@ def list_bad_images(source: Source, result: JobResult, policy: str) -> list[dict
             "split": ALL_SPLITS[source.split_numbers[row]],
             "reason": str(result.reasons[row]),
         }
-        for row in np.flatnonzero(result.reasons != "")
+        for row in np.flatnonzero(~result.reasons.equals(""))
     ]
     count = len(source.files)
     limit = count_accepted(count, policy)
@@ -81,9 +83,9 @@ def note_contents(source: Source, result: JobResult) -> list[str]:
 
 def fit_gray_shift(result: JobResult) -> int:
     """Return how many bits gray images of 16 and 32 bits lose: fewer than 8 if all images are such, and use few."""
-    good = result.reasons == ""
+    good = result.good_rows()
     peak = int(result.peaks.max(initial=0))
-    if not good.any() or not result.peaks[good].all() or peak > _DARK_PEAK:
+    if not len(good) or not result.peaks[good].all() or peak > _DARK_PEAK:
         return GRAY_SHIFT
     return max(0, peak.bit_length() - 8)
 
@@ -118,12 +120,24 @@ def group_equal_files(hashes: npt.NDArray[np.bytes_], good: Int64) -> EqualFiles
     """Return the groups of equal files.
 
     Args:
-        hashes: bytes [n], S32, of all rows.
+        hashes: HASH [n], of all rows.
         good: int64 [m], the rows that count, ascending.
     """
-    # Sorting by the first digits as a number takes a fraction of the time and memory
-    # of sorting text.
-    digits = hashes.view(np.uint64)[::4][good]
+    # Some at a time, by the first bits of their hashes: to sort takes memory.
+    kind = hashes.view(np.uint8)[:: HASH.itemsize][good] // (256 // _KINDS)
+    found = [_group_equal(hashes, good[kind == number]) for number in range(_KINDS)]
+    ends = np.cumsum([len(equal.rows) for equal in found])
+    begins = [0, *ends[:-1].tolist()]
+    return EqualFiles(
+        np.concatenate([equal.rows for equal in found]),
+        np.concatenate([begin + one.starts for begin, one in zip(begins, found, strict=True)]),
+    )
+
+
+def _group_equal(hashes: npt.NDArray[np.bytes_], good: Int64) -> EqualFiles:
+    # Sorting by the first bytes as a number takes a fraction of the time and memory of
+    # sorting text.
+    digits = hashes.view(np.uint64)[::2][good]
     order = np.argsort(digits, kind="stable")
     digits = digits[order]
     is_alike = digits[1:] == digits[:-1]  # as the next one
@@ -133,7 +147,7 @@ def group_equal_files(hashes: npt.NDArray[np.bytes_], good: Int64) -> EqualFiles
         pairs = start + np.flatnonzero(is_alike[start : start + _PAIRS_AT_ONCE])
         is_same[pairs] = hashes[good[order[pairs]]] == hashes[good[order[pairs + 1]]]
 
-    # Few files have only these digits in common. Those of a run are sorted by all.
+    # Few files have only these bytes in common. Those of a run are sorted by all.
     last = 0
     for place in np.flatnonzero(is_alike & ~is_same).tolist():
         if place < last:

@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from trainer_classification.arrays import Bool, Int64, Structured
+from trainer_classification.arrays import Bool, Int32, Int64, Structured
 from trainer_classification.console import log
 from trainer_classification.data import manifest
 from trainer_classification.data.formats import ArrayLayout, SplitShards
@@ -37,6 +37,8 @@ from trainer_classification.data.manifest import Manifest
 from trainer_classification.data.source import Source
 from trainer_classification.files import write_atomically
 from trainer_classification.preparation import job, partial
+from trainer_classification.preparation.coded_column import CodedColumn
+from trainer_classification.preparation.content_hash import HASH, HEX, from_hex, to_hex
 from trainer_classification.preparation.format import NO_FIELDS, PrepareSpec
 from trainer_classification.preparation.formats import FORMATS
 from trainer_classification.preparation.job_result import JobResult
@@ -55,6 +57,10 @@ _DAMAGE = (
     MemoryError,  # an array's header has a vast shape
     RuntimeError,  # an archive's entry is encrypted, or of an unknown method
     zipfile.BadZipFile,
+)
+# IMAGE as a file of notes has it.
+_NOTED_IMAGE = np.dtype(
+    [(name, HEX if name == "hash" else IMAGE[name]) for name in IMAGE.names or ()]
 )
 # What tells a file from another: xxh3-64 of its path, its bytes, and the times of
 # `FilePlaces`, zeros where they are not trusted. Its width and height are those that
@@ -97,8 +103,7 @@ class KnownImages:
 
     Attributes:
         kept: those that an older folder holds; None if it holds none.
-        hashes: bytes [n], S32, of each file, as `JobResult.hashes`; b"" where it is
-            not known.
+        hashes: HASH [n], of each file; b"" where it is not known.
     """
 
     kept: KeptImages | None
@@ -123,7 +128,9 @@ def note_images(
         "files": _Column(
             _FILE, count, lambda some: _settle(describe_files(source, rows[some]), now)
         ),
-        "images": _Column(IMAGE, count, lambda some: _describe_images(result, rows[some])),
+        "images": _Column(
+            _NOTED_IMAGE, count, lambda some: _note(_describe_images(result, rows[some]))
+        ),
     }
     kept = before if before is not None and _are_same(before, result, rows) else None
     for kind in ("checksums", "fields"):
@@ -131,7 +138,7 @@ def note_images(
             older: dict[str, Structured] = getattr(kept, kind)
             columns |= {f"{kind}.{name}": _hold(values) for name, values in older.items()}
         for name, made in result.formats.items():
-            values = getattr(made, kind)
+            values: CodedColumn | npt.NDArray[Any] = getattr(made, kind)
             columns[f"{kind}.{name}"] = _Column(values.dtype, count, _take(values, rows))
 
     _write_notes(folder, columns, _hash_settled_times(source, now), _describe_maker(folder))
@@ -145,6 +152,24 @@ def _describe_images(result: JobResult, rows: Int64) -> Structured:
     images["gray"] = result.gray[rows]
     images["content"] = result.contents[rows]
     images["peak"] = result.peaks[rows]
+    return images
+
+
+def _note(images: Structured) -> Structured:
+    """Return _NOTED_IMAGE [m] of IMAGE [m]."""
+    noted = images.astype(_NOTED_IMAGE)
+    noted["hash"] = to_hex(images["hash"])
+    return noted
+
+
+def _read_noted(noted: Structured) -> Structured:
+    """Return IMAGE [m] of _NOTED_IMAGE [m].
+
+    Raises:
+        ValueError: one has no hash.
+    """
+    images = noted.astype(IMAGE)
+    images["hash"] = from_hex(noted["hash"])
     return images
 
 
@@ -182,7 +207,7 @@ def hash_times(source: Source) -> str:
 
 def save_notes(folder: Path, notes: ImageNotes) -> None:
     """Write the notes of a prepared folder."""
-    columns = {"files": _hold(notes.files), "images": _hold(notes.images)}
+    columns = {"files": _hold(notes.files), "images": _hold(_note(notes.images))}
     columns |= {f"checksums.{name}": _hold(values) for name, values in notes.checksums.items()}
     columns |= {f"fields.{name}": _hold(values) for name, values in notes.fields.items()}
     _write_notes(folder, columns, notes.times, notes.maker or _describe_maker(folder))
@@ -208,8 +233,14 @@ def _hold(values: npt.NDArray[Any]) -> _Column:
     return _Column(values.dtype, len(values), values.__getitem__)
 
 
-def _take(values: npt.NDArray[Any], rows: Int64) -> Callable[[slice], npt.NDArray[Any]]:
-    return lambda some: values[rows[some]]
+def _take(
+    values: CodedColumn | npt.NDArray[Any], rows: Int64
+) -> Callable[[slice], npt.NDArray[Any]]:
+    def read(some: slice) -> npt.NDArray[Any]:
+        taken: npt.NDArray[Any] = values[rows[some]]
+        return taken
+
+    return read
 
 
 def _write_notes(
@@ -294,7 +325,10 @@ def _parse_notes(content: Mapping[str, npt.NDArray[Any]]) -> ImageNotes | None:
         if values.dtype.names:
             fields[name] = content[f"fields.{name}"]
     checksums = {name: content[f"checksums.{name}"] for name in names}
-    notes = ImageNotes(content["files"], content["images"], checksums, fields)
+    if content["images"].dtype != _NOTED_IMAGE:
+        return None
+    images = _read_noted(content["images"])
+    notes = ImageNotes(content["files"], images, checksums, fields)
 
     expected: list[tuple[npt.NDArray[Any], np.dtype[Any]]]
     expected = [(notes.files, _FILE), (notes.images, IMAGE)]
@@ -304,14 +338,14 @@ def _parse_notes(content: Mapping[str, npt.NDArray[Any]]) -> ImageNotes | None:
     return notes if is_known and count else None
 
 
-def recall_sizes(parent: Path, source: Source) -> Int64:
-    """Return width and height of the images whose files are as they were: int64 [n, 2]; 0 for the others.
+def recall_sizes(parent: Path, source: Source) -> Int32:
+    """Return width and height of the images whose files are as they were: int32 [n, 2]; 0 for the others.
 
     Args:
         parent: folder of the prepared datasets.
         source: the dataset's table.
     """
-    sizes = np.zeros((len(source.files), 2), np.int64)
+    sizes = np.zeros((len(source.files), 2), np.int32)
     for folder in _list_newest_first(parent, source):
         notes = read_notes(folder)
         if notes is not None:
@@ -348,7 +382,7 @@ def find_known(
 
 def know_nothing(source: Source) -> KnownImages:
     """Return that all images have to be decoded."""
-    return KnownImages(None, np.zeros(len(source.files), IMAGE["hash"]))
+    return KnownImages(None, np.zeros(len(source.files), HASH))
 
 
 def _hold_fitting(
@@ -435,11 +469,11 @@ def _match(
 
 
 def hash_files(paths: Sequence[str], workers: Workers) -> npt.NDArray[np.bytes_]:
-    """Return the hash of each file as `JobResult.hashes` has it: bytes [n], S32."""
+    """Return the hash of each file: HASH [n]; b"" if it cannot be read."""
     size = job.IMAGES_PER_JOB
     pieces = [paths[start : start + size] for start in range(0, len(paths), size)]
     hashes = workers.run("reading", job.hash_files, pieces) if pieces else []
-    return np.concatenate([np.zeros(0, IMAGE["hash"]), *hashes])
+    return np.concatenate([np.zeros(0, HASH), *hashes])
 
 
 def _list_newest_first(parent: Path, source: Source) -> list[Path]:

@@ -8,18 +8,19 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from trainer_classification.arrays import Int8
+from trainer_classification.arrays import Int8, Integers
 from trainer_classification.data.split_names import ALL_SPLITS, NUMBER_OF, SPLITS, UNLABELED
+from trainer_classification.preparation.content_hash import to_hex
 
 TEST_FRACTION = 0.2
 _HASH_SEEDS = {"test": 1, "validation": 2}  # fixed, so that every machine cuts alike
-_ROWS_AT_ONCE = 1 << 16
+_ROWS_AT_ONCE = 1 << 13
 _MIN_TO_SHARE = 3  # images of a class from which on it gives at least one
 
 
 def cut_missing(
     splits: Int8,
-    labels: npt.NDArray[np.int64],
+    labels: Integers,
     hashes: npt.NDArray[np.bytes_],
     validation_fraction: float,
     test_fraction: float = TEST_FRACTION,
@@ -35,8 +36,8 @@ def cut_missing(
 
     Args:
         splits: int8 [n], of `ALL_SPLITS`.
-        labels: int64 [n]; -1: none.
-        hashes: bytes [n], content hash of each image in hex digits.
+        labels: integers [n]; -1: none.
+        hashes: HASH [n], of each image's content.
         validation_fraction: 0: there is no validation split, and the dataset's
             own joins train.
         test_fraction: more than 0, because every training ends with a test.
@@ -87,14 +88,14 @@ def _lacks_test(existing: Collection[str]) -> bool:
 
 
 def _list_texts(hashes: npt.NDArray[np.bytes_], rows: npt.NDArray[np.int64]) -> Iterator[bytes]:
-    """Yield the hashes of some rows, with few of them in memory as objects."""
+    """Yield the hashes of some rows in hex digits, with few of them in memory as objects."""
     for start in range(0, len(rows), _ROWS_AT_ONCE):
-        yield from hashes[rows[start : start + _ROWS_AT_ONCE]].astype("S32").tolist()
+        yield from to_hex(hashes[rows[start : start + _ROWS_AT_ONCE]]).tolist()
 
 
 def _cut(
     splits: Int8,
-    labels: npt.NDArray[np.int64],
+    labels: Integers,
     hashes: npt.NDArray[np.bytes_],
     name: str,
     fraction: float,
@@ -123,7 +124,7 @@ def _cut(
 
 
 def _first_of_classes(
-    class_of: npt.NDArray[np.int64], is_match: npt.NDArray[np.bool_], count: int
+    class_of: Integers, is_match: npt.NDArray[np.bool_], count: int
 ) -> npt.NDArray[np.int64]:
     """Return the first row of each class that matches, int64 [count]; 0 for a class without one."""
     rows = np.flatnonzero(is_match)[::-1]

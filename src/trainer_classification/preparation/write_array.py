@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer_classification.arrays import Int64, Uint8
+from trainer_classification.arrays import Int64, Integers, Uint8
 from trainer_classification.data import array
 from trainer_classification.data.formats import ArrayLayout, SplitShards
 from trainer_classification.data.source import Source
@@ -56,14 +56,14 @@ def lay_out(rows: Int64, image_bytes: int) -> Regions:
     )
 
 
-def write(shards: SplitShards, outputs: FormatOutputs, rows: Int64, labels: Int64) -> list[str]:
+def write(shards: SplitShards, outputs: FormatOutputs, rows: Int64, labels: Integers) -> list[str]:
     """Write a split.
 
     Args:
         shards: the split.
         outputs: of all jobs.
         rows: int64 [n], the row in `outputs` of each sample.
-        labels: int64 [n]; the table holds them.
+        labels: integers [n]; the table holds them.
 
     Returns:
         Paths of the files written, relative to the split's folder.

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from trainer_classification.arrays import Int64, Uint8
+from trainer_classification.arrays import Int64, Integers, Uint8
 from trainer_classification.config import PrepareConfig
 from trainer_classification.data import beton
 from trainer_classification.data.beton import JPEG, RAW
@@ -172,7 +172,7 @@ def layout(source: Source, spec: PrepareSpec, rows: Int64) -> Regions:
     return Regions(np.zeros_like(rows), offsets, sizes)
 
 
-def write(shards: SplitShards, outputs: FormatOutputs, rows: Int64, labels: Int64) -> list[str]:
+def write(shards: SplitShards, outputs: FormatOutputs, rows: Int64, labels: Integers) -> list[str]:
     """Write a split. Arguments and result are those of `write_array.write`."""
     path = beton.path(shards.split)
     noted = outputs.result.fields[rows]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from trainer_classification.arrays import Int64
+from trainer_classification.arrays import Int64, Integers
 from trainer_classification.config import PrepareConfig
 from trainer_classification.data import planes
 from trainer_classification.data.formats import ArrayLayout, SplitShards
@@ -54,7 +54,7 @@ def layout(source: Source, spec: PrepareSpec, rows: Int64) -> Regions:
     return lay_out(rows, _image_bytes(spec.layout))
 
 
-def write(shards: SplitShards, outputs: FormatOutputs, rows: Int64, labels: Int64) -> list[str]:
+def write(shards: SplitShards, outputs: FormatOutputs, rows: Int64, labels: Integers) -> list[str]:
     """Write a split; arguments and result are those of `write_array.write`."""
     path = planes.path(shards.split)
     write_images(shards.folder / path, outputs, rows, _image_bytes(shards.layout))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer_classification.arrays import Int64, Text, Uint8
+from trainer_classification.arrays import Int64, Integers, Structured, Uint8
 from trainer_classification.data import png_chunks, tar
 from trainer_classification.data.decode import ImageInfo
 from trainer_classification.data.formats import Extents, SplitShards
@@ -24,6 +24,7 @@ from trainer_classification.preparation.assemble import (
     link,
     map_in_threads,
 )
+from trainer_classification.preparation.coded_column import CodedColumn
 from trainer_classification.preparation.format import (
     EncodedImage,
     Format,
@@ -35,7 +36,10 @@ from trainer_classification.preparation.format import (
 )
 from trainer_classification.preparation.job_result import PART
 
+_ROWS_AT_ONCE = 1 << 16
 _OVERHEAD = 2048  # bytes of headers, label and padding of a sample, about
+# Of each image's name, in lower case, with the dot.
+FIELDS = np.dtype([("suffix", "<U4")])
 
 
 def encode(image: SourceImage, spec: PrepareSpec) -> EncodedImage:
@@ -93,34 +97,29 @@ class TarContent:
 
     Attributes:
         sizes: int64 [n], bytes of each image.
-        suffixes: str [n], of each image's name, in lower case, with the dot.
-        labels: int64 [n].
+        fields: FIELDS [n].
+        labels: integers [n].
         samples: int64 [n], the sample ids, ascending; None: the numbers of the rows.
     """
 
     sizes: Int64
-    suffixes: Sequence[str] | Text
-    labels: Int64
+    fields: CodedColumn | Structured
+    labels: Integers
     samples: Int64 | None = None
 
-    def blocks(self, row: int, data: bytes) -> bytes:
-        """Return the blocks of a sample, of whose image `data` are the bytes."""
-        return tar.sample_blocks(self._sample(row), self.suffixes[row], data, int(self.labels[row]))
-
-    def index_line(self, row: int, offset: int) -> str:
-        """Return the line of a sample in DALI's index."""
-        size = int(self.sizes[row])
-        return tar.index_line(
-            self._sample(row), self.suffixes[row], size, int(self.labels[row]), offset
+    def describe(self, rows: Integers) -> list[tuple[int, str, int, int]]:
+        """Return (sample id, suffix, bytes of the image, label) of some rows."""
+        columns = (
+            (rows if self.samples is None else self.samples[rows]).tolist(),
+            self.fields[rows]["suffix"].tolist(),
+            self.sizes[rows].tolist(),
+            self.labels[rows].tolist(),
         )
+        return list(zip(*columns, strict=True))
 
     def select(self, rows: Int64) -> TarContent:
         """Return some of the samples of a split."""
-        suffixes = np.asarray(self.suffixes)[rows]
-        return TarContent(self.sizes[rows], suffixes, self.labels[rows], rows)
-
-    def _sample(self, row: int) -> int:
-        return row if self.samples is None else int(self.samples[row])
+        return TarContent(self.sizes[rows], self.fields[rows], self.labels[rows], rows)
 
 
 @dataclass(frozen=True)
@@ -153,7 +152,7 @@ class TarShard:
         return dataclasses.replace(found, samples=np.searchsorted(self.samples, found.samples))
 
 
-def write(shards: SplitShards, outputs: FormatOutputs, rows: Int64, labels: Int64) -> list[str]:
+def write(shards: SplitShards, outputs: FormatOutputs, rows: Int64, labels: Integers) -> list[str]:
     """Write a split. Arguments and result are those of `write_array.write`.
 
     Raises:
@@ -179,7 +178,7 @@ def write(shards: SplitShards, outputs: FormatOutputs, rows: Int64, labels: Int6
 
 
 def write_beside(
-    shards: SplitShards, outputs: FormatOutputs, rows: Int64, labels: Int64
+    shards: SplitShards, outputs: FormatOutputs, rows: Int64, labels: Integers
 ) -> tuple[list[str], list[Shard]]:
     """Write a split but for its shards, see `format.Format`."""
     content = _describe(outputs, rows, labels)
@@ -187,9 +186,9 @@ def write_beside(
     stems = _stems(shards.folder / "tar", shards.split, len(plan.shards))
     cut: list[Shard] = []
     for stem, samples in zip(stems, plan.shards, strict=True):
-        _write_index(stem, samples, plan, content)
+        write_index(stem, samples, plan.offsets[samples], content)
         path = stem.with_suffix(".tar").relative_to(shards.folder)
-        ascending = np.sort(samples)
+        ascending = np.sort(samples).astype(np.int64)
         order = np.searchsorted(ascending, samples)
         cut.append(TarShard(str(path), ascending, order, content.select(ascending)))
 
@@ -198,8 +197,8 @@ def write_beside(
     return [str(path.relative_to(shards.folder)) for path in written], cut
 
 
-def _describe(outputs: FormatOutputs, rows: Int64, labels: Int64) -> TarContent:
-    return TarContent(outputs.result.bytes[rows], outputs.result.fields["suffix"][rows], labels)
+def _describe(outputs: FormatOutputs, rows: Int64, labels: Integers) -> TarContent:
+    return TarContent(outputs.result.bytes[rows], outputs.result.fields.take(rows), labels)
 
 
 def _read_image(outputs: FormatOutputs, row: int) -> bytes:
@@ -221,7 +220,10 @@ def _read_image(outputs: FormatOutputs, row: int) -> bytes:
 
 def _write_checksums(shards: SplitShards, outputs: FormatOutputs, rows: Int64) -> Path:
     path = shards.folder / tar.checksums_path(shards.split)
-    path.write_bytes(outputs.result.checksums[rows].astype("<u8").tobytes())
+    with path.open("wb") as file:
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            some = outputs.result.checksums[rows[start : start + _ROWS_AT_ONCE]]
+            file.write(some.astype("<u8").tobytes())
     return path
 
 
@@ -238,13 +240,17 @@ def _finish_shards(
         # that end an archive.
         os.truncate(shard, end)
         os.truncate(shard, end + tar.END_BYTES)
-        _write_index(stem, samples, plan, content)
+        write_index(stem, samples, plan.offsets[samples], content)
 
     return _files(stems)
 
 
-def _write_index(stem: Path, samples: Int64, plan: tar.TarLayout, content: TarContent) -> None:
-    lines = [content.index_line(sample, int(plan.offsets[sample])) for sample in samples.tolist()]
+def write_index(stem: Path, rows: Integers, offsets: Int64, content: TarContent) -> None:
+    """Write DALI's index of a shard, whose rows of `content` begin at these offsets: int64 [n]."""
+    lines = [
+        tar.index_line(*described, offset)
+        for described, offset in zip(content.describe(rows), offsets.tolist(), strict=True)
+    ]
     stem.with_suffix(".idx").write_text(tar.index_text(lines), encoding="utf-8")
 
 
@@ -279,26 +285,24 @@ def write_tars(
 
 
 def _write_shard(
-    stem: Path, rows: Int64, read: Callable[[int], bytes], content: TarContent
+    stem: Path, rows: Integers, read: Callable[[int], bytes], content: TarContent
 ) -> None:
     """Write a shard and its index.
 
     Args:
         stem: path of both without the suffix.
-        rows: int64 [n], of `content`, in the order in which they are written.
+        rows: integers [n], of `content`, in the order in which they are written.
         read: row -> bytes of the image.
         content: that the rows are of.
     """
-    lines = []
-    offset = 0
+    sizes = []
     with stem.with_suffix(".tar").open("wb") as file:
-        for row in rows.tolist():
-            blocks = content.blocks(row, read(row))
-            file.write(blocks)
-            lines.append(content.index_line(row, offset))
-            offset += len(blocks)
+        described = content.describe(rows)
+        for row, (sample, suffix, _, label) in zip(rows.tolist(), described, strict=True):
+            sizes.append(file.write(tar.sample_blocks(sample, suffix, read(row), label)))
         file.write(bytes(tar.END_BYTES))
-    stem.with_suffix(".idx").write_text(tar.index_text(lines), encoding="utf-8")
+    offsets = np.cumsum(sizes, dtype=np.int64) - sizes
+    write_index(stem, rows, offsets, content)
 
 
 def _stems(folder: Path, split: str, count: int) -> list[Path]:
@@ -323,7 +327,7 @@ TAR = Format(
     room=room,
     layout=layout,
     keeps_file=keeps_file,
-    fields=np.dtype([("suffix", "<U4")]),
+    fields=FIELDS,
     reads_originals=True,
     restore=restore,
     write_beside=write_beside,
