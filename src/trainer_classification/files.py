@@ -150,8 +150,11 @@ def write_atomically(path: Path, content: bytes | str | Callable[[BinaryIO], obj
         OSError: the disk is full, say, whatever the function makes of that. The
             old file is unchanged, and no temporary file is left.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    raw = _RecordingFile(temporary, "wb")
+    temporary = temporary_path(path)
+    try:
+        raw = _RecordingFile(temporary, "wb")
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
     try:
         with _NumberlessWriter(raw) as file:
             if callable(content):
@@ -164,7 +167,7 @@ def write_atomically(path: Path, content: bytes | str | Callable[[BinaryIO], obj
                 )
             file.flush()
             raw.sync()
-        temporary.replace(path)
+        _rename(temporary, path)
     except Exception as error:
         if raw.error is None:
             raise
@@ -174,6 +177,19 @@ def write_atomically(path: Path, content: bytes | str | Callable[[BinaryIO], obj
     flush(path.parent)
 
     return path
+
+
+def temporary_path(path: Path) -> Path:
+    """Return the path that `write_atomically` writes to before it renames the file."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def _rename(temporary: Path, path: Path) -> None:
+    """Rename a file; an error names the path that the user knows."""
+    try:
+        temporary.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 class _RecordingFile(io.FileIO):

@@ -231,6 +231,13 @@ def test_without_any_image_that_can_be_read_the_exit_code_is_1(predict, tmp_path
     assert json.loads(predict(tmp_path / "a.png", code=1))["error"] == "empty file"
 
 
+@pytest.mark.parametrize("options", [(), ("--embeddings", "out.npy")])
+def test_a_list_on_stdin_that_is_empty_is_an_error(predict, options):
+    assert predict("-", *options, code=2, stdin="\n\n") == ""
+    assert "The list on stdin names no images" in predict.stderr
+    assert not (predict.folder / "out.npy").exists()
+
+
 def test_a_reader_that_has_seen_enough_is_no_error(predict):
     paths = "\n".join(str(path) for path in (predict.dataset / "data").iterdir())
     process = subprocess.Popen(

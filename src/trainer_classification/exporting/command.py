@@ -15,6 +15,7 @@ from trainer_classification.exporting.formats import FORMATS
 from trainer_classification.exporting.int8 import Int8Report, export_int8
 from trainer_classification.inference.command import newest_run
 from trainer_classification.inference.image_paths import find_images
+from trainer_classification.output_paths import OutputFile, check_output_files
 
 _CALIBRATION_IMAGES = 200
 _LABELED_IMAGES = 1000
@@ -27,6 +28,8 @@ def run_export(config: ExportConfig) -> None:
     Raises:
         ValueError: see `export`; also if there is no model or no such image.
     """
+    suffix = FORMATS[config.format].suffix
+    check_output_files([OutputFile("--output", config.output, suffix)], (config.model,))
     model = load_model(config.model or newest_run())
     target = Path(config.output) if config.output else _default_path(model, config)
     if config.int8:

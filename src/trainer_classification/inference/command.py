@@ -18,6 +18,7 @@ from trainer_classification.files import write_atomically
 from trainer_classification.inference.image_paths import find_images
 from trainer_classification.inference.output import Format, PredictionWriter
 from trainer_classification.inference.predictor import Prediction, Predictor
+from trainer_classification.output_paths import OutputFile, check_output_files
 
 _EXPERIMENTS = Path(".data/experiments")
 _NONE_CLASSIFIED = 1
@@ -34,7 +35,10 @@ def run(config: PredictConfig) -> int:
         from trainer_classification.inference.predictions import run_benchmark_job
 
         return run_benchmark_job(config)
-    paths = find_images(config.paths.split("\n") if config.paths else [], sys.stdin)
+    named = config.paths.split("\n") if config.paths else []
+    embeddings_file = OutputFile("--embeddings", config.embeddings, ".npy")
+    check_output_files([embeddings_file], inputs=(*named, config.model))
+    paths = find_images(named, sys.stdin)
     model = load_model(config.model or newest_run())
     embeddings = _Embeddings(Path(config.embeddings)) if config.embeddings else None
     predictor = Predictor(
@@ -61,6 +65,8 @@ def run(config: PredictConfig) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
+    if not count:
+        raise ValueError("The list on stdin names no images: give one path a line.")
     if embeddings is not None:
         embeddings.write()
     return _NONE_CLASSIFIED if failed == count else 0
@@ -71,16 +77,9 @@ class _Embeddings:
 
     Args:
         path: of the `.npy` file.
-
-    Raises:
-        ValueError: there is no such folder.
     """
 
     def __init__(self, path: Path) -> None:
-        if not path.parent.is_dir():
-            raise ValueError(
-                f"--embeddings {path}: there is no folder {path.parent}, make it first."
-            )
         self._path = path
         self._rows: list[Float32 | None] = []
 

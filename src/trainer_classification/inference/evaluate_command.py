@@ -12,6 +12,7 @@ from trainer_classification.files import dump_json, write_atomically
 from trainer_classification.inference.evaluate import EvaluationReport, compare_reports, evaluate
 from trainer_classification.metrics.comparison import Comparison
 from trainer_classification.names import portable_path
+from trainer_classification.output_paths import OutputFile, check_output_files
 from trainer_classification.outputs.class_tables import class_rows, write_class_table
 from trainer_classification.plan import describe_view
 
@@ -26,8 +27,14 @@ def run_evaluation(config: EvaluateConfig) -> None:
     """
     if not config.model:
         raise ValueError("--model is needed: the folder of a run, or its model.pth.")
-    for path in filter(None, (config.json_file, config.csv_file)):
-        _check_folder(Path(path))
+    check_output_files(
+        [
+            OutputFile("--json-file", config.json_file, ".json"),
+            OutputFile("--csv-file", config.csv_file, ".csv"),
+        ],
+        inputs=(config.model, config.compare, config.dataset),
+        folder=config.dataset,
+    )
 
     report = _evaluate(config, config.model)
     print("\n".join(_table(report)))
@@ -61,12 +68,6 @@ def _evaluate(config: EvaluateConfig, path: str) -> EvaluationReport:
         amp=config.amp,
         threads=config.workers,
     )
-
-
-def _check_folder(path: Path) -> None:
-    """Find out before the work that a file cannot be written."""
-    if not path.parent.is_dir():
-        raise ValueError(f"There is no folder {path.parent} to write {path.name} into: create it.")
 
 
 def _comparison_json(

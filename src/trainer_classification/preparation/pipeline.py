@@ -14,6 +14,7 @@ from trainer_classification.data import manifest
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.data.mirror import is_mirror
 from trainer_classification.options import flag
+from trainer_classification.output_paths import check_output_folder
 from trainer_classification.preparation import partial, remote_source, remote_target
 from trainer_classification.preparation.build import Build, build_dataset
 from trainer_classification.preparation.changes import has_changed
@@ -115,6 +116,8 @@ def write(
     started = time.perf_counter()
     wanted = _options_of(info, formats, config)
     store = remote_source.find_store(config.prepared, info.folder)
+    if store is None and not info.folder.exists():
+        check_output_folder("--prepared", info.folder.parent)
     with partial.lock(info.folder):
         # Another process may have prepared it since `inspect`.
         before = None if config.force else _read_unchanged(info, config)

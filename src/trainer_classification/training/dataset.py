@@ -8,7 +8,9 @@ from pathlib import Path
 from trainer_classification.config import PrepareConfig, TrainConfig
 from trainer_classification.console import log
 from trainer_classification.device import choose_device
+from trainer_classification.environment import in_cloud
 from trainer_classification.options import flag, given_options
+from trainer_classification.output_paths import check_output_folder
 from trainer_classification.storage import is_url
 from trainer_classification.training.budget import has_budget, parse_seconds
 from trainer_classification.training.distributed import World
@@ -25,7 +27,11 @@ from trainer_classification.training.resolve import (
     log_decisions,
     resolve,
 )
-from trainer_classification.training.start_checkpoint import StartCheckpoint, choose_start
+from trainer_classification.training.start_checkpoint import (
+    StartCheckpoint,
+    choose_start,
+    output_folder,
+)
 from trainer_classification.training.torch_compile import choose_step_mode
 
 
@@ -43,6 +49,8 @@ def prepare_dataset(config: TrainConfig, world: World) -> tuple[Path, Resolved]:
         ValueError: the dataset or an option is wrong.
     """
     _check_options(config)
+    if world.rank == 0 and not in_cloud():
+        check_output_folder("--output-dir", output_folder(config))
     start = choose_start(config)
     if is_url(config.prepared):
         return open_remote(config, world, start)
