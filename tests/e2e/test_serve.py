@@ -234,6 +234,7 @@ def test_a_broken_image_is_400_with_the_reason_and_the_connection_goes_on(server
     cases = {
         photos[1][:-30]: "The image cannot be classified: cannot be decoded: ",
         b"no image": "The image cannot be classified: not an image of a known format.",
+        b"\0\0\0\x18ftypheic" + bytes(99): "The image cannot be classified: a .heic file, which cannot be read here: ",
         bytes(bomb): "The image cannot be classified: more than 89478485 pixels",
     }
     with contextlib.closing(server.connect()) as connection:

@@ -2,10 +2,12 @@
 
 import csv
 import dataclasses
+import glob
 import io
 import json
 import os
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from helpers import encoded, noise, photograph
 from trainer_classification.augment import cpu
 from trainer_classification.checkpoint.load_model import Model
 from trainer_classification.data.decode import BadImageError, decode_for_resize, pad, plain_jpeg
+from trainer_classification.data.folder import scan_folder
 from trainer_classification.inference.image_paths import find_images
 from trainer_classification.inference.output import PredictionWriter
 from trainer_classification.inference.predictor import Prediction, Predictor
@@ -225,12 +228,60 @@ def test_files_folders_patterns_and_a_list_are_found_in_order(tmp_path, monkeypa
     assert list(find_images(["."], [])) == ["./a.JPG", "./b.png", "./two words.png", "./sub/[x].png", "./sub/c.webp"]
     assert list(find_images(["*.png"], [])) == ["b.png", "two words.png"]
     assert list(find_images(["**/*.webp"], [])) == ["sub/c.webp"]
+    for pattern in ("**", "./**", "**/*.*", "s*/**", "**/sub/**/*.png", f"{tmp_path}/**/*.*"):
+        expected = [path for path in sorted(glob.glob(pattern, recursive=True)) if not os.path.isdir(path)]
+        assert list(find_images([pattern], [])) == expected
     assert list(find_images(["sub/[x].png"], [])) == ["sub/[x].png"]
+
+
+@pytest.mark.parametrize(
+    ("start", "remedy"),
+    [
+        (b"\0\0\0\x18ftypheic", r"a \.heic file, which cannot be read here: .*heif-convert.* install pillow-heif"),
+        (b"\xff\x0a", r"a \.jxl file, which cannot be read here: .*djxl"),
+        (b"<svg>", "^not an image of a known format$"),
+    ],
+)
+def test_a_photo_that_a_plug_in_would_read_says_so(start, remedy):
+    with pytest.raises(BadImageError, match=remedy):
+        PHOTO.load(start + bytes(100))
+
+
+def test_a_folder_is_walked_by_the_rules_of_prepare(tmp_path, monkeypatch, capsys):
+    """All of them end in .png but for the one without a suffix; classified was whatever did, links 40 times over."""
+    monkeypatch.chdir(tmp_path)
+    photo = encoded(noise(1, 28, 28))
+    hidden = (".thumbnails/a.png", "@eaDir/a.png", ".a.png", "sub/__MACOSX/a.png", "._a.png")
+    for name in ("a.png", "no suffix", "sub/b.png", *hidden, "c.heic", "d.cr2", "note.txt"):
+        Path("photos", name).parent.mkdir(parents=True, exist_ok=True)
+        Path("photos", name).write_bytes(photo)
+    for link in ("photos/self", "photos/sub/other"):
+        os.symlink(tmp_path / "photos", link)
+    os.mkfifo("photos/pipe.png")
+
+    expected = ["photos/a.png", "photos/no suffix", "photos/sub/b.png"]
+    assert list(find_images(["photos"], [])) == expected
+    said = capsys.readouterr().err
+    assert "photos: Links that lead back to a folder they lie in are left out: self, sub/other." in said
+    assert "Hidden files and folders and those of tools are left out: " in said
+    assert ".thumbnails" in said
+    assert "1 AppleDouble files" in said
+    assert "4 files that cannot be read as images are left out: 1 .cr2, 1 .heic, 1 .txt, 1 pipe or device." in said
+    assert "(heif-convert x.heic x.jpg) or install pillow-heif" in said
+    assert "export .cr2 files as JPEG" in said
+
+    labeled = scan_folder(tmp_path)  # photos is a class
+    assert [f"{file}" for file in labeled.files] == expected
+    assert list(find_images(["photos/**/*.png"], [])) == [
+        *("photos/@eaDir/a.png", "photos/a.png", "photos/pipe.png"),
+        *("photos/sub/__MACOSX/a.png", "photos/sub/b.png"),
+    ]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["heic"], r"^The folder heic holds no images\. 2 files .* left out: 2 \.heic\. To use them: convert \.heic"),
         ([], "No images were named"),
         (["gone.png"], r"There is no file or folder gone\.png"),
         (["*.png"], r"Nothing matches \*\.png"),
@@ -240,6 +291,9 @@ def test_files_folders_patterns_and_a_list_are_found_in_order(tmp_path, monkeypa
 def test_what_is_not_there_is_said_before_anything_is_classified(tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
+    (tmp_path / "heic").mkdir()
+    for name in "ab":
+        (tmp_path / "heic" / f"{name}.HEIC").write_bytes(b"")
     with pytest.raises(ValueError, match=message):
         find_images(arguments, [])
 

@@ -19,7 +19,12 @@ from PIL import Image, UnidentifiedImageError
 
 from trainer_classification.arrays import Uint8
 from trainer_classification.data.formats import GRAY_SHIFT
-from trainer_classification.data.image_suffixes import SNIFFED_BYTES, register_plugin, sniff
+from trainer_classification.data.image_suffixes import (
+    SNIFFED_BYTES,
+    advise,
+    register_plugin,
+    sniff,
+)
 from trainer_classification.data.jpeg_segments import is_dct, is_progressive
 from trainer_classification.data.orientation import UPRIGHT, may_be_turned, read_orientation
 from trainer_classification.files import read_file
@@ -509,7 +514,7 @@ def _decode_by_pillow(data: bytes, gray_shift: int) -> DecodedImage:
             image = Image.open(io.BytesIO(data))
         return _read_opened(image, data, gray_shift)
     except UnidentifiedImageError:
-        raise BadImageError("not an image of a known format") from None
+        raise BadImageError(_explain_unknown(data)) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise BadImageError(f"more than {MAX_PIXELS} pixels (a decompression bomb?)") from None
     except BadImageError:
@@ -517,6 +522,15 @@ def _decode_by_pillow(data: bytes, gray_shift: int) -> DecodedImage:
     except Exception as error:  # Pillow raises whatever its parsers raise
         text = " ".join(str(error).split()) or type(error).__name__
         raise BadImageError(f"cannot be decoded: {text}") from error
+
+
+def _explain_unknown(data: bytes) -> str:
+    """Return why no decoder that is installed knows a file, and what to do if one would."""
+    suffix = sniff(data[:SNIFFED_BYTES])
+    remedy = advise(suffix)
+    if not remedy:
+        return "not an image of a known format"
+    return f"a {suffix} file, which cannot be read here: {remedy}"
 
 
 def _read_opened(image: Image.Image, data: bytes, gray_shift: int) -> DecodedImage:

@@ -168,17 +168,18 @@ def note_layout(
         notes.append(
             f"Splits are read as <split>/<class>, so {printable(inner_splits[0])} is no split."
         )
-    if scan.loops:
-        notes.append(
-            f"Links that lead back to a folder they lie in are left out: {list_names(scan.loops)}."
-        )
 
     return notes
 
 
 def note_left_out(scan: FolderScan) -> list[str]:
-    """Note how many files were left out and why."""
+    """Note how many links and files were left out and why."""
     notes = []
+    if scan.loops:
+        notes.append(
+            f"Links that lead back to a folder they lie in are left out: {list_names(scan.loops)}."
+        )
+
     if scan.hidden:
         listed = list_names(f"{count:,} {name}" for name, count in scan.hidden.most_common())
         notes.append(f"Hidden files and folders and those of tools are left out: {listed}.")

@@ -1,4 +1,4 @@
-"""Walk the class folders of a folder of images."""
+"""Walk a folder of images, or its class folders."""
 
 from __future__ import annotations
 
@@ -156,6 +156,17 @@ def scan_class(scan: FolderScan, split: str, path: str, above: list[str]) -> Cla
     return ClassFolder(split, path, FileNames.of(files), left_out)
 
 
+def scan_images(scan: FolderScan) -> list[str]:
+    """Return the images anywhere below the root, relative to it: those of a folder by name, then of those within it.
+
+    What a dataset's class folder leaves out is left out here, and counted.
+
+    Args:
+        scan: takes the counts.
+    """
+    return _collect(scan, "", frozenset(), scan.left_out)
+
+
 def _identify(scan: FolderScan, path: str) -> tuple[int, int]:
     """Return what tells a folder from any other, whatever links lead to it."""
     status = os.stat(os.path.join(scan.root, path))
@@ -175,13 +186,14 @@ def _collect(
         scan.loops.append(path)
         return []
 
+    prefix = f"{path}/" if path else ""
     files = []
     folders = []
     for entry in list_entries(scan, path):
         name = entry.name
         has_suffix = suffix_of(name) in scan.suffixes
         if has_suffix and entry.is_file(follow_symlinks=False):  # most: no need to ask more
-            files.append(f"{path}/{name}")
+            files.append(f"{prefix}{name}")
             continue
         if is_folder(entry):
             folders.append(name)
@@ -189,13 +201,13 @@ def _collect(
 
         is_image, suffix = image_suffix(scan, entry)
         if is_image:
-            files.append(f"{path}/{name}")
+            files.append(f"{prefix}{name}")
         else:
             left_out[suffix] += 1
 
     files.sort()
     for name in sorted(folders):
-        inner = f"{path}/{name}"
+        inner = f"{prefix}{name}"
         below = _collect(scan, inner, ancestors | {identity}, left_out)
         if below and is_class:
             scan.nested[inner] = len(below)
