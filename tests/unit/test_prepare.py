@@ -207,6 +207,24 @@ def test_more_bad_images_than_the_error_names_are_all_listed(tmp_path, capsys):
     assert all(f"bad data/{row:05d}.png (train): not an image" in lines for row in range(12))
 
 
+@pytest.mark.parametrize("policy", ["auto", "skip"])
+def test_where_no_image_can_be_used_the_one_reason_is_said_once(tmp_path, capsys, policy):
+    data = [row | {"data": encoded(noise(1).astype(np.float32), "TIFF"), "suffix": ".tif"} for row in three_splits()]
+    with pytest.raises(
+        ValueError, match=r"None of the 47 images.*data/00000\.tif: floating.*as 8 or 16 bits\.$"
+    ) as error:
+        prepared(tmp_path, data, on_bad_image=policy)
+    assert str(error.value).count("floating-point") == 1
+    assert "--on-bad-image" not in str(error.value)
+    assert "floating-point" not in capsys.readouterr().err
+
+
+def test_where_no_image_can_be_used_for_several_reasons_none_is_advised_to_be_left_out(tmp_path):
+    data = [row | {"data": b"broken" if row["split"] == "test" else b""} for row in three_splits()]
+    with pytest.raises(ValueError, match=r"47 of 47 images are bad.* empty file; .* Repair some\.$"):
+        prepared(tmp_path, data, on_bad_image="skip")
+
+
 def test_content_of_another_format_than_the_name_is_used_and_noted(tmp_path, capsys):
     data = three_splits()
     data[20]["suffix"] = ".jpg"

@@ -71,6 +71,17 @@ def test_a_model_of_ours_loads_from_a_file_zip_tar_or_folder(tmp_path, wrap):
     assert "resnet-small, trained on cifar" in line
 
 
+@pytest.mark.parametrize("place", ["model/model.pth", "checkpoints/best.pth"])
+def test_the_folder_of_a_run_can_be_named(tmp_path, place):
+    (tmp_path / place).parent.mkdir()
+    our_checkpoint(tmp_path / place, ["a", "b", "c"])
+    assert choose_start(TrainConfig(weights=str(tmp_path))).network == "resnet-small"
+    assert read(tmp_path).class_names == ["a", "b", "c"]
+    (tmp_path / place).unlink()
+    with pytest.raises(ValueError, match=f"{tmp_path} holds no model"):
+        read(tmp_path)
+
+
 def test_weights_bring_their_network_and_wrong_ones_are_found_at_the_start(tmp_path):
     path = our_checkpoint(tmp_path / "model.pth", ["a", "b", "c"])
     assert choose_start(TrainConfig(weights=str(path))).network == "resnet-small"

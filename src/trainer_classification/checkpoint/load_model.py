@@ -127,7 +127,7 @@ def load_model(path: str | Path) -> Model:
         ValueError: there is no model, the file is damaged, or it is an archive of
             another trainer with a network that is not known.
     """
-    source = _find_file(Path(path))
+    source = find_model_file(Path(path))
     if not source.is_file():
         raise ValueError(f"There is no model {source}.")
     if zipfile.is_zipfile(source) and archive.is_archive(source):
@@ -177,7 +177,12 @@ def _build(source: Path, tensors: dict[str, Tensor], meta: CheckpointMeta) -> Mo
     )
 
 
-def _find_file(path: Path) -> Path:
+def find_model_file(path: Path) -> Path:
+    """Return the file with the model of a run's folder, or the path itself where it is no folder.
+
+    Raises:
+        ValueError: the folder holds none.
+    """
     if not path.is_dir():
         return path
     for name in _CANDIDATES:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from trainer_classification.checkpoint import archive
 from trainer_classification.checkpoint import file as checkpoint
+from trainer_classification.checkpoint.load_model import find_model_file
 from trainer_classification.checkpoint.meta import CheckpointMeta
 from trainer_classification.console import disk_size
 from trainer_classification.models import efficientnet
@@ -62,7 +63,7 @@ def load_weights(model: nn.Module, source: str, name: str, class_names: Sequence
         model: changed in place.
         source: "imagenet", or a path: a checkpoint or `model.pth` of this
             trainer, a state dict, a zip or tar that holds one, the platform's
-            `checkpoint.zip`, or a folder with `model.pth`.
+            `checkpoint.zip`, or the folder of a run.
         name: of the model, as in the catalogue.
         class_names: of its head.
 
@@ -166,8 +167,7 @@ def read(path: Path) -> Weights:
     Raises:
         ValueError: there is no such file, it is damaged, or it holds no weights.
     """
-    if path.is_dir():
-        path = path / "model.pth"
+    path = find_model_file(path)
     if not path.is_file():
         raise ValueError(f"There are no weights {path}.")
     if archive.is_archive(path):

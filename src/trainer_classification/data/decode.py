@@ -622,7 +622,9 @@ def pixels_of_image(image: Image.Image, gray_shift: int = 8) -> Uint8:
         pixels = np.minimum(np.clip(values, 0, 0xFFFF) >> gray_shift, 255).astype(np.uint8)
         pixels[values == image.info.get("transparency", -1)] = 255  # white
     elif mode == "F":
-        raise BadImageError("floating-point pixels, whose range is not known")
+        raise BadImageError(
+            "floating-point pixels, whose range is not known: save them as 8 or 16 bits"
+        )
     elif mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in image.info:
         shown = _over_white(image.convert("RGBA"))
         pixels = np.array(shown.convert("L") if mode in ("1", "L", "LA", "La") else shown)

@@ -42,14 +42,24 @@ def list_bad_images(source: Source, result: JobResult, policy: str) -> list[dict
     count = len(source.files)
     limit = count_accepted(count, policy)
     if len(bad) > limit:
+        if len(bad) == count and len({entry["reason"] for entry in bad}) == 1:
+            raise ValueError(
+                f"None of the {count:,} images can be used, all for one reason, as {bad[0]['file']}: "
+                f"{bad[0]['reason']}."
+            )
         if len(bad) > _LISTED:  # more than the error can name
             for entry in bad:
                 log(f"  bad {entry['file']} ({entry['split']}): {entry['reason']}")
         listed = "; ".join(f"{entry['file']}: {entry['reason']}" for entry in bad[:_LISTED])
         more = "; ..." if len(bad) > _LISTED else ""
+        remedy = (
+            "Repair them, or leave them out with --on-bad-image skip."
+            if len(bad) < count
+            else "Repair some."
+        )
         raise ValueError(
             f"{len(bad)} of {count} images are bad, and --on-bad-image {policy} accepts {limit}: {listed}{more}. "
-            f"Repair them, or leave them out with --on-bad-image skip."
+            f"{remedy}"
         )
     return bad
 
