@@ -137,21 +137,26 @@ def _check_writable(output: OutputFile) -> None:
         raise _explain(f"{output.option} {output.path}", error) from error
 
 
-def check_output_folder(option: str, folder: Path) -> None:
+def check_output_folder(option: str, folder: Path, dataset: str = "") -> None:
     """Check that files can be made in a folder, which may not be there yet; nothing is left.
 
     Args:
         option: that names it, with its dashes.
         folder: to write into.
+        dataset: folder that is read, and may not be the same; "": none.
 
     Raises:
-        ValueError: it is a file, or nothing can be made in it.
+        ValueError: it is a file or the dataset's, or nothing can be made in it.
         OSError: the disk is full.
     """
     existing = next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))
     if not os.path.isdir(existing):
         raise ValueError(
             f"{option} {folder}: {existing} is {_describe(existing)}, no folder: name another."
+        )
+    if dataset and os.path.realpath(dataset) == os.path.realpath(folder):
+        raise ValueError(
+            f"{option} {folder} is the folder of the dataset, whose table would be lost: name another."
         )
     probe = existing / f".{os.getpid()}.tmp"
     try:

@@ -352,6 +352,17 @@ def test_the_benchmark_reads_and_scores_the_predictions(cloud, tmp_path):
     assert (metrics.n_gt_missing, metrics.n_pred_missing) == (0, 0)
 
 
+@pytest.mark.parametrize("place", ["d", "d/../d", "link", "d/dataset_info.json"])
+def test_the_benchmark_does_not_write_over_its_dataset(cloud, tmp_path, place):
+    shutil.copytree(cloud.dataset, tmp_path / "d")
+    os.symlink("d", tmp_path / "link")
+    before = {path: path.read_bytes() for path in sorted((tmp_path / "d").rglob("*.*"))}
+    folders = ("--dataset-dir", tmp_path / "d", "--output-dir", tmp_path / place)
+    assert cloud("--model-dir", cloud.archives, *folders, code=2) == ""
+    assert f"Error: --output-dir {tmp_path / place}" in cloud.stderr
+    assert {path: path.read_bytes() for path in sorted((tmp_path / "d").rglob("*.*"))} == before
+
+
 def test_a_dataset_without_labels_is_predicted_all_the_same(cloud, tmp_path):
     from hafnia.dataset.hafnia_dataset import HafniaDataset
 

@@ -15,6 +15,7 @@ from trainer_classification.console import log
 from trainer_classification.environment import in_cloud
 from trainer_classification.files import write_atomically
 from trainer_classification.inference.predictor import Prediction, Predictor
+from trainer_classification.output_paths import check_output_folder
 from trainer_classification.outputs.hafnia_predictions import POSTFIX, write_with_predictions
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def run_benchmark_job(config: PredictConfig) -> int:
         )
         return _NO_ARCHIVE
 
+    check_output_folder("--output-dir", Path(config.output_dir), config.dataset_dir)
     model = load_model(archives[0])
     predictor = Predictor(model, config.device, config.batch_size, config.workers, amp=config.amp)
     write_predictions(predictor, Path(config.dataset_dir), Path(config.output_dir))
