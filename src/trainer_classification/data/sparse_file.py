@@ -230,7 +230,8 @@ class SparseFile:
 
     def _differs(self) -> ValueError:
         return ValueError(
-            f"{self._store.url}/{self.name} is not what was prepared: prepare the dataset again with --force."
+            f"{self._store.url}/{self.name} is not what was prepared: prepare the dataset again with "
+            f"prepare.py --force."
         )
 
 

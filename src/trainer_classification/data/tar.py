@@ -198,7 +198,9 @@ class TarStore:
         digits = bytes(shard[start : start + _BLOCK]).rstrip(b"\0")
         if not digits.isdigit() and digits != b"-1":  # -1: none
             path = getattr(shard, "filename", "a tar")
-            raise ValueError(f"{path} is damaged: prepare the dataset again with --force.")
+            raise ValueError(
+                f"{path} is damaged: prepare the dataset again with prepare.py --force."
+            )
         return int(digits)
 
     def image(self, sample: int) -> npt.NDArray[np.uint8]:
@@ -290,12 +292,14 @@ def _read_index(index: Path, content: npt.NDArray[np.uint8], count: int) -> tupl
     except ValueError:
         line = _find_damaged_line(lines, count)
         raise ValueError(
-            f"{index} is damaged ({line[:80]!r}): prepare the dataset again with --force."
+            f"{index} is damaged ({line[:80]!r}): prepare the dataset again with prepare.py --force."
         ) from None
     for offsets, sizes in (images, labels):
         # In this order: the sum of two large numbers would be negative.
         if (sizes > len(content)).any() or (offsets > len(content) - sizes).any():
-            raise ValueError(f"{path} is cut off: prepare the dataset again with --force.")
+            raise ValueError(
+                f"{path} is cut off: prepare the dataset again with prepare.py --force."
+            )
     return samples, images
 
 

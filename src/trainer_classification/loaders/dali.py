@@ -165,7 +165,10 @@ class DaliLoader(Loader):
                     decode(image.tobytes())
                 except BadImageError as bad:
                     name = self.table.files[sample]
-                    return f"Image {sample} ({name}) is damaged in its tar: {bad}. Prepare again with --force."
+                    damage = f"is damaged in its tar: {bad}"
+                    return (
+                        f"Image {sample} ({name}) {damage}. Prepare again with prepare.py --force."
+                    )
 
         return f"DALI cannot make a batch of images {self._running_jobs[0].index.tolist()}: {error}"
 
@@ -235,7 +238,7 @@ def _image_reader(
             sample, path = damaged
             raise ValueError(
                 f"Image {sample} ({files[sample]}) is damaged in {path}: its bytes are not those that were written. "
-                "Prepare again with --force."
+                "Prepare again with prepare.py --force."
             )
         return images
 

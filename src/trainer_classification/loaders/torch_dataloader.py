@@ -224,7 +224,8 @@ def _open_plain(path: Path) -> Image | None:
 def _missing_original(root: Path, file: str) -> str:
     return (
         f"{root} no longer holds {file}, and the torch loader reads the original files. Put the dataset back there, "
-        "prepare it again where it is now with --force, or use --loader resident, which needs only the shards."
+        "prepare it again where it is now with prepare.py --force, or use --loader resident, which needs only the "
+        "shards."
     )
 
 

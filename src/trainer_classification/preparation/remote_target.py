@@ -117,7 +117,7 @@ def _upload(folder: Path, name: str, made: Manifest, store: ObjectStore) -> Sums
     xxh3, sums = hash_file_blocks(folder / name, mirror.block_bytes(name, made.image_bytes))
     if xxh3 != made.files[name].xxh3:
         raise OSError(
-            f"{folder / name} is not what was written: prepare the dataset again with --force."
+            f"{folder / name} is not what was written: prepare the dataset again with prepare.py --force."
         )
     store.upload(folder / name, name)
     return sums
@@ -148,7 +148,7 @@ def verify(found: Manifest, store: ObjectStore) -> None:
             state.reset()
         if state.hexdigest() != info.xxh3:
             raise ValueError(
-                f"{store.url}/{name} is missing or damaged: prepare the dataset again with --force."
+                f"{store.url}/{name} is missing or damaged: prepare the dataset again with prepare.py --force."
             )
     log(f"{store.url} is complete: {len(found.files)} files agree with their checksums.")
 

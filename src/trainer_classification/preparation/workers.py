@@ -104,8 +104,8 @@ class Workers:
         if self._remote is None and self._count > 1 and self._count * needed > free:
             log(
                 f"Note: the largest image, of {pixels / 1e6:.1f} megapixels, may take {needed / 1e9:.2f} GB to decode; "
-                f"{self._count} processes share {self._memory / 1e9:.1f} GB (--memory), so large images wait for "
-                f"one another."
+                f"{self._count} processes share {self._memory / 1e9:.1f} GB (--memory of prepare.py), so large images "
+                f"wait for one another."
             )
 
     def __enter__(self) -> Workers:
