@@ -52,6 +52,15 @@ TestFractionOption = Annotated[
         at_most=0.9,
     ),
 ]
+ValidationFractionOption = Annotated[
+    float,
+    Option(
+        "Fraction of train to validate on if there is no such split. 0: none.",
+        "Data",
+        at_least=0,
+        at_most=0.9,
+    ),
+]
 UnknownFoldersOption = Annotated[
     Literal["fail", "skip", "train"],
     Option(
@@ -81,6 +90,13 @@ LabelColumnOption = Annotated[
 ]
 SplitColumnOption = Annotated[
     str, Option("Column of a table that holds the splits. Empty: found by name.", "Data")
+]
+OnBadImageOption = Annotated[
+    Literal["auto", "fail", "skip"],
+    Option(
+        "What to do with unreadable images when preparing: fail, skip, or auto (skip up to 1 %).",
+        "Data",
+    ),
 ]
 PreparedOption = Annotated[
     str,
@@ -280,15 +296,7 @@ class TrainConfig:
             at_most=1,
         ),
     ] = -1.0
-    validation_fraction: Annotated[
-        float,
-        Option(
-            "Fraction of train to validate on if there is no such split. 0: none.",
-            "Data",
-            at_least=0,
-            at_most=0.9,
-        ),
-    ] = 0.1
+    validation_fraction: ValidationFractionOption = 0.1
     test_fraction: TestFractionOption = 0.2
     unknown_folders: UnknownFoldersOption = "fail"
     nested: NestedOption = "take"
@@ -296,13 +304,7 @@ class TrainConfig:
     path_column: PathColumnOption = ""
     label_column: LabelColumnOption = ""
     split_column: SplitColumnOption = ""
-    on_bad_image: Annotated[
-        Literal["auto", "fail", "skip"],
-        Option(
-            "What to do with unreadable images when preparing: fail, skip, or auto (skip up to 1 %).",
-            "Data",
-        ),
-    ] = "auto"
+    on_bad_image: OnBadImageOption = "auto"
     loader: Annotated[
         Loader,
         Option("Loader of the batches. auto: the fastest one that fits; the log says why.", "Data"),
@@ -684,8 +686,9 @@ class EvaluateConfig:
     dataset: Annotated[
         str,
         Option(
-            "Name or folder of a Hafnia dataset. Empty: the dataset mounted by Training-aaS, else the one that the "
-            "model was trained on.",
+            "Hafnia dataset, folder of images or table, as of train.py; splits that it lacks are cut, and it is read, "
+            "as by the model's run unless options below say otherwise. Empty: the dataset that Training-aaS mounted, "
+            "else the one that the model was trained on.",
             "Data",
         ),
     ] = ""
@@ -704,6 +707,15 @@ class EvaluateConfig:
             at_most=1,
         ),
     ] = -1.0
+    validation_fraction: ValidationFractionOption = 0.1
+    test_fraction: TestFractionOption = 0.2
+    unknown_folders: UnknownFoldersOption = "fail"
+    nested: NestedOption = "take"
+    allow_outside: AllowOutsideOption = "auto"
+    path_column: PathColumnOption = ""
+    label_column: LabelColumnOption = ""
+    split_column: SplitColumnOption = ""
+    on_bad_image: OnBadImageOption = "auto"
     json_file: Annotated[str, Option("File to write all figures into.", "Output")] = ""
     csv_file: Annotated[str, Option("File to write the figures of each class into.", "Output")] = ""
     batch_size: Annotated[int, Option("Images a step.", "Run", at_least=1, at_most=1 << 20)] = 256

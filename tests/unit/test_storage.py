@@ -112,7 +112,7 @@ def test_a_file_that_changed_after_it_was_checked_is_not_published(memory, datas
     memory.store.clear()
     path = folder / "array/train.images.bin"
     path.write_bytes(bytes(path.stat().st_size))
-    with pytest.raises(OSError, match=r"is not what was written: prepare the dataset again with --force"):
+    with pytest.raises(OSError, match=r"is not what was written: prepare the dataset again with prepare.py --force"):
         prepare(config(dataset, URL, formats="array"))
     assert not any(name.endswith("manifest.json") for name in memory.store)
 
@@ -559,11 +559,11 @@ def test_options_that_the_store_was_not_prepared_with_are_refused(prepared):
 
 
 def test_a_model_is_evaluated_from_a_store(prepared):
-    from trainer_classification.inference.split_logits import DataOptions, _prepare
+    from trainer_classification.inference.evaluated_dataset import DataOptions, prepare_for
 
     class Model:
         image_size = 12
 
-    found, engine = _prepare(Model(), DataOptions("tiny", prepared=URL), torch.device("cpu"))
+    found, engine = prepare_for(Model(), DataOptions("tiny", prepared=URL), torch.device("cpu"))
     assert found.manifest.fingerprint == prepared.manifest.fingerprint
     assert engine.name == "resident"

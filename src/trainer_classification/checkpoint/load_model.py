@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,7 @@ class Model:
             known.
         is_frozen: whether only the head was trained, on features of a frozen
             backbone.
+        options: of its run, as `CheckpointMeta.config`; {}: not known.
     """
 
     network: nn.Module
@@ -91,6 +92,7 @@ class Model:
     gray_shift: int = 8
     cpu_precision: str = ""
     is_frozen: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def describe_network(self) -> str:
         """Return what tells this network from others of its name: its number of parameters."""
@@ -174,6 +176,7 @@ def _build(source: Path, tensors: dict[str, Tensor], meta: CheckpointMeta) -> Mo
         gray_shift=meta.gray_shift,
         cpu_precision=meta.cpu_precision,
         is_frozen=meta.recipe.freeze == "backbone",
+        options=meta.config,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -246,6 +246,18 @@ def read_matching(folder: Path, fingerprint: str) -> Manifest | None:
     except ValueError:
         return None
     return found if found.fingerprint == fingerprint else None
+
+
+def find(parent: Path, fingerprint: str) -> Iterator[Path]:
+    """Yield the prepared datasets in a folder that have a fingerprint, in the order of their names."""
+    folders: list[Path] = []
+    with suppress(OSError):  # not there, or not for this user
+        folders = sorted(parent.iterdir())
+    for folder in folders:
+        is_like = read_any_version(folder).get("fingerprint") == fingerprint
+        is_whole = not folder.name.endswith((".partial", ".old"))
+        if is_like and is_whole and read_matching(folder, fingerprint) is not None:
+            yield folder
 
 
 def check_files(

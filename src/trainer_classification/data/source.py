@@ -176,10 +176,14 @@ def _find_source(dataset: str, task: str, options: ReadOptions | None) -> Source
             return read()
         except _NotThereError as error:
             tried.append(f"{way}: {error}")
-    raise ValueError(
+    raise NoDatasetError(
         f"There is no dataset {name!r}. Tried {'; '.join(tried)}. Give the folder of a dataset, or run "
         f"`hafnia configure` and then `hafnia dataset download {name}`."
     )
+
+
+class NoDatasetError(ValueError):
+    """Nothing has a dataset of that name."""
 
 
 class _NotThereError(Exception):

@@ -15,6 +15,7 @@ from trainer_classification.data.decode import BadImageError, decode
 from trainer_classification.data.table import open_table
 from trainer_classification.files import read_file
 from trainer_classification.inference.preprocess import match_channels
+from trainer_classification.inference.run_dataset import find_prepared
 
 _SPLITS = ("test", "validation", "train")
 
@@ -33,13 +34,13 @@ class LabeledFiles:
 
 
 def find_originals(
-    model: Model, prepared: Path, count: int, splits: Sequence[str] = _SPLITS
+    model: Model, prepared: str, count: int, splits: Sequence[str] = _SPLITS
 ) -> LabeledFiles:
     """Return up to `count` images of the dataset that a model was trained on, spread over a split.
 
     Args:
         model: of `load_model`.
-        prepared: folder that holds prepared datasets.
+        prepared: folder that holds prepared datasets; "": as for `find_prepared`.
         count: most images.
         splits: of these, the first one that the dataset has.
 
@@ -47,7 +48,7 @@ def find_originals(
         No images where the dataset is not prepared or its files are gone.
     """
     nothing = LabeledFiles([], np.empty(0, np.int64))
-    folder = _find_prepared(model, prepared)
+    folder = find_prepared(model, prepared)
     if folder is None:
         return nothing
     manifest = manifests.read(folder)
@@ -65,14 +66,6 @@ def find_originals(
     return LabeledFiles(
         [path for path, _ in there], np.array([label for _, label in there], np.int64)
     )
-
-
-def _find_prepared(model: Model, prepared: Path) -> Path | None:
-    """Return the folder of the prepared dataset that a model was trained on."""
-    for folder in sorted(prepared.iterdir()) if model.fingerprint and prepared.is_dir() else []:
-        if manifests.read_any_version(folder).get("fingerprint") == model.fingerprint:
-            return folder
-    return None
 
 
 def read_images(paths: Sequence[str], channels: int) -> list[Uint8]:

@@ -15,11 +15,11 @@ from trainer_classification.exporting.formats import FORMATS
 from trainer_classification.exporting.int8 import Int8Report, export_int8
 from trainer_classification.inference.command import newest_run
 from trainer_classification.inference.image_paths import find_images
+from trainer_classification.inference.run_dataset import list_prepared_folders
 from trainer_classification.output_paths import OutputFile, check_output_files
 
 _CALIBRATION_IMAGES = 200
 _LABELED_IMAGES = 1000
-_PREPARED = Path(".data/prepared")
 
 
 def run_export(config: ExportConfig) -> None:
@@ -54,13 +54,13 @@ def _export_int8(config: ExportConfig, model: Model, target: Path) -> Int8Report
     Raises:
         ValueError: see `export_int8`; or the dataset is not there, or has no labels.
     """
-    prepared = _prepared_folder(config)
-    labeled = find_originals(model, prepared, _LABELED_IMAGES)
-    calibration = find_originals(model, prepared, _CALIBRATION_IMAGES, ("train",))
+    labeled = find_originals(model, config.prepared, _LABELED_IMAGES)
+    calibration = find_originals(model, config.prepared, _CALIBRATION_IMAGES, ("train",))
     if not labeled.paths or not calibration.paths or labeled.labels.min() < 0:
         raise ValueError(
             f"--int8 measures on labeled images of the dataset {model.dataset}, on which the model was trained, and "
-            f"they were not found in {prepared}: prepare it, or name the folder of prepared datasets with --prepared."
+            f"they were not found in {_list_folders(config, model)}: prepare it, or name the folder of prepared "
+            f"datasets with --prepared."
         )
     log(
         f"Choosing ranges on {len(calibration.paths)} training images, measuring on {len(labeled.paths)} others"
@@ -75,20 +75,20 @@ def _export_int8(config: ExportConfig, model: Model, target: Path) -> Int8Report
     )
 
 
-def _prepared_folder(config: ExportConfig) -> Path:
-    return Path(config.prepared) if config.prepared else _PREPARED
+def _list_folders(config: ExportConfig, model: Model) -> str:
+    """Return where the prepared dataset was looked for."""
+    return ", ".join(map(str, list_prepared_folders(model, config.prepared)))
 
 
 def _choose_images(config: ExportConfig, model: Model) -> list[str]:
     """Return the images to compare on; none where there are none but made ones."""
     if config.images:
         return list(find_images([config.images], []))[: config.check_images]
-    prepared = _prepared_folder(config)
-    found = find_originals(model, prepared, config.check_images).paths
+    found = find_originals(model, config.prepared, config.check_images).paths
     if not found:
         log(
-            f"The images that the model was trained on were not found in {prepared}: comparing on images made from a "
-            f"seed. --images names others."
+            f"The images that the model was trained on were not found in {_list_folders(config, model)}: comparing on "
+            f"images made from a seed. --images names others."
         )
     return found
 

@@ -127,7 +127,7 @@ class EvaluationReport:
 
 
 def evaluate(
-    model: Model | str | Path, dataset: str, split: str = "test", **options: Any
+    model: Model | str | Path, dataset: str = "", split: str = "test", **options: Any
 ) -> EvaluationReport:
     """Evaluate a model on a split, in fp32 and one view an image; the dataset is prepared first if it is not yet.
 
@@ -136,7 +136,8 @@ def evaluate(
 
     Args:
         model: a loaded model, or a path for `load_model`.
-        dataset: name or folder of a Hafnia dataset.
+        dataset: name or folder of a Hafnia dataset, or a table; "": as for
+            `DataOptions`.
         split: "train", "validation" or "test".
         **options: further fields of `DataOptions`, such as `device="cpu"` or
             `batch_size=64`.
@@ -194,7 +195,7 @@ def build_report(model: Model, found: SplitLogits, split: str) -> EvaluationRepo
             if temperature is None
             else calibration_error(confidence_of(found.logits, temperature), correct)
         ),
-        notes=(*classes.notes, *_notes(model, found, split)),
+        notes=(*classes.notes, *_notes(model, found, split), *found.notes),
     )
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from trainer_classification.checkpoint.load_model import load_model
+from trainer_classification.checkpoint.load_model import Model, load_model
 from trainer_classification.config import EvaluateConfig
 from trainer_classification.environment import in_cloud
 from trainer_classification.files import dump_json, write_atomically
 from trainer_classification.inference.evaluate import EvaluationReport, compare_reports, evaluate
+from trainer_classification.inference.run_dataset import RUN_OPTIONS
 from trainer_classification.metrics.comparison import Comparison
 from trainer_classification.names import portable_path
+from trainer_classification.options import given_options
 from trainer_classification.output_paths import OutputFile, check_output_files
 from trainer_classification.outputs.class_tables import class_rows, write_class_table
 from trainer_classification.plan import describe_view
@@ -36,14 +39,17 @@ def run_evaluation(config: EvaluateConfig) -> None:
         folder=config.dataset,
     )
 
-    report = _evaluate(config, config.model)
+    model = load_model(config.model)
+    report = _evaluate(config, model)
     print("\n".join(_table(report)))
     content = report.to_json()
     if config.compare:
-        other = _evaluate(config, config.compare)
+        other = _evaluate(config, load_model(config.compare), like=model)
         comparison = compare_reports(report, other)
         text = comparison.describe("--model", "--compare")
         print(f"\n--compare {other.model}: accuracy {_percent(other.accuracy)}. {text}")
+        for note in (note for note in other.notes if note not in report.notes):
+            print(f"Note on --compare: {note}")
         content["comparison"] = _comparison_json(comparison, other, text)
 
     if config.json_file:
@@ -54,11 +60,10 @@ def run_evaluation(config: EvaluateConfig) -> None:
         )
 
 
-def _evaluate(config: EvaluateConfig, path: str) -> EvaluationReport:
-    model = load_model(path)
+def _evaluate(config: EvaluateConfig, model: Model, like: Model | None = None) -> EvaluationReport:
     return evaluate(
         model,
-        config.dataset or ("" if in_cloud() else model.dataset),
+        config.dataset,
         config.split,
         task=config.task,
         prepared=config.prepared,
@@ -67,7 +72,18 @@ def _evaluate(config: EvaluateConfig, path: str) -> EvaluationReport:
         device=config.device,
         amp=config.amp,
         threads=config.workers,
+        data_options=_chosen_options(config),
+        like=like,
     )
+
+
+def _chosen_options(config: EvaluateConfig) -> dict[str, Any]:
+    """Return the options of the dataset that were given; in the cloud, whose form gives all, those that it changed."""
+    names = {*RUN_OPTIONS, "allow_outside"} & given_options(config)
+    values = {name: getattr(config, name) for name in names}
+    if not in_cloud():
+        return values
+    return {name: value for name, value in values.items() if value != getattr(EvaluateConfig, name)}
 
 
 def _comparison_json(
@@ -83,6 +99,7 @@ def _comparison_json(
         "method": comparison.method,
         "significant": comparison.significant,
         "text": text,
+        "notes": list(other.notes),
     }
 
 

@@ -1,4 +1,4 @@
-"""Prepare a dataset for a model, and run the model over one of its splits."""
+"""Run a model over a split of a dataset."""
 
 from __future__ import annotations
 
@@ -11,55 +11,19 @@ from torch import Tensor, nn
 
 from trainer_classification.arrays import Float32, Int64
 from trainer_classification.checkpoint.load_model import Model
-from trainer_classification.config import PrepareConfig
 from trainer_classification.data.in_use import hold
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.data.table import open_table
 from trainer_classification.device import choose_device, has_bf16_cpu
 from trainer_classification.environment import keep_freed_memory
 from trainer_classification.faster_precision import choose_for_inference, dtype_of_precision
+from trainer_classification.inference.evaluated_dataset import DataOptions, prepare_for
+from trainer_classification.inference.run_dataset import note_other_images
 from trainer_classification.loaders.base import LoaderRequest
 from trainer_classification.loaders.collect_logits import collect_logits
-from trainer_classification.loaders.registry import EngineChoice, choose_engine, open_loader
+from trainer_classification.loaders.registry import open_loader
 from trainer_classification.models.backbone import split_head
 from trainer_classification.models.normalize import Normalize
-from trainer_classification.preparation.inspect import inspect
-from trainer_classification.preparation.pipeline import Prepared, write
-from trainer_classification.preparation.remote_source import make_room, open_prepared
-from trainer_classification.storage import is_url
-
-
-@dataclass(frozen=True)
-class DataOptions:
-    """Which images a model is run on, and how.
-
-    Attributes:
-        dataset: name or folder of a Hafnia dataset; "": the mounted one, else
-            mnist.
-        split: "train", "validation" or "test".
-        task: the classification task, where the dataset has several; "": the only
-            one.
-        prepared: folder or URL that holds prepared datasets; "": the default.
-        eval_crop: side of the central square the model sees, as a fraction of an
-            image's short side; 0: the whole image; -1: what it was tested on when
-            it was trained.
-        batch_size: images a step.
-        device: "auto", "cpu" or "cuda".
-        threads: that load; 0: one for each CPU.
-        amp: "auto": on a CPU, the precision that the model was trained in on one, so
-            that figures of a run are repeated; where it is not known, bf16 where it
-            is measured to be faster. "off": fp32.
-    """
-
-    dataset: str
-    split: str = "test"
-    task: str = ""
-    prepared: str = ""
-    eval_crop: float = -1.0
-    batch_size: int = 256
-    device: str = "auto"
-    threads: int = 0
-    amp: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -72,6 +36,7 @@ class SplitLogits:
         logits: float32 [N, M], of the model's M classes.
         labels: int64 [N], of the dataset's classes.
         eval_crop: what the model saw of each image, as `Recipe.eval_crop`.
+        notes: what the reader should know of the images, a sentence each.
     """
 
     manifest: Manifest
@@ -79,6 +44,7 @@ class SplitLogits:
     logits: Float32
     labels: Int64
     eval_crop: float = 0.0
+    notes: tuple[str, ...] = ()
 
 
 def run_on_split(model: Model, options: DataOptions) -> SplitLogits:
@@ -91,7 +57,7 @@ def run_on_split(model: Model, options: DataOptions) -> SplitLogits:
     device = choose_device(options.device)[0]
     if device.type == "cpu":
         keep_freed_memory()
-    prepared, engine = _prepare(model, options, device)
+    prepared, engine = prepare_for(model, options, device)
     manifest = prepared.manifest
     _check_data(model, options, manifest)
     eval_crop = choose_view(model, options, manifest)
@@ -121,7 +87,9 @@ def run_on_split(model: Model, options: DataOptions) -> SplitLogits:
     _check_finite(logits, model)
     files = open_table(prepared.folder, manifest, options.split).files
 
-    return SplitLogits(manifest, files, logits, labels, eval_crop)
+    note = note_other_images(model, manifest, options.split, files, options.prepared)
+
+    return SplitLogits(manifest, files, logits, labels, eval_crop, (note,) if note else ())
 
 
 class _HeadOnFeatures(nn.Module):
@@ -159,38 +127,25 @@ def choose_view(model: Model, options: DataOptions, manifest: Manifest) -> float
     return model.eval_crop if options.eval_crop < 0 else options.eval_crop
 
 
-def _prepare(
-    model: Model, options: DataOptions, device: torch.device
-) -> tuple[Prepared, EngineChoice]:
-    """Prepare the dataset in the format that the fastest engine reads, or find it prepared."""
-    if is_url(options.prepared):
-        folder, found = open_prepared(options.prepared, options.dataset, model.image_size)
-        engine = choose_engine("auto", found.array_layout, found.count, device, found.formats)
-        make_room(folder, found, engine.formats(found.resized))
-        return Prepared(folder, found), engine
-    config = PrepareConfig(
-        dataset=options.dataset,
-        task=options.task,
-        prepared=options.prepared,
-        image_size=model.image_size,
-        workers=options.threads,
-    )
-    info = inspect(config)
-    engine = choose_engine("auto", info.layout, info.count, device)
-    return write(info, engine.formats(info.resized), config, accept_existing=True), engine
-
-
 def _check_data(model: Model, options: DataOptions, manifest: Manifest) -> None:
     if options.split not in manifest.splits:
         raise ValueError(
             f"{manifest.dataset} has no labeled images in its split {options.split!r}: choose --split "
-            f"{', '.join(manifest.labeled_splits)}."
+            f"{', '.join(manifest.labeled_splits)}{_explain_lack(options, manifest)}."
         )
     if manifest.channels > model.channels:
         raise ValueError(
             f"{model.source} takes gray images, but those of {manifest.dataset} have {manifest.channels} channels: "
             f"evaluate it on a gray dataset."
         )
+
+
+def _explain_lack(options: DataOptions, manifest: Manifest) -> str:
+    """Say why there is no validation split, where an option is the reason."""
+    fraction = manifest.options.get("validation_fraction")
+    if options.split != "validation" or fraction != 0:
+        return ""
+    return " (--validation-fraction is 0, as it was in the run unless you gave it)"
 
 
 def _check_finite(logits: Float32, model: Model) -> None:
