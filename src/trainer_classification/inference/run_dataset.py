@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from trainer_classification.checkpoint import file as checkpoint
@@ -52,7 +53,7 @@ def log_run_options(options: Mapping[str, Any], given: Mapping[str, Any]) -> Non
         if name not in given and value != getattr(PrepareConfig, name)
     }
     if changed:
-        listed = " ".join(f"{flag(name)} {value}" for name, value in changed.items())
+        listed = " ".join(f"{flag(name)} {quote(str(value))}" for name, value in changed.items())
         log(f"The dataset is read as by the model's run: {listed}.")
 
 
