@@ -12,9 +12,11 @@ from helpers import encoded, meta_of, noise, rows, write_dataset
 from trainer_classification.checkpoint import file as checkpoint
 from trainer_classification.checkpoint.load_model import load_model
 from trainer_classification.config import EvaluateConfig, PrepareConfig, TrainConfig
+from trainer_classification.data import manifest as manifests
 from trainer_classification.exporting.check_images import find_originals
 from trainer_classification.inference.evaluate import evaluate
 from trainer_classification.inference.evaluate_command import _chosen_options, run_evaluation
+from trainer_classification.inference.run_dataset import find_prepared
 from trainer_classification.models import build
 from trainer_classification.options import flag, mark_given, options_of
 from trainer_classification.preparation.pipeline import prepare
@@ -115,13 +117,28 @@ def test_other_images_are_said_to_be_others():
     assert any(note.endswith("those that the run held out.") for note in report.notes)
 
 
-def test_the_images_that_were_held_out_need_no_note_at_another_size():
+def test_images_that_were_held_out_need_no_note_whatever_else_differs():
     write_folder("photos")
-    run, _ = save_run(dataset="photos", name="small")
-    other, _ = save_run(dataset="photos", name="large", side=16)
-    report = figures(other, like=load_model(run))
-    assert report.files == figures(run).files
-    assert [note for note in report.notes if "held out" in note] == []
+    run, found = save_run(dataset="photos", name="small")
+    other, _ = save_run(dataset="photos", name="large", side=16, validation_fraction=0.3)
+    same_size, _ = save_run(dataset="photos", name="same", validation_fraction=0.3)
+    for path in (other, same_size):
+        report = figures(path, like=load_model(run))
+        assert report.files == figures(run).files
+        assert [note for note in report.notes if "held out" in note] == []
+    assert report.fingerprint == found.fingerprint
+
+
+def test_of_two_datasets_with_equal_names_and_sizes_that_of_the_run_is_found(folder):
+    runs = {}
+    for seed, name in enumerate("xyz"):
+        images = [row | {"data": encoded(noise(100 * seed + i), "BMP")} for i, row in enumerate(rows(20))]
+        runs[write_dataset(folder / name, images, ["a", "b"])] = name
+    found = {place: save_run(name, dataset=str(place)) for place, name in runs.items()}
+    assert len({manifest.fingerprint for _, manifest in found.values()}) == 1
+    for place, (run, _) in found.items():
+        prepared = find_prepared(load_model(run))
+        assert Path(manifests.read(prepared).root) == place
 
 
 @pytest.mark.parametrize("has_prepared", [True, False])
