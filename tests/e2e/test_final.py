@@ -11,7 +11,8 @@ from hafnia.dataset.hafnia_dataset import HafniaDataset
 
 from helpers import TASK, encoded, noise, write_dataset
 from trainer_classification.checkpoint.load_model import load_model
-from trainer_classification.inference.split_logits import DataOptions, run_on_split
+from trainer_classification.inference.evaluated_dataset import DataOptions
+from trainer_classification.inference.split_logits import run_on_split
 from trainer_classification.metrics.calibration import calibration_error, confidence_of, fit_temperature
 
 PLATFORM_SCALARS = {

@@ -20,8 +20,8 @@ from trainer_classification.config import TrainConfig
 from trainer_classification.device import choose_precision, cpu_model, has_bf16_cpu
 from trainer_classification.faster_precision import choose_faster, choose_for_inference
 from trainer_classification.inference import split_logits
+from trainer_classification.inference.evaluated_dataset import DataOptions
 from trainer_classification.inference.predictor import Predictor
-from trainer_classification.inference.split_logits import DataOptions
 from trainer_classification.loaders.base import Batch
 from trainer_classification.loaders.collect_logits import collect_logits
 from trainer_classification.models.normalize import Normalize

@@ -16,7 +16,8 @@ from trainer_classification.checkpoint import file as checkpoint
 from trainer_classification.checkpoint.load_model import load_model
 from trainer_classification.checkpoint.meta import CheckpointMeta
 from trainer_classification.config import EvaluateConfig, TrainConfig
-from trainer_classification.inference.split_logits import DataOptions, choose_view
+from trainer_classification.inference.evaluated_dataset import DataOptions
+from trainer_classification.inference.split_logits import choose_view
 from trainer_classification.loaders.pixel_boxes import pixel_boxes
 from trainer_classification.models import build
 from trainer_classification.outputs import model_card

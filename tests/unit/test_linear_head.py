@@ -14,7 +14,7 @@ from trainer_classification import environment
 from trainer_classification.checkpoint.load_model import load_model
 from trainer_classification.config import PrepareConfig, TrainConfig
 from trainer_classification.inference import split_logits
-from trainer_classification.inference.split_logits import DataOptions
+from trainer_classification.inference.evaluated_dataset import DataOptions
 from trainer_classification.models import build, efficientnet
 from trainer_classification.optim.logistic_regression import LinearHead, fit_head
 from trainer_classification.optim.parameter_groups import build_optimizer, set_learning_rate

@@ -14,7 +14,8 @@ from trainer_classification.arrays import Bool
 from trainer_classification.checkpoint.load_model import Model, load_model
 from trainer_classification.checkpoint.model_id import model_id
 from trainer_classification.inference.class_map import map_classes
-from trainer_classification.inference.split_logits import DataOptions, SplitLogits, run_on_split
+from trainer_classification.inference.evaluated_dataset import DataOptions
+from trainer_classification.inference.split_logits import SplitLogits, run_on_split
 from trainer_classification.metrics.calibration import (
     BINS,
     calibration_error,
