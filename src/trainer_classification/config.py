@@ -686,9 +686,9 @@ class EvaluateConfig:
     dataset: Annotated[
         str,
         Option(
-            "Hafnia dataset, folder of images or table, as of train.py; splits that it lacks are cut, and it is read, "
-            "as by the model's run unless options below say otherwise. Empty: the dataset that Training-aaS mounted, "
-            "else the one that the model was trained on.",
+            "Hafnia dataset, folder of images or table, as of train.py. It is read, and splits that it lacks are cut, "
+            "with the options of the model's run, whatever the defaults below, unless they are given. Empty: the "
+            "dataset that Training-aaS mounted, else the one that the model was trained on.",
             "Data",
         ),
     ] = ""
