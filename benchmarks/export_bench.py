@@ -14,6 +14,7 @@ from harness.options import ExportBenchConfig
 from harness.provenance import provenance
 from trainer_classification import cli, models
 from trainer_classification.checkpoint.load_model import Model
+from trainer_classification.data.formats import GRAY_SHIFT
 from trainer_classification.exporting.check_images import read_images
 from trainer_classification.exporting.comparison import time_in_turns
 from trainer_classification.exporting.export import export
@@ -98,7 +99,7 @@ def measure_network(config: ExportBenchConfig, sample: str, network: str) -> lis
     """Export one network for one sample, and return a row for each runtime."""
     model = make_model(sample, network)
     paths = find_images(sample, config.images)
-    images = read_images(paths, model.channels)
+    images = read_images(paths, model.channels, model.gray_shift)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         small = path.with_stem("int8")
@@ -135,7 +136,7 @@ def measure_network(config: ExportBenchConfig, sample: str, network: str) -> lis
 def measure_resize(config: ExportBenchConfig) -> list[dict[str, Any]]:
     """Time the file's resize beside the operator `Resize`, in each runtime."""
     model = make_model("caltech-101", "", crop=0.0)
-    images = read_images(find_images("caltech-101", config.images), 3)
+    images = read_images(find_images("caltech-101", config.images), 3, GRAY_SHIFT)
     with tempfile.TemporaryDirectory() as folder:
         ours = Path(folder) / "ours.onnx"
         operator = Path(folder) / "operator.onnx"

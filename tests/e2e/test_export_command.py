@@ -2,10 +2,11 @@
 
 import re
 
+import numpy as np
 import pytest
 
 from exported_models import EXTRA
-from helpers import rows, write_dataset
+from helpers import encoded, noise, rows, write_dataset
 from runner import Runner, run_forked
 
 
@@ -31,6 +32,20 @@ def test_the_newest_run_is_compared_on_its_own_test_images(trained):
         assert line.endswith("100.0%")
     assert (trained.experiments[0] / "model/model.onnx").is_file()
     assert "largest difference 0.00e+00" in done.stdout.splitlines()[-1], "PNGs are decoded to one set of pixels"
+
+
+def test_images_of_12_bits_are_compared_by_the_bits_that_they_use(tmp_path):
+    deep = [
+        {"data": encoded(noise(n).astype(np.uint16) * 16), "label": "ab"[n % 2], "split": "train" if n < 30 else "test"}
+        for n in range(40)
+    ]
+    runner = Runner(tmp_path, write_dataset(tmp_path / "data", deep, ["a", "b"]))
+    runner("--epochs", "1")
+    done = export(runner, "--format", "torch-export", "--prepared", "prepared")
+    assert done.returncode == 0, done.stderr
+    assert "compared with the checkpoint on 10 images" in done.stdout
+    assert "Note: The images of the training used 12 of 16 bits" in done.stdout
+    assert "largest difference 0.00e+00, top-1 agreement 100.0%" in done.stdout.splitlines()[-1]
 
 
 def test_without_the_dataset_images_are_made(trained):

@@ -16,6 +16,7 @@ import torch
 from exported_models import CLASSES, EXTRA, write_checkpoint
 from helpers import encoded, photograph
 from trainer_classification.checkpoint.load_model import load_model
+from trainer_classification.exporting import command
 from trainer_classification.exporting import export as exporting
 from trainer_classification.exporting.check_images import make_photographs
 from trainer_classification.exporting.comparison import Difference, predict_with_checkpoint
@@ -106,6 +107,36 @@ def test_a_file_says_what_it_is_and_not_where_it_was_made(exported):
     sizes = [dim.dim_param or dim.dim_value for dim in file.graph.input[0].type.tensor_type.shape.dim]
     assert sizes == ["batch", "height", "width", 3]
     assert_no_path(report.path.read_bytes())
+
+
+def test_images_of_12_bits_are_compared_as_they_were_trained_on_and_the_file_says_so(tmp_path, program, monkeypatch):
+    """By the upper 8 of 16 bits they would be nearly black."""
+    gray = photograph(0, 30, 30, 1)[:, :, 0]
+    (tmp_path / "deep.png").write_bytes(encoded(gray.astype(np.uint16) * 16))
+    model = load_model(write_checkpoint(tmp_path, gray_shift=4))
+    compared = []
+    monkeypatch.setattr(exporting, "capture", lambda _: program)
+    monkeypatch.setattr(exporting, "_compare", lambda *_: compared.extend(_[3]) or [])
+    report = export(model, tmp_path / "model.pt2", "torch-export", [str(tmp_path / "deep.png")])
+    assert np.array_equal(compared[0], np.repeat(gray[:, :, None], 3, 2))
+    assert any("used 12 of 16 bits: pass them as np.minimum(values >> 4, 255)" in note for note in report.notes)
+    files = {"metadata.json": ""}
+    torch.export.load(tmp_path / "model.pt2", extra_files=files)
+    assert json.loads(files["metadata.json"])["gray_shift"] == "4"
+
+
+@pytest.mark.parametrize(("changed", "warned"), [(2, False), (3, True)])
+def test_a_file_that_names_other_classes_than_predict_is_warned_of(tmp_path, monkeypatch, capsys, changed, warned):
+    paths = [str(tmp_path / f"{number}.png") for number in range(20)]
+    for path in paths:
+        Path(path).write_bytes(encoded(photograph(0, 8, 8)))
+    direct = np.tile([0.9, 0.1], (20, 1))
+    decoded = direct.copy()
+    decoded[:changed] = [0.1, 0.9]
+    monkeypatch.setattr(command, "predict_with_checkpoint", lambda _, images: direct if images is paths else decoded)
+    line = command._compare_files(load_model(write_checkpoint(tmp_path)), paths)
+    assert f"top-1 agreement {1 - changed / 20:.1%}" in line
+    assert ("Warning: on 15% of these images predict.py names another class" in capsys.readouterr().err) == warned
 
 
 @needs_extra

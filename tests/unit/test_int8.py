@@ -64,7 +64,7 @@ def test_answers_in_8_bits_are_near_those_in_float32(tmp_path, photographs, fast
     model = load_model(write_checkpoint(tmp_path))
     export_int8(model, tmp_path / "model.onnx", photographs.paths, photographs, largest_loss=1.0)
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
-    images = int8.read_images(photographs.paths, 3)
+    images = int8.read_images(photographs.paths, 3, 8)
     (found,) = session.run(None, {"images": np.stack(images)})
     expected = predict_with_checkpoint(model, images)
     assert 0 < np.abs(found - expected).max() < 0.1

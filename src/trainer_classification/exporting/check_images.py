@@ -68,8 +68,13 @@ def find_originals(
     )
 
 
-def read_images(paths: Sequence[str], channels: int) -> list[Uint8]:
+def read_images(paths: Sequence[str], channels: int, gray_shift: int) -> list[Uint8]:
     """Decode files to what an exported graph takes: uint8 [H, W, channels] each.
+
+    Args:
+        paths: of the files.
+        channels: of the model.
+        gray_shift: bits that gray images of 16 and 32 bits lose, as of the model.
 
     Raises:
         ValueError: one cannot be read.
@@ -77,7 +82,7 @@ def read_images(paths: Sequence[str], channels: int) -> list[Uint8]:
     images = []
     for path in paths:
         try:
-            images.append(match_channels(decode(read_file(path)), channels))
+            images.append(match_channels(decode(read_file(path), gray_shift), channels))
         except (OSError, BadImageError) as error:
             raise ValueError(f"{path} cannot be compared on: {error}. Leave it out.") from None
     return images

@@ -13,6 +13,7 @@ from trainer_classification.exporting.comparison import predict_with_checkpoint
 from trainer_classification.exporting.export import ExportReport, export
 from trainer_classification.exporting.formats import FORMATS
 from trainer_classification.exporting.int8 import Int8Report, export_int8
+from trainer_classification.exporting.metadata import note_depth
 from trainer_classification.inference.command import newest_run
 from trainer_classification.inference.image_paths import find_images
 from trainer_classification.inference.run_dataset import list_prepared_folders
@@ -20,6 +21,8 @@ from trainer_classification.output_paths import OutputFile, check_output_files
 
 _CALIBRATION_IMAGES = 200
 _LABELED_IMAGES = 1000
+# With predict.py: an unsure model changes its mind where JPEGs are resized otherwise.
+_LEAST_AGREEMENT = 0.9
 
 
 def run_export(config: ExportConfig) -> None:
@@ -34,6 +37,7 @@ def run_export(config: ExportConfig) -> None:
     target = Path(config.output) if config.output else _default_path(model, config)
     if config.int8:
         print("\n".join(_int8_table(_export_int8(config, model, target))))
+        print("".join(f"Note: {note}\n" for note in note_depth(model)), end="")
         return
     images = _choose_images(config, model)
     report = export(model, target, config.format, images)
@@ -124,9 +128,15 @@ def _int8_table(report: Int8Report) -> Iterator[str]:
 
 def _compare_files(model: Model, paths: list[str]) -> str:
     """Say how far the answers to decoded pixels are from those of `predict.py` to the files themselves."""
-    decoded = predict_with_checkpoint(model, read_images(paths, model.channels))
+    pixels = read_images(paths, model.channels, model.gray_shift)
+    decoded = predict_with_checkpoint(model, pixels)
     direct = predict_with_checkpoint(model, paths)
     agreement = (decoded.argmax(1) == direct.argmax(1)).mean()
+    if agreement < _LEAST_AGREEMENT:
+        log(
+            f"Warning: on {1 - agreement:.0%} of these images predict.py names another class than the file does of "
+            f"their decoded pixels. Measure the file on images whose classes you know before you use it."
+        )
     return (
         f"predict.py on the files, whose JPEGs it resizes before they become RGB: "
         f"largest difference {abs(decoded - direct).max():.2e}, top-1 agreement {agreement:.1%}"

@@ -20,7 +20,7 @@ from trainer_classification.exporting.comparison import (
     predict_with_checkpoint,
 )
 from trainer_classification.exporting.formats import FORMATS
-from trainer_classification.exporting.metadata import describe
+from trainer_classification.exporting.metadata import describe, note_depth
 from trainer_classification.exporting.runtimes import RUNTIMES
 from trainer_classification.files import flush
 
@@ -77,7 +77,7 @@ def export(
             f"{target.name} is to be of the format {format}: give it the suffix {FORMATS[format].suffix}."
         )
     loaded = model if isinstance(model, Model) else load_model(model)
-    pixels = read_images(images, loaded.channels) or make_photographs(
+    pixels = read_images(images, loaded.channels, loaded.gray_shift) or make_photographs(
         loaded.array_size, loaded.channels
     )
 
@@ -92,7 +92,10 @@ def export(
         sum(file.stat().st_size for file in written) / 1e6,
         len(pixels),
         tuple(differences),
-        tuple(_advise(difference) for difference in differences if not difference.is_within),
+        (
+            *note_depth(loaded),
+            *(_advise(difference) for difference in differences if not difference.is_within),
+        ),
     )
 
 

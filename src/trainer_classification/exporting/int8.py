@@ -86,13 +86,14 @@ def export_int8(
     """
     if format not in ("onnx", "openvino"):
         raise ValueError(f"--int8 writes the formats onnx and openvino, not {format}.")
-    images = read_images(labeled.paths, model.channels)
+    images = read_images(labeled.paths, model.channels, model.gray_shift)
 
     with replace_atomically(path, FORMATS[format].companions) as temporary:
         plain_path = temporary.with_name("float32.onnx")
         quantized_path = temporary.with_name("quantized.onnx")
         exported = export(model, plain_path, "onnx", labeled.paths[:_TIMED])
-        quantize(plain_path, quantized_path, read_images(calibration, model.channels))
+        pixels = read_images(calibration, model.channels, model.gray_shift)
+        quantize(plain_path, quantized_path, pixels)
         plain = _open(plain_path, format)
         quantized = _open(quantized_path, format)
         rates = time_in_turns((plain, quantized), images[:_TIMED], _ROUNDS)

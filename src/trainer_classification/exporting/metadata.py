@@ -6,6 +6,7 @@ import json
 
 from trainer_classification.checkpoint.load_model import Model
 from trainer_classification.checkpoint.model_id import model_id
+from trainer_classification.data.formats import GRAY_SHIFT
 
 
 def describe(model: Model) -> dict[str, str]:
@@ -22,6 +23,7 @@ def describe(model: Model) -> dict[str, str]:
         "array_size": str(model.array_size),
         "resized": str(model.resized).lower(),
         "eval_crop": str(model.eval_crop),
+        "gray_shift": str(model.gray_shift),
         "mean": json.dumps(list(model.mean)),
         "std": json.dumps(list(model.std)),
         "temperature": "" if model.temperature is None else str(model.temperature),
@@ -30,3 +32,13 @@ def describe(model: Model) -> dict[str, str]:
         "fingerprint": model.fingerprint,
         "model_id": model_id(model.network.state_dict()),
     }
+
+
+def note_depth(model: Model) -> list[str]:
+    """Say how gray images of 16 bits become those that a file takes, where it is not by their upper 8."""
+    if model.gray_shift == GRAY_SHIFT:
+        return []
+    return [
+        f"The images of the training used {8 + model.gray_shift} of 16 bits: pass them as np.minimum(values >> "
+        f"{model.gray_shift}, 255).astype(np.uint8), as the metadata say (gray_shift)."
+    ]
