@@ -108,6 +108,7 @@ def test_within_an_image_the_rewritten_stem_sees_what_ours_sees(mean):
     [
         ("resnet18", IMAGENET | {"image_size": 32}),  # its stem is 3x3: their reader would leave it random
         ("resnet18", {"mean": [0.13] * 3, "std": [0.3] * 3}),  # of digits: a border of zeros would be bright
+        ("resnet18", IMAGENET | {"gray_shift": 4}),  # of 12 bits: they would be nearly black there
         ("speednet", IMAGENET),
         ("efficientnet-lite0", IMAGENET),
     ],

@@ -28,9 +28,11 @@ _LARGEST_OFFSET = 0.25
 
 def is_readable(meta: CheckpointMeta) -> bool:
     """Return True if `rewrite_stem` makes the network right for such readers, up to the border of the image."""
+    # They take the upper 8 of 16 bits, or fewer.
+    sees_same_values = meta.gray_shift == CheckpointMeta.gray_shift
     has_their_stem = meta.network in NETWORKS and meta.image_size >= SMALL_IMAGE
     offset = _scale_and_offset(meta)[1]
-    return has_their_stem and float(offset.abs().max()) <= _LARGEST_OFFSET
+    return sees_same_values and has_their_stem and float(offset.abs().max()) <= _LARGEST_OFFSET
 
 
 def rewrite_stem(
