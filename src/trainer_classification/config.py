@@ -69,9 +69,10 @@ UnknownFoldersOption = Annotated[
     ),
 ]
 NestedOption = Annotated[
-    Literal["take", "refuse"],
+    Literal["auto", "take", "refuse"],
     Option(
-        "What to do with images in subfolders of a class.",
+        "What to do with images in subfolders of a class: take them for it, or refuse. auto: take, unless the folders "
+        "taken for classes are splits, years or batches by their names.",
         "Data",
     ),
 ]
@@ -168,7 +169,7 @@ class PrepareConfig:
     ] = 0.1
     test_fraction: TestFractionOption = 0.2
     unknown_folders: UnknownFoldersOption = "fail"
-    nested: NestedOption = "take"
+    nested: NestedOption = "auto"
     allow_outside: AllowOutsideOption = "auto"
     path_column: PathColumnOption = ""
     label_column: LabelColumnOption = ""
@@ -299,7 +300,7 @@ class TrainConfig:
     validation_fraction: ValidationFractionOption = 0.1
     test_fraction: TestFractionOption = 0.2
     unknown_folders: UnknownFoldersOption = "fail"
-    nested: NestedOption = "take"
+    nested: NestedOption = "auto"
     allow_outside: AllowOutsideOption = "auto"
     path_column: PathColumnOption = ""
     label_column: LabelColumnOption = ""

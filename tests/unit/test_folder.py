@@ -114,6 +114,53 @@ def test_nested_folders_belong_to_the_first_level_and_can_be_refused(tmp_path):
         scan_folder(root, FolderOptions(nested="refuse"))
 
 
+@pytest.mark.parametrize(
+    ("outer", "said"),
+    [
+        (
+            {"seg_train/seg_train": "ab", "seg_test/seg_test": "ab"},
+            "seem to be splits.*move seg_test/seg_test to test/, seg_train/seg_train to train/;",
+        ),
+        ({"seg_train/seg_train": "ab", "seg_test/seg_test": "ab", "seg_pred": [""]}, "seem to be splits, not classes"),
+        ({"train_images": "ab", "val_images": "ab"}, r"train_images, val_images seem to be splits.*\(a, b\)"),
+        ({"TrainImages": "ab", "TestImages": [""]}, "TestImages, TrainImages seem to be splits"),
+        (
+            {"train/seg_train": "ab", "test/seg_test": "ab"},
+            "seg_test, seg_train seem to be splits.*move the folders in them up",
+        ),
+        ({"2023": "ab", "2024": "ab"}, "2023, 2024 seem to be years or batches.*merge .* or give --dataset .*/2023;"),
+        ({"batch_1": "ab", "batch_2": "ab"}, "batch_1, batch_2 seem to be years or batches"),
+        ({"PetImages": "ab"}, "PetImages is the only class folder.*give --dataset .*/PetImages;"),
+        ({"train/images": "ab", "test/images": "ab"}, "images is the only class folder.*move the folders in them up;"),
+    ],
+)
+def test_folders_a_level_above_the_classes_are_refused_unless_asked_for(tmp_path, outer, said):
+    names = [f"{folder}/{name}/{n}.png" for folder, inner in outer.items() for name in inner for n in range(2)]
+    root = put(tmp_path / "photos", *(name.replace("//", "/") for name in names))
+    with pytest.raises(ValueError, match=f"{said}.*--nested take"):
+        scan_folder(root)
+    assert len(scan_folder(root, FolderOptions(nested="take")).files) == len(names)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["cat/cam1/0.png", "cat/cam2/1.png", "dog/cam1/2.png", "dog/cam2/3.png"],  # a folder for each camera
+        ["train_station/platform/0.png", "train_station/hall/1.png", "test_tube/2.png", "sea/3.png", "sky/4.png"],
+        ["2023/0.png", "2023/a/1.png", "2024/2.png", "2024/a/3.png"],  # with images of their own
+        ["1990/obverse_x/0.png", "1990/rim_x/1.png", "1991/obverse_y/2.png", "1991/rim_y/3.png"],  # coins
+        ["cat/photos/0.png", "cat/photos/1.png"],
+        ["cat/x.png/", "dog/a/0.png", "dog/b/1.png"],  # a folder called as an image
+    ],
+)
+def test_ordinary_folders_within_class_folders_are_taken_and_the_classes_named(tmp_path, names):
+    found = scan_folder(put(tmp_path / "photos", *names))
+    assert len(found.files) == len(names)
+    assert found.class_names == sorted({name.split("/")[0] for name in names})
+    assert noted(found, "--nested refuse", f"the classes are {', '.join(found.class_names)}")
+    assert noted(found, "several of them have folders cam1, cam2") == ("cam1" in names[0])
+
+
 def test_an_empty_validation_folder_is_as_if_it_were_not_there(tmp_path):
     found = scan_folder(put(plain(tmp_path / "photos", splits=("train", "test")), "val/cat/"))
     assert set(found.splits.tolist()) == {"train", "test"}

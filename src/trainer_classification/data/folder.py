@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from trainer_classification.data.file_names import FileNames
+from trainer_classification.data.folder_levels import check_level
 from trainer_classification.data.folder_notes import (
     check_found,
     note_layout,
@@ -43,12 +44,13 @@ class FolderOptions:
 
     Attributes:
         nested: folders within a class folder: "take" their images for the class,
-            or "refuse" them.
+            or "refuse" them; "auto": take them, unless the class folders are no
+            classes but splits, years or batches.
         unknown_folders: folders beside split folders: "fail", "skip" them, or
             take them as "train".
     """
 
-    nested: Literal["take", "refuse"] = "take"
+    nested: Literal["auto", "take", "refuse"] = "auto"
     unknown_folders: Literal["fail", "skip", "train"] = "fail"
 
 
@@ -68,7 +70,8 @@ def scan_folder(folder: Path, options: FolderOptions | None = None) -> LabeledFi
 
     Raises:
         ValueError: no images in class folders, none to train on, an unknown
-            folder beside splits, a nested one under "refuse", or a folder that
+            folder beside splits, a nested one under "refuse", class folders that are
+            surely a level above the classes under "auto", or a folder that
             cannot be read.
     """
     options = options or FolderOptions()
@@ -89,6 +92,8 @@ def scan_folder(folder: Path, options: FolderOptions | None = None) -> LabeledFi
         )
 
     check_found(scan, found, split_of, options.nested == "refuse")
+    if options.nested == "auto":
+        check_level(scan, found, split_of)
 
     notes += [*note_layout(scan, found, split_of), *note_left_out(scan)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
+from trainer_classification.data.folder_levels import note_shared
 from trainer_classification.data.folder_scan import ClassFolder, FolderScan, class_name_of
 from trainer_classification.data.image_suffixes import CAMERA_SUFFIXES, PLUGINS, advise, suffix_of
 from trainer_classification.data.labeled_files import PREDICT_INSTEAD, note_cleaned
@@ -158,7 +159,8 @@ def note_layout(
     if scan.nested:
         where = list_names(f"{count:,} in {path}" for path, count in scan.nested.items())
         notes.append(
-            f"Images in folders within a class folder are of its class (else --nested refuse): {where}."
+            f"Images in folders within a class folder are of its class (else --nested refuse): {where}; "
+            f"{note_shared(scan, found)}."
         )
 
     inner_splits = [

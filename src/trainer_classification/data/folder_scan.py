@@ -49,6 +49,7 @@ class FolderScan:
         loops: links to a folder that they lie in, as paths.
         loose: folder -> paths of the images in it that lie in no class folder.
         nested: folders within class folders -> images below them.
+        holders: class folders and folders in them that hold images themselves.
     """
 
     root: str
@@ -59,6 +60,7 @@ class FolderScan:
     loops: list[str] = field(default_factory=list)
     loose: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     nested: Counter[str] = field(default_factory=Counter)
+    holders: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -206,6 +208,8 @@ def _collect(
             left_out[suffix] += 1
 
     files.sort()
+    if files:
+        scan.holders.append(path)
     for name in sorted(folders):
         inner = f"{prefix}{name}"
         below = _collect(scan, inner, ancestors | {identity}, left_out)

@@ -15,7 +15,7 @@ from trainer_classification.data.image_suffixes import advise
 from trainer_classification.data.manifest import Manifest
 from trainer_classification.data.source import Source
 from trainer_classification.data.table import open_table
-from trainer_classification.names import printable
+from trainer_classification.names import list_names, printable
 from trainer_classification.preparation.findings import log_findings
 
 _LISTED = 10
@@ -94,6 +94,7 @@ def _sizes(folder: Path, manifest: Manifest, split: str) -> str:
 def _lines(manifest: Manifest) -> list[str]:
     kind = "resized whole" if manifest.resized else "kept at their size"
     lines = [
+        f"Classes: {list_names(manifest.class_names)}.",
         f"Stored {kind}: {manifest.image_size} px, {manifest.channels} channels, for training at "
         f"{manifest.train_size} px.",
         f"Skipped {len(manifest.skipped)}, unlabelled {manifest.unlabelled}, "
