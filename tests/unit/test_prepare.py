@@ -5,6 +5,7 @@ import errno
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from helpers import encoded, noise, rows, tar_suffix, tree, write_dataset
 from trainer_classification.config import PrepareConfig
 from trainer_classification.data import array, beton, file_names, hafnia_table, in_use, manifest, source, table, tar
 from trainer_classification.data.array import open_array
-from trainer_classification.data.decode import decode, is_sound
+from trainer_classification.data.decode import decode, decode_checked, is_sound
 from trainer_classification.data.file_names import FileNames
 from trainer_classification.data.formats import ArrayLayout
 from trainer_classification.data.split_names import ALL_SPLITS, NUMBER_OF
@@ -232,6 +233,39 @@ def test_content_of_another_format_than_the_name_is_used_and_noted(tmp_path, cap
     store = open_array(made.folder, made.manifest, "train")
     np.testing.assert_array_equal(store.images[20, :, :, 0], noise(20))
     assert "1 files hold another format than their names say (1 PNG), as data/00020.jpg" in capsys.readouterr().err
+
+
+def test_classes_with_few_training_images_are_counted_after_the_cut(tmp_path, capsys):
+    """A class of five keeps three or four in train, one of three two or one."""
+    data = rows(60) + [{"data": encoded(noise(500 + n)), "label": "c", "split": "train"} for n in range(3)]
+    made = prepared(tmp_path, data, "abc")
+    left = made.manifest.splits["train"].per_class[2]
+    assert left < 3
+    said = f"Note: 1 of 3 classes have 3 training images or fewer: c {left}. What is learned"
+    assert said in capsys.readouterr().err
+    prepared(tmp_path, data, "abc")
+    assert said in capsys.readouterr().err, "also where all is prepared already"
+
+
+def test_files_of_several_pages_or_frames_are_counted(tmp_path, capsys):
+    def several(kind, count, **options):
+        file = io.BytesIO()
+        first, *others = [Image.fromarray(noise(number)) for number in range(count)]
+        first.save(file, kind, **({"save_all": True, "append_images": others} | options if others else options))
+        return file.getvalue()
+
+    files = [several(kind, count) for kind in ("TIFF", "GIF", "PNG", "WEBP") for count in (1, 3)]
+    assert [decode_checked(file).info.has_more for file in files] == [False, True] * 4
+    data = three_splits()
+    for row, file in zip(data, files, strict=False):
+        row["data"] = file
+    prepared(tmp_path, data)
+    said = "4 files have several pages or frames (1 GIF, 1 PNG, 1 TIFF, 1 WEBP), as data/00001.png: only the first"
+    assert said in capsys.readouterr().err
+    data[20]["data"] = encoded(noise(900))
+    shutil.rmtree(tmp_path / "dataset")
+    prepared(tmp_path, data)
+    assert said in capsys.readouterr().err, "also where images are copied from the folder prepared before"
 
 
 def test_16_bit_images_that_use_few_bits_are_noted(tmp_path, capsys):

@@ -83,6 +83,7 @@ class ImageInfo(NamedTuple):
         content: name of the file's format, as Pillow's.
         subsampled: a JPEG that stores its chroma with fewer pixels than its luma.
         peak: largest value of a gray image of 16 or 32 bits; 0 for others.
+        has_more: the file has more pages or frames than the one that is shown.
     """
 
     width: int
@@ -93,6 +94,7 @@ class ImageInfo(NamedTuple):
     content: str = "JPEG"
     subsampled: bool = False
     peak: int = 0
+    has_more: bool = False
 
 
 class DecodedImage(NamedTuple):
@@ -564,8 +566,32 @@ def _read_opened(image: Image.Image, data: bytes, gray_shift: int) -> DecodedIma
     subsampled = jpeg is not None and jpeg.subsampled
 
     return DecodedImage(
-        ImageInfo(width, height, channels, kind, upright, content, subsampled, peak), pixels
+        ImageInfo(
+            width,
+            height,
+            channels,
+            kind,
+            upright,
+            content,
+            subsampled,
+            peak,
+            _has_more_frames(image, data),
+        ),
+        pixels,
     )
+
+
+def _has_more_frames(image: Image.Image, data: bytes) -> bool:
+    """Return whether a file has several pages or frames, but for the previews that cameras put into JPEGs."""
+    if image.format in ("TIFF", "PNG", "WEBP", "AVIF"):  # known since the image was opened
+        return bool(getattr(image, "is_animated", False))
+    if image.format != "GIF":
+        return False
+    try:  # it looks for a second frame, and so is asked of another one than is shown
+        with Image.open(io.BytesIO(data)) as again:
+            return bool(getattr(again, "is_animated", False))
+    except Exception:  # the first frame is sound
+        return False
 
 
 def _is_plain_png(image: Image.Image, data: bytes) -> bool:

@@ -59,6 +59,7 @@ from trainer_classification.preparation.problems import (
     group_equal_files,
     list_bad_images,
     note_contents,
+    note_frames,
     note_peaks,
 )
 from trainer_classification.preparation.remote_assembly import (
@@ -230,6 +231,7 @@ def build_dataset(build: Build) -> tuple[Manifest, dict[str, ShardFacts]]:
 
     for note in (
         *note_contents(build.info.source, decoded.result),
+        *note_frames(build.info.source, decoded.result),
         *note_peaks(build.info.source, decoded.result),
     ):
         log(f"Note: {note}")

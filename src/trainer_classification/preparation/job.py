@@ -70,7 +70,7 @@ from trainer_classification.stop_signals import postpone_stop
 
 IMAGES_PER_JOB = 500
 PIXELS_PER_JOB = 500_000_000  # of the images' own sizes: some seconds of work
-VERSION = 9  # of how images are decoded: what another version has decoded is not used
+VERSION = 10  # of how images are decoded: what another version has decoded is not used
 
 _budget: MemoryBudget | None = None  # of this worker process
 
@@ -304,6 +304,7 @@ def _copy(
     result.gray[number] = image["gray"]
     result.contents[number] = image["content"]
     result.peaks[number] = image["peak"]
+    result.has_more[number] = image["has_more"]
     if job.measured[number]:
         _measure_copy(job, number, contents, result)
 
@@ -390,6 +391,7 @@ def _encode(
     result.gray[number] = image.info.channels == 1
     result.contents[number] = image.info.content.encode()
     result.peaks[number] = image.info.peak
+    result.has_more[number] = image.info.has_more
     if job.measured[number] and pixels is not None:
         sums = _sum_pixels(pixels)
         result.sums[number, : pixels.shape[2]] = sums[0]

@@ -74,6 +74,7 @@ class JobResult:
         contents: bytes [n], name of the format that the file holds.
         peaks: int64 [n], largest value of a gray image of 16 or 32 bits; 0 for
             others.
+        has_more: bool [n], files of which only the first page or frame is used.
         sums, squares: int64 [n, 3], of the pixel values in the array, per
             channel; 0 for images that are not measured. `collect` leaves them to
             `sum_pixels`.
@@ -88,6 +89,7 @@ class JobResult:
     sizes: npt.NDArray[np.int32]
     contents: CodedColumn
     peaks: npt.NDArray[np.int64]
+    has_more: npt.NDArray[np.bool_]
     sums: npt.NDArray[np.int64]
     squares: npt.NDArray[np.int64]
     thumbnails: npt.NDArray[np.uint8]
@@ -108,6 +110,7 @@ class JobResult:
             sizes=np.zeros((count, 2), np.int32),
             contents=CodedColumn(count, "S12"),
             peaks=np.zeros(count, np.int64),
+            has_more=np.zeros(count, bool),
             sums=np.zeros((count, 3), np.int64),
             squares=np.zeros((count, 3), np.int64),
             thumbnails=np.zeros((compared, SIDE, SIDE), np.uint8),

@@ -21,6 +21,7 @@ IMAGE = np.dtype(
         ("gray", np.bool_),
         ("content", "S12"),
         ("peak", np.int64),
+        ("has_more", np.bool_),
     ]
 )
 # Where an image lies in one format, and the xxh3-64 of its bytes there.

@@ -91,6 +91,19 @@ def note_contents(source: Source, result: JobResult) -> list[str]:
     ]
 
 
+def note_frames(source: Source, result: JobResult) -> list[str]:
+    """Return a note about files with several pages or frames, of which one is used, if there are any."""
+    rows = np.flatnonzero(result.has_more)
+    if not len(rows):
+        return []
+    counts = sorted(Counter(result.contents[rows].tolist()).items())
+    listed = ", ".join(f"{count:,} {content.decode()}" for content, count in counts)
+    return [
+        f"{len(rows):,} files have several pages or frames ({listed}), as {source.files[rows[0]]}: only the first "
+        f"of each is used. Save the others as files of their own to use them, too."
+    ]
+
+
 def fit_gray_shift(result: JobResult) -> int:
     """Return how many bits gray images of 16 and 32 bits lose: fewer than 8 if all images are such, and use few."""
     good = result.good_rows()

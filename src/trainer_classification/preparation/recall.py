@@ -32,7 +32,7 @@ from trainer_classification.environment import in_cloud
 from trainer_classification.files import check_kinds, parse_json
 from trainer_classification.storage import is_url
 
-_VERSION = 2  # raise it when `inspect` comes to find something else in the same files
+_VERSION = 3  # raise it when `inspect` comes to find something else in the same files
 FILES_KEY = b', "files": '  # the last of a note: many names, which are not read as one text
 # Options that say what to do with a dataset, not what it is
 _ACTION_OPTIONS = (
@@ -67,10 +67,9 @@ class RecalledDataset:
     def tell_prepared(self) -> None:
         """Log that nothing is to be prepared, and what is odd about the labels."""
         log(f"{self.name} is prepared already in {self.folder}.")
-        if self.manifest.conflicts or self.manifest.mirrored_classes:
-            from trainer_classification.preparation.findings import log_findings
+        from trainer_classification.preparation.findings import log_findings
 
-            log_findings(self.manifest)
+        log_findings(self.manifest)
 
 
 @dataclass(frozen=True)

@@ -152,6 +152,7 @@ def _describe_images(result: JobResult, rows: Int64) -> Structured:
     images["gray"] = result.gray[rows]
     images["content"] = result.contents[rows]
     images["peak"] = result.peaks[rows]
+    images["has_more"] = result.has_more[rows]
     return images
 
 
