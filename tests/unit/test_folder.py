@@ -392,13 +392,13 @@ def test_classes_that_train_lacks_are_a_warning_with_the_ceiling(tmp_path):
     assert not noted(found, "validation has")
 
 
+def test_classes_of_one_image_each_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"12 classes of one image each .*nothing can be learned"):
+        scan_folder(put(tmp_path / "photos", *(f"c{n}/0.png" for n in range(12))))
+
+
 def test_one_class_is_a_warning(tmp_path):
     assert noted(scan_folder(plain(tmp_path / "photos", classes=("cat",))), "only one class, cat")
-
-
-def test_classes_of_one_to_three_images_are_a_warning(tmp_path):
-    found = scan_folder(put(plain(tmp_path / "photos", splits=()), "owl/1.png", "owl/2.png", "owl/3.png"))
-    assert noted(found, "1 of 3 classes have 3 training images or fewer: owl 3")
 
 
 def test_classes_that_differ_only_in_case_are_a_warning(tmp_path):

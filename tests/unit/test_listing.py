@@ -107,6 +107,122 @@ def test_columns_are_given_by_name(tmp_path):
         read_listing(path, ListingOptions(label_column="kind"))
 
 
+def test_columns_that_are_not_used_are_named(tmp_path):
+    path = write(tmp_path, "path,label,is_valid,fold\na.png,cat,False,1\nb.png,dog,True,2\n")
+    assert noted(read_listing(path), "labels from column label; not used: is_valid, fold.")
+    assert not noted(read_listing(write(tmp_path, PLAIN)), "not used")
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("path,label,label", r"2 columns for the labels, label, label: rename one of them"),
+        ("path,Label,label", r"2 columns for the labels, Label, label: name one with --label-column"),
+        ("path,path,label", r"2 columns for the paths, path, path: rename one"),
+    ],
+)
+def test_two_columns_of_one_name_are_refused(tmp_path, header, message):
+    path = write(tmp_path, f"{header}\na.png,cat,x\nb.png,dog,y\n")
+    with pytest.raises(ValueError, match=message):
+        read_listing(path)
+    if "rename" not in message:
+        assert read_listing(path, ListingOptions(label_column="label")).class_names == ["x", "y"]
+    else:
+        with pytest.raises(ValueError, match=message):
+            read_listing(path, ListingOptions(**{f"{header.split(',')[1]}_column": header.split(",")[1]}))
+
+
+@pytest.mark.parametrize("line", ["sep=;", '"sep=;"', "SEP=;"])
+def test_excels_first_line_is_the_delimiter(tmp_path, line):
+    table = PLAIN.replace(",", ";")
+    assert rows_of(read_listing(write(tmp_path, f"{line}\r\n{table}"))) == EXPECTED
+    with pytest.raises(ValueError, match="line 7 has 2 cells, but line 2 has 3"):
+        read_listing(write(tmp_path, f"{line}\n{table}e.png;cat\n"))
+
+
+ONE_HOT = "image,cat,dog,owl\na.png,1,0,0\nb.png,0,1,0\nc.png,0.0,0.0,1.0\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.csv", ONE_HOT, r"a column for each class.*\(cat, dog, owl\): make one column.*idxmax.*docs/training\.md"),
+        (
+            "t.csv",
+            "image,age,cat,dog,owl\na.png,7,1,0,0\nb.png,8,0,1,0\n",
+            r"a column for each class.*\(cat, dog, owl\)",
+        ),
+        (
+            "t.csv",
+            "image,cat,dog\na.png,1,1\nb.png,0,0\n",
+            "none or several of them.*train one of them .--label-column cat",
+        ),
+        ("t.csv", "image,what,old,ill\na.png,x,1,0\nb.png,y,0,1\n", "no column that is known to hold the labels"),
+        (
+            "t.json",
+            '{"images": [{"id": 1}],\n "annotations": [], "categories": []}',
+            "is a COCO file .*file_name and label",
+        ),
+        ("t.json", '{"images": [], "annotations": []}', "is a COCO file .*docs/training.md, Labels in other forms"),
+        ("t.json", '{"a.png": "cat",\n "b.png": "dog"}', "one object of paths and labels"),
+        ("t.json", '{"cat": ["a.png"], "dog": ["b.png"]}', "one object of lists"),
+    ],
+)
+def test_labels_in_other_forms_are_named_with_the_way_out(tmp_path, name, content, message):
+    with pytest.raises(ValueError, match=message):
+        read_listing(write(tmp_path, content, name))
+
+
+def test_one_class_of_a_column_for_each_is_refused_and_of_attributes_taken(tmp_path):
+    with pytest.raises(ValueError, match="a column for each class"):
+        read_listing(write(tmp_path, ONE_HOT), ListingOptions(label_column="cat"))
+    attributes = write(tmp_path, "image,smiles,old\na.png,1,1\nb.png,0,0\nc.png,0,1\n")
+    assert read_listing(attributes, ListingOptions(label_column="smiles")).class_names == ["0", "1"]
+
+
+def labeled(*labels: object) -> str:
+    return "path,label\n" + "".join(f"{number}.png,{label}\n" for number, label in enumerate(labels))
+
+
+def test_labels_that_are_all_different_are_refused(tmp_path):
+    write(tmp_path, "")
+    (tmp_path / "0.png").write_bytes(PNG)
+    with pytest.raises(ValueError, match=r"160 classes of one image each .*look like measurements.*pandas\.cut"):
+        read_listing(write(tmp_path, labeled(*(n + 0.5 for n in range(160)))))
+    with pytest.raises(ValueError, match=r"20 classes of one image each .*several images must be of one class\.$"):
+        read_listing(write(tmp_path, labeled(*(f"id{n}" for n in range(20)))))
+
+
+@pytest.mark.parametrize(
+    ("labels", "is_noted"),
+    [
+        ([n / 4 for n in range(20)] * 3, True),
+        ([*range(20), 3], True),
+        ([*range(20)] * 3, False),
+        ([0.5, 1, 2] * 9, False),
+        ([*map(str, range(20)), "x", "x"], False),
+    ],
+)
+def test_numbers_that_look_like_measurements_are_noted(tmp_path, labels, is_noted):
+    (tmp_path / "0.png").write_bytes(PNG)
+    found = read_listing(write(tmp_path, labeled(*labels)))
+    assert noted(found, "look like measurements", "group them by ranges") == is_noted
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (["a|d", "a", "d", "b"], "1 of 4 labels seem to be several classes, with | between them: a|d"),
+        (["a;b", "b;c", "a;c"], "3 of 3 labels seem to be several classes, with ; between them"),
+        (["tench|fish", "shark|man-eater", "a"], ""),
+    ],
+)
+def test_labels_of_several_classes_are_noted(tmp_path, labels, said):
+    (tmp_path / "0.png").write_bytes(PNG)
+    found = read_listing(write(tmp_path, labeled(*labels, *labels)))
+    assert noted(found, said or "seem to be several classes") == bool(said)
+
+
 def test_without_a_split_column_or_with_an_empty_one_all_train_and_it_is_said(tmp_path):
     for content in ("path,label\na.png,cat\nb.png,dog\n", HEADER + "a.png,cat,\nb.png,dog, \n"):
         found = read_listing(write(tmp_path, content))

@@ -31,6 +31,7 @@ from trainer_classification.data.folder_scan import (
 from trainer_classification.data.image_suffixes import image_suffixes, suffix_of
 from trainer_classification.data.labeled_files import (
     LabeledFiles,
+    check_repeated,
     note_labels,
     note_unlabeled,
 )
@@ -211,6 +212,7 @@ def _label(
     numbers = np.array([NUMBER_OF[one.split] for one in with_images], np.int8)
     labeled_splits = np.repeat(numbers, counts)
     labels = np.repeat([index[class_name_of(one)] for one in with_images], counts)
+    check_repeated(scan.root, class_names, labels)
 
     beside = [
         (split, file) for name, split in split_of.items() for file in sorted(scan.loose[name])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +17,9 @@ from trainer_classification.data.split_names import ALL_SPLITS, NUMBER_OF, SPLIT
 from trainer_classification.names import list_names, printable
 
 TASK = "image_classification"  # the name that the SDK gives to the only task
+_MANY = 10  # classes, of which one can tell what they are
+_SEPARATORS = "|;,"  # of several classes in one label
 PREDICT_INSTEAD = "To classify images without labels, use predict.py with a trained model."
-_FEW_IMAGES = 3
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,31 @@ def note_unlabeled(splits: Int8) -> list[str]:
     return notes
 
 
+def check_repeated(where: str, class_names: Sequence[str], labels: Integers) -> None:
+    """Check that classes have more than one image.
+
+    Args:
+        where: table or folder.
+        class_names: index = label.
+        labels: int64 [n].
+
+    Raises:
+        ValueError: of many classes, none does.
+    """
+    if len(class_names) < _MANY or np.bincount(labels).max() > 1:
+        return
+    are_numbers = all(_as_number(name) is not None for name in class_names)
+    reason = (
+        " They look like measurements, and only classes are trained here: group them by ranges, as by pandas.cut."
+        if are_numbers
+        else ""
+    )
+    raise ValueError(
+        f"{printable(where)} has {len(class_names)} classes of one image each ({list_names(class_names, 4)}), of which "
+        f"nothing can be learned: several images must be of one class.{reason}"
+    )
+
+
 def note_labels(class_names: Sequence[str], labels: Integers, splits: Int8) -> list[str]:
     """Return warnings about classes, and what the figures of a training then mean.
 
@@ -131,8 +159,9 @@ def note_labels(class_names: Sequence[str], labels: Integers, splits: Int8) -> l
 
     return [
         *_note_lacking(class_names, labels, splits),
-        *_note_few(class_names, labels, splits),
         *_note_case(class_names),
+        *_note_measurements(class_names, len(labels)),
+        *_note_several(class_names),
     ]
 
 
@@ -155,20 +184,6 @@ def _note_lacking(class_names: Sequence[str], labels: Integers, splits: Int8) ->
     return notes
 
 
-def _note_few(class_names: Sequence[str], labels: Integers, splits: Int8) -> list[str]:
-    """Warn of classes with one to three training images."""
-    counts = np.bincount(labels[splits == NUMBER_OF["train"]], minlength=len(class_names))
-    few = np.flatnonzero((counts > 0) & (counts <= _FEW_IMAGES))
-    if not len(few):
-        return []
-
-    listed = list_names(f"{class_names[label]} {counts[label]}" for label in few.tolist())
-    return [
-        f"{len(few)} of {len(class_names)} classes have {_FEW_IMAGES} training images or fewer: {listed}. What is "
-        "learned of them, and their accuracy, rest on chance."
-    ]
-
-
 def _note_case(class_names: Sequence[str]) -> list[str]:
     """Warn of classes whose names differ only in case."""
     alike: dict[str, list[str]] = {}
@@ -182,3 +197,50 @@ def _note_case(class_names: Sequence[str]) -> list[str]:
     return [
         f"Classes that differ only in case are kept apart: {list_names(pairs)}. Rename them if they are one class."
     ]
+
+
+def _as_number(name: str) -> float | None:
+    try:
+        number = float(name)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _note_measurements(class_names: Sequence[str], count: int) -> list[str]:
+    """Warn of labels that are numbers, and fractions or hardly ever the same.
+
+    Args:
+        class_names: index = label.
+        count: labeled images.
+    """
+    numbers = [_as_number(name) for name in class_names]
+    if len(numbers) < _MANY or None in numbers:
+        return []
+    has_fractions = any(number is not None and not number.is_integer() for number in numbers)
+    if not has_fractions and 2 * len(numbers) <= count:
+        return []
+
+    return [
+        f"The labels look like measurements: {len(numbers):,} different numbers on {count:,} images, as "
+        f"{list_names(class_names, 3)}. Each is taken as a class of its own, as far from its neighbors as from any "
+        "other: group them by ranges, as by pandas.cut."
+    ]
+
+
+def _note_several(class_names: Sequence[str]) -> list[str]:
+    """Warn of labels that seem to be several classes, such as a|d beside a and d."""
+    for separator in _SEPARATORS:
+        parts = {
+            name: [part.strip() for part in name.split(separator)]
+            for name in class_names
+            if separator in name
+        }
+        uses = Counter(part for name in class_names for part in parts.get(name, [name]))
+        several = [name for name, its in parts.items() if all(uses[part] > 1 for part in its)]
+        if several and 2 * len(several) >= len(parts):
+            return [
+                f"{len(several):,} of {len(class_names):,} labels seem to be several classes, with {separator} between "
+                f"them: {list_names(several, 3)}. An image has one class here, so each combination is one of its own."
+            ]
+    return []

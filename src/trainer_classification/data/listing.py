@@ -17,6 +17,7 @@ from trainer_classification.data.image_suffixes import PILLOW_SUFFIXES, PLUGINS,
 from trainer_classification.data.labeled_files import (
     PREDICT_INSTEAD,
     LabeledFiles,
+    check_repeated,
     clean_label,
     note_cleaned,
     note_labels,
@@ -45,6 +46,7 @@ _BACKSLASH = "\\"
 _SLASHES = "/\\"
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _DRIVE = re.compile(r"[a-z]:[\\/]", re.IGNORECASE)
+_UNUSED = 8  # columns that are named
 _LOOKED_FOR = 100  # files of which one at least has to be there
 
 
@@ -148,6 +150,8 @@ def _find_columns(table: RawTable, options: ListingOptions) -> _Columns:
         return _columns_in_order(table, given)
 
     found = {kind: _find_column(table, kind, name) for kind, name in given.items()}
+    if found["label"] < 0 or options.label_column:
+        _check_no_one_hot(table, found)
     for kind in ("path", "label"):
         if found[kind] < 0:
             raise ValueError(
@@ -165,10 +169,75 @@ def _find_column(table: RawTable, kind: str, name: str) -> int:
             raise ValueError(
                 f"{table.path} has no column {name!r} (--{kind}-column); it has {list_names(table.columns)}."
             )
+        _check_single(table, kind, [column for column in table.columns if column == name])
         return table.columns.index(name)
 
     plain = [re.sub(r"[\s_-]", "", column.lower()) for column in table.columns]
-    return next((plain.index(usual) for usual in _USUAL[kind] if usual in plain), -1)
+    usual = next((usual for usual in _USUAL[kind] if usual in plain), None)
+    if usual is None:
+        return -1
+    alike = zip(table.columns, plain, strict=True)
+    _check_single(table, kind, [column for column, its_plain in alike if its_plain == usual])
+    return plain.index(usual)
+
+
+def _check_single(table: RawTable, kind: str, names: Sequence[str]) -> None:
+    """Check that no other column may be meant.
+
+    Raises:
+        ValueError: there is one of the same name.
+    """
+    if len(names) > 1:
+        remedy = (
+            "rename one of them"
+            if len(set(names)) < len(names)
+            else f"name one with --{kind}-column"
+        )
+        raise ValueError(
+            f"{table.path} has {len(names)} columns for the {kind}s, {list_names(names)}: {remedy}."
+        )
+
+
+def _check_no_one_hot(table: RawTable, found: dict[str, int]) -> None:
+    """Check that the labels are not spread over a column for each class.
+
+    Args:
+        table: the table.
+        found: kind -> number of its column, -1: none; a label's that has no usual
+            name.
+
+    Raises:
+        ValueError: they are; says how to make one column of them.
+    """
+    given = found["label"]
+    if given >= 0 and not _is_flag(table.rows[0][given]):
+        return
+    others = set(range(len(table.columns))) - {found["path"], found["split"]}
+    flags = [
+        number for number in sorted(others) if all(_is_flag(row[number]) for row in table.rows)
+    ]
+    names = list_names((table.columns[number] for number in flags), 4)
+    is_one_hot = all(sum(_is_set(row[number]) for number in flags) == 1 for row in table.rows)
+    is_all = len(flags) == len(others)  # else another column may be that of the labels
+    if is_one_hot and (is_all or len(flags) > 2) and len(flags) > 1:
+        raise ValueError(
+            f"{table.path} has a column for each class, with a 1 in that of the image ({names}): make one column of "
+            f"them, as by idxmax(axis=1) of pandas (docs/training.md, Labels in other forms)."
+        )
+    if given < 0 and is_all and len(flags) > 1:
+        raise ValueError(
+            f"{table.path} has a column for each class ({names}), and rows with a 1 in none or several of them, but an "
+            f"image has one class here: train one of them (--label-column {table.columns[flags[0]]}), or make one "
+            f"column of them (docs/training.md, Labels in other forms)."
+        )
+
+
+def _is_flag(cell: Any) -> bool:
+    return str(cell).strip().lower() in ("0", "1", "0.0", "1.0", "true", "false")
+
+
+def _is_set(cell: Any) -> bool:
+    return str(cell).strip().lower() in ("1", "1.0", "true")
 
 
 def _columns_in_order(table: RawTable, given: dict[str, str]) -> _Columns:
@@ -190,13 +259,19 @@ def _columns_in_order(table: RawTable, given: dict[str, str]) -> _Columns:
 
 
 def _note_columns(table: RawTable, columns: _Columns) -> str:
-    """Say which columns are read, and that splits are cut where there is none."""
+    """Say which columns are read, and which are not."""
     names = {kind: number for kind in _KINDS if (number := getattr(columns, kind)) >= 0}
     shown = {
         kind: table.columns[number] or f"number {number + 1}" for kind, number in names.items()
     }
     listed = ", ".join(f"{kind}s from column {name}" for kind, name in shown.items())
-    return f"{table.path.name}: {listed}."
+    others = [
+        column or f"number {number + 1}"
+        for number, column in enumerate(table.columns)
+        if number not in names.values()
+    ]
+    unused = f"; not used: {list_names(others, _UNUSED)}" if others else ""
+    return f"{table.path.name}: {listed}{unused}."
 
 
 def _read_rows(table: RawTable, columns: _Columns, options: ListingOptions) -> list[_Row]:
@@ -404,6 +479,7 @@ def _label(table: RawTable, root: Path, rows: Sequence[_Row], notes: list[str]) 
     index = {name: label for label, name in enumerate(class_names)}
     labels = np.array([index[taken[row.label]] if row.label else -1 for row in rows], np.int64)
     is_labeled = labels >= 0
+    check_repeated(str(table.path), class_names, labels[is_labeled])
     given_splits = np.array([NUMBER_OF[row.split] for row in rows], np.int8)
     splits = number_unlabeled(given_splits, is_labeled)
 

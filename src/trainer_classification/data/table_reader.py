@@ -5,14 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trainer_classification.data.image_suffixes import PILLOW_SUFFIXES, suffix_of
 from trainer_classification.files import parse_json
 
+_SEE_LINES = "by a few lines of Python (docs/training.md, Labels in other forms)"
 _DELIMITERS = ",;\t|"
+_SEPARATOR = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -86,15 +90,15 @@ def _read_text(path: Path) -> str:
 
 def _read_csv(path: Path, has_header: Callable[[list[str]], bool]) -> RawTable:
     lines = _csv_lines(path, _read_text(path))
-    place, first = next(lines, (0, []))
+    head, first = next(lines, (0, []))
     named = has_header(first)
     columns = [name.strip() for name in first] if named else [""] * len(first)
     rows = [] if named else [first]
-    places = [] if named else [place]
+    places = [] if named else [head]
     for place, cells in lines:
         if len(cells) != len(columns):
             raise ValueError(
-                f"{path}, line {place} has {len(cells)} cells, but line 1 has {len(columns)}: complete it, or put "
+                f"{path}, line {place} has {len(cells)} cells, but line {head} has {len(columns)}: complete it, or put "
                 "quotes around a cell that holds the delimiter."
             )
         rows.append(cells)
@@ -104,18 +108,26 @@ def _read_csv(path: Path, has_header: Callable[[list[str]], bool]) -> RawTable:
 
 
 def _csv_lines(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield (line, cells) of each row that is not blank."""
+    """Yield (line, cells) of each row that is not blank; a first line of Excel's, sep=;, only says the delimiter."""
     first = text.partition("\n")[0]
-    delimiter = (
-        "\t" if path.suffix.lower() in (".tsv", ".tab") else max(_DELIMITERS, key=first.count)
-    )
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    line = 1
+    said = _SEPARATOR.fullmatch(first.rstrip())
+    if said:
+        delimiter = said[1]
+    elif path.suffix.lower() in (".tsv", ".tab"):
+        delimiter = "\t"
+    else:
+        delimiter = max(_DELIMITERS, key=first.count)
+    lines = io.StringIO(text, newline="")
+    above = 1 if said else 0
+    if said:
+        lines.readline()
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    line = above + 1
     try:
         for cells in reader:
             if any(cell.strip() for cell in cells):
                 yield line, cells
-            line = reader.line_num + 1
+            line = above + reader.line_num + 1
     except csv.Error as error:
         raise ValueError(
             f"{path}, line {line} cannot be read ({error}): correct its quotes."
@@ -126,6 +138,7 @@ def _read_json_lines(path: Path) -> RawTable:
     text = _read_text(path)
     if text.lstrip().startswith("["):
         return _from_objects(path, list(enumerate(_load(path, text), 1)), "row")
+    _check_no_other_kind(path, text)
 
     objects = []
     for line, content in enumerate(text.split("\n"), 1):
@@ -133,6 +146,37 @@ def _read_json_lines(path: Path) -> RawTable:
             objects.append((line, _load(path, content, line)))
 
     return _from_objects(path, objects, "line")
+
+
+def _check_no_other_kind(path: Path, text: str) -> None:
+    """Check that a text that is one JSON object is no list of labels of another kind.
+
+    Raises:
+        ValueError: it is; says which, and how to make a table of it.
+    """
+    try:
+        content = parse_json(text)
+    except ValueError:  # several lines of objects, or damaged
+        return
+    if not isinstance(content, dict):
+        return
+
+    if isinstance(content.get("images"), list) and isinstance(content.get("annotations"), list):
+        raise ValueError(
+            f"{path} is a COCO file (images, annotations), which is not read: write a table of file_name and label, "
+            f"{_SEE_LINES}."
+        )
+    values = list(content.values())
+    if any(suffix_of(name) in PILLOW_SUFFIXES for name in content):
+        raise ValueError(
+            f'{path} is one object of paths and labels, {{"a.jpg": "cat"}}, which is not read: write a row for each '
+            f"image, {_SEE_LINES}."
+        )
+    if values and all(isinstance(value, list) for value in values):
+        raise ValueError(
+            f'{path} is one object of lists, as {{"cat": ["a.jpg"]}}, which is not read: write a row for each image, '
+            f"{_SEE_LINES}."
+        )
 
 
 def _load(path: Path, text: str, line: int = 0) -> Any:
