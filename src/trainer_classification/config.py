@@ -71,8 +71,7 @@ UnknownFoldersOption = Annotated[
 NestedOption = Annotated[
     Literal["auto", "take", "refuse"],
     Option(
-        "What to do with images in subfolders of a class: take them for it, or refuse. auto: take, unless the folders "
-        "taken for classes are splits, years or batches by their names.",
+        "What to do with images in subfolders of a class. auto: take, but not where classes are named as splits.",
         "Data",
     ),
 ]
