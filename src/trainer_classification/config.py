@@ -710,7 +710,7 @@ class EvaluateConfig:
     validation_fraction: ValidationFractionOption = 0.1
     test_fraction: TestFractionOption = 0.2
     unknown_folders: UnknownFoldersOption = "fail"
-    nested: NestedOption = "take"
+    nested: NestedOption = "auto"
     allow_outside: AllowOutsideOption = "auto"
     path_column: PathColumnOption = ""
     label_column: LabelColumnOption = ""
