@@ -15,7 +15,7 @@ done
 "$python" benchmarks/prepare_bench.py --dataset "$data/caltech-101" --turns 7 \
   --json "$out/prepare-caltech-101-$machine.json" --markdown "$out/prepare-caltech-101-$machine.md"
 "$python" benchmarks/train_bench.py --dataset "$data/mnist" --loaders resident,ffcv,dali,torch \
-  --accuracy 0.99 --epochs 2 --limit 1900 \
+  --accuracy 0.99 --epochs 1.25 --limit 1900 \
   --json "$out/train-mnist-$machine.json" --markdown "$out/train-mnist-$machine.md"
 for name in cifar100 caltech-101; do
   "$python" benchmarks/train_bench.py --dataset "$data/$name" --loaders resident,torch \
