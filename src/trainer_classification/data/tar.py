@@ -409,8 +409,8 @@ def shard_extents(folder: Path, path: str, count: int) -> Extents:
         count: every sample id is less.
 
     Raises:
-        ValueError: its index is damaged.
+        ValueError: its index is damaged, or it is shorter than that says.
     """
-    index = (folder / path).with_suffix(".idx").read_text(encoding="utf-8")
-    samples, (offsets, sizes), _ = _parse_index(index.partition("\n")[2], count)
-    return Extents(path, samples, offsets, sizes)
+    shard = folder / path
+    samples, images = _read_index(shard.with_suffix(".idx"), np.memmap(shard, np.uint8, "r"), count)
+    return Extents(path, samples, *images)
