@@ -85,8 +85,8 @@ def prepare_for(
     if is_url(options.prepared):
         dataset = origin.dataset if is_own else options.dataset
         return _open_remote(model, options, dataset, device)
-    as_run = read_data_options(origin, {})
-    reading = read_data_options(origin, options.data_options)
+    as_run = read_data_options(origin)
+    reading = as_run | dict(options.data_options)
     is_unchanged = reading.items() >= as_run.items() and options.task in ("", origin.task)
     if is_own and is_unchanged:
         found = _find_own(origin, model, options, device)

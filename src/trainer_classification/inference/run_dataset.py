@@ -33,15 +33,15 @@ RUN_OPTIONS = (
 )
 
 
-def read_data_options(model: Model, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of `PrepareConfig` by which a dataset is read: the given ones, else those of a model's run."""
+def read_data_options(model: Model) -> dict[str, Any]:
+    """Return the options of `PrepareConfig` by which a model's run read its dataset; defaults where not known."""
     recorded = _options_of_run(model)
-    options = dict(given)
+    options = {}
     for name in RUN_OPTIONS:
         default = getattr(PrepareConfig, name)
         kind = (int, float) if isinstance(default, float) else str
         value = recorded.get(name)
-        options.setdefault(name, value if isinstance(value, kind) else default)
+        options[name] = value if isinstance(value, kind) else default
     return options
 
 
