@@ -18,6 +18,7 @@ import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
 from trainer_classification.arrays import Uint8
+from trainer_classification.data import png_chunks
 from trainer_classification.data.formats import GRAY_SHIFT
 from trainer_classification.data.image_suffixes import (
     SNIFFED_BYTES,
@@ -53,7 +54,6 @@ _SIDEWAYS = (5, 6, 7, 8)  # turns that swap width and height
 # at once where one is turned, or laid over white.
 BYTES_PER_PIXEL = 22
 
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_DEPTH_OFFSET = 24  # of the bits per channel in a PNG
 _PNG_END = b"IEND\xaeB`\x82"
 _PNG_ANIMATION = b"acTL"
@@ -413,7 +413,7 @@ def count_pixels(data: bytes) -> int:
     Args:
         data: the file.
     """
-    if data.startswith(_PNG_SIGNATURE) and len(data) >= _PNG_DEPTH_OFFSET:
+    if data.startswith(png_chunks.SIGNATURE) and len(data) >= _PNG_DEPTH_OFFSET:
         width, height = struct.unpack_from(">II", data, _PNG_DEPTH_OFFSET - 8)
         return int(width * height)
     jpeg = _read_jpeg_header(data)

@@ -14,11 +14,11 @@ import zlib
 import numpy as np
 
 from trainer_classification.arrays import Uint8
+from trainer_classification.data.png_chunks import START
 from trainer_classification.kernels.png import undo_filters
 
-_START = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4s", 13, b"IHDR")
 _HEADER = struct.Struct(">IIBBBBBI")  # width, height, depth, color, three methods, checksum
-_AFTER_HEADER = len(_START) + _HEADER.size
+_AFTER_HEADER = len(START) + _HEADER.size
 _CHUNK = struct.Struct(">I4s")  # bytes of the content, kind
 _CHECKSUM = struct.Struct(">I")
 _END = struct.pack(">I4sI", 0, b"IEND", zlib.crc32(b"IEND"))
@@ -32,9 +32,9 @@ def read_plain_png(data: bytes) -> Uint8 | None:
     Args:
         data: the file.
     """
-    if not (data.startswith(_START) and data.endswith(_END) and len(data) > _AFTER_HEADER):
+    if not (data.startswith(START) and data.endswith(_END) and len(data) > _AFTER_HEADER):
         return None
-    width, height, depth, color, *methods, checksum = _HEADER.unpack_from(data, len(_START))
+    width, height, depth, color, *methods, checksum = _HEADER.unpack_from(data, len(START))
     channels = _CHANNELS.get(color, 0)
     if depth != 8 or not channels or any(methods) or not 0 < width * height <= _MOST_PIXELS:
         return None

@@ -6,8 +6,8 @@ import struct
 import zlib
 from collections.abc import Iterator
 
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_START = _SIGNATURE + struct.pack(">I4s", 13, b"IHDR")
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+START = SIGNATURE + struct.pack(">I4s", 13, b"IHDR")
 _METHODS = slice(26, 28)  # of compression and of filters; each has one value, 0
 _HEAD = struct.Struct(">I4s")  # bytes of the content, kind
 _CHECKSUM = struct.Struct(">I")
@@ -21,7 +21,7 @@ def is_sound(data: bytes) -> bool:
     Pillow stops where it has all pixels. It compares no checksum of these, and skips
     chunks that a decoder has to know.
     """
-    if not data.startswith(_START) or any(data[_METHODS]):
+    if not data.startswith(START) or any(data[_METHODS]):
         return False
     unpacker = zlib.decompressobj()
     kinds = []
@@ -45,7 +45,7 @@ def _walk_critical(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
     """
     view = memoryview(data)
     kind = b""
-    position = len(_SIGNATURE)
+    position = len(SIGNATURE)
     while kind != b"IEND":
         size, kind = _HEAD.unpack_from(data, position)
         start = position + _HEAD.size
